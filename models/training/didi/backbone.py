@@ -1,0 +1,203 @@
+"""The denoiser: the published diffusion transformer (DiT), sizes as parameters.
+
+method: MDLM / DiDi-Instruct backbone (arXiv 2509.25035, section 5). A bidirectional
+transformer over the canvas, adaptive layer norm (adaLN) from the noise level sigma in
+every block, rotary positions, tanh-GELU MLP, untied output layer. Module and parameter
+names are those of the published checkpoint, so its tensors load without renaming.
+
+Our models are trained with sigma fixed at 0; every adaLN output is then a constant,
+which `export.py` folds into the weights.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Sizes of the denoiser. `vocab_size` counts `[MASK]`, which is the last id."""
+
+    vocab_size: int
+    hidden: int = 192
+    blocks: int = 6
+    heads: int = 6
+    cond: int = 64
+    context: int = 256
+    mlp_ratio: int = 4
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @property
+    def mask_id(self) -> int:
+        return self.vocab_size - 1
+
+
+def rotary_tables(length: int, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles, each [length, head_dim] (two equal halves)."""
+    inverse_frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angles = torch.outer(torch.arange(length, dtype=torch.float64), inverse_frequency)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().float(), angles.sin().float()
+
+
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates x [B, H, L, D] by position; the two halves of D are the pairs (not interleaved)."""
+    half = x.shape[-1] // 2
+    rotated = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+    return x * cos + rotated * sin
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
+    """Bidirectional attention over [B, H, L, D]; `keep` [B, 1, 1, L] is false at padding.
+
+    Written out because, on the CPU in bfloat16, the fused kernel's backward is four times slower.
+    """
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if keep is not None:
+        scores = scores.masked_fill(~keep, torch.finfo(scores.dtype).min)
+    return torch.softmax(scores, dim=-1) @ v
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """adaLN: x [B, L, d] scaled by (1 + scale) and shifted, both broadcast over positions."""
+    return x * (1 + scale) + shift
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis with a weight and no bias (eps 1e-5)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, (x.shape[-1],), self.weight)
+
+
+class Embedding(nn.Module):
+    """Token embedding [V, d]."""
+
+    def __init__(self, vocab_size: int, dim: int):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(vocab_size, dim) * 0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.embedding(tokens, self.embedding)
+
+
+class SigmaEmbedder(nn.Module):
+    """Noise level sigma [B] -> conditioning [B, cond]: sinusoids of width 256, then an MLP."""
+
+    WIDTH = 256
+
+    def __init__(self, cond: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(self.WIDTH, cond), nn.SiLU(), nn.Linear(cond, cond))
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        half = self.WIDTH // 2
+        frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half, dtype=torch.float32) / half)
+        angles = sigma[:, None].float() * frequencies[None].to(sigma.device)
+        return self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1))
+
+
+class Block(nn.Module):
+    """One transformer block with adaLN: attention, then the MLP, each behind a learnt gate."""
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__()
+        d = config.hidden
+        self.heads = config.heads
+        self.norm1 = LayerNorm(d)
+        self.attn_qkv = nn.Linear(d, 3 * d, bias=False)
+        self.attn_out = nn.Linear(d, d, bias=False)
+        self.norm2 = LayerNorm(d)
+        self.mlp = nn.Sequential(
+            nn.Linear(d, config.mlp_ratio * d),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(config.mlp_ratio * d, d),
+        )
+        self.adaLN_modulation = nn.Linear(config.cond, 6 * d)
+        nn.init.zeros_(self.adaLN_modulation.weight)
+        nn.init.zeros_(self.adaLN_modulation.bias)
+
+    def forward(self, x: Tensor, c: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c)[:, None].chunk(6, dim=2)
+        B, L, d = x.shape
+        qkv = self.attn_qkv(modulate(self.norm1(x), shift_a, scale_a))
+        q, k, v = qkv.view(B, L, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        q, k = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
+        mixed = attention(q, k, v, keep)
+        x = x + gate_a * self.attn_out(mixed.transpose(1, 2).reshape(B, L, d))
+        return x + gate_m * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
+
+
+class OutputLayer(nn.Module):
+    """Final adaLN and the untied projection to logits [.., V]."""
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__()
+        self.norm_final = LayerNorm(config.hidden)
+        self.linear = nn.Linear(config.hidden, config.vocab_size)
+        self.adaLN_modulation = nn.Linear(config.cond, 2 * config.hidden)
+        for layer in (self.linear, self.adaLN_modulation):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, c: Tensor, where: Tensor | None) -> Tensor:
+        shift, scale = self.adaLN_modulation(c)[:, None].chunk(2, dim=2)
+        x = modulate(self.norm_final(x), shift, scale)
+        return self.linear(x if where is None else x[where])
+
+
+class Backbone(nn.Module):
+    """The denoiser p(x0 | z_t): tokens [B, L] -> logits over the vocabulary."""
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__()
+        if config.hidden % config.heads or (config.hidden // config.heads) % 2:
+            raise ValueError(f"hidden ({config.hidden}) must be an even multiple of heads ({config.heads})")
+        self.config = config
+        self.vocab_embed = Embedding(config.vocab_size, config.hidden)
+        self.sigma_map = SigmaEmbedder(config.cond)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.output_layer = OutputLayer(config)
+        cos, sin = rotary_tables(config.context, config.hidden // config.heads)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def condition(self, sigma: Tensor) -> Tensor:
+        """sigma [B] (or [1], shared by the batch) -> conditioning vector [B, cond]."""
+        return F.silu(self.sigma_map(sigma))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        sigma: Tensor | None = None,
+        length: Tensor | None = None,
+        where: Tensor | None = None,
+    ) -> Tensor:
+        """Logits for every position [B, L, V], or only where the mask `where` [B, L] is true [P, V].
+
+        `sigma` [B] defaults to 0 (our models). `length` [B] marks positions at and beyond it as
+        padding, which no position attends to. The logits are raw: SUBS is applied in `diffusion`.
+        """
+        L = tokens.shape[1]
+        if L > self.config.context:
+            raise ValueError(f"canvas of {L} tokens is longer than the context of {self.config.context}")
+        keep = None
+        if length is not None:
+            keep = (torch.arange(L, device=tokens.device)[None] < length[:, None])[:, None, None, :]
+        c = self.condition(torch.zeros(1, device=tokens.device) if sigma is None else sigma)
+        x = self.vocab_embed(tokens)
+        for block in self.blocks:
+            x = block(x, c, self.cos[:L], self.sin[:L], keep)
+        return self.output_layer(x, c, where)
+
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())

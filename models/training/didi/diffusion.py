@@ -1,0 +1,124 @@
+"""Masked diffusion: the schedule, the loss, and a plain reference sampler.
+
+The sampler is written straight from the formulas and computes every logit at every step. It is
+slow on purpose: it is the oracle the server's sampler is held to, token for token.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .philox import DRAW, REVEAL, uniforms
+
+ALPHA_MIN = 1e-3  # what is kept at t = 1
+T_MIN = 1e-5  # where the sampling grid ends
+
+
+def alpha(t):
+    """Log-linear schedule: the probability that a token is kept at time t in [0, 1]."""
+    return 1 - (1 - ALPHA_MIN) * t
+
+
+def subs(logits: Tensor, mask_id: int) -> Tensor:
+    """Log-probabilities of p(x0 | z_t) [.., V] under SUBS: the mask itself has probability zero."""
+    logits = logits.float().clone()
+    logits[..., mask_id] = -torch.inf
+    return F.log_softmax(logits, dim=-1)
+
+
+class Denoiser(Protocol):
+    def __call__(self, tokens: Tensor, *, where: Tensor | None = None) -> Tensor: ...
+
+
+def corrupt(x: Tensor, t: Tensor, uniform: Tensor, mask_id: int) -> Tensor:
+    """Forward process: each token of x [B, L] becomes the mask with probability 1 - alpha(t), t [B]."""
+    return torch.where(uniform < (1 - alpha(t))[:, None], mask_id, x)
+
+
+def low_discrepancy_times(count: int, offset: float) -> Tensor:
+    """`count` times in [1e-3, 1], one in each of `count` equal strata (lower variance than iid)."""
+    t = (torch.arange(count, dtype=torch.float64) + offset) / count
+    return (1e-3 + (1 - 1e-3) * t).float()
+
+
+def nelbo(model: Denoiser, x: Tensor, t: Tensor, uniform: Tensor, mask_id: int) -> Tensor:
+    """Negative ELBO of each row of x [B, L] at times t [B], nats summed over the row: [B].
+
+    MDLM's loss: sum over masked positions of -log p(x0_i) (1 - ALPHA_MIN) / (1 - alpha_t).
+    """
+    z = corrupt(x, t, uniform, mask_id)
+    masked = z == mask_id
+    logits = model(z, where=masked)
+    logits = logits.float().index_fill(-1, torch.tensor([mask_id]), -torch.inf)
+    loss = F.cross_entropy(logits, x[masked], reduction="none")
+    weight = ((1 - ALPHA_MIN) / (1 - alpha(t)))[:, None].expand_as(x)[masked]
+    rows = masked.nonzero()[:, 0]
+    return torch.zeros(len(x)).index_add(0, rows, loss * weight)
+
+
+@dataclass
+class Reveal:
+    """One position that a step revealed. `position` counts from the start of the canvas."""
+
+    position: int
+    token: int
+    logprob: float
+
+
+@dataclass
+class Generation:
+    tokens: list[int]  # the whole canvas, prompt included
+    steps: list[list[Reveal]]  # one entry per step; a clean-up pass, if any, is one more
+    margins: list[float]  # per draw: distance of its uniform to the nearest boundary of the inverse CDF
+
+
+def draw(log_p: Tensor, temperature: float, uniform: float) -> tuple[int, float]:
+    """A token by inverse CDF from log_p [V] sharpened by `temperature` (0: argmax), and its margin."""
+    if temperature == 0:
+        return int(log_p.argmax()), 1.0
+    cdf = torch.softmax(log_p.double() / temperature, dim=-1).cumsum(-1)
+    token = int((cdf < uniform * cdf[-1]).sum())
+    return token, float((cdf / cdf[-1] - uniform).abs().min())
+
+
+@torch.no_grad()
+def sample(
+    model: Denoiser,
+    *,
+    prompt: list[int],
+    length: int,
+    steps: int,
+    seed: int,
+    mask_id: int,
+    sample_index: int = 0,
+    temperature: float = 1.0,
+) -> Generation:
+    """Ancestral sampling of `length` tokens after `prompt` on the grid linspace(1, T_MIN, steps + 1).
+
+    A step from t to s reveals each masked position with probability 1 - (1-alpha_s)/(1-alpha_t).
+    What is still masked after the last step is revealed by one clean-up pass. Uniforms come from
+    Philox keyed by (seed, sample, step, candidate 0, position).
+    """
+    tokens = torch.tensor([prompt + [mask_id] * length])
+    grid = np.linspace(1.0, T_MIN, steps + 1)
+    records, margins = [], []
+    for step in range(steps + 1):
+        masked = (tokens[0] == mask_id).nonzero()[:, 0].numpy()
+        if step == steps and len(masked) == 0:
+            break
+        stay = 0.0 if step == steps else (1 - alpha(grid[step + 1])) / (1 - alpha(grid[step]))
+        chosen = masked[uniforms(seed, sample_index, step, 0, masked, REVEAL) >= stay]
+        log_p = subs(model(tokens)[0], mask_id)
+        record = []
+        for position, u in zip(chosen, uniforms(seed, sample_index, step, 0, chosen, DRAW)):
+            token, margin = draw(log_p[position], temperature, float(u))
+            record.append(Reveal(int(position), token, float(log_p[position, token])))
+            margins.append(margin)
+        for reveal in record:
+            tokens[0, reveal.position] = reveal.token
+        records.append(record)
+    return Generation(tokens[0].tolist(), records, margins)

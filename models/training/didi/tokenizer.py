@@ -1,0 +1,53 @@
+"""Trains the byte-level BPE tokenizer: `python -m didi.tokenizer --out FILE`.
+
+Most words of the simple stories become one token, because pieces of one word that are drawn in
+parallel do not know of each other.
+"""
+
+import argparse
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from .corpus import SEPARATOR, SOURCES, documents
+
+MASK = "[MASK]"
+REPEATS = {"1-tinystories.txt.xz": 6, "2-children.txt.xz": 1, "3-fairytales.txt.xz": 1}
+
+
+def train_tokenizer(vocab_size: int) -> Tokenizer:
+    """A tokenizer of exactly `vocab_size` ids; the last two are end-of-text and the mask."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 2,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    texts = (text for name in SOURCES for _ in range(REPEATS[name]) for text in documents(name, "train"))
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens([SEPARATOR, MASK])
+    if tokenizer.get_vocab_size() != vocab_size or tokenizer.token_to_id(MASK) != vocab_size - 1:
+        raise ValueError(f"the corpus is too small for a vocabulary of {vocab_size}")
+    return tokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the tokenizer on the corpus.")
+    parser.add_argument("--vocab-size", type=int, default=4096, help="ids in all (default %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="where tokenizer.json goes")
+    args = parser.parse_args()
+    tokenizer = train_tokenizer(args.vocab_size)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(args.out))
+    for name in SOURCES:
+        texts = documents(name, "validation")
+        words = [word for text in texts for word in text.split()]
+        whole = sum(len(e.ids) == 1 for e in tokenizer.encode_batch([" " + w.strip(".,!?\"';:") for w in words]))
+        tokens = sum(len(e.ids) for e in tokenizer.encode_batch(texts))
+        print(f"{name}: {sum(map(len, texts)) / tokens:.2f} characters a token, {whole / len(words):.1%} of words whole")
+
+
+if __name__ == "__main__":
+    main()

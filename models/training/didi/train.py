@@ -1,0 +1,251 @@
+"""Trains the masked-diffusion model: `python -m didi.train --run DIR --tokenizer FILE --steps N`.
+
+A run is a folder: `checkpoint.pt` (everything a resume needs), `stable.pt` (the state where the
+learning rate starts to fall: the place to continue a longer run from), `log.csv`. The learning
+rate warms up, stays, and falls to zero over the last part; `--resume` continues to the same curve
+bit for bit, because batches and noise are functions of the step.
+"""
+
+import argparse
+import csv
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from .backbone import Backbone, BackboneConfig
+from .corpus import SOURCES, Batches, Stream, evaluation_windows, load_stream
+from .diffusion import low_discrepancy_times, nelbo
+
+LOG_FIELDS = ["step", "tokens", "cpu_seconds", "train_nelbo", "validation_nelbo"]
+LOG_FIELDS += [f"validation_{name[0]}" for name in SOURCES]
+
+
+def learning_rate(step: int, steps: int, warmup: int, cooldown: float) -> float:
+    """Factor in [0, 1]: linear warm-up, constant, linear fall over the last `cooldown` share of the steps."""
+    falling = max(1, int(steps * cooldown))
+    return min(1.0, (step + 1) / warmup, (steps - step) / falling)
+
+
+def build_optimizers(model: Backbone, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for the rest (embeddings, norms, adaLN, output)."""
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        inner = name.startswith("blocks.") and parameter.ndim == 2 and "adaLN" not in name
+        (matrices if inner else others).append(parameter)
+    muon = torch.optim.Muon(matrices, lr=muon_lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    return [muon, torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)]
+
+
+class Ema:
+    """Exponential moving average of the weights; what is evaluated and served."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for key, value in model.state_dict().items():
+            self.weights[key].lerp_(value, 1 - decay)
+
+
+@torch.no_grad()
+def evaluate(model: Backbone, streams: dict[str, Stream], per_source: int | None, batch: int = 32) -> dict[str, float]:
+    """Held-out NELBO, nats a token, for each source; noise is fixed, so figures compare across steps."""
+    results = {}
+    for name, stream in streams.items():
+        generator = torch.Generator().manual_seed(1)
+        windows = torch.from_numpy(evaluation_windows(stream, model.config.context, per_source))
+        total, tokens = 0.0, 0
+        for x in windows.split(batch):
+            t = low_discrepancy_times(len(x), float(torch.rand((), generator=generator)))
+            uniform = torch.rand(x.shape, generator=generator)
+            total += float(nelbo(model, x, t, uniform, model.config.mask_id).sum())
+            tokens += x.numel()
+        results[name] = total / tokens
+    return results
+
+
+def weighted(by_source: dict[str, float]) -> float:
+    """Mean of per-source figures, weighed as the training windows are."""
+    return sum(SOURCES[name] * value for name, value in by_source.items())
+
+
+class Run:
+    """One training run: model, optimisers, average, and their checkpoint."""
+
+    def __init__(self, args: argparse.Namespace, tokenizer: Tokenizer):
+        torch.manual_seed(args.seed)
+        self.args = args
+        self.config = BackboneConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden=args.hidden,
+            blocks=args.blocks,
+            heads=args.heads,
+            cond=args.cond,
+            context=args.context,
+        )
+        self.model = Backbone(self.config)
+        self.optimizers = build_optimizers(self.model, args.lr, args.muon_lr)
+        self.base_rates = [args.muon_lr, args.lr]
+        self.ema = Ema(self.model, args.ema)
+        self.step, self.tokens, self.cpu_seconds = 0, 0, 0.0
+        self.averaged = Backbone(self.config)
+
+    def save(self, path: Path) -> None:
+        state = {
+            "config": self.config.to_dict(),
+            "step": self.step,
+            "tokens": self.tokens,
+            "cpu_seconds": self.cpu_seconds,
+            "model": self.model.state_dict(),
+            "ema": self.ema.weights,
+            "optimizers": [o.state_dict() for o in self.optimizers],
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Raises ValueError if the checkpoint was made with other sizes."""
+        state = torch.load(path, weights_only=True)
+        if state["config"] != self.config.to_dict():
+            raise ValueError(f"{path} holds {state['config']}, not {self.config.to_dict()}")
+        self.model.load_state_dict(state["model"])
+        self.ema.weights = state["ema"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        self.step, self.tokens, self.cpu_seconds = state["step"], state["tokens"], state["cpu_seconds"]
+
+    def train_step(self, batches: Batches) -> float:
+        """One update; returns the loss in nats a token."""
+        args = self.args
+        factor = learning_rate(self.step, args.steps, args.warmup, args.cooldown)
+        for optimizer, rate in zip(self.optimizers, self.base_rates):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+        rows, rng = batches.at(self.step)
+        x = torch.from_numpy(rows)
+        t = low_discrepancy_times(len(x), rng.random())
+        uniform = torch.from_numpy(rng.random(x.shape, dtype="float32"))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+            loss = nelbo(self.model, x, t, uniform, self.config.mask_id).sum() / x.numel()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.ema.update(self.model, self.step)
+        self.step += 1
+        self.tokens += x.numel()
+        return float(loss.detach())
+
+    def validate(self, streams: dict[str, Stream], per_source: int | None) -> dict[str, float]:
+        self.averaged.load_state_dict(self.ema.weights)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
+            return evaluate(self.averaged.eval(), streams, per_source)
+
+
+def open_log(path: Path, resumed_at: int) -> tuple[TextIO, csv.DictWriter]:
+    """The log, cut back to the step that is resumed from."""
+    kept = []
+    if resumed_at and path.exists():
+        with path.open() as file:
+            kept = [row for row in csv.DictReader(file) if int(row["step"]) <= resumed_at]
+    file = path.open("w", newline="")
+    writer = csv.DictWriter(file, LOG_FIELDS)
+    writer.writeheader()
+    writer.writerows(kept)
+    file.flush()
+    return file, writer
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    tokenizer = Tokenizer.from_file(str(args.tokenizer))
+    run = Run(args, tokenizer)
+    args.run.mkdir(parents=True, exist_ok=True)
+    checkpoint = args.run / "checkpoint.pt"
+    if args.resume:
+        run.load(args.resume_from or checkpoint)
+    elif checkpoint.exists():
+        sys.exit(f"{checkpoint} exists: pass --resume to continue it, or name another --run")
+    streams = {name: load_stream(name, "train", tokenizer) for name in SOURCES}
+    held_out = {name: load_stream(name, "validation", tokenizer) for name in SOURCES}
+    batches = Batches(streams, args.context, args.batch_tokens, args.seed)
+    print(f"{run.model.parameter_count():,} parameters, {sum(len(s.ids) for s in streams.values()):,} training tokens")
+
+    stop = []
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.append(True))
+    file, log = open_log(args.run / "log.csv", run.step)
+    stable_at = args.steps - max(1, int(args.steps * args.cooldown))
+    started, cpu_started, tokens_started = time.time(), time.process_time() - run.cpu_seconds, run.tokens
+    losses: list[float] = []
+    while run.step < args.steps and not stop:
+        if run.step == stable_at:
+            run.save(args.run / "stable.pt")
+        losses.append(run.train_step(batches))
+        run.cpu_seconds = time.process_time() - cpu_started
+        rate = (run.tokens - tokens_started) / (time.time() - started)
+        if sys.stdout.isatty() or run.step % 20 == 0:
+            left = (args.steps - run.step) * args.batch_tokens / rate / 60
+            mean = sum(losses[-50:]) / len(losses[-50:])
+            print(f"\rstep {run.step}/{args.steps}  NELBO {mean:.3f}  {rate:,.0f} tokens/s  {left:.0f} min left ", end="", flush=True)
+        if run.step % args.validate_every == 0 or run.step == args.steps:
+            by_source = run.validate(held_out, 64)
+            log.writerow(
+                {
+                    "step": run.step,
+                    "tokens": run.tokens,
+                    "cpu_seconds": round(run.cpu_seconds),
+                    "train_nelbo": round(sum(losses) / len(losses), 4),
+                    "validation_nelbo": round(weighted(by_source), 4),
+                    **{f"validation_{name[0]}": round(value, 4) for name, value in by_source.items()},
+                }
+            )
+            file.flush()
+            losses = []
+            run.save(checkpoint)
+            print(f"\rstep {run.step}/{args.steps}  validation NELBO {weighted(by_source):.4f}  ({', '.join(f'{n[0]}: {v:.3f}' for n, v in by_source.items())})  {rate:,.0f} tokens/s  {run.cpu_seconds / 3600:.2f} CPU h", flush=True)
+    run.save(checkpoint)
+    file.close()
+    if stop:
+        print(f"\nstopped at step {run.step}; continue with --resume")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder of this run")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json")
+    parser.add_argument("--steps", type=int, default=4000, help="updates in all, resumed ones included")
+    parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
+    parser.add_argument("--resume-from", type=Path, help="with --resume: another checkpoint, such as stable.pt")
+    parser.add_argument("--batch-tokens", type=int, default=8192)
+    parser.add_argument("--context", type=int, default=256)
+    parser.add_argument("--hidden", type=int, default=192)
+    parser.add_argument("--blocks", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=6)
+    parser.add_argument("--cond", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=3e-3, help="AdamW's, for embeddings, norms and output")
+    parser.add_argument("--muon-lr", type=float, default=3e-3, help="Muon's, for the matrices of the blocks")
+    parser.add_argument("--warmup", type=int, default=200)
+    parser.add_argument("--cooldown", type=float, default=0.25, help="share of the steps over which the rate falls")
+    parser.add_argument("--ema", type=float, default=0.998)
+    parser.add_argument("--validate-every", type=int, default=200, help="steps between validations and checkpoints")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 matrix products")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    train(parse_args())

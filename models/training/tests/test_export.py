@@ -1,0 +1,93 @@
+"""The exported graph against the backbone it came from."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from didi.diffusion import draw, subs
+from didi.export import export_denoise
+
+
+@pytest.fixture
+def session(backbone, tmp_path):
+    path = tmp_path / "denoise.onnx"
+    export_denoise(backbone, path)
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def make_inputs(mask_id: int, temperature: float, B: int = 3, L: int = 40):
+    rng = np.random.default_rng(5)
+    lengths = np.array([40, 17, 29])[:B]
+    tokens = rng.integers(0, mask_id, (B, L))
+    tokens[rng.random((B, L)) < 0.5] = mask_id
+    picks = np.array([(row, i) for row in range(B) for i in range(lengths[row]) if tokens[row, i] == mask_id])
+    draws = np.repeat(np.arange(len(picks)), 4)
+    return {
+        "tokens": tokens.astype(np.int64),
+        "length": lengths.astype(np.int64),
+        "picks": picks.astype(np.int64),
+        "draws": draws.astype(np.int64),
+        "uniform": rng.random(len(draws), dtype=np.float32),
+        "temperature": np.full(len(draws), temperature, dtype=np.float32),
+    }
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 0.0])
+def test_denoise_equals_pytorch(backbone, session, temperature):
+    feeds = make_inputs(backbone.config.mask_id, temperature)
+    token, logprob, entropy = session.run(None, feeds)
+    with torch.no_grad():
+        logits = backbone(torch.from_numpy(feeds["tokens"]), length=torch.from_numpy(feeds["length"]))
+    log_p = subs(logits, backbone.config.mask_id)[feeds["picks"][:, 0], feeds["picks"][:, 1]]
+
+    p = log_p.exp()
+    expected_entropy = -(p * log_p.masked_fill(p == 0, 0)).sum(-1)
+    np.testing.assert_allclose(entropy, expected_entropy.numpy(), atol=1e-4)
+    compared = 0
+    for s, pick in enumerate(feeds["draws"]):
+        expected, margin = draw(log_p[pick], temperature, float(feeds["uniform"][s]))
+        if margin < 1e-5:
+            continue
+        compared += 1
+        assert token[s] == expected
+        assert abs(logprob[s] - float(log_p[pick, expected])) < 1e-4
+    assert compared > 0.95 * len(feeds["draws"])
+
+
+def test_padding_changes_nothing(backbone, session):
+    feeds = make_inputs(backbone.config.mask_id, 1.0)
+    noisy = dict(feeds, tokens=feeds["tokens"].copy())
+    for row, length in enumerate(feeds["length"]):
+        noisy["tokens"][row, length:] = 7
+    for a, b in zip(session.run(None, feeds), session.run(None, noisy)):
+        assert (a == b).all()
+
+
+def test_a_row_does_not_depend_on_its_batch(backbone, session):
+    feeds = make_inputs(backbone.config.mask_id, 1.0)
+    together = session.run(None, feeds)
+    own = feeds["picks"][:, 0] == 1
+    own_draws = own[feeds["draws"]]
+    alone = session.run(
+        None,
+        {
+            "tokens": feeds["tokens"][1:2],
+            "length": feeds["length"][1:2],
+            "picks": feeds["picks"][own] * [0, 1],
+            "draws": feeds["draws"][own_draws] - feeds["draws"][own_draws].min(),
+            "uniform": feeds["uniform"][own_draws],
+            "temperature": feeds["temperature"][own_draws],
+        },
+    )
+    assert (alone[0] == together[0][own_draws]).all()
+    assert (alone[1] == together[1][own_draws]).all()
+    assert (alone[2] == together[2][own]).all()
+
+
+def test_extreme_uniforms_never_draw_the_mask_or_an_impossible_token(backbone, session):
+    for value in (2.0**-24, 1 - 2.0**-24):
+        feeds = make_inputs(backbone.config.mask_id, 0.05)
+        feeds["uniform"][:] = value
+        token, logprob, _ = session.run(None, feeds)
+        assert token.max() < backbone.config.mask_id
+        assert np.isfinite(logprob).all()
