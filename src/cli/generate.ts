@@ -1,0 +1,46 @@
+/** `didi-serve generate`: the same engine in the terminal. */
+
+import { logUpdateStderr } from "log-update";
+import type { ModelConfig } from "../config.ts";
+import type { StepEvent } from "../engine/generation.ts";
+import { InvalidRequestError, StartupError } from "../errors.ts";
+import { startEngine, warmUp } from "./start-engine.ts";
+
+/** Settings of the command. */
+export interface GenerateConfig extends ModelConfig {
+  length?: number;
+  steps: number;
+  seed?: number;
+  temperature: number;
+  showSteps: boolean;
+  json: boolean;
+}
+
+/** Draws a step: in place on a terminal, as lines elsewhere. */
+function showStep(prompt: string, { step, steps, masked, text }: StepEvent): void {
+  const head = `step ${step}/${steps}, ${masked} masked`;
+  if (process.stderr.isTTY) logUpdateStderr(`${head}\n${prompt}${text}`);
+  else process.stderr.write(`${head}: ${JSON.stringify(text)}\n`);
+}
+
+/** Generates once and prints prompt and text. Throws StartupError; Ctrl-C ends it at once with status 130. */
+export async function generate(prompt: string, config: GenerateConfig): Promise<void> {
+  const engine = await startEngine(config, { maxBatchTokens: 1, maxActive: 1, maxQueue: 1 });
+  try {
+    process.once("SIGINT", () => {
+      logUpdateStderr.done();
+      process.exit(130);
+    });
+    await warmUp(engine);
+    const onStep = config.showSteps ? (event: StepEvent) => showStep(prompt, event) : undefined;
+    const { length, steps, seed, temperature } = config;
+    const result = await engine.submit({ prompt, length, steps, seed, temperature }, onStep).result;
+    if (process.stderr.isTTY && config.showSteps) logUpdateStderr.clear();
+    process.stdout.write(config.json ? `${JSON.stringify(result, null, 2)}\n` : `${prompt}${result.samples[0]!.text}\n`);
+  } catch (error) {
+    if (error instanceof InvalidRequestError) throw new StartupError(error.message, 2);
+    throw error;
+  } finally {
+    await engine.runtime.close();
+  }
+}

@@ -1,0 +1,52 @@
+/** `didi-serve serve`: the server as a process. */
+
+import closeWithGrace from "close-with-grace";
+import type { ServeConfig } from "../config.ts";
+import { StartupError } from "../errors.ts";
+import { buildApp } from "../http/app.ts";
+import { startEngine, warmUp } from "./start-engine.ts";
+
+const LISTEN_ERRORS: Record<string, string> = {
+  EADDRINUSE: "the port is in use: choose another with --port",
+  EACCES: "the port may not be used: choose one from 1024 up with --port",
+  EADDRNOTAVAIL: "this machine does not have that address: choose another with --host",
+  ENOTFOUND: "the host name is unknown: choose another with --host",
+};
+
+/** Serves until a signal. Throws StartupError when it cannot start. */
+export async function serve(config: ServeConfig): Promise<void> {
+  const engine = await startEngine(config, config);
+  const { runtime, model } = engine;
+  const app = await buildApp(engine, { logger: { level: config.logLevel } });
+  runtime.on("restart", ({ code, signal }) => app.log.error(`runtime process died (${signal ?? code}), starting another`));
+  runtime.on("load-failed", (message) => app.log.error(`runtime process cannot load the model: ${message}`));
+
+  const stop = async () => {
+    const limit = setTimeout(() => engine.abort(), config.grace * 1000);
+    await engine.drain();
+    clearTimeout(limit);
+    await app.close();
+    await runtime.close();
+  };
+  closeWithGrace({ delay: config.grace * 1000 + 5000, logger: false }, async ({ err, signal }) => {
+    if (err) app.log.fatal({ err }, "stopping after a bug");
+    else app.log.info(`${signal ?? "end"}: finishing ${engine.activeRows + engine.queueLength} running generations`);
+    await stop();
+  });
+
+  try {
+    await app.listen({ host: config.host, port: config.port });
+  } catch (error) {
+    await runtime.close();
+    const code = (error as NodeJS.ErrnoException).code ?? "";
+    throw new StartupError(`cannot listen on ${config.host}:${config.port}: ${LISTEN_ERRORS[code] ?? (error as Error).message}`);
+  }
+  await warmUp(engine);
+  if (runtime.fallback) app.log.warn(`CUDA does not load, running on the CPU: ${runtime.fallback}`);
+  const address = app.listeningOrigin;
+  console.log(`didi-serve: ${model.manifest.name} on ${runtime.provider}, ready at ${address}
+
+  curl -s ${address}/generate -H 'content-type: application/json' \\
+    -d '{"prompt": "Once upon a time", "length": 64, "steps": 16}'
+`);
+}

@@ -1,0 +1,28 @@
+/** From settings to an engine that has run its model once. */
+
+import { Engine, type EngineLimits } from "../engine/engine.ts";
+import type { ModelConfig } from "../config.ts";
+import { StartupError } from "../errors.ts";
+import { openModel } from "../model/model.ts";
+import { Runtime } from "../runtime/runtime.ts";
+
+/** Opens the model and starts its runtime process; `warmUp` is left to the caller. Throws StartupError. */
+export async function startEngine(config: ModelConfig, limits: EngineLimits): Promise<Engine> {
+  const model = await openModel(config.model);
+  const runtime = await Runtime.start({
+    graph: model.graphs.denoise,
+    device: config.device,
+    threads: config.threads,
+  });
+  return new Engine(model, runtime, limits);
+}
+
+/** Runs the model once. Throws StartupError if it cannot, with the runtime process ended. */
+export async function warmUp(engine: Engine): Promise<void> {
+  try {
+    await engine.warmUp();
+  } catch (error) {
+    await engine.runtime.close();
+    throw new StartupError(`${engine.model.folder} does not run: ${(error as Error).message}`);
+  }
+}

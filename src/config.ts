@@ -1,0 +1,87 @@
+/** Flags and their environment twins: one table that the command line is built from. */
+
+import { InvalidArgumentError, Option } from "commander";
+import type { Device } from "./runtime/protocol.ts";
+
+/** Settings of everything that runs a model. */
+export interface ModelConfig {
+  model: string;
+  device: Device;
+  threads: number;
+}
+
+/** Settings of the server. */
+export interface ServeConfig extends ModelConfig {
+  host: string;
+  port: number;
+  maxBatchTokens: number;
+  maxActive: number;
+  maxQueue: number;
+  grace: number;
+  logLevel: string;
+}
+
+/** Parses an integer in [least, most]. Throws InvalidArgumentError, which commander turns into one line. */
+export function integer(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value < least || value > most)
+      throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
+    return value;
+  };
+}
+
+/** Parses a number in [least, most]. Throws InvalidArgumentError. */
+export function decimal(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() === "" || !(value >= least && value <= most))
+      throw new InvalidArgumentError(`It must be a number from ${least} to ${most}.`);
+    return value;
+  };
+}
+
+const DEVICES: readonly Device[] = ["auto", "cpu", "cuda"];
+
+/** Flags of every command that runs a model. */
+export const MODEL_OPTIONS: readonly Option[] = [
+  new Option("--model <name|folder>", "a model under models/, or a path to a folder").env("DIDI_MODEL").default("stories-mdlm"),
+  new Option("--device <device>", "where the model runs; auto takes CUDA where it loads")
+    .env("DIDI_DEVICE")
+    .choices(DEVICES)
+    .default("auto"),
+  new Option("--threads <n>", "threads of one model call; 0 is one for each core")
+    .env("DIDI_THREADS")
+    .argParser(integer(0, 1024))
+    .default(0),
+];
+
+/** Flags of `serve`. */
+export const SERVE_OPTIONS: readonly Option[] = [
+  new Option("--host <address>", "address to listen on").env("DIDI_HOST").default("127.0.0.1"),
+  new Option("--port <n>", "port to listen on; 0 takes a free one")
+    .env("DIDI_PORT")
+    .argParser(integer(0, 65_535))
+    .default(8080),
+  ...MODEL_OPTIONS,
+  new Option("--max-batch-tokens <n>", "padded tokens in one model call")
+    .env("DIDI_MAX_BATCH_TOKENS")
+    .argParser(integer(1, 1 << 24))
+    .default(2048),
+  new Option("--max-active <n>", "samples denoised side by side; more wait in the queue")
+    .env("DIDI_MAX_ACTIVE")
+    .argParser(integer(1, 4096))
+    .default(64),
+  new Option("--max-queue <n>", "requests that wait; more are answered 429")
+    .env("DIDI_MAX_QUEUE")
+    .argParser(integer(0, 1 << 20))
+    .default(256),
+  new Option("--grace <seconds>", "how long running generations may take to finish after SIGTERM")
+    .env("DIDI_GRACE")
+    .argParser(integer(0, 3600))
+    .default(20),
+  new Option("--log-level <level>", "what the log keeps")
+    .env("DIDI_LOG_LEVEL")
+    .choices(["silent", "error", "warn", "info", "debug"])
+    .default("info"),
+];

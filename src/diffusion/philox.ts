@@ -1,0 +1,79 @@
+/**
+ * Philox4x32-10, a counter-based random number generator (Salmon et al. 2011, "Parallel Random
+ * Numbers: As Easy as 1, 2, 3").
+ *
+ * A uniform is a pure function of (seed, sample, step, candidate, position), so what is drawn
+ * never depends on what a sample was batched with. The layout is part of the model format.
+ */
+
+const M0 = 0xd2511f53;
+const M1 = 0xcd9e8d57;
+const W0 = 0x9e3779b9;
+const W1 = 0xbb67ae85;
+
+/** Four 32-bit words. */
+export type Block = [number, number, number, number];
+
+/** High 32 bits of the product of two unsigned 32-bit numbers. */
+function multiplyHigh(a: number, b: number): number {
+  const aLow = a & 0xffff;
+  const aHigh = a >>> 16;
+  const bLow = b & 0xffff;
+  const bHigh = b >>> 16;
+  const cross = aHigh * bLow + ((aLow * bLow) >>> 16);
+  const middle = aLow * bHigh + (cross & 0xffff);
+  return (aHigh * bHigh + Math.floor(cross / 0x10000) + Math.floor(middle / 0x10000)) >>> 0;
+}
+
+/** Ten rounds over a counter of four 32-bit words with a key of two. */
+export function philox4x32(counter: Readonly<Block>, key: readonly [number, number]): Block {
+  let [c0, c1, c2, c3] = counter;
+  let [k0, k1] = key;
+  for (let round = 0; round < 10; round++) {
+    const high0 = multiplyHigh(M0, c0);
+    const high1 = multiplyHigh(M1, c2);
+    const low0 = Math.imul(M0, c0) >>> 0;
+    const low1 = Math.imul(M1, c2) >>> 0;
+    c0 = (high1 ^ c1 ^ k0) >>> 0;
+    c1 = low1;
+    c2 = (high0 ^ c3 ^ k1) >>> 0;
+    c3 = low0;
+    k0 = (k0 + W0) >>> 0;
+    k1 = (k1 + W1) >>> 0;
+  }
+  return [c0, c1, c2, c3];
+}
+
+/** What identifies a draw, apart from its position. */
+export interface DrawKey {
+  /** Integer in [0, 2^53). */
+  seed: number;
+  /** Which sample of the request, from 0. */
+  sample: number;
+  /** Which step, from 0. */
+  step: number;
+  /** Which candidate of a re-ranked step, from 0. */
+  candidate: number;
+}
+
+/** The two uniforms a position may use in a step. */
+export interface PositionUniforms {
+  /** Decides whether the position is revealed. */
+  reveal: number;
+  /** Chooses its token by inverse CDF. */
+  draw: number;
+}
+
+/** A word as a number in (0, 1): an odd multiple of 2^-24, exact in float32, never 0 or 1. */
+function toUniform(word: number): number {
+  return ((word >>> 9) + 0.5) * 2 ** -23;
+}
+
+/** The uniforms of one position of the canvas. */
+export function uniformsAt(key: DrawKey, position: number): PositionUniforms {
+  const [w0, w1] = philox4x32(
+    [position, key.step, key.sample, key.candidate],
+    [key.seed >>> 0, Math.floor(key.seed / 2 ** 32)],
+  );
+  return { reveal: toUniform(w0), draw: toUniform(w1) };
+}

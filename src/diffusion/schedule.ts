@@ -1,0 +1,33 @@
+/** The log-linear noise schedule and the grid of a step budget (docs/sampler.md). */
+
+/** Parameters of `alpha(t) = 1 - (1 - alphaMin) t`; part of a model's manifest. */
+export interface Schedule {
+  /** Probability that a token is kept at t = 1. */
+  alphaMin: number;
+  /** Where the sampling grid ends. */
+  tMin: number;
+}
+
+/** The published schedule. */
+export const LOG_LINEAR: Schedule = { alphaMin: 1e-3, tMin: 1e-5 };
+
+/** Probability that a token is kept at time t in [0, 1]. */
+export function alpha(schedule: Schedule, t: number): number {
+  return 1 - (1 - schedule.alphaMin) * t;
+}
+
+/** `t_k` of the grid linspace(1, tMin, steps + 1), k in [0, steps]. */
+export function gridTime(schedule: Schedule, steps: number, k: number): number {
+  return k === steps ? schedule.tMin : k * ((schedule.tMin - 1) / steps) + 1;
+}
+
+/**
+ * Probability that a masked position stays masked in step k (from 0) of `steps`:
+ * (1 - alpha_s) / (1 - alpha_t). Step number `steps` is the clean-up pass: 0.
+ */
+export function stayProbability(schedule: Schedule, steps: number, k: number): number {
+  if (k >= steps) return 0;
+  const t = alpha(schedule, gridTime(schedule, steps, k));
+  const s = alpha(schedule, gridTime(schedule, steps, k + 1));
+  return (1 - s) / (1 - t);
+}

@@ -1,0 +1,276 @@
+/**
+ * The engine: requests in, steps out.
+ *
+ * All state lives here; the runtime only computes. Between two calls requests join and leave, and
+ * the scheduler decides anew, so generations of any budget and length are batched step by step.
+ */
+
+import { randomUUID } from "node:crypto";
+import { EventEmitter } from "node:events";
+import type { Sample, StepPlan } from "../diffusion/sampler.ts";
+import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
+import type { Model } from "../model/model.ts";
+import type { Runtime } from "../runtime/runtime.ts";
+import { type BatchRow, buildBatch, splitResult } from "./batch.ts";
+import { Generation, type GenerationResult, type StepEvent } from "./generation.ts";
+import { type GenerateRequest, type PreparedRequest, prepare } from "./request.ts";
+import { paddedLength, schedule } from "./scheduler.ts";
+
+/** Bounds of the engine; all counts. */
+export interface EngineLimits {
+  /** Padded tokens in one call of the model. */
+  maxBatchTokens: number;
+  /** Samples that are denoised side by side; more wait in the queue. */
+  maxActive: number;
+  /** Requests that wait; more are refused. */
+  maxQueue: number;
+}
+
+/** What one call of the model did, for metrics. */
+export interface BatchReport {
+  rows: number;
+  paddedTokens: number;
+  /** Positions drawn. */
+  draws: number;
+  /** Milliseconds the graph ran. */
+  milliseconds: number;
+}
+
+interface EngineEvents {
+  batch: [BatchReport];
+  finished: [{ outcome: "done" | "cancelled" | "failed"; result?: GenerationResult }];
+}
+
+/** A generation that was accepted. */
+export interface Ticket {
+  id: string;
+  /** The seed in use, given or drawn. */
+  seed: number;
+  /** Rejects with CancelledError after `cancel`, with RuntimeFailure if the model fails. */
+  result: Promise<GenerationResult>;
+  /** Frees the generation's rows before the next step. Safe to call at any time. */
+  cancel(): void;
+}
+
+/** A generation with the way to answer it. */
+interface Job {
+  generation: Generation;
+  resolve(result: GenerationResult): void;
+  reject(error: Error): void;
+  over: boolean;
+}
+
+/** A sample that is being denoised: it always has a plan that needs a pass. */
+class Row implements BatchRow {
+  readonly padded: number;
+  attained: number;
+  plan: StepPlan;
+
+  constructor(
+    readonly job: Job,
+    readonly sample: Sample,
+    context: number,
+    attained: number,
+  ) {
+    this.padded = paddedLength(sample.canvas.tokens.length, context);
+    this.attained = attained;
+    this.plan = sample.plan();
+  }
+
+  get tokens(): Int32Array {
+    return this.sample.canvas.tokens;
+  }
+
+  get temperature(): number {
+    return this.sample.params.temperature;
+  }
+}
+
+export class Engine extends EventEmitter<EngineEvents> {
+  #waiting: Job[] = [];
+  #rows: Row[] = [];
+  #running = false;
+  #stopped = false;
+  /** Milliseconds of model time per padded token, a moving average. */
+  #msPerToken = 0.05;
+  /** True once the model has run. */
+  ready = false;
+
+  constructor(
+    readonly model: Model,
+    readonly runtime: Runtime,
+    readonly limits: EngineLimits,
+  ) {
+    super();
+  }
+
+  /** Requests that wait for a free row. */
+  get queueLength(): number {
+    return this.#waiting.length;
+  }
+
+  /** Samples being denoised. */
+  get activeRows(): number {
+    return this.#rows.length;
+  }
+
+  /** True while requests are taken: the model has run and the engine is not shutting down. */
+  get accepting(): boolean {
+    return this.ready && !this.#stopped;
+  }
+
+  /** Runs the model once; `ready` from then on. Rejects with RuntimeFailure if it cannot run. */
+  async warmUp(): Promise<void> {
+    const request = { promptTokens: [], length: 1, steps: 1, seed: 0, temperature: 1 };
+    const { promise } = this.#enqueue(request, undefined);
+    await promise;
+    this.ready = true;
+  }
+
+  /**
+   * Accepts a request. Throws InvalidRequestError, OverloadedError or UnavailableError at once;
+   * anything later comes through the ticket. Steps are announced after this has returned.
+   */
+  submit(request: GenerateRequest, onStep?: (event: StepEvent) => void): Ticket {
+    if (!this.accepting)
+      throw new UnavailableError(this.#stopped ? "the server is shutting down" : "the model is still loading");
+    const prepared = prepare(this.model, request);
+    const free = Math.max(0, this.limits.maxActive - this.#rows.length);
+    if (this.#waiting.length >= this.limits.maxQueue + free)
+      throw new OverloadedError(`${this.#waiting.length} requests are waiting: try again later`, this.retryAfter());
+    const { job, promise } = this.#enqueue(prepared, onStep);
+    const { id } = job.generation;
+    return { id, seed: prepared.seed, result: promise, cancel: () => this.#end(job, new CancelledError("cancelled")) };
+  }
+
+  /** Whole seconds until the backlog is worked off, at the measured speed; 1 to 600. */
+  retryAfter(): number {
+    const context = this.model.manifest.context_length;
+    const remaining = (jobs: Iterable<Generation>) => {
+      let tokens = 0;
+      for (const { request } of jobs)
+        tokens += paddedLength(request.promptTokens.length + request.length, context) * Math.min(request.steps, request.length);
+      return tokens;
+    };
+    const backlog =
+      remaining(this.#waiting.map((job) => job.generation)) + remaining(this.#rows.map((row) => row.job.generation));
+    return Math.min(600, Math.max(1, Math.ceil((backlog * this.#msPerToken) / 1000)));
+  }
+
+  /** Takes no more requests; resolves when those accepted are finished. */
+  async drain(): Promise<void> {
+    this.#stopped = true;
+    while (this.#waiting.length + this.#rows.length > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+
+  /** Takes no more requests and cancels those accepted. */
+  abort(): void {
+    this.#stopped = true;
+    for (const job of [...this.#waiting, ...this.#rows.map((row) => row.job)])
+      this.#end(job, new UnavailableError("the server is shutting down"));
+  }
+
+  #enqueue(request: PreparedRequest, onStep: ((event: StepEvent) => void) | undefined) {
+    const generation = new Generation(randomUUID(), request, this.model, performance.now(), onStep);
+    let job!: Job;
+    const promise = new Promise<GenerationResult>((resolve, reject) => {
+      job = { generation, resolve, reject, over: false };
+    });
+    // A client that went away does not look at its result any more.
+    promise.catch(() => {});
+    this.#waiting.push(job);
+    setImmediate(() => void this.#run());
+    return { job, promise };
+  }
+
+  #end(job: Job, error?: Error): void {
+    if (job.over) return;
+    job.over = true;
+    this.#waiting = this.#waiting.filter((other) => other !== job);
+    this.#rows = this.#rows.filter((row) => row.job !== job);
+    if (error) {
+      this.emit("finished", { outcome: error instanceof CancelledError ? "cancelled" : "failed" });
+      job.reject(error);
+    } else {
+      const result = job.generation.result(performance.now());
+      this.emit("finished", { outcome: "done", result });
+      job.resolve(result);
+    }
+  }
+
+  #admit(): void {
+    const context = this.model.manifest.context_length;
+    while (this.#waiting.length > 0 && this.#rows.length < this.limits.maxActive) {
+      const job = this.#waiting.shift()!;
+      const level = this.#rows.reduce((least, row) => Math.min(least, row.attained), Number.POSITIVE_INFINITY);
+      const start = Number.isFinite(level) ? level : 0;
+      const rows = job.generation.samples.map((sample) => new Row(job, sample, context, start));
+      this.#rows.push(...rows);
+      for (const row of rows) this.#skipEmptySteps(row);
+    }
+  }
+
+  /** Takes the steps that reveal nothing: they need no pass. */
+  #skipEmptySteps(row: Row): void {
+    while (row.plan.positions.length === 0) {
+      row.job.generation.announce(row.sample, row.sample.apply(row.plan, [], []));
+      if (row.sample.done) return this.#leave(row);
+      row.plan = row.sample.plan();
+    }
+  }
+
+  #leave(row: Row): void {
+    this.#rows = this.#rows.filter((other) => other !== row);
+    if (row.job.generation.samples.every((sample) => sample.done)) this.#end(row.job);
+  }
+
+  async #run(): Promise<void> {
+    if (this.#running) return;
+    this.#running = true;
+    try {
+      for (;;) {
+        this.#admit();
+        const rows = schedule(this.#rows, { maxTokens: this.limits.maxBatchTokens });
+        if (rows.length === 0) return;
+        await this.#step(rows);
+      }
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  async #step(rows: Row[]): Promise<void> {
+    const now = performance.now();
+    for (const { job } of rows) job.generation.firstPassAt ??= now;
+    let draws: ReturnType<typeof splitResult>;
+    try {
+      const batch = buildBatch(rows);
+      const result = await this.runtime.denoise(batch);
+      draws = splitResult(rows, result);
+      const { milliseconds } = result;
+      const paddedTokens = rows.length * batch.padded;
+      this.#msPerToken += 0.1 * (milliseconds / paddedTokens - this.#msPerToken);
+      for (const row of rows) row.job.generation.computeMs += milliseconds;
+      this.emit("batch", { rows: rows.length, paddedTokens, draws: batch.draws.length, milliseconds });
+    } catch (error) {
+      for (const { job } of rows) this.#end(job, error as Error);
+      return;
+    }
+    rows.forEach((row, i) => this.#take(row, draws[i]!));
+  }
+
+  #take(row: Row, draws: ReturnType<typeof splitResult>[number]): void {
+    if (row.job.over) return;
+    if (draws instanceof Error) return this.#end(row.job, draws);
+    row.attained += row.padded;
+    try {
+      row.job.generation.announce(row.sample, row.sample.apply(row.plan, draws.tokens, draws.logprobs));
+      if (row.sample.done) return this.#leave(row);
+      row.plan = row.sample.plan();
+      this.#skipEmptySteps(row);
+    } catch (error) {
+      // Such as a graph that draws ids outside the vocabulary: its row fails, its neighbours go on.
+      this.#end(row.job, error as Error);
+    }
+  }
+}

@@ -1,0 +1,115 @@
+/** One request on its way through the engine: its samples, its clock, its listener. */
+
+import { Sample, type StepRecord } from "../diffusion/sampler.ts";
+import type { Model } from "../model/model.ts";
+import type { PreparedRequest } from "./request.ts";
+
+/** A revealed position with the text of its token. */
+export interface RevealedToken {
+  position: number;
+  token: number;
+  text: string;
+  logprob: number;
+}
+
+/** One denoising step of one sample, as a listener sees it. */
+export interface StepEvent {
+  sample: number;
+  /** From 1; budget + 1 is the clean-up pass. */
+  step: number;
+  steps: number;
+  t: number;
+  revealed: RevealedToken[];
+  masked: number;
+  /** The generated part so far, masked positions as ░. */
+  text: string;
+}
+
+/** A finished sample. */
+export interface SampleResult {
+  text: string;
+  tokens: number[];
+  finish_reason: "length" | "stop";
+}
+
+/** A finished generation: the body of POST /generate's answer. */
+export interface GenerationResult {
+  id: string;
+  model: string;
+  seed: number;
+  samples: SampleResult[];
+  usage: { prompt_tokens: number; completion_tokens: number; steps: number; student_passes: number };
+  timing: { queue_ms: number; compute_ms: number; total_ms: number };
+}
+
+const round = (ms: number) => Math.round(ms * 100) / 100;
+
+/** State of one request. The engine drives it; it holds no queue and no clock of its own. */
+export class Generation {
+  readonly samples: Sample[];
+  firstPassAt: number | undefined;
+  computeMs = 0;
+
+  constructor(
+    readonly id: string,
+    readonly request: PreparedRequest,
+    readonly model: Model,
+    readonly acceptedAt: number,
+    readonly onStep: ((event: StepEvent) => void) | undefined,
+  ) {
+    const { promptTokens: prompt, length, steps, seed, temperature } = request;
+    const params = { prompt, length, steps, seed, sample: 0, temperature };
+    this.samples = [new Sample(params, model.schedule, model.manifest.mask_token_id)];
+  }
+
+  /** Tells the listener, if there is one, about a step of a sample. */
+  announce(sample: Sample, record: StepRecord): void {
+    if (!this.onStep) return;
+    const { tokenizer } = this.model;
+    this.onStep({
+      sample: sample.params.sample,
+      step: record.step + 1,
+      steps: sample.params.steps,
+      t: record.t,
+      revealed: record.revealed.map(({ position, token, logprob }) => ({
+        position,
+        token,
+        text: tokenizer.tokenText(token),
+        logprob,
+      })),
+      masked: record.masked,
+      text: tokenizer.decode(this.#generated(sample)),
+    });
+  }
+
+  #generated(sample: Sample): Int32Array {
+    return sample.canvas.tokens.subarray(sample.params.prompt.length);
+  }
+
+  /** The answer, once every sample is done; `now` is the clock of `acceptedAt`. */
+  result(now: number): GenerationResult {
+    const { tokenizer, manifest } = this.model;
+    const samples = this.samples.map((sample): SampleResult => {
+      const tokens = this.#generated(sample);
+      const stopped = tokens.includes(manifest.end_of_text_token_id);
+      return { text: tokenizer.decode(tokens), tokens: [...tokens], finish_reason: stopped ? "stop" : "length" };
+    });
+    return {
+      id: this.id,
+      model: manifest.name,
+      seed: this.request.seed,
+      samples,
+      usage: {
+        prompt_tokens: this.request.promptTokens.length,
+        completion_tokens: samples.reduce((sum, sample) => sum + sample.tokens.length, 0),
+        steps: this.request.steps,
+        student_passes: this.samples.reduce((sum, sample) => sum + sample.passes, 0),
+      },
+      timing: {
+        queue_ms: round((this.firstPassAt ?? now) - this.acceptedAt),
+        compute_ms: round(this.computeMs),
+        total_ms: round(now - this.acceptedAt),
+      },
+    };
+  }
+}

@@ -1,0 +1,41 @@
+/**
+ * Decides what runs next. One pure function: rows in, a plain description of one call out.
+ *
+ * Fair by attained service: the row that has had the least so far goes first, and takes along
+ * those that can share its call. A new row starts level with the least served row that is active,
+ * so neither a stream of newcomers nor an old hand can starve the other.
+ */
+
+/** What the scheduler needs to know of a row that is waiting for a pass. */
+export interface SchedulableRow {
+  /** Padded canvas length: rows of one call share it. A function of the row's own request. */
+  readonly padded: number;
+  /** Padded tokens that have gone through the model for this row, plus where it started. */
+  readonly attained: number;
+}
+
+/** Bounds of one call. */
+export interface BatchLimits {
+  /** Padded tokens (rows x padded length); a single row may exceed it. */
+  maxTokens: number;
+}
+
+/** Lengths are padded to a multiple of this. */
+export const LENGTH_CLASS = 32;
+
+/**
+ * Padded length of a canvas: rounded up, within the context. It depends on nothing but the row's own
+ * request, because padding changes how sums are blocked and so the last bits of the result.
+ */
+export function paddedLength(length: number, context: number): number {
+  return Math.min(Math.ceil(length / LENGTH_CLASS) * LENGTH_CLASS, context);
+}
+
+/** The rows of the next call, in order of attained service; empty when no row waits. */
+export function schedule<Row extends SchedulableRow>(rows: readonly Row[], limits: BatchLimits): Row[] {
+  const byService = rows.toSorted((a, b) => a.attained - b.attained);
+  const first = byService[0];
+  if (!first) return [];
+  const fits = Math.max(1, Math.floor(limits.maxTokens / first.padded));
+  return byService.filter((row) => row.padded === first.padded).slice(0, fits);
+}

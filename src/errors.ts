@@ -1,0 +1,65 @@
+/** Every error the project throws on purpose. A bug is anything else. */
+
+/** Bad flag, environment variable or setting: the process exits with `exitCode`. */
+export class StartupError extends Error {
+  override name = "StartupError";
+  constructor(
+    message: string,
+    /** 2 for a command line that is wrong, 1 for a machine or file that is. */
+    readonly exitCode: 1 | 2 = 1,
+  ) {
+    super(message);
+  }
+}
+
+/** One field of a request that cannot be used. */
+export interface FieldError {
+  /** JSON Pointer to the field, such as `/steps`. */
+  path: string;
+  message: string;
+}
+
+/** The request is well-formed but asks for something this model or server cannot do. */
+export class InvalidRequestError extends Error {
+  override name = "InvalidRequestError";
+  constructor(
+    readonly fields: FieldError[],
+    /** True when the request is too large rather than wrong. */
+    readonly tooLarge = false,
+  ) {
+    super(fields.map((field) => `${field.path || "/"}: ${field.message}`).join("; "));
+  }
+}
+
+/** The queue is full. */
+export class OverloadedError extends Error {
+  override name = "OverloadedError";
+  constructor(
+    message: string,
+    /** Whole seconds after which trying again makes sense; at least 1. */
+    readonly retryAfter: number,
+  ) {
+    super(message);
+  }
+}
+
+/** The server is not ready, or is shutting down. */
+export class UnavailableError extends Error {
+  override name = "UnavailableError";
+  constructor(
+    message: string,
+    readonly retryAfter = 1,
+  ) {
+    super(message);
+  }
+}
+
+/** The client gave the generation up. */
+export class CancelledError extends Error {
+  override name = "CancelledError";
+}
+
+/** The runtime process could not carry out a pass. */
+export class RuntimeFailure extends Error {
+  override name = "RuntimeFailure";
+}

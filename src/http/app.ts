@@ -1,0 +1,47 @@
+/** The face: a Fastify application over an engine. Building it does not listen, so tests can inject. */
+
+import websocket from "@fastify/websocket";
+import Fastify, { type FastifyInstance, type FastifyServerOptions } from "fastify";
+import type { Engine } from "../engine/engine.ts";
+import { createMetrics } from "./metrics.ts";
+import { problem, toProblem } from "./problem.ts";
+import { generateRoute } from "./routes/generate.ts";
+import { operationsRoutes } from "./routes/operations.ts";
+import { streamRoute } from "./routes/stream.ts";
+
+/** Largest body or WebSocket message, bytes. A prompt that fits any context fits in it. */
+const MAX_MESSAGE_BYTES = 1024 * 1024;
+
+/** Builds the application. `logger` is Fastify's option. */
+export async function buildApp(
+  engine: Engine,
+  options: Pick<FastifyServerOptions, "logger"> = {},
+): Promise<FastifyInstance> {
+  const app = Fastify({
+    ...options,
+    bodyLimit: MAX_MESSAGE_BYTES,
+    forceCloseConnections: true,
+    disableRequestLogging: true,
+    genReqId: () => crypto.randomUUID(),
+  });
+  app.addHook("onResponse", async (request, reply) => {
+    const { method, url } = request;
+    request.log.info({ method, path: url.split("?")[0], status: reply.statusCode, ms: reply.elapsedTime }, "request");
+  });
+  app.setErrorHandler((error, request, reply) => {
+    const answer = toProblem(error);
+    if (answer.bug) request.log.error({ err: error }, "request failed");
+    if (answer.retryAfter !== undefined) reply.header("retry-after", answer.retryAfter);
+    answer.problem.request_id = request.id;
+    reply.code(answer.problem.status).type("application/problem+json").send(answer.problem);
+  });
+  app.setNotFoundHandler((request, reply) => {
+    const detail = `${request.method} ${request.url.split("?")[0]} is not a route: see /openapi.yaml`;
+    reply.code(404).type("application/problem+json").send({ ...problem("not-found", detail), request_id: request.id });
+  });
+  await app.register(websocket, { options: { maxPayload: MAX_MESSAGE_BYTES } });
+  await app.register(operationsRoutes, { engine, metrics: createMetrics(engine) });
+  await app.register(generateRoute, { engine });
+  await app.register(streamRoute, { engine });
+  return app;
+}

@@ -1,0 +1,56 @@
+/** The contract: openapi.yaml as text, its schemas compiled, its types. */
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Ajv2020, type ErrorObject } from "ajv/dist/2020.js";
+import { parse } from "yaml";
+import { type FieldError, InvalidRequestError } from "../errors.ts";
+import { PACKAGE_ROOT } from "../package-root.ts";
+import type { components } from "./api-types.ts";
+
+/** The component schemas as types. */
+export type Schemas = components["schemas"];
+
+/** openapi.yaml, as it is served. */
+export const CONTRACT_TEXT = readFileSync(join(PACKAGE_ROOT, "openapi.yaml"), "utf8");
+
+/** openapi.yaml, parsed. */
+export const CONTRACT = parse(CONTRACT_TEXT, { merge: true });
+
+const ajv = new Ajv2020({ allErrors: true, useDefaults: true, keywords: ["example", "discriminator"] });
+ajv.addSchema({ $id: "openapi", components: CONTRACT.components });
+
+/** A checked value, or what is wrong with it. */
+export type Checked<T> = { value: T } | { errors: FieldError[] };
+
+/** Checks a value against a component schema and fills in defaults. */
+export type Validator<T> = (value: unknown) => Checked<T>;
+
+/** The value of a check that passed. Throws InvalidRequestError if it did not. */
+export function valid<T>(checked: Checked<T>): T {
+  if ("errors" in checked) throw new InvalidRequestError(checked.errors);
+  return checked.value;
+}
+
+function fieldError(error: ErrorObject): FieldError {
+  const { keyword, instancePath, params } = error;
+  const child = (name: string) => `${instancePath}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+  switch (keyword) {
+    case "additionalProperties":
+      return { path: child(params.additionalProperty), message: "is not a field of this request" };
+    case "required":
+      return { path: child(params.missingProperty), message: "is required" };
+    case "enum":
+      return { path: instancePath, message: `must be one of ${params.allowedValues.join(", ")}` };
+    case "const":
+      return { path: instancePath, message: `must be ${JSON.stringify(params.allowedValue)}` };
+    default:
+      return { path: instancePath, message: error.message ?? "is not valid" };
+  }
+}
+
+/** A validator for `components.schemas[name]`. */
+export function validator<Name extends keyof Schemas>(name: Name): Validator<Schemas[Name]> {
+  const check = ajv.compile<Schemas[Name]>({ $ref: `openapi#/components/schemas/${name}` });
+  return (value) => (check(value) ? { value } : { errors: check.errors!.map(fieldError) });
+}

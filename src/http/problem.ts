@@ -1,0 +1,80 @@
+/** Errors as RFC 9457 problem objects. Internals never leave the server: a bug shows its request id only. */
+
+import {
+  CancelledError,
+  type FieldError,
+  InvalidRequestError,
+  OverloadedError,
+  RuntimeFailure,
+  UnavailableError,
+} from "../errors.ts";
+import type { Schemas } from "./openapi.ts";
+
+export type Problem = Schemas["Problem"];
+
+/** A problem and what its HTTP answer needs besides. */
+export interface ProblemAnswer {
+  problem: Problem;
+  /** Seconds, for the Retry-After header. */
+  retryAfter?: number;
+  /** True when the error is ours and belongs in the log. */
+  bug: boolean;
+}
+
+const KINDS = {
+  "invalid-request": [400, "The request is not valid"],
+  "invalid-json": [400, "The body is not JSON"],
+  "not-found": [404, "There is nothing here"],
+  "method-not-allowed": [405, "This method does not apply here"],
+  "too-large": [413, "The request is too large"],
+  "unsupported-media-type": [415, "The body must be JSON"],
+  overloaded: [429, "Too many requests"],
+  cancelled: [499, "The generation was cancelled"],
+  internal: [500, "Something broke in the server"],
+  "model-failure": [500, "The model could not run"],
+  unavailable: [503, "The server cannot serve now"],
+} as const;
+
+/** The last part of a problem's `type`. */
+export type ProblemKind = keyof typeof KINDS;
+
+/** A problem object of a kind. */
+export function problem(kind: ProblemKind, detail: string, errors?: FieldError[]): Problem {
+  const [status, title] = KINDS[kind];
+  return { type: `urn:didi-serve:problem:${kind}`, title, status, detail, ...(errors && { errors }) };
+}
+
+/** The problem of an invalid request, naming each field. */
+export function invalidRequest(errors: FieldError[], kind: ProblemKind = "invalid-request"): Problem {
+  return problem(kind, errors.map(({ path, message }) => `${path || "the body"} ${message}`).join("; "), errors);
+}
+
+/** What to answer to anything that was thrown. */
+export function toProblem(error: unknown): ProblemAnswer {
+  if (error instanceof InvalidRequestError)
+    return { problem: invalidRequest(error.fields, error.tooLarge ? "too-large" : "invalid-request"), bug: false };
+  if (error instanceof OverloadedError)
+    return { problem: problem("overloaded", error.message), retryAfter: error.retryAfter, bug: false };
+  if (error instanceof UnavailableError)
+    return { problem: problem("unavailable", error.message), retryAfter: error.retryAfter, bug: false };
+  if (error instanceof CancelledError) return { problem: problem("cancelled", "cancelled by the client"), bug: false };
+  if (error instanceof RuntimeFailure)
+    return { problem: problem("model-failure", "the model failed on this request; the log says why"), bug: true };
+  return fromFramework(error);
+}
+
+/** Fastify's own errors carry a code and a status. */
+function fromFramework(error: unknown): ProblemAnswer {
+  const { code, statusCode, message } = error as { code?: string; statusCode?: number; message?: string };
+  if (code === "FST_ERR_CTP_BODY_TOO_LARGE")
+    return { problem: problem("too-large", "the body is larger than the server takes: shorten the prompt"), bug: false };
+  if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE")
+    return { problem: problem("unsupported-media-type", "send content-type: application/json"), bug: false };
+  if (code === "FST_ERR_CTP_EMPTY_JSON_BODY")
+    return { problem: problem("invalid-json", "the body is empty; send a JSON object"), bug: false };
+  if (error instanceof SyntaxError && statusCode === 400)
+    return { problem: problem("invalid-json", `the body cannot be parsed: ${message}`), bug: false };
+  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500)
+    return { problem: problem("invalid-request", message ?? "the request cannot be used"), bug: false };
+  return { problem: problem("internal", "a bug in the server; quote the request id when you report it"), bug: true };
+}

@@ -1,0 +1,46 @@
+#!/usr/bin/env node
+/** The command line: didi-serve serve | generate. */
+
+import { Command, CommanderError, Option } from "commander";
+import { type GenerateConfig, generate } from "./cli/generate.ts";
+import { serve } from "./cli/serve.ts";
+import { decimal, integer, MODEL_OPTIONS, SERVE_OPTIONS, type ServeConfig } from "./config.ts";
+import { StartupError } from "./errors.ts";
+
+const program = new Command("didi-serve")
+  .description("A server for few-step masked-diffusion language models.")
+  .version(process.env.npm_package_version ?? "0.1.0");
+
+const serveCommand = program
+  .command("serve")
+  .description("answer POST /generate and stream denoising steps over WebSockets")
+  .addHelpText("after", "\nExample:\n  didi-serve serve --port 8000 --device cpu")
+  .action((config: ServeConfig) => serve(config));
+for (const option of SERVE_OPTIONS) serveCommand.addOption(option);
+
+const generateCommand = program
+  .command("generate")
+  .description("generate once, in the terminal")
+  .argument("<prompt>", "text to continue; may be empty")
+  .addOption(new Option("--length <n>", "new tokens (default: 128, or what fits)").argParser(integer(1, 1 << 20)))
+  .addOption(new Option("--steps <n>", "step budget").argParser(integer(1, 1024)).default(16))
+  .addOption(new Option("--seed <n>", "drawn when absent").argParser(integer(0, Number.MAX_SAFE_INTEGER)))
+  .addOption(new Option("--temperature <x>", "0 takes the most likely token").argParser(decimal(0, 2)).default(1))
+  .option("--show-steps", "draw each denoising step in place", false)
+  .option("--json", "print the whole answer as JSON", false)
+  .addHelpText("after", '\nExample:\n  didi-serve generate "Once upon a time" --steps 16 --show-steps')
+  .action((prompt: string, config: GenerateConfig) => generate(prompt, config));
+for (const option of MODEL_OPTIONS) generateCommand.addOption(option);
+
+// Commander exits with 1 for a wrong command line; here that is 2, and 1 is for what the machine lacks.
+for (const command of [program, ...program.commands])
+  command.exitOverride().configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "didi-serve: ")) });
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
+  if (!(error instanceof StartupError)) throw error;
+  console.error(`didi-serve: ${error.message}`);
+  process.exit(error.exitCode);
+}

@@ -1,0 +1,56 @@
+/**
+ * Text from byte-level BPE tokens.
+ *
+ * A token is a run of bytes, and a character may be spread over several tokens, some of them still
+ * masked. So tokens are turned into bytes first, and into text only where whole characters stand.
+ */
+
+/** What a masked position looks like in text. */
+export const MASK_GLYPH = "░";
+
+const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+
+/** GPT-2's printable stand-ins: character -> byte. Printable bytes stand for themselves. */
+function standIns(): Map<string, number> {
+  const map = new Map<string, number>();
+  const printable = (b: number) => (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255);
+  let next = 256;
+  for (let b = 0; b < 256; b++) map.set(String.fromCharCode(printable(b) ? b : next++), b);
+  return map;
+}
+
+/** Bytes of every token of a vocabulary (token string -> id); special tokens have none. */
+export function tokenBytes(vocab: ReadonlyMap<string, number>, size: number): Uint8Array[] {
+  const bytes = standIns();
+  const table: Uint8Array[] = Array.from({ length: size }, () => new Uint8Array(0));
+  for (const [token, id] of vocab) {
+    table[id] = Uint8Array.from(token, (character) => bytes.get(character) ?? 0x3f);
+  }
+  return table;
+}
+
+/** How many bytes the UTF-8 sequence that starts with `lead` has; 0 if none starts so. */
+function sequenceLength(lead: number): number {
+  if (lead < 0x80) return 1;
+  if (lead >= 0xc2 && lead < 0xe0) return 2;
+  if (lead >= 0xe0 && lead < 0xf0) return 3;
+  return lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
+}
+
+const isContinuation = (byte: number) => (byte & 0xc0) === 0x80;
+
+/**
+ * Decodes a run of bytes. At an open end, beside a masked position, bytes of a character that the
+ * mask may complete are left out; elsewhere broken characters become U+FFFD.
+ */
+export function decodeRun(bytes: Uint8Array, openLeft: boolean, openRight: boolean): string {
+  let start = 0;
+  let end = bytes.length;
+  if (openLeft) while (start < end && start < 3 && isContinuation(bytes[start]!)) start++;
+  if (openRight) {
+    let lead = end - 1;
+    while (lead > start && end - lead < 4 && isContinuation(bytes[lead]!)) lead--;
+    if (lead >= start && sequenceLength(bytes[lead]!) > end - lead) end = lead;
+  }
+  return decoder.decode(bytes.subarray(start, end));
+}

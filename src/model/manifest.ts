@@ -1,0 +1,79 @@
+/** `model.json`: what a model folder holds (schema: models/model.schema.json). */
+
+import { createHash } from "node:crypto";
+import { createReadStream, readFileSync } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { pipeline } from "node:stream/promises";
+import { Ajv2020 } from "ajv/dist/2020.js";
+import { StartupError } from "../errors.ts";
+import { PACKAGE_ROOT } from "../package-root.ts";
+
+/** A file of a model folder. */
+export interface ModelFile {
+  file: string;
+  /** Lower-case hex. */
+  sha256: string;
+  bytes: number;
+}
+
+/** The parsed manifest; field meanings are in the schema. */
+export interface Manifest {
+  format_version: 1;
+  name: string;
+  description: string;
+  licence: string;
+  parameters: number;
+  vocab_size: number;
+  mask_token_id: number;
+  end_of_text_token_id: number;
+  context_length: number;
+  schedule: { kind: "log-linear"; alpha_min: number; t_min: number };
+  conditioning: "none";
+  tokenizer: ModelFile;
+  graphs: { denoise: { fp32: ModelFile } };
+}
+
+const schema = JSON.parse(readFileSync(join(PACKAGE_ROOT, "models", "model.schema.json"), "utf8"));
+const validate = new Ajv2020({ allErrors: true }).compile<Manifest>(schema);
+
+/** Reads and checks `model.json` of a folder. Throws StartupError naming what is wrong. */
+export async function readManifest(folder: string): Promise<Manifest> {
+  const path = join(folder, "model.json");
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    throw new StartupError(`cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`);
+  }
+  let manifest: unknown;
+  try {
+    manifest = JSON.parse(text);
+  } catch (error) {
+    throw new StartupError(`${path} is not JSON: ${(error as Error).message}`);
+  }
+  if (!validate(manifest)) {
+    const faults = validate.errors!.map((e) => {
+      const extra = "additionalProperty" in e.params ? ` (${e.params.additionalProperty})` : "";
+      return `${e.instancePath || "/"} ${e.message}${extra}`;
+    });
+    throw new StartupError(`${path} is not a valid manifest: ${faults.join("; ")}`);
+  }
+  if (manifest.mask_token_id !== manifest.vocab_size - 1)
+    throw new StartupError(`${path}: mask_token_id must be the last id, ${manifest.vocab_size - 1}`);
+  return manifest;
+}
+
+/** Checks a file's size and sha256 against the manifest. Throws StartupError if they differ. */
+export async function verifyFile(folder: string, entry: ModelFile): Promise<void> {
+  const path = join(folder, entry.file);
+  const info = await stat(path).catch(() => undefined);
+  if (!info?.isFile()) throw new StartupError(`${path} is missing`);
+  if (info.size !== entry.bytes)
+    throw new StartupError(`${path} is damaged: ${info.size} bytes, and model.json says ${entry.bytes}`);
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(path), hash);
+  const actual = hash.digest("hex");
+  if (actual !== entry.sha256)
+    throw new StartupError(`${path} is damaged: its sha256 is ${actual}, and model.json says ${entry.sha256}`);
+}

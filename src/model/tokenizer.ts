@@ -1,0 +1,88 @@
+/** A model's tokenizer: text to ids with Hugging Face's `tokenizers`, ids to text by bytes. */
+
+import { readFile } from "node:fs/promises";
+import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { StartupError } from "../errors.ts";
+import { decodeRun, MASK_GLYPH, tokenBytes } from "./byte-level.ts";
+
+/** The ids a tokenizer treats apart. */
+export interface SpecialIds {
+  maskId: number;
+  endOfTextId: number;
+}
+
+/** Byte-level BPE. Special tokens are never produced from text: a prompt cannot smuggle in a mask. */
+export class Tokenizer {
+  readonly #encoder: HuggingFaceTokenizer;
+  readonly #bytes: Uint8Array[];
+  readonly #longest: number;
+
+  constructor(
+    /** Parsed `tokenizer.json`. */
+    definition: { model: { type?: string; vocab: Record<string, number> } },
+    readonly vocabSize: number,
+    readonly special: SpecialIds,
+  ) {
+    // Without its added tokens the encoder reads "[MASK]" in a prompt as six ordinary characters.
+    this.#encoder = new HuggingFaceTokenizer({ ...definition, added_tokens: [] }, {});
+    const vocab = new Map(Object.entries(definition.model.vocab));
+    this.#bytes = tokenBytes(vocab, vocabSize);
+    this.#bytes[special.maskId] = new Uint8Array(0);
+    this.#bytes[special.endOfTextId] = new Uint8Array(0);
+    this.#longest = this.#bytes.reduce((longest, bytes) => Math.max(longest, bytes.length), 1);
+  }
+
+  /**
+   * Ids of a text, or undefined if it certainly has more than `limit` tokens (found without
+   * tokenising it, so that a huge text costs nothing).
+   */
+  encode(text: string, limit: number): number[] | undefined {
+    if (text === "") return [];
+    if (Buffer.byteLength(text) > limit * this.#longest) return undefined;
+    return this.#encoder.encode(text, { add_special_tokens: false }).ids;
+  }
+
+  /** The text of one token; part of a character shows as U+FFFD, a special token as nothing. */
+  tokenText(id: number): string {
+    return decodeRun(this.#bytes[id]!, false, false);
+  }
+
+  /**
+   * Text of ids up to the first end of text. Each masked position shows as ░, and no half character
+   * shows beside one.
+   */
+  decode(ids: ArrayLike<number>): string {
+    let text = "";
+    let run: Uint8Array[] = [];
+    let openLeft = false;
+    const flush = (openRight: boolean) => {
+      if (run.length > 0) text += decodeRun(Buffer.concat(run), openLeft, openRight);
+      run = [];
+    };
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i]!;
+      if (id === this.special.endOfTextId) break;
+      if (id === this.special.maskId) {
+        flush(true);
+        text += MASK_GLYPH;
+        openLeft = true;
+      } else run.push(this.#bytes[id]!);
+    }
+    flush(false);
+    return text;
+  }
+}
+
+/** Reads `tokenizer.json`. Throws StartupError if it is not a byte-level BPE of that vocabulary. */
+export async function readTokenizer(path: string, vocabSize: number, special: SpecialIds): Promise<Tokenizer> {
+  try {
+    const definition = JSON.parse(await readFile(path, "utf8"));
+    if (definition?.model?.type !== "BPE" || definition?.decoder?.type !== "ByteLevel")
+      throw new Error("it is not a byte-level BPE");
+    const largest = Object.values(definition.model.vocab as Record<string, number>).reduce((a, b) => Math.max(a, b), 0);
+    if (largest >= vocabSize) throw new Error(`id ${largest} is outside the vocabulary of ${vocabSize}`);
+    return new Tokenizer(definition, vocabSize, special);
+  } catch (error) {
+    throw new StartupError(`cannot use ${path}: ${(error as Error).message}`);
+  }
+}

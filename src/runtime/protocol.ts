@@ -1,0 +1,63 @@
+/** The wire between the server and a runtime process: structured-clone messages over IPC. */
+
+/** Where a graph runs. */
+export type Provider = "cpu" | "cuda";
+
+/** What a user may ask for; `auto` takes CUDA where it loads. */
+export type Device = "auto" | Provider;
+
+/** Rows of one `denoise` call; every row is padded to the same length. */
+export interface DenoiseBatch {
+  /** B. */
+  rows: number;
+  /** L, the padded length. */
+  padded: number;
+  /** [B, L] ids, padding included. */
+  tokens: Int32Array;
+  /** [B] canvas lengths without padding. */
+  length: Int32Array;
+  /** [P, 2] (row, position): where the output head runs. */
+  picks: Int32Array;
+  /** [S] index into picks. */
+  draws: Int32Array;
+  /** [S] in (0, 1). */
+  uniform: Float32Array;
+  /** [S]; 0 takes the most likely token. */
+  temperature: Float32Array;
+}
+
+/** What `denoise` answers. */
+export interface DenoiseResult {
+  /** [S] drawn ids. */
+  token: Int32Array;
+  /** [S] natural log-probabilities at temperature 1. */
+  logprob: Float32Array;
+  /** [P] nats. */
+  entropy: Float32Array;
+  /** Milliseconds the graph ran. */
+  milliseconds: number;
+}
+
+/** How a runtime process is to be set up. */
+export interface RuntimeOptions {
+  /** Path of the `denoise` graph. */
+  graph: string;
+  device: Device;
+  /** Threads inside one call; 0 means one for each core. */
+  threads: number;
+}
+
+export type ToRuntime =
+  | { type: "load"; options: RuntimeOptions }
+  | { type: "denoise"; id: number; batch: DenoiseBatch };
+
+export type FromRuntime =
+  | {
+      type: "loaded";
+      provider: Provider;
+      /** Why CUDA was not taken, when `auto` fell back to the CPU. */
+      fallback?: string;
+    }
+  | { type: "load-failed"; message: string }
+  | { type: "result"; id: number; result: DenoiseResult }
+  | { type: "failed"; id: number; message: string };

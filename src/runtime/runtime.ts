@@ -1,0 +1,178 @@
+/**
+ * The supervisor of a runtime process.
+ *
+ * ONNX Runtime lives in a child process because `run` blocks the thread that calls it, and because
+ * a native crash must not take the sockets along. A pass is a pure function of its batch, so when
+ * the child dies, another is started and the pass in flight is run again: nothing is lost.
+ */
+
+import { type ChildProcess, fork } from "node:child_process";
+import { EventEmitter } from "node:events";
+import { constants, setPriority } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { RuntimeFailure, StartupError } from "../errors.ts";
+import type {
+  DenoiseBatch,
+  DenoiseResult,
+  FromRuntime,
+  Provider,
+  RuntimeOptions,
+  ToRuntime,
+} from "./protocol.ts";
+
+// The same file name in `src` (run by tsx) and in `dist`.
+const WORKER = fileURLToPath(new URL(import.meta.url.endsWith(".ts") ? "worker.ts" : "worker.js", import.meta.url));
+
+/** How often a pass is tried before it is given up; a pass that kills every process is at fault itself. */
+const ATTEMPTS = 3;
+/** Wait before the n-th restart in a row: doubles from here. */
+const BACKOFF_MS = 50;
+const LONGEST_BACKOFF_MS = 5_000;
+
+interface Pass {
+  id: number;
+  batch: DenoiseBatch;
+  attempts: number;
+  resolve(result: DenoiseResult): void;
+  reject(error: Error): void;
+}
+
+interface RuntimeEvents {
+  /** The process died and another takes its place. */
+  restart: [{ code: number | null; signal: NodeJS.Signals | null }];
+  /** A new process could not load the graph; it is tried again. */
+  "load-failed": [string];
+}
+
+/** A runtime process that is kept alive. Passes run one at a time, in order. */
+export class Runtime extends EventEmitter<RuntimeEvents> {
+  #child: ChildProcess | undefined;
+  #loaded = false;
+  #closing = false;
+  #passes: Pass[] = [];
+  #nextId = 1;
+  #failures = 0;
+  /** Where the graph runs. */
+  provider: Provider = "cpu";
+  /** Why CUDA was not taken, when `auto` fell back to the CPU. */
+  fallback: string | undefined;
+
+  private constructor(readonly options: RuntimeOptions) {
+    super();
+  }
+
+  /** Starts a process and loads the graph. Throws StartupError if it cannot be loaded. */
+  static async start(options: RuntimeOptions): Promise<Runtime> {
+    const runtime = new Runtime(options);
+    await runtime.#launch();
+    return runtime;
+  }
+
+  /** Process id of the runtime process, while there is one. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  /** Runs one pass. Rejects with RuntimeFailure if the graph fails or the process cannot be kept alive. */
+  denoise(batch: DenoiseBatch): Promise<DenoiseResult> {
+    if (this.#closing) return Promise.reject(new RuntimeFailure("the runtime is closed"));
+    return new Promise((resolve, reject) => {
+      const pass = { id: this.#nextId++, batch, attempts: 0, resolve, reject };
+      this.#passes.push(pass);
+      if (this.#loaded && this.#passes.length === 1) this.#send(pass);
+    });
+  }
+
+  /** Ends the process; passes in flight are rejected. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    for (const pass of this.#passes.splice(0)) pass.reject(new RuntimeFailure("the runtime is closed"));
+    const child = this.#child;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise((resolve) => child.once("exit", resolve));
+    child.kill("SIGKILL");
+    await gone;
+  }
+
+  #post(message: ToRuntime): void {
+    // A failed send means that the process is gone; its exit event deals with that.
+    this.#child?.send(message, () => {});
+  }
+
+  #send(pass: Pass): void {
+    pass.attempts++;
+    this.#post({ type: "denoise", id: pass.id, batch: pass.batch });
+  }
+
+  async #launch(): Promise<void> {
+    const child = fork(WORKER, [], { serialization: "advanced", stdio: ["ignore", "inherit", "inherit", "ipc"] });
+    this.#child = child;
+    try {
+      // The server's event loop comes before number crunching when cores are scarce.
+      if (child.pid) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
+    } catch {
+      // Where priorities cannot be set, health checks are a little slower under load.
+    }
+    const loading = new Promise<void>((resolve, reject) => {
+      child.once("error", (error) => reject(new StartupError(`cannot start a runtime process: ${error.message}`)));
+      child.once("exit", (code, signal) =>
+        reject(new StartupError(`the runtime process died while loading the model (${signal ?? `exit code ${code}`})`)),
+      );
+      child.once("message", (message: FromRuntime) => {
+        if (message.type === "load-failed") return reject(new StartupError(message.message));
+        if (message.type !== "loaded") return;
+        this.provider = message.provider;
+        this.fallback = message.fallback;
+        resolve();
+      });
+    });
+    this.#post({ type: "load", options: this.options });
+    try {
+      await loading;
+    } catch (error) {
+      child.kill("SIGKILL");
+      throw error;
+    }
+    child.on("message", (message: FromRuntime) => this.#receive(message));
+    child.on("exit", (code, signal) => void this.#replace(code, signal));
+    if (child.exitCode !== null || child.signalCode !== null) throw new StartupError("the runtime process died at once");
+    this.#loaded = true;
+  }
+
+  #receive(message: FromRuntime): void {
+    const pass = this.#passes[0];
+    if (!pass || !("id" in message) || message.id !== pass.id) return;
+    this.#failures = 0;
+    this.#passes.shift();
+    if (message.type === "result") pass.resolve(message.result);
+    else pass.reject(new RuntimeFailure(message.message));
+    const next = this.#passes[0];
+    if (next) this.#send(next);
+  }
+
+  async #replace(code: number | null, signal: NodeJS.Signals | null): Promise<void> {
+    this.#loaded = false;
+    if (this.#closing) return;
+    this.emit("restart", { code, signal });
+    const pass = this.#passes[0];
+    if (pass && pass.attempts >= ATTEMPTS) {
+      this.#passes.shift();
+      pass.reject(new RuntimeFailure(`the pass ended ${ATTEMPTS} runtime processes (${signal ?? `exit code ${code}`})`));
+    }
+    while (!this.#closing) {
+      if (this.#failures > 0) await sleep(Math.min(BACKOFF_MS * 2 ** this.#failures, LONGEST_BACKOFF_MS));
+      this.#failures++;
+      if (this.#closing) return;
+      try {
+        await this.#launch();
+        break;
+      } catch (error) {
+        this.emit("load-failed", (error as Error).message);
+      }
+    }
+    if (this.#closing) return void this.#child?.kill("SIGKILL");
+    const next = this.#passes[0];
+    if (next) this.#send(next);
+  }
+}

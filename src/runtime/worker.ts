@@ -1,0 +1,35 @@
+/** Entry point of a runtime process: it owns ONNX Runtime and answers one message at a time. */
+
+import type { FromRuntime, ToRuntime } from "./protocol.ts";
+import { type LoadedSession, loadSession } from "./session.ts";
+
+let session: LoadedSession | undefined;
+
+const send = (message: FromRuntime) => process.send!(message);
+
+async function handle(message: ToRuntime): Promise<void> {
+  switch (message.type) {
+    case "load":
+      try {
+        session = await loadSession(message.options);
+        const { provider, fallback } = session;
+        send(fallback === undefined ? { type: "loaded", provider } : { type: "loaded", provider, fallback });
+      } catch (error) {
+        send({ type: "load-failed", message: (error as Error).message });
+      }
+      return;
+    case "denoise":
+      try {
+        if (!session) throw new Error("no graph is loaded");
+        send({ type: "result", id: message.id, result: await session.denoise(message.batch) });
+      } catch (error) {
+        send({ type: "failed", id: message.id, message: (error as Error).message });
+      }
+  }
+}
+
+// The server decides when this process ends: a Ctrl-C reaches the whole process group.
+process.on("SIGINT", () => {});
+process.on("SIGTERM", () => {});
+process.on("disconnect", () => process.exit(0));
+process.on("message", (message) => void handle(message as ToRuntime));
