@@ -11,6 +11,14 @@ from torch import Tensor, nn
 from .backbone import Backbone, Block, apply_rotary
 
 
+# Logit of what must never be drawn: its probability is exactly 0 in float32.
+IMPOSSIBLE = -1e9
+
+# The vocabulary axis is padded to a multiple of this. ONNX Runtime sums a row in an order that depends
+# on its alignment in memory; aligned rows have the same sum, to the bit, wherever they stand in a batch.
+ALIGNMENT = 16
+
+
 class AffineNorm(nn.Module):
     """Layer norm with adaLN folded in: weight w (1 + scale), bias shift."""
 
@@ -63,8 +71,8 @@ class Denoise(nn.Module):
     uniform [S], temperature [S] -> token [S] int64, logprob [S], entropy [P] (nats, at temperature 1).
 
     `logprob` is that of the drawn token under p(x0 | z_t) itself, whatever the temperature of the
-    draw. Temperature 0 takes the most likely token. The mask (the last id) has no output row, so
-    it is never drawn. In the last block only the picked positions reach projection, MLP and head.
+    draw. Temperature 0 takes the most likely token. The mask is never drawn (SUBS). In the last
+    block only the picked positions reach projection, MLP and head.
     """
 
     INPUTS = ("tokens", "length", "picks", "draws", "uniform", "temperature")
@@ -79,18 +87,21 @@ class Denoise(nn.Module):
             layer = backbone.output_layer
             shift, scale = layer.adaLN_modulation(c)[0].chunk(2)
             self.norm = AffineNorm(layer.norm_final.weight, shift, scale)
-            self.head = nn.Parameter(layer.linear.weight[:-1].T.contiguous())
-            self.head_bias = nn.Parameter(layer.linear.bias[:-1].clone())
+            head, bias = layer.linear.weight.clone(), layer.linear.bias.clone()
+            head[-1], bias[-1] = 0, IMPOSSIBLE
+            pad = -len(head) % ALIGNMENT
+            self.head = nn.Parameter(F.pad(head, (0, 0, 0, pad)).T.contiguous())
+            self.head_bias = nn.Parameter(F.pad(bias, (0, pad), value=IMPOSSIBLE))
         self.register_buffer("cos", backbone.cos)
         self.register_buffer("sin", backbone.sin)
         self.requires_grad_(False)
 
     def logits(self, tokens: Tensor, length: Tensor, picks: Tensor) -> Tensor:
-        """Logits [P, V - 1] at the picked positions."""
+        """Logits [P, V rounded up] at the picked positions; the mask and the padding are IMPOSSIBLE."""
         L = tokens.shape[1]
         positions = torch.arange(L, device=tokens.device)
         padding = positions[None, :] >= length[:, None]
-        bias = padding[:, None, None, :].to(self.embedding.dtype) * -1e9
+        bias = padding[:, None, None, :].to(self.embedding.dtype) * IMPOSSIBLE
         cos, sin = self.cos[:L], self.sin[:L]
         x = F.embedding(tokens, self.embedding)
         for block in self.blocks[:-1]:
@@ -105,17 +116,14 @@ class Denoise(nn.Module):
         self, tokens: Tensor, length: Tensor, picks: Tensor, draws: Tensor, uniform: Tensor, temperature: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         logits = self.logits(tokens, length, picks)
-        top = logits.amax(dim=-1, keepdim=True)
-        shifted = logits - top
-        weights = shifted.exp()
-        total = weights.sum(dim=-1, keepdim=True)
-        log_total = total.log()
-        entropy = (log_total - (weights * shifted).sum(dim=-1, keepdim=True) / total)[:, 0]
+        # One kernel a row: a plain log of a column of sums would be rounded by its place in the column.
+        log_p = torch.log_softmax(logits, dim=-1)
+        entropy = -(log_p.exp() * log_p).sum(dim=-1)
 
-        drawn = shifted[draws]
-        sharpened = (drawn / temperature.clamp(min=1e-6)[:, None]).exp()
-        cdf = sharpened.cumsum(dim=-1)
+        drawn = log_p[draws]
+        shifted = drawn - drawn.amax(dim=-1, keepdim=True)
+        cdf = (shifted / temperature.clamp(min=1e-6)[:, None]).exp().cumsum(dim=-1)
         below = (cdf < uniform[:, None] * cdf[:, -1:]).sum(dim=-1)
         token = torch.where(temperature > 0, below, drawn.argmax(dim=-1))
-        logprob = drawn.gather(-1, token[:, None])[:, 0] - log_total[draws][:, 0]
+        logprob = drawn.gather(-1, token[:, None])[:, 0]
         return token, logprob, entropy

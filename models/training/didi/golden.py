@@ -1,0 +1,86 @@
+"""Golden vectors for the server's tests: `python -m didi.golden --model FOLDER --checkpoint FILE --out DIR`.
+
+Whole generations by the reference sampler, from the uniforms the server draws too. A generation in
+which some uniform falls within 1e-5 of a boundary of the inverse CDF is not a fair test of anything
+but rounding, so the next seed is taken instead.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from .diffusion import Generation, sample
+from .export import load_backbone
+
+MARGIN = 1e-5
+TOY_VOCAB = 7
+
+
+def toy_denoiser(tokens: Tensor, where: Tensor | None = None) -> Tensor:
+    """Logits by integer arithmetic from the whole canvas, the same in any language."""
+    L = tokens.shape[1]
+    mix = int((tokens[0] * torch.arange(1, L + 1)).sum()) % 1000
+    i, v = torch.arange(L)[:, None], torch.arange(TOY_VOCAB)[None]
+    return ((17 * i + 31 * v + 7 * mix) % 23 / 4.0)[None]
+
+
+def record(generation: Generation, request: dict) -> dict:
+    reveals = [[[r.position, r.token, round(r.logprob, 6)] for r in step] for step in generation.steps]
+    return {**request, "tokens": generation.tokens, "reveals": reveals}
+
+
+def golden(denoiser, mask_id: int, cases: list[dict]) -> list[dict]:
+    records = []
+    for case in cases:
+        seed = case["seed"]
+        while True:
+            generation = sample(denoiser, **{**case, "seed": seed}, mask_id=mask_id)
+            if min(generation.margins) >= MARGIN:
+                break
+            seed += 1
+        records.append(record(generation, {**case, "seed": seed}))
+    return records
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="model folder with tokenizer.json")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="what the folder was exported from")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the golden files")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    def case(prompt: list[int], length: int, steps: int, seed: int, temperature: float) -> dict:
+        return {"prompt": prompt, "length": length, "steps": steps, "seed": seed, "temperature": temperature}
+
+    toy = [case([2, 0, 5], 20, steps, 2**40 + steps, 1.0) for steps in (1, 4, 16, 64)]
+    toy += [case([], 1, 8, 3, 1.0), case([1], 9, 5, 11, 0.5)]
+    write(args.out / "toy.json", {"vocab_size": TOY_VOCAB, "generations": golden(toy_denoiser, TOY_VOCAB - 1, toy)})
+
+    backbone = load_backbone(args.checkpoint)
+    tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
+    texts = ["Once upon a time", "", "Lily and Ben went to the park. They", "naïve café 🙂 日本語\n\n  \"Don't,\" he said", "aaaaaaaaaaaa 12345 [MASK] <|endoftext|>"]
+    prompt = tokenizer.encode(texts[0]).ids
+    cases = [case(prompt, 60, steps, 100 + steps, 1.0) for steps in (1, 4, 16, 64)]
+    cases += [case([], 33, 16, 7, 0.7), case(prompt, 40, 8, 9, 0.0)]
+    plain = Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_str()), "added_tokens": []}))
+    write(
+        args.out / f"{args.model.name}.json",
+        {
+            "encodings": [{"text": text, "ids": plain.encode(text).ids} for text in texts],
+            "generations": golden(backbone, backbone.config.mask_id, cases),
+        },
+    )
+
+
+def write(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content) + "\n")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

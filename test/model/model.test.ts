@@ -1,0 +1,70 @@
+import assert from "node:assert/strict";
+import { cp, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, beforeEach, test } from "node:test";
+import { StartupError } from "../../src/errors.ts";
+import { modelFolder, openModel } from "../../src/model/model.ts";
+import { MODEL } from "../support.ts";
+
+const root = await mkdtemp(join(tmpdir(), "didi-model-"));
+const folder = join(root, "copy");
+after(() => rm(root, { recursive: true }));
+beforeEach(() => cp(modelFolder(MODEL), folder, { recursive: true, force: true }));
+
+const refuses = (pattern: RegExp) =>
+  assert.rejects(openModel(folder), (error) => {
+    assert.ok(error instanceof StartupError);
+    assert.equal(error.exitCode, 1);
+    assert.doesNotMatch(error.message, /\n/);
+    return pattern.test(error.message);
+  });
+
+async function editManifest(edit: (manifest: Record<string, unknown>) => void): Promise<void> {
+  const path = join(folder, "model.json");
+  const manifest = JSON.parse(await readFile(path, "utf8"));
+  edit(manifest);
+  await writeFile(path, JSON.stringify(manifest));
+}
+
+test("opens a model by name and by folder", async () => {
+  assert.equal((await openModel(MODEL)).manifest.name, MODEL);
+  assert.equal((await openModel(folder)).manifest.name, MODEL);
+});
+
+test("a missing folder is named", () => assert.rejects(openModel("no-such-model"), /no-such-model does not exist/));
+
+test("a truncated graph is damaged", async () => {
+  await truncate(join(folder, "denoise.fp32.onnx"), 1000);
+  await refuses(/denoise\.fp32\.onnx is damaged: 1000 bytes/);
+});
+
+test("a changed byte is found by its sha256", async () => {
+  const path = join(folder, "denoise.fp32.onnx");
+  const bytes = await readFile(path);
+  bytes[bytes.length >> 1]! ^= 1;
+  await writeFile(path, bytes);
+  await refuses(/denoise\.fp32\.onnx is damaged: its sha256/);
+});
+
+test("a manifest with an unknown, a missing or an outward-pointing field is refused", async () => {
+  await editManifest((manifest) => {
+    manifest.colour = "blue";
+  });
+  await refuses(/additional properties \(colour\)/);
+  await cp(modelFolder(MODEL), folder, { recursive: true, force: true });
+  await editManifest((manifest) => {
+    delete manifest.vocab_size;
+  });
+  await refuses(/vocab_size/);
+  await cp(modelFolder(MODEL), folder, { recursive: true, force: true });
+  await editManifest((manifest) => {
+    (manifest.tokenizer as { file: string }).file = "../tokenizer.json";
+  });
+  await refuses(/\/tokenizer\/file must match pattern/);
+});
+
+test("a manifest that is not JSON is refused", async () => {
+  await writeFile(join(folder, "model.json"), "{");
+  await refuses(/is not JSON/);
+});

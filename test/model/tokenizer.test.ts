@@ -1,0 +1,48 @@
+import assert from "node:assert/strict";
+import { before, test } from "node:test";
+import { decodeRun, MASK_GLYPH } from "../../src/model/byte-level.ts";
+import { openModel } from "../../src/model/model.ts";
+import type { Tokenizer } from "../../src/model/tokenizer.ts";
+import { GOLDEN, MODEL } from "../support.ts";
+
+let tokenizer: Tokenizer;
+before(async () => {
+  tokenizer = (await openModel(MODEL)).tokenizer;
+});
+
+test("encodes as the Python library does, special tokens read as plain text", () => {
+  for (const { text, ids } of GOLDEN.encodings) assert.deepEqual(tokenizer.encode(text, 256), ids);
+});
+
+test("decoding gives back any text", () => {
+  for (const text of ["Once upon a time", "naïve café 🙂 日本語", "  \n\n\ttabs", "e\u0301\u0323 👩‍👩‍👧", "[MASK] <|endoftext|>"])
+    assert.equal(tokenizer.decode(tokenizer.encode(text, 256)!), text);
+});
+
+test("a text that cannot fit is refused without being tokenised", () => {
+  assert.equal(tokenizer.encode("a".repeat(10_000_000), 256), undefined);
+});
+
+test("no half character shows beside a mask, at any split", () => {
+  const ids = tokenizer.encode("é🙂日", 256)!;
+  assert.ok(ids.length > 3, "these characters are spread over several tokens");
+  for (let masked = 1; masked < 2 ** ids.length; masked++) {
+    const canvas = ids.map((id, i) => (masked & (2 ** i) ? tokenizer.special.maskId : id));
+    const text = tokenizer.decode(canvas);
+    assert.equal([...text].filter((character) => character === MASK_GLYPH).length, canvas.filter((id) => id === tokenizer.special.maskId).length);
+    assert.ok(!text.includes("\ufffd"), JSON.stringify(text));
+  }
+});
+
+test("broken bytes that no mask can complete show as U+FFFD", () => {
+  assert.equal(decodeRun(Uint8Array.of(0xe6, 0x97, 0x41), false, false), "\ufffdA");
+  assert.equal(decodeRun(Uint8Array.of(0x97, 0x41), true, false), "A");
+  assert.equal(decodeRun(Uint8Array.of(0x41, 0xe6, 0x97), false, true), "A");
+  assert.equal(decodeRun(Uint8Array.of(0x41, 0xe6, 0x97), false, false), "A\ufffd");
+  assert.equal(decodeRun(Uint8Array.of(0x41), true, true), "A");
+});
+
+test("text ends at the first end of text", () => {
+  const ids = tokenizer.encode("one two", 256)!;
+  assert.equal(tokenizer.decode([...ids, tokenizer.special.endOfTextId, ...ids]), "one two");
+});

@@ -1,0 +1,40 @@
+/** What several tests need: the shipped model, running, and its golden vectors. */
+
+import { readFileSync } from "node:fs";
+import { Engine, type EngineLimits } from "../src/engine/engine.ts";
+import { openModel } from "../src/model/model.ts";
+import { Runtime } from "../src/runtime/runtime.ts";
+
+export const MODEL = "stories-mdlm";
+
+/** A generation of the Python reference sampler. */
+export interface GoldenGeneration {
+  prompt: number[];
+  length: number;
+  steps: number;
+  seed: number;
+  temperature: number;
+  /** The whole canvas. */
+  tokens: number[];
+  /** For each step: [position, token, logprob] of each revealed position. */
+  reveals: [number, number, number][][];
+}
+
+interface Golden {
+  encodings: { text: string; ids: number[] }[];
+  generations: GoldenGeneration[];
+}
+
+/** Golden vectors of the shipped model. */
+export const GOLDEN: Golden = JSON.parse(readFileSync(new URL(`golden/${MODEL}.json`, import.meta.url), "utf8"));
+
+export const LIMITS: EngineLimits = { maxBatchTokens: 2048, maxActive: 64, maxQueue: 256 };
+
+/** An engine over the shipped model that has run once. Close it with `engine.runtime.close()`. */
+export async function startEngine(limits: Partial<EngineLimits> = {}): Promise<Engine> {
+  const model = await openModel(MODEL);
+  const runtime = await Runtime.start({ graph: model.graphs.denoise, device: "cpu", threads: 1 });
+  const engine = new Engine(model, runtime, { ...LIMITS, ...limits });
+  await engine.warmUp();
+  return engine;
+}
