@@ -1,0 +1,177 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { Engine } from "../../src/engine/engine.ts";
+import type { GenerationResult, StepEvent } from "../../src/engine/generation.ts";
+import type { GenerateRequest } from "../../src/engine/request.ts";
+import { CancelledError, InvalidRequestError, OverloadedError, UnavailableError } from "../../src/errors.ts";
+import { GOLDEN, startEngine } from "../support.ts";
+
+let engine: Engine;
+before(async () => {
+  engine = await startEngine();
+});
+after(() => engine.runtime.close());
+
+/** Runs a request to its end; steps as the listener saw them. */
+async function run(request: GenerateRequest): Promise<{ result: GenerationResult; steps: StepEvent[] }> {
+  const steps: StepEvent[] = [];
+  const result = await engine.submit(request, (step) => steps.push(step)).result;
+  return { result, steps };
+}
+
+/** What a generation's outcome is, without ids and times. */
+const essence = ({ samples, seed, usage }: GenerationResult) => ({ samples, seed, usage });
+
+for (const golden of GOLDEN.generations)
+  test(`equals the PyTorch oracle, ${golden.steps} steps, ${golden.length} tokens, temperature ${golden.temperature}`, async () => {
+    const { length, steps, seed, temperature, prompt } = golden;
+    const { result, steps: records } = await run({
+      prompt: engine.model.tokenizer.decode(prompt),
+      length,
+      steps,
+      seed,
+      temperature,
+    });
+    assert.deepEqual(result.samples[0]!.tokens, golden.tokens.slice(prompt.length));
+    assert.equal(records.length, golden.reveals.length);
+    for (const [k, record] of records.entries())
+      for (const [i, [position, token, logprob]] of golden.reveals[k]!.entries()) {
+        const revealed = record.revealed[i]!;
+        assert.deepEqual([revealed.position, revealed.token], [position, token]);
+        assert.ok(Math.abs(revealed.logprob - logprob) < 1e-4, `${revealed.logprob} against ${logprob}`);
+      }
+    assert.equal(result.usage.student_passes, golden.reveals.filter((step) => step.length > 0).length);
+  });
+
+const requests: GenerateRequest[] = Array.from({ length: 12 }, (_, i) => ({
+  prompt: ["Once upon a time", "", "The little dog"][i % 3]!,
+  length: 20 + 17 * (i % 5),
+  steps: [1, 4, 9, 24][i % 4]!,
+  seed: 1000 + i,
+  temperature: [1, 0.7, 0][i % 3]!,
+}));
+
+test("the same request gives the same bits alone, in company and in another order", async () => {
+  const alone = [];
+  for (const request of requests) alone.push(await run(request));
+  let shared = 0;
+  const count = ({ rows }: { rows: number }) => {
+    if (rows > 1) shared++;
+  };
+  engine.on("batch", count);
+  const together = await Promise.all(requests.map(run));
+  const reversed = (await Promise.all(requests.toReversed().map(run))).reverse();
+  engine.off("batch", count);
+  assert.ok(shared > 10, "the requests did not share calls, so this test shows nothing");
+  for (const [i, { result, steps }] of alone.entries())
+    for (const other of [together[i]!, reversed[i]!]) {
+      assert.deepEqual(essence(other.result), essence(result));
+      assert.deepEqual(other.steps, steps);
+    }
+});
+
+test("steps put together give the answer; text of the last step is the text", async () => {
+  const { result, steps } = await run({ prompt: "Tom had a red", length: 50, steps: 12, seed: 4, temperature: 1 });
+  const prompt = result.usage.prompt_tokens;
+  const tokens = new Array<number>(50).fill(-1);
+  let masked = 50;
+  for (const [k, step] of steps.entries()) {
+    assert.equal(step.step, k + 1);
+    for (const { position, token, logprob } of step.revealed) {
+      assert.equal(tokens[position - prompt], -1);
+      assert.ok(logprob <= 0);
+      tokens[position - prompt] = token;
+    }
+    masked -= step.revealed.length;
+    assert.equal(step.masked, masked);
+  }
+  assert.deepEqual(tokens, result.samples[0]!.tokens);
+  assert.equal(steps.at(-1)!.text, result.samples[0]!.text);
+  assert.equal(steps[0]!.t, 1);
+});
+
+test("a runtime process killed in the middle of a generation changes nothing", async () => {
+  const request = { prompt: "Once upon a time", length: 100, steps: 32, seed: 77, temperature: 1 };
+  const undisturbed = await run(request);
+  let restarts = 0;
+  engine.runtime.on("restart", () => restarts++);
+  const steps: StepEvent[] = [];
+  const result = await engine.submit(request, (step) => {
+    steps.push(step);
+    if (step.step === 10 || step.step === 20) process.kill(engine.runtime.pid!, "SIGKILL");
+  }).result;
+  assert.equal(restarts, 2);
+  assert.deepEqual(essence(result), essence(undisturbed.result));
+  assert.deepEqual(steps, undisturbed.steps);
+});
+
+test("cancel frees the rows before the next step and leaves the others alone", async () => {
+  const request = { prompt: "", length: 100, steps: 64, seed: 1, temperature: 1 };
+  const other = engine.submit({ ...request, steps: 8 });
+  const steps: StepEvent[] = [];
+  const ticket = engine.submit(request, (step) => {
+    steps.push(step);
+    if (step.step === 3) ticket.cancel();
+  });
+  await assert.rejects(ticket.result, CancelledError);
+  const seen = steps.length;
+  await other.result;
+  assert.equal(steps.length, seen);
+  assert.equal(engine.activeRows, 0);
+  ticket.cancel();
+});
+
+test("requests that do not fit the context name the field", () => {
+  const base = { length: 10, steps: 4, seed: 1, temperature: 1 };
+  const context = engine.model.manifest.context_length;
+  const refused = (request: GenerateRequest, path: string, tooLarge: boolean) =>
+    assert.throws(
+      () => engine.submit(request),
+      (error) => error instanceof InvalidRequestError && error.fields[0]!.path === path && error.tooLarge === tooLarge,
+    );
+  refused({ ...base, prompt: "word ".repeat(context * 3) }, "/prompt", true);
+  refused({ ...base, prompt: "", length: context + 1 }, "/length", false);
+});
+
+test("a prompt that fills the context but one leaves one token, and the length follows by itself", async () => {
+  const context = engine.model.manifest.context_length;
+  const prompt = " the".repeat(context - 1);
+  const { result } = await run({ prompt, steps: 16, seed: 3, temperature: 1 });
+  assert.equal(result.usage.prompt_tokens, context - 1);
+  assert.equal(result.samples[0]!.tokens.length, 1);
+  assert.equal(result.usage.student_passes, 1);
+});
+
+test("a seed that was drawn reproduces the text", async () => {
+  const request = { prompt: "A cat", length: 24, steps: 6, temperature: 1 };
+  const { result } = await run(request);
+  assert.ok(Number.isSafeInteger(result.seed));
+  assert.deepEqual(essence((await run({ ...request, seed: result.seed })).result), essence(result));
+});
+
+test("beyond its queue the engine refuses with a time to come back, and recovers", async () => {
+  const small = await startEngine({ maxActive: 2, maxQueue: 3 });
+  try {
+    const request = { prompt: "", length: 64, steps: 64, temperature: 1 };
+    const tickets = Array.from({ length: 5 }, () => small.submit(request));
+    assert.throws(
+      () => small.submit(request),
+      (error) => error instanceof OverloadedError && error.retryAfter >= 1,
+    );
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.equal(small.activeRows, 2);
+    assert.equal(small.queueLength, 3);
+    tickets[4]!.cancel();
+    assert.equal(small.queueLength, 2);
+    await Promise.all(tickets.slice(0, 4).map((ticket) => ticket.result));
+    await small.submit(request).result;
+
+    const last = small.submit(request);
+    const drained = small.drain();
+    assert.throws(() => small.submit(request), UnavailableError);
+    assert.equal((await last.result).samples[0]!.tokens.length, 64);
+    await drained;
+  } finally {
+    await small.runtime.close();
+  }
+});
