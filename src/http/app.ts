@@ -1,7 +1,7 @@
 /** The face: a Fastify application over an engine. Building it does not listen, so tests can inject. */
 
 import websocket from "@fastify/websocket";
-import Fastify, { type FastifyInstance, type FastifyServerOptions } from "fastify";
+import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from "fastify";
 import type { Engine } from "../engine/engine.ts";
 import { createMetrics } from "./metrics.ts";
 import { problem, toProblem } from "./problem.ts";
@@ -21,7 +21,7 @@ export async function buildApp(
     ...options,
     bodyLimit: MAX_MESSAGE_BYTES,
     forceCloseConnections: true,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     genReqId: () => crypto.randomUUID(),
   });
   app.addHook("onResponse", async (request, reply) => {

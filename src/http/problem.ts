@@ -72,7 +72,7 @@ function fromFramework(error: unknown): ProblemAnswer {
     return { problem: problem("unsupported-media-type", "send content-type: application/json"), bug: false };
   if (code === "FST_ERR_CTP_EMPTY_JSON_BODY")
     return { problem: problem("invalid-json", "the body is empty; send a JSON object"), bug: false };
-  if (error instanceof SyntaxError && statusCode === 400)
+  if (code === "FST_ERR_CTP_INVALID_JSON_BODY")
     return { problem: problem("invalid-json", `the body cannot be parsed: ${message}`), bug: false };
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500)
     return { problem: problem("invalid-request", message ?? "the request cannot be used"), bug: false };

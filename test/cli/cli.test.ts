@@ -1,0 +1,135 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { cp, mkdtemp, rm, truncate } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { modelFolder } from "../../src/model/model.ts";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { StreamClient } from "../http/support.ts";
+import { MODEL } from "../support.ts";
+
+const ENTRY = ["--import", "tsx", join(PACKAGE_ROOT, "src", "main.ts")];
+const root = await mkdtemp(join(tmpdir(), "didi-cli-"));
+after(() => rm(root, { recursive: true }));
+
+interface Outcome {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs the command line to its end. */
+function didi(args: string[], env: Record<string, string> = {}): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const child = execFile(
+      process.execPath,
+      [...ENTRY, ...args],
+      { cwd: PACKAGE_ROOT, env: { ...process.env, ...env } },
+      (_error, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr }),
+    );
+  });
+}
+
+/** Starts `serve` on a free port; resolves once it says that it is ready. */
+async function serve(...args: string[]): Promise<{ child: ChildProcess; origin: string; exit: Promise<number | null> }> {
+  const child = spawn(process.execPath, [...ENTRY, "serve", "--port", "0", "--threads", "1", ...args], {
+    cwd: PACKAGE_ROOT,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  let output = "";
+  for await (const chunk of child.stdout!.setEncoding("utf8")) {
+    output += chunk;
+    const ready = /ready at (\S+)/.exec(output);
+    if (ready) {
+      child.stdout!.resume();
+      return { child, origin: ready[1]!, exit };
+    }
+  }
+  throw new Error(`the server did not start: ${output}`);
+}
+
+for (const command of [[], ["serve"], ["generate"]])
+  test(`${command.join(" ") || "didi-serve"} --help explains itself`, async () => {
+    const { code, stdout } = await didi([...command, "--help"]);
+    assert.equal(code, 0);
+    assert.match(stdout, /Usage: didi-serve/);
+    if (command[0]) assert.match(stdout, /--model <name\|folder>.*\(default:\s+"stories-mdlm",\s+env:\s+DIDI_MODEL\)/s);
+  });
+
+const WRONG: [name: string, args: string[], env: Record<string, string>, code: number, says: RegExp][] = [
+  ["an unknown flag", ["serve", "--prot", "1"], {}, 2, /unknown option '--prot'/],
+  ["an unknown command", ["sevre"], {}, 2, /unknown command 'sevre'/],
+  ["a port that is no number", ["serve", "--port", "http"], {}, 2, /--port.*whole number from 0 to 65535/],
+  ["a bad environment variable", ["serve"], { DIDI_PORT: "70000" }, 2, /DIDI_PORT.*whole number/],
+  ["an unknown device", ["serve", "--device", "tpu"], {}, 2, /--device.*auto, cpu, cuda/],
+  ["a temperature out of range", ["generate", "x", "--temperature", "9"], {}, 2, /--temperature.*from 0 to 2/],
+  ["a length beyond the context", ["generate", "x", "--length", "5000"], {}, 2, /\/length: .*context of 256/],
+  ["a model that is not there", ["serve"], { DIDI_MODEL: "gone" }, 1, /models.gone does not exist/],
+];
+
+for (const [name, args, env, expected, says] of WRONG)
+  test(`${name}: one line, exit ${expected}`, async () => {
+    const { code, stdout, stderr } = await didi(args, env);
+    assert.equal(code, expected);
+    assert.match(stderr, says);
+    assert.match(stderr, /^didi-serve: [^\n]+\n$/);
+    assert.equal(stdout, "");
+  });
+
+test("a damaged model file: one line, exit 1", async () => {
+  const folder = join(root, "damaged");
+  await cp(modelFolder(MODEL), folder, { recursive: true });
+  await truncate(join(folder, "denoise.fp32.onnx"), 5000);
+  const { code, stderr } = await didi(["serve", "--model", folder]);
+  assert.equal(code, 1);
+  assert.match(stderr, /^didi-serve: [^\n]*denoise\.fp32\.onnx is damaged[^\n]*\n$/);
+});
+
+test("a port in use: one line, exit 1", async () => {
+  const blocker = createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => blocker.once("listening", resolve));
+  const { port } = blocker.address() as AddressInfo;
+  const { code, stderr } = await didi(["serve", "--port", String(port), "--device", "cpu"]);
+  blocker.close();
+  assert.equal(code, 1);
+  assert.match(stderr, /^didi-serve: cannot listen on [^\n]*the port is in use[^\n]*\n$/);
+});
+
+test("generate prints prompt and text, the same for the same seed, and steps on demand", async () => {
+  const args = ["generate", "Once upon a time", "--length", "20", "--steps", "5", "--seed", "3", "--device", "cpu"];
+  const plain = await didi(args);
+  assert.equal(plain.code, 0, plain.stderr);
+  assert.match(plain.stdout, /^Once upon a time/);
+  const shown = await didi([...args, "--show-steps", "--json"]);
+  const { samples, seed } = JSON.parse(shown.stdout);
+  assert.equal(seed, 3);
+  assert.equal(`Once upon a time${samples[0].text}\n`, plain.stdout);
+  assert.equal(shown.stderr.trim().split("\n").filter((line) => line.startsWith("step ")).length, 5);
+  assert.match(shown.stderr, /step 5\/5, 0 masked/);
+});
+
+test("SIGTERM finishes what runs, closes sockets with 1001 and exits 0", async () => {
+  const { child, origin, exit } = await serve("--device", "cpu");
+  const client = await StreamClient.connect(origin);
+  client.send({ type: "generate", id: "a", prompt: "", length: 128, steps: 64, seed: 1 });
+  await client.find((event): event is Extract<typeof event, { type: "step" }> => event.type === "step");
+  child.kill("SIGTERM");
+  assert.equal((await client.end("a")).type, "done");
+  assert.equal(await client.closed, 1001);
+  assert.equal(await exit, 0);
+});
+
+test("when the grace period is over, what still runs is told so", async () => {
+  const { child, origin, exit } = await serve("--device", "cpu", "--grace", "0");
+  const client = await StreamClient.connect(origin);
+  client.send({ type: "generate", id: "a", prompt: "", length: 200, steps: 1024, seed: 1 });
+  await client.find((event): event is Extract<typeof event, { type: "step" }> => event.type === "step");
+  child.kill("SIGINT");
+  const end = await client.end("a");
+  assert.equal(end.type === "error" && end.error.status, 503);
+  assert.equal(await exit, 0);
+});

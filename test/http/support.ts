@@ -1,0 +1,64 @@
+/** A listening server over a test engine, and a WebSocket client that keeps what it receives. */
+
+import type { FastifyInstance } from "fastify";
+import { WebSocket } from "ws";
+import type { Engine } from "../../src/engine/engine.ts";
+import { buildApp } from "../../src/http/app.ts";
+import type { Schemas } from "../../src/http/openapi.ts";
+
+export type ServerEvent = Schemas["ServerEvent"];
+
+/** Listens on a free port of the loopback interface. */
+export async function listen(engine: Engine): Promise<{ app: FastifyInstance; origin: string }> {
+  const app = await buildApp(engine);
+  await app.listen({ host: "127.0.0.1", port: 0 });
+  return { app, origin: app.listeningOrigin };
+}
+
+/** A socket to /generate/stream. */
+export class StreamClient {
+  readonly events: ServerEvent[] = [];
+  readonly closed: Promise<number>;
+  #waiters: (() => void)[] = [];
+
+  private constructor(readonly socket: WebSocket) {
+    socket.on("message", (data) => {
+      this.events.push(JSON.parse(data.toString()));
+      for (const wake of this.#waiters.splice(0)) wake();
+    });
+    this.closed = new Promise((resolve) => socket.once("close", resolve));
+  }
+
+  static async connect(origin: string): Promise<StreamClient> {
+    const socket = new WebSocket(`${origin.replace("http", "ws")}/generate/stream`);
+    const client = new StreamClient(socket);
+    await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
+    return client;
+  }
+
+  send(message: unknown): void {
+    this.socket.send(typeof message === "string" ? message : JSON.stringify(message));
+  }
+
+  /** The first event that fits, past or future. */
+  async find<E extends ServerEvent>(fits: (event: ServerEvent) => event is E): Promise<E> {
+    for (;;) {
+      const event = this.events.find(fits);
+      if (event) return event;
+      await new Promise<void>((resolve) => this.#waiters.push(resolve));
+    }
+  }
+
+  /** The end of a generation: its `done` or `error`. */
+  end(id: string): Promise<Schemas["DoneEvent"] | Schemas["ErrorEvent"]> {
+    return this.find(
+      (event): event is Schemas["DoneEvent"] | Schemas["ErrorEvent"] =>
+        (event.type === "done" || event.type === "error") && event.id === id,
+    );
+  }
+
+  /** The steps of a generation so far. */
+  steps(id: string): Schemas["StepEvent"][] {
+    return this.events.filter((event): event is Schemas["StepEvent"] => event.type === "step" && event.id === id);
+  }
+}
