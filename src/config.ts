@@ -45,7 +45,9 @@ const DEVICES: readonly Device[] = ["auto", "cpu", "cuda"];
 
 /** Flags of every command that runs a model. */
 export const MODEL_OPTIONS: readonly Option[] = [
-  new Option("--model <name|folder>", "a model under models/, or a path to a folder").env("DIDI_MODEL").default("stories-mdlm"),
+  new Option("--model <name|folder>", "a model under models/, or a path to a folder")
+    .env("DIDI_MODEL")
+    .default("stories-mdlm"),
   new Option("--device <device>", "where the model runs; auto takes CUDA where it loads")
     .env("DIDI_DEVICE")
     .choices(DEVICES)

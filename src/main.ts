@@ -22,10 +22,14 @@ const generateCommand = program
   .command("generate")
   .description("generate once, in the terminal")
   .argument("<prompt>", "text to continue; may be empty")
-  .addOption(new Option("--length <n>", "new tokens (default: 128, or what fits)").argParser(integer(1, 1 << 20)))
+  .addOption(
+    new Option("--length <n>", "new tokens (default: 128, or what fits)").argParser(integer(1, 1 << 20)),
+  )
   .addOption(new Option("--steps <n>", "step budget").argParser(integer(1, 1024)).default(16))
   .addOption(new Option("--seed <n>", "drawn when absent").argParser(integer(0, Number.MAX_SAFE_INTEGER)))
-  .addOption(new Option("--temperature <x>", "0 takes the most likely token").argParser(decimal(0, 2)).default(1))
+  .addOption(
+    new Option("--temperature <x>", "0 takes the most likely token").argParser(decimal(0, 2)).default(1),
+  )
   .option("--show-steps", "draw each denoising step in place", false)
   .option("--json", "print the whole answer as JSON", false)
   .addHelpText("after", '\nExample:\n  didi-serve generate "Once upon a time" --steps 16 --show-steps')
@@ -34,7 +38,15 @@ for (const option of MODEL_OPTIONS) generateCommand.addOption(option);
 
 // Commander exits with 1 for a wrong command line; here that is 2, and 1 is for what the machine lacks.
 for (const command of [program, ...program.commands])
-  command.exitOverride().configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "didi-serve: ")) });
+  command.exitOverride().configureOutput({
+    outputError: (text, write) =>
+      write(
+        `${text
+          .replace(/^error: /, "didi-serve: ")
+          .trim()
+          .replaceAll("\n", " ")}\n`,
+      ),
+  });
 
 try {
   await program.parseAsync();

@@ -26,7 +26,9 @@ interface Golden {
 }
 
 /** Golden vectors of the shipped model. */
-export const GOLDEN: Golden = JSON.parse(readFileSync(new URL(`golden/${MODEL}.json`, import.meta.url), "utf8"));
+export const GOLDEN: Golden = JSON.parse(
+  readFileSync(new URL(`golden/${MODEL}.json`, import.meta.url), "utf8"),
+);
 
 export const LIMITS: EngineLimits = { maxBatchTokens: 2048, maxActive: 64, maxQueue: 256 };
 

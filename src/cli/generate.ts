@@ -36,7 +36,9 @@ export async function generate(prompt: string, config: GenerateConfig): Promise<
     const { length, steps, seed, temperature } = config;
     const result = await engine.submit({ prompt, length, steps, seed, temperature }, onStep).result;
     if (process.stderr.isTTY && config.showSteps) logUpdateStderr.clear();
-    process.stdout.write(config.json ? `${JSON.stringify(result, null, 2)}\n` : `${prompt}${result.samples[0]!.text}\n`);
+    process.stdout.write(
+      config.json ? `${JSON.stringify(result, null, 2)}\n` : `${prompt}${result.samples[0]!.text}\n`,
+    );
   } catch (error) {
     if (error instanceof InvalidRequestError) throw new StartupError(error.message, 2);
     throw error;

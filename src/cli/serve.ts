@@ -18,7 +18,9 @@ export async function serve(config: ServeConfig): Promise<void> {
   const engine = await startEngine(config, config);
   const { runtime, model } = engine;
   const app = await buildApp(engine, { logger: { level: config.logLevel } });
-  runtime.on("restart", ({ code, signal }) => app.log.error(`runtime process died (${signal ?? code}), starting another`));
+  runtime.on("restart", ({ code, signal }) =>
+    app.log.error(`runtime process died (${signal ?? code}), starting another`),
+  );
   runtime.on("load-failed", (message) => app.log.error(`runtime process cannot load the model: ${message}`));
 
   const stop = async () => {
@@ -30,7 +32,10 @@ export async function serve(config: ServeConfig): Promise<void> {
   };
   closeWithGrace({ delay: config.grace * 1000 + 5000, logger: false }, async ({ err, signal }) => {
     if (err) app.log.fatal({ err }, "stopping after a bug");
-    else app.log.info(`${signal ?? "end"}: finishing ${engine.activeRows + engine.queueLength} running generations`);
+    else
+      app.log.info(
+        `${signal ?? "end"}: finishing ${engine.activeRows + engine.queueLength} running generations`,
+      );
     await stop();
   });
 
@@ -39,7 +44,9 @@ export async function serve(config: ServeConfig): Promise<void> {
   } catch (error) {
     await runtime.close();
     const code = (error as NodeJS.ErrnoException).code ?? "";
-    throw new StartupError(`cannot listen on ${config.host}:${config.port}: ${LISTEN_ERRORS[code] ?? (error as Error).message}`);
+    throw new StartupError(
+      `cannot listen on ${config.host}:${config.port}: ${LISTEN_ERRORS[code] ?? (error as Error).message}`,
+    );
   }
   await warmUp(engine);
   if (runtime.fallback) app.log.warn(`CUDA does not load, running on the CPU: ${runtime.fallback}`);

@@ -1,7 +1,7 @@
 /** From settings to an engine that has run its model once. */
 
-import { Engine, type EngineLimits } from "../engine/engine.ts";
 import type { ModelConfig } from "../config.ts";
+import { Engine, type EngineLimits } from "../engine/engine.ts";
 import { StartupError } from "../errors.ts";
 import { openModel } from "../model/model.ts";
 import { Runtime } from "../runtime/runtime.ts";

@@ -93,7 +93,8 @@ export class Sample {
    * step). Throws RangeError if the plan is not the next one or the draws do not fit it.
    */
   apply(plan: StepPlan, tokens: ArrayLike<number>, logprobs: ArrayLike<number>): StepRecord {
-    if (plan.step !== this.#step) throw new RangeError(`step ${plan.step} does not follow step ${this.#step - 1}`);
+    if (plan.step !== this.#step)
+      throw new RangeError(`step ${plan.step} does not follow step ${this.#step - 1}`);
     if (tokens.length !== plan.positions.length || logprobs.length !== plan.positions.length)
       throw new RangeError(`${plan.positions.length} draws were planned and ${tokens.length} made`);
     const revealed = plan.positions.map((position, i) => ({

@@ -60,6 +60,9 @@ interface Job {
   over: boolean;
 }
 
+/** The draws of a step that reveals nothing. */
+const NO_DRAWS = { tokens: [], logprobs: [] };
+
 /** A sample that is being denoised: it always has a plan that needs a pass. */
 class Row implements BatchRow {
   readonly padded: number;
@@ -133,14 +136,24 @@ export class Engine extends EventEmitter<EngineEvents> {
    */
   submit(request: GenerateRequest, onStep?: (event: StepEvent) => void): Ticket {
     if (!this.accepting)
-      throw new UnavailableError(this.#stopped ? "the server is shutting down" : "the model is still loading");
+      throw new UnavailableError(
+        this.#stopped ? "the server is shutting down" : "the model is still loading",
+      );
     const prepared = prepare(this.model, request);
     const free = Math.max(0, this.limits.maxActive - this.#rows.length);
     if (this.#waiting.length >= this.limits.maxQueue + free)
-      throw new OverloadedError(`${this.#waiting.length} requests are waiting: try again later`, this.retryAfter());
+      throw new OverloadedError(
+        `${this.#waiting.length} requests are waiting: try again later`,
+        this.retryAfter(),
+      );
     const { job, promise } = this.#enqueue(prepared, onStep);
     const { id } = job.generation;
-    return { id, seed: prepared.seed, result: promise, cancel: () => this.#end(job, new CancelledError("cancelled")) };
+    return {
+      id,
+      seed: prepared.seed,
+      result: promise,
+      cancel: () => this.#end(job, new CancelledError("cancelled")),
+    };
   }
 
   /** Whole seconds until the backlog is worked off, at the measured speed; 1 to 600. */
@@ -149,18 +162,22 @@ export class Engine extends EventEmitter<EngineEvents> {
     const remaining = (jobs: Iterable<Generation>) => {
       let tokens = 0;
       for (const { request } of jobs)
-        tokens += paddedLength(request.promptTokens.length + request.length, context) * Math.min(request.steps, request.length);
+        tokens +=
+          paddedLength(request.promptTokens.length + request.length, context) *
+          Math.min(request.steps, request.length);
       return tokens;
     };
     const backlog =
-      remaining(this.#waiting.map((job) => job.generation)) + remaining(this.#rows.map((row) => row.job.generation));
+      remaining(this.#waiting.map((job) => job.generation)) +
+      remaining(this.#rows.map((row) => row.job.generation));
     return Math.min(600, Math.max(1, Math.ceil((backlog * this.#msPerToken) / 1000)));
   }
 
   /** Takes no more requests; resolves when those accepted are finished. */
   async drain(): Promise<void> {
     this.#stopped = true;
-    while (this.#waiting.length + this.#rows.length > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+    while (this.#waiting.length + this.#rows.length > 0)
+      await new Promise((resolve) => setTimeout(resolve, 10));
   }
 
   /** Takes no more requests and cancels those accepted. */
@@ -202,20 +219,28 @@ export class Engine extends EventEmitter<EngineEvents> {
     const context = this.model.manifest.context_length;
     while (this.#waiting.length > 0 && this.#rows.length < this.limits.maxActive) {
       const job = this.#waiting.shift()!;
-      const level = this.#rows.reduce((least, row) => Math.min(least, row.attained), Number.POSITIVE_INFINITY);
+      const level = this.#rows.reduce(
+        (least, row) => Math.min(least, row.attained),
+        Number.POSITIVE_INFINITY,
+      );
       const start = Number.isFinite(level) ? level : 0;
       const rows = job.generation.samples.map((sample) => new Row(job, sample, context, start));
       this.#rows.push(...rows);
-      for (const row of rows) this.#skipEmptySteps(row);
+      for (const row of rows) if (row.plan.positions.length === 0) this.#advance(row, NO_DRAWS);
     }
   }
 
-  /** Takes the steps that reveal nothing: they need no pass. */
-  #skipEmptySteps(row: Row): void {
-    while (row.plan.positions.length === 0) {
-      row.job.generation.announce(row.sample, row.sample.apply(row.plan, [], []));
-      if (row.sample.done) return this.#leave(row);
+  /** Takes the planned step with these draws, then any steps after it that reveal nothing and need no pass. */
+  #advance(row: Row, draws: { tokens: ArrayLike<number>; logprobs: ArrayLike<number> }): void {
+    while (!row.job.over) {
+      row.job.generation.announce(row.sample, row.sample.apply(row.plan, draws.tokens, draws.logprobs));
+      if (row.sample.done) {
+        this.#leave(row);
+        return;
+      }
       row.plan = row.sample.plan();
+      if (row.plan.positions.length > 0) return;
+      draws = NO_DRAWS;
     }
   }
 
@@ -256,18 +281,18 @@ export class Engine extends EventEmitter<EngineEvents> {
       for (const { job } of rows) this.#end(job, error as Error);
       return;
     }
-    rows.forEach((row, i) => this.#take(row, draws[i]!));
+    for (const [i, row] of rows.entries()) this.#take(row, draws[i]!);
   }
 
   #take(row: Row, draws: ReturnType<typeof splitResult>[number]): void {
     if (row.job.over) return;
-    if (draws instanceof Error) return this.#end(row.job, draws);
+    if (draws instanceof Error) {
+      this.#end(row.job, draws);
+      return;
+    }
     row.attained += row.padded;
     try {
-      row.job.generation.announce(row.sample, row.sample.apply(row.plan, draws.tokens, draws.logprobs));
-      if (row.sample.done) return this.#leave(row);
-      row.plan = row.sample.plan();
-      this.#skipEmptySteps(row);
+      this.#advance(row, draws);
     } catch (error) {
       // Such as a graph that draws ids outside the vocabulary: its row fails, its neighbours go on.
       this.#end(row.job, error as Error);

@@ -92,7 +92,11 @@ export class Generation {
     const samples = this.samples.map((sample): SampleResult => {
       const tokens = this.#generated(sample);
       const stopped = tokens.includes(manifest.end_of_text_token_id);
-      return { text: tokenizer.decode(tokens), tokens: [...tokens], finish_reason: stopped ? "stop" : "length" };
+      return {
+        text: tokenizer.decode(tokens),
+        tokens: [...tokens],
+        finish_reason: stopped ? "stop" : "length",
+      };
     });
     return {
       id: this.id,

@@ -12,6 +12,9 @@ import { streamRoute } from "./routes/stream.ts";
 /** Largest body or WebSocket message, bytes. A prompt that fits any context fits in it. */
 const MAX_MESSAGE_BYTES = 1024 * 1024;
 
+/** Close code of a WebSocket whose server is going away (RFC 6455). */
+const GOING_AWAY = 1001;
+
 /** Builds the application. `logger` is Fastify's option. */
 export async function buildApp(
   engine: Engine,
@@ -26,7 +29,10 @@ export async function buildApp(
   });
   app.addHook("onResponse", async (request, reply) => {
     const { method, url } = request;
-    request.log.info({ method, path: url.split("?")[0], status: reply.statusCode, ms: reply.elapsedTime }, "request");
+    request.log.info(
+      { method, path: url.split("?")[0], status: reply.statusCode, ms: reply.elapsedTime },
+      "request",
+    );
   });
   app.setErrorHandler((error, request, reply) => {
     const answer = toProblem(error);
@@ -37,9 +43,19 @@ export async function buildApp(
   });
   app.setNotFoundHandler((request, reply) => {
     const detail = `${request.method} ${request.url.split("?")[0]} is not a route: see /openapi.yaml`;
-    reply.code(404).type("application/problem+json").send({ ...problem("not-found", detail), request_id: request.id });
+    reply
+      .code(404)
+      .type("application/problem+json")
+      .send({ ...problem("not-found", detail), request_id: request.id });
   });
-  await app.register(websocket, { options: { maxPayload: MAX_MESSAGE_BYTES } });
+  await app.register(websocket, {
+    options: { maxPayload: MAX_MESSAGE_BYTES },
+    preClose(done) {
+      for (const client of app.websocketServer.clients)
+        client.close(GOING_AWAY, "the server is shutting down");
+      app.websocketServer.close(done);
+    },
+  });
   await app.register(operationsRoutes, { engine, metrics: createMetrics(engine) });
   await app.register(generateRoute, { engine });
   await app.register(streamRoute, { engine });

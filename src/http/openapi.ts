@@ -17,7 +17,11 @@ export const CONTRACT_TEXT = readFileSync(join(PACKAGE_ROOT, "openapi.yaml"), "u
 /** openapi.yaml, parsed. */
 export const CONTRACT = parse(CONTRACT_TEXT, { merge: true });
 
-const ajv = new Ajv2020({ allErrors: true, useDefaults: true, keywords: ["components", "discriminator", "example"] });
+const ajv = new Ajv2020({
+  allErrors: true,
+  useDefaults: true,
+  keywords: ["components", "discriminator", "example"],
+});
 ajv.addSchema({ $id: "openapi", components: CONTRACT.components });
 
 /** A checked value, or what is wrong with it. */

@@ -46,20 +46,31 @@ export function problem(kind: ProblemKind, detail: string, errors?: FieldError[]
 
 /** The problem of an invalid request, naming each field. */
 export function invalidRequest(errors: FieldError[], kind: ProblemKind = "invalid-request"): Problem {
-  return problem(kind, errors.map(({ path, message }) => `${path || "the body"} ${message}`).join("; "), errors);
+  return problem(
+    kind,
+    errors.map(({ path, message }) => `${path || "the body"} ${message}`).join("; "),
+    errors,
+  );
 }
 
 /** What to answer to anything that was thrown. */
 export function toProblem(error: unknown): ProblemAnswer {
   if (error instanceof InvalidRequestError)
-    return { problem: invalidRequest(error.fields, error.tooLarge ? "too-large" : "invalid-request"), bug: false };
+    return {
+      problem: invalidRequest(error.fields, error.tooLarge ? "too-large" : "invalid-request"),
+      bug: false,
+    };
   if (error instanceof OverloadedError)
     return { problem: problem("overloaded", error.message), retryAfter: error.retryAfter, bug: false };
   if (error instanceof UnavailableError)
     return { problem: problem("unavailable", error.message), retryAfter: error.retryAfter, bug: false };
-  if (error instanceof CancelledError) return { problem: problem("cancelled", "cancelled by the client"), bug: false };
+  if (error instanceof CancelledError)
+    return { problem: problem("cancelled", "cancelled by the client"), bug: false };
   if (error instanceof RuntimeFailure)
-    return { problem: problem("model-failure", "the model failed on this request; the log says why"), bug: true };
+    return {
+      problem: problem("model-failure", "the model failed on this request; the log says why"),
+      bug: true,
+    };
   return fromFramework(error);
 }
 
@@ -67,7 +78,10 @@ export function toProblem(error: unknown): ProblemAnswer {
 function fromFramework(error: unknown): ProblemAnswer {
   const { code, statusCode, message } = error as { code?: string; statusCode?: number; message?: string };
   if (code === "FST_ERR_CTP_BODY_TOO_LARGE")
-    return { problem: problem("too-large", "the body is larger than the server takes: shorten the prompt"), bug: false };
+    return {
+      problem: problem("too-large", "the body is larger than the server takes: shorten the prompt"),
+      bug: false,
+    };
   if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE")
     return { problem: problem("unsupported-media-type", "send content-type: application/json"), bug: false };
   if (code === "FST_ERR_CTP_EMPTY_JSON_BODY")
@@ -76,5 +90,8 @@ function fromFramework(error: unknown): ProblemAnswer {
     return { problem: problem("invalid-json", `the body cannot be parsed: ${message}`), bug: false };
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500)
     return { problem: problem("invalid-request", message ?? "the request cannot be used"), bug: false };
-  return { problem: problem("internal", "a bug in the server; quote the request id when you report it"), bug: true };
+  return {
+    problem: problem("internal", "a bug in the server; quote the request id when you report it"),
+    bug: true,
+  };
 }

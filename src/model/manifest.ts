@@ -75,5 +75,7 @@ export async function verifyFile(folder: string, entry: ModelFile): Promise<void
   await pipeline(createReadStream(path), hash);
   const actual = hash.digest("hex");
   if (actual !== entry.sha256)
-    throw new StartupError(`${path} is damaged: its sha256 is ${actual}, and model.json says ${entry.sha256}`);
+    throw new StartupError(
+      `${path} is damaged: its sha256 is ${actual}, and model.json says ${entry.sha256}`,
+    );
 }

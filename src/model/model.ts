@@ -30,7 +30,9 @@ export function modelFolder(nameOrFolder: string): string {
 export async function openModel(nameOrFolder: string): Promise<Model> {
   const folder = modelFolder(nameOrFolder);
   if (!(await stat(folder).catch(() => undefined))?.isDirectory())
-    throw new StartupError(`model folder ${folder} does not exist: give --model a shipped name or a path to a folder`);
+    throw new StartupError(
+      `model folder ${folder} does not exist: give --model a shipped name or a path to a folder`,
+    );
   const manifest = await readManifest(folder);
   const denoise = manifest.graphs.denoise.fp32;
   await Promise.all([verifyFile(folder, denoise), verifyFile(folder, manifest.tokenizer)]);

@@ -74,12 +74,19 @@ export class Tokenizer {
 }
 
 /** Reads `tokenizer.json`. Throws StartupError if it is not a byte-level BPE of that vocabulary. */
-export async function readTokenizer(path: string, vocabSize: number, special: SpecialIds): Promise<Tokenizer> {
+export async function readTokenizer(
+  path: string,
+  vocabSize: number,
+  special: SpecialIds,
+): Promise<Tokenizer> {
   try {
     const definition = JSON.parse(await readFile(path, "utf8"));
     if (definition?.model?.type !== "BPE" || definition?.decoder?.type !== "ByteLevel")
       throw new Error("it is not a byte-level BPE");
-    const largest = Object.values(definition.model.vocab as Record<string, number>).reduce((a, b) => Math.max(a, b), 0);
+    const largest = Object.values(definition.model.vocab as Record<string, number>).reduce(
+      (a, b) => Math.max(a, b),
+      0,
+    );
     if (largest >= vocabSize) throw new Error(`id ${largest} is outside the vocabulary of ${vocabSize}`);
     return new Tokenizer(definition, vocabSize, special);
   } catch (error) {

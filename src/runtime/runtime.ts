@@ -22,7 +22,9 @@ import type {
 } from "./protocol.ts";
 
 // The same file name in `src` (run by tsx) and in `dist`.
-const WORKER = fileURLToPath(new URL(import.meta.url.endsWith(".ts") ? "worker.ts" : "worker.js", import.meta.url));
+const WORKER = fileURLToPath(
+  new URL(import.meta.url.endsWith(".ts") ? "worker.ts" : "worker.js", import.meta.url),
+);
 
 /** How often a pass is tried before it is given up; a pass that kills every process is at fault itself. */
 const ATTEMPTS = 3;
@@ -106,7 +108,10 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   }
 
   async #launch(): Promise<void> {
-    const child = fork(WORKER, [], { serialization: "advanced", stdio: ["ignore", "inherit", "inherit", "ipc"] });
+    const child = fork(WORKER, [], {
+      serialization: "advanced",
+      stdio: ["ignore", "inherit", "inherit", "ipc"],
+    });
     this.#child = child;
     try {
       // The server's event loop comes before number crunching when cores are scarce.
@@ -115,9 +120,15 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
       // Where priorities cannot be set, health checks are a little slower under load.
     }
     const loading = new Promise<void>((resolve, reject) => {
-      child.once("error", (error) => reject(new StartupError(`cannot start a runtime process: ${error.message}`)));
+      child.once("error", (error) =>
+        reject(new StartupError(`cannot start a runtime process: ${error.message}`)),
+      );
       child.once("exit", (code, signal) =>
-        reject(new StartupError(`the runtime process died while loading the model (${signal ?? `exit code ${code}`})`)),
+        reject(
+          new StartupError(
+            `the runtime process died while loading the model (${signal ?? `exit code ${code}`})`,
+          ),
+        ),
       );
       child.once("message", (message: FromRuntime) => {
         if (message.type === "load-failed") return reject(new StartupError(message.message));
@@ -136,7 +147,8 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     }
     child.on("message", (message: FromRuntime) => this.#receive(message));
     child.on("exit", (code, signal) => void this.#replace(code, signal));
-    if (child.exitCode !== null || child.signalCode !== null) throw new StartupError("the runtime process died at once");
+    if (child.exitCode !== null || child.signalCode !== null)
+      throw new StartupError("the runtime process died at once");
     this.#loaded = true;
   }
 
@@ -158,7 +170,9 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     const pass = this.#passes[0];
     if (pass && pass.attempts >= ATTEMPTS) {
       this.#passes.shift();
-      pass.reject(new RuntimeFailure(`the pass ended ${ATTEMPTS} runtime processes (${signal ?? `exit code ${code}`})`));
+      pass.reject(
+        new RuntimeFailure(`the pass ended ${ATTEMPTS} runtime processes (${signal ?? `exit code ${code}`})`),
+      );
     }
     while (!this.#closing) {
       if (this.#failures > 0) await sleep(Math.min(BACKOFF_MS * 2 ** this.#failures, LONGEST_BACKOFF_MS));

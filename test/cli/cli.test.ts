@@ -34,7 +34,9 @@ function didi(args: string[], env: Record<string, string> = {}): Promise<Outcome
 }
 
 /** Starts `serve` on a free port; resolves once it says that it is ready. */
-async function serve(...args: string[]): Promise<{ child: ChildProcess; origin: string; exit: Promise<number | null> }> {
+async function serve(
+  ...args: string[]
+): Promise<{ child: ChildProcess; origin: string; exit: Promise<number | null> }> {
   const child = spawn(process.execPath, [...ENTRY, "serve", "--port", "0", "--threads", "1", ...args], {
     cwd: PACKAGE_ROOT,
     stdio: ["ignore", "pipe", "inherit"],
@@ -57,7 +59,8 @@ for (const command of [[], ["serve"], ["generate"]])
     const { code, stdout } = await didi([...command, "--help"]);
     assert.equal(code, 0);
     assert.match(stdout, /Usage: didi-serve/);
-    if (command[0]) assert.match(stdout, /--model <name\|folder>.*\(default:\s+"stories-mdlm",\s+env:\s+DIDI_MODEL\)/s);
+    if (command[0])
+      assert.match(stdout, /--model <name\|folder>.*\(default:\s+"stories-mdlm",\s+env:\s+DIDI_MODEL\)/s);
   });
 
 const WRONG: [name: string, args: string[], env: Record<string, string>, code: number, says: RegExp][] = [
@@ -66,7 +69,13 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
   ["a port that is no number", ["serve", "--port", "http"], {}, 2, /--port.*whole number from 0 to 65535/],
   ["a bad environment variable", ["serve"], { DIDI_PORT: "70000" }, 2, /DIDI_PORT.*whole number/],
   ["an unknown device", ["serve", "--device", "tpu"], {}, 2, /--device.*auto, cpu, cuda/],
-  ["a temperature out of range", ["generate", "x", "--temperature", "9"], {}, 2, /--temperature.*from 0 to 2/],
+  [
+    "a temperature out of range",
+    ["generate", "x", "--temperature", "9"],
+    {},
+    2,
+    /--temperature.*from 0 to 2/,
+  ],
   ["a length beyond the context", ["generate", "x", "--length", "5000"], {}, 2, /\/length: .*context of 256/],
   ["a model that is not there", ["serve"], { DIDI_MODEL: "gone" }, 1, /models.gone does not exist/],
 ];
@@ -100,7 +109,18 @@ test("a port in use: one line, exit 1", async () => {
 });
 
 test("generate prints prompt and text, the same for the same seed, and steps on demand", async () => {
-  const args = ["generate", "Once upon a time", "--length", "20", "--steps", "5", "--seed", "3", "--device", "cpu"];
+  const args = [
+    "generate",
+    "Once upon a time",
+    "--length",
+    "20",
+    "--steps",
+    "5",
+    "--seed",
+    "3",
+    "--device",
+    "cpu",
+  ];
   const plain = await didi(args);
   assert.equal(plain.code, 0, plain.stderr);
   assert.match(plain.stdout, /^Once upon a time/);
@@ -108,7 +128,13 @@ test("generate prints prompt and text, the same for the same seed, and steps on 
   const { samples, seed } = JSON.parse(shown.stdout);
   assert.equal(seed, 3);
   assert.equal(`Once upon a time${samples[0].text}\n`, plain.stdout);
-  assert.equal(shown.stderr.trim().split("\n").filter((line) => line.startsWith("step ")).length, 5);
+  assert.equal(
+    shown.stderr
+      .trim()
+      .split("\n")
+      .filter((line) => line.startsWith("step ")).length,
+    5,
+  );
   assert.match(shown.stderr, /step 5\/5, 0 masked/);
 });
 

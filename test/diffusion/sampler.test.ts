@@ -27,7 +27,8 @@ for (const expected of golden.generations)
       const mix = canvas.reduce((sum, token, j) => sum + token * (j + 1), 0) % 1000;
       return Array.from({ length: maskId }, (_, v) => ((17 * position + 31 * v + 7 * mix) % 23) / 4);
     };
-    const denoise: ToyDenoiser = (canvas, position) => softmax(logits(canvas, position), expected.temperature);
+    const denoise: ToyDenoiser = (canvas, position) =>
+      softmax(logits(canvas, position), expected.temperature);
     const { tokens, steps } = drive({ ...expected, sample: 0 }, maskId, denoise);
     assert.deepEqual(tokens, expected.tokens);
     assert.deepEqual(
@@ -73,7 +74,10 @@ test("generated sequences have the exact joint distribution of a denoiser with m
     const stay = [stay0, stay1][step] ?? 0;
     for (let set = 0; set < 2 ** masked.length; set++) {
       const shown = masked.filter((_, i) => set & (2 ** i));
-      const chance = shown.length === 0 ? stay ** masked.length : (1 - stay) ** shown.length * stay ** (masked.length - shown.length);
+      const chance =
+        shown.length === 0
+          ? stay ** masked.length
+          : (1 - stay) ** shown.length * stay ** (masked.length - shown.length);
       if (chance === 0) continue;
       const p = shown.map((i) => denoise(Int32Array.from(canvas), i));
       for (let code = 0; code < 3 ** shown.length; code++) {
@@ -115,7 +119,11 @@ test("every position is revealed exactly once, whatever the budget", () => {
     [255, 3],
   ] as const) {
     const prompt = length === 255 ? [4] : [1, 2];
-    const { tokens, steps: records, passes } = drive({ ...base, prompt, length, steps, seed: 5 }, 6, () => [0, 0, 0, 1, 0, 0]);
+    const {
+      tokens,
+      steps: records,
+      passes,
+    } = drive({ ...base, prompt, length, steps, seed: 5 }, 6, () => [0, 0, 0, 1, 0, 0]);
     const positions = records.flatMap((record) => record.revealed.map((reveal) => reveal.position));
     assert.deepEqual(
       positions.toSorted((a, b) => a - b),

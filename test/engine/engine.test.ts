@@ -71,7 +71,13 @@ test("the same request gives the same bits alone, in company and in another orde
 });
 
 test("steps put together give the answer; text of the last step is the text", async () => {
-  const { result, steps } = await run({ prompt: "Tom had a red", length: 50, steps: 12, seed: 4, temperature: 1 });
+  const { result, steps } = await run({
+    prompt: "Tom had a red",
+    length: 50,
+    steps: 12,
+    seed: 4,
+    temperature: 1,
+  });
   const prompt = result.usage.prompt_tokens;
   const tokens = new Array<number>(50).fill(-1);
   let masked = 50;
@@ -127,7 +133,8 @@ test("requests that do not fit the context name the field", () => {
   const refused = (request: GenerateRequest, path: string, tooLarge: boolean) =>
     assert.throws(
       () => engine.submit(request),
-      (error) => error instanceof InvalidRequestError && error.fields[0]!.path === path && error.tooLarge === tooLarge,
+      (error) =>
+        error instanceof InvalidRequestError && error.fields[0]!.path === path && error.tooLarge === tooLarge,
     );
   refused({ ...base, prompt: "word ".repeat(context * 3) }, "/prompt", true);
   refused({ ...base, prompt: "", length: context + 1 }, "/length", false);

@@ -25,7 +25,12 @@ test("nothing to do is an empty call, and the rows are left as they were", () =>
 });
 
 test("no row starves: served in turns, all get the same", () => {
-  const rows = ["a", "b", "c"].map((name, i) => ({ name, padded: i === 0 ? 256 : 32, attained: 0, calls: 0 }));
+  const rows = ["a", "b", "c"].map((name, i) => ({
+    name,
+    padded: i === 0 ? 256 : 32,
+    attained: 0,
+    calls: 0,
+  }));
   for (let i = 0; i < 900; i++)
     for (const chosen of schedule(rows, { maxTokens: 32 })) {
       chosen.attained += chosen.padded;

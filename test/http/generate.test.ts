@@ -38,7 +38,13 @@ async function problemOf(response: Response): Promise<Schemas["Problem"]> {
 }
 
 test("a prompt is answered as the contract says", async () => {
-  const response = await post({ prompt: "Once upon a time", length: 40, steps: 8, seed: 5, temperature: 0.9 });
+  const response = await post({
+    prompt: "Once upon a time",
+    length: 40,
+    steps: 8,
+    seed: 5,
+    temperature: 0.9,
+  });
   assert.equal(response.status, 200);
   const body = (await response.json()) as Schemas["GenerateResponse"];
   assert.deepEqual(checkResponse(body), { value: body });
@@ -55,7 +61,9 @@ test("defaults are 16 steps, temperature 1 and a drawn seed, which reproduces th
   const first = (await (await post({ prompt: "" })).json()) as Schemas["GenerateResponse"];
   assert.equal(first.usage.steps, 16);
   assert.equal(first.usage.completion_tokens, 128);
-  const again = (await (await post({ prompt: "", seed: first.seed, steps: 16, temperature: 1, length: 128 })).json()) as typeof first;
+  const again = (await (
+    await post({ prompt: "", seed: first.seed, steps: 16, temperature: 1, length: 128 })
+  ).json()) as typeof first;
   assert.deepEqual(again.samples, first.samples);
 });
 
@@ -64,7 +72,9 @@ test("finish_reason is stop exactly when an end of text came, and the text ends 
   const seen = new Set<string>();
   for (let seed = 0; seed < 12 && seen.size < 2; seed++) {
     const prompt = "They were happy. The end. They all went home and lived happily ever after.";
-    const { samples } = (await (await post({ prompt, length: 60, steps: 8, seed })).json()) as Schemas["GenerateResponse"];
+    const { samples } = (await (
+      await post({ prompt, length: 60, steps: 8, seed })
+    ).json()) as Schemas["GenerateResponse"];
     const { tokens, text, finish_reason } = samples[0]!;
     const at = tokens.indexOf(end);
     assert.equal(finish_reason, at >= 0 ? "stop" : "length");
@@ -118,7 +128,9 @@ test("every fault of a request is named at once", async () => {
 });
 
 test("beyond the queue the answer is 429 with Retry-After, and all that was accepted is answered", async () => {
-  const answers = await Promise.all(Array.from({ length: 20 }, () => post({ prompt: "", length: 128, steps: 64 })));
+  const answers = await Promise.all(
+    Array.from({ length: 20 }, () => post({ prompt: "", length: 128, steps: 64 })),
+  );
   const refused = answers.filter(({ status }) => status === 429);
   assert.ok(refused.length > 0);
   assert.equal(answers.filter(({ status }) => status === 200).length, 20 - refused.length);
@@ -140,7 +152,8 @@ test("a client that hangs up frees its rows", async () => {
   controller.abort();
   await assert.rejects(request);
   const deadline = Date.now() + 5000;
-  while (engine.activeRows > 0 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 5));
+  while (engine.activeRows > 0 && Date.now() < deadline)
+    await new Promise((resolve) => setTimeout(resolve, 5));
   assert.equal(engine.activeRows, 0);
 });
 
@@ -148,7 +161,11 @@ test("health, readiness, metrics and the contract are served", async () => {
   assert.deepEqual(await (await fetch(`${origin}/healthz`)).json(), { status: "ok" });
   assert.equal((await fetch(`${origin}/readyz`)).status, 200);
   const metrics = await (await fetch(`${origin}/metrics`)).text();
-  for (const name of ["didi_student_passes_total", "didi_queue_length 0", 'didi_generations_total{outcome="done"}'])
+  for (const name of [
+    "didi_student_passes_total",
+    "didi_queue_length 0",
+    'didi_generations_total{outcome="done"}',
+  ])
     assert.ok(metrics.includes(name), name);
   assert.match(await (await fetch(`${origin}/openapi.yaml`)).text(), /^openapi: 3\.1/);
 });

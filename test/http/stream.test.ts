@@ -46,7 +46,10 @@ test("several generations on one socket: each streams every step, and its reveal
         tokens.set(position, token);
       }
       assert.equal(step.masked, length - tokens.size);
-      assert.equal([...step.text].filter((character) => character === "░").length > 0, step.masked > 0 && step.text.includes("░"));
+      assert.equal(
+        [...step.text].filter((character) => character === "░").length > 0,
+        step.masked > 0 && step.text.includes("░"),
+      );
     }
     const prompt = done.usage.prompt_tokens;
     const assembled = Array.from({ length }, (_, i) => tokens.get(prompt + i));
@@ -70,7 +73,12 @@ const BAD: [name: string, message: string, path: string | undefined, id: string 
   ["no id", '{"type": "generate", "prompt": ""}', "/id", undefined],
   ["an unknown field", '{"type": "generate", "id": "x", "prompt": "", "stpes": 2}', "/stpes", "x"],
   ["a value out of range", '{"type": "generate", "id": "x", "prompt": "", "steps": 5000}', "/steps", "x"],
-  ["a canvas that does not fit", '{"type": "generate", "id": "x", "prompt": "", "length": 300}', "/length", "x"],
+  [
+    "a canvas that does not fit",
+    '{"type": "generate", "id": "x", "prompt": "", "length": 300}',
+    "/length",
+    "x",
+  ],
   ["cancelling what does not run", '{"type": "cancel", "id": "ghost"}', "/id", "ghost"],
 ];
 
@@ -128,7 +136,8 @@ test("a socket that vanishes frees its rows", async () => {
   while (engine.activeRows < 2) await new Promise((resolve) => setTimeout(resolve, 5));
   client.socket.terminate();
   const deadline = Date.now() + 5000;
-  while (engine.activeRows > 0 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 5));
+  while (engine.activeRows > 0 && Date.now() < deadline)
+    await new Promise((resolve) => setTimeout(resolve, 5));
   assert.equal(engine.activeRows, 0);
 });
 

@@ -59,6 +59,8 @@ export class StreamClient {
 
   /** The steps of a generation so far. */
   steps(id: string): Schemas["StepEvent"][] {
-    return this.events.filter((event): event is Schemas["StepEvent"] => event.type === "step" && event.id === id);
+    return this.events.filter(
+      (event): event is Schemas["StepEvent"] => event.type === "step" && event.id === id,
+    );
   }
 }

@@ -32,7 +32,8 @@ test("opens a model by name and by folder", async () => {
   assert.equal((await openModel(folder)).manifest.name, MODEL);
 });
 
-test("a missing folder is named", () => assert.rejects(openModel("no-such-model"), /no-such-model does not exist/));
+test("a missing folder is named", () =>
+  assert.rejects(openModel("no-such-model"), /no-such-model does not exist/));
 
 test("a truncated graph is damaged", async () => {
   await truncate(join(folder, "denoise.fp32.onnx"), 1000);

@@ -15,7 +15,13 @@ test("encodes as the Python library does, special tokens read as plain text", ()
 });
 
 test("decoding gives back any text", () => {
-  for (const text of ["Once upon a time", "naïve café 🙂 日本語", "  \n\n\ttabs", "e\u0301\u0323 👩‍👩‍👧", "[MASK] <|endoftext|>"])
+  for (const text of [
+    "Once upon a time",
+    "naïve café 🙂 日本語",
+    "  \n\n\ttabs",
+    "e\u0301\u0323 👩‍👩‍👧",
+    "[MASK] <|endoftext|>",
+  ])
     assert.equal(tokenizer.decode(tokenizer.encode(text, 256)!), text);
 });
 
@@ -29,7 +35,10 @@ test("no half character shows beside a mask, at any split", () => {
   for (let masked = 1; masked < 2 ** ids.length; masked++) {
     const canvas = ids.map((id, i) => (masked & (2 ** i) ? tokenizer.special.maskId : id));
     const text = tokenizer.decode(canvas);
-    assert.equal([...text].filter((character) => character === MASK_GLYPH).length, canvas.filter((id) => id === tokenizer.special.maskId).length);
+    assert.equal(
+      [...text].filter((character) => character === MASK_GLYPH).length,
+      canvas.filter((id) => id === tokenizer.special.maskId).length,
+    );
     assert.ok(!text.includes("\ufffd"), JSON.stringify(text));
   }
 });

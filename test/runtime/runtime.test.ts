@@ -3,8 +3,8 @@ import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { buildBatch } from "../../src/engine/batch.ts";
 import { Sample } from "../../src/diffusion/sampler.ts";
+import { buildBatch } from "../../src/engine/batch.ts";
 import { RuntimeFailure, StartupError } from "../../src/errors.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import type { DenoiseBatch, DenoiseResult } from "../../src/runtime/protocol.ts";
@@ -21,13 +21,24 @@ after(() => runtime.close());
 
 function rows(count: number, padded = 96) {
   return Array.from({ length: count }, (_, i) => {
-    const params = { prompt: [5, 6, 7 + i], length: 70 + i, steps: 4, seed: 40 + i, sample: 0, temperature: 1 };
+    const params = {
+      prompt: [5, 6, 7 + i],
+      length: 70 + i,
+      steps: 4,
+      seed: 40 + i,
+      sample: 0,
+      temperature: 1,
+    };
     const sample = new Sample(params, model.schedule, model.manifest.mask_token_id);
     return { padded, tokens: sample.canvas.tokens, temperature: 1, plan: sample.plan() };
   });
 }
 
-const plain = ({ token, logprob, entropy }: DenoiseResult) => ({ token: [...token], logprob: [...logprob], entropy: [...entropy] });
+const plain = ({ token, logprob, entropy }: DenoiseResult) => ({
+  token: [...token],
+  logprob: [...logprob],
+  entropy: [...entropy],
+});
 
 test("a row has the same bits alone and in company", async () => {
   const all = rows(8);
@@ -72,7 +83,12 @@ test("a pass that ends every process is given up, and the next one is served", a
   const [row] = rows(1, 256);
   const batch = buildBatch([row!]);
   // Long enough to be in flight whenever the process is killed.
-  const slow: DenoiseBatch = { ...batch, rows: 256, tokens: new Int32Array(256 * 256), length: new Int32Array(256).fill(256) };
+  const slow: DenoiseBatch = {
+    ...batch,
+    rows: 256,
+    tokens: new Int32Array(256 * 256),
+    length: new Int32Array(256).fill(256),
+  };
   const pass = runtime.denoise(slow);
   const chase = setInterval(() => {
     try {
@@ -91,7 +107,9 @@ test("a file that is not a graph, and CUDA where it does not load, refuse to sta
   await assert.rejects(Runtime.start({ graph: path, device: "cpu", threads: 1 }), StartupError);
   if (runtime.provider === "cpu") {
     const start = Runtime.start({ graph: model.graphs.denoise, device: "cuda", threads: 1 });
-    const outcome = await start.then((cuda) => cuda.close().then(() => "loaded")).catch((error: Error) => error.message);
+    const outcome = await start
+      .then((cuda) => cuda.close().then(() => "loaded"))
+      .catch((error: Error) => error.message);
     assert.match(outcome, /^loaded$|npm run cuda/);
   }
 });

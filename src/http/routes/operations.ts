@@ -6,12 +6,18 @@ import type { Engine } from "../../engine/engine.ts";
 import { UnavailableError } from "../../errors.ts";
 import { CONTRACT_TEXT } from "../openapi.ts";
 
-export async function operationsRoutes(app: FastifyInstance, { engine, metrics }: { engine: Engine; metrics: Registry }) {
+export async function operationsRoutes(
+  app: FastifyInstance,
+  { engine, metrics }: { engine: Engine; metrics: Registry },
+) {
   app.get("/healthz", async () => ({ status: "ok" }));
   app.get("/readyz", async () => {
-    if (!engine.accepting) throw new UnavailableError("the model is still loading, or the server is shutting down");
+    if (!engine.accepting)
+      throw new UnavailableError("the model is still loading, or the server is shutting down");
     return { status: "ok" };
   });
-  app.get("/metrics", async (_request, reply) => reply.type(metrics.contentType).send(await metrics.metrics()));
+  app.get("/metrics", async (_request, reply) =>
+    reply.type(metrics.contentType).send(await metrics.metrics()),
+  );
   app.get("/openapi.yaml", async (_request, reply) => reply.type("application/yaml").send(CONTRACT_TEXT));
 }

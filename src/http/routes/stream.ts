@@ -12,9 +12,6 @@ type ServerEvent = Schemas["ServerEvent"];
 /** Generations that one socket may have running. */
 const MAX_PER_SOCKET = 64;
 
-/** Close code for a server that is going away (RFC 6455). */
-const GOING_AWAY = 1001;
-
 export async function streamRoute(app: FastifyInstance, { engine }: { engine: Engine }) {
   const validators = { generate: validator("GenerateMessage"), cancel: validator("CancelMessage") };
   app.get("/generate/stream", { websocket: true }, (socket: WebSocket, request) => {
@@ -30,9 +27,12 @@ export async function streamRoute(app: FastifyInstance, { engine }: { engine: En
     };
 
     const generate = ({ type: _, id, ...body }: Schemas["GenerateMessage"]) => {
-      if (tickets.has(id)) throw new InvalidRequestError([{ path: "/id", message: `${id} is still running on this socket` }]);
+      if (tickets.has(id))
+        throw new InvalidRequestError([{ path: "/id", message: `${id} is still running on this socket` }]);
       if (tickets.size >= MAX_PER_SOCKET)
-        throw new InvalidRequestError([{ path: "/id", message: `a socket runs at most ${MAX_PER_SOCKET} generations at once` }]);
+        throw new InvalidRequestError([
+          { path: "/id", message: `a socket runs at most ${MAX_PER_SOCKET} generations at once` },
+        ]);
       const ticket = engine.submit(body, (step) => send({ type: "step", id, ...step }));
       tickets.set(id, ticket);
       send({ type: "accepted", id, seed: ticket.seed });
@@ -44,7 +44,10 @@ export async function streamRoute(app: FastifyInstance, { engine }: { engine: En
 
     const cancel = ({ id }: Schemas["CancelMessage"]) => {
       const ticket = tickets.get(id);
-      if (!ticket) throw new InvalidRequestError([{ path: "/id", message: "names no running generation of this socket" }]);
+      if (!ticket)
+        throw new InvalidRequestError([
+          { path: "/id", message: "names no running generation of this socket" },
+        ]);
       ticket.cancel();
     };
 
@@ -79,9 +82,5 @@ export async function streamRoute(app: FastifyInstance, { engine }: { engine: En
     socket.on("close", () => {
       for (const ticket of tickets.values()) ticket.cancel();
     });
-  });
-
-  app.addHook("preClose", async () => {
-    for (const client of app.websocketServer.clients) client.close(GOING_AWAY, "the server is shutting down");
   });
 }
