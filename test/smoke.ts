@@ -1,0 +1,64 @@
+/**
+ * The server as a newcomer meets it: `npm start`, a POST, a WebSocket, SIGTERM. `npm run smoke`.
+ *
+ * Prints what it saw and exits 1 at the first thing that is not as it should be.
+ */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { PACKAGE_ROOT } from "../src/package-root.ts";
+import { StreamClient } from "./http/support.ts";
+
+const PORT = process.env.DIDI_PORT ?? "18080";
+const started = performance.now();
+const seconds = () => ((performance.now() - started) / 1000).toFixed(1);
+
+const server = spawn("npm", ["start"], {
+  cwd: PACKAGE_ROOT,
+  env: { ...process.env, DIDI_PORT: PORT, DIDI_LOG_LEVEL: "warn" },
+  stdio: ["ignore", "pipe", "inherit"],
+});
+const exit = once(server, "exit");
+try {
+  let output = "";
+  for await (const chunk of server.stdout.setEncoding("utf8")) {
+    output += chunk;
+    if (/ready at/.test(output)) break;
+  }
+  const origin = /ready at (\S+)/.exec(output)?.[1];
+  assert.equal(origin, `http://127.0.0.1:${PORT}`);
+  assert.match(output, /curl -s/);
+
+  const response = await fetch(`${origin}/generate`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ prompt: "Once upon a time", length: 64, steps: 16, seed: 7 }),
+  });
+  assert.equal(response.status, 200);
+  const answer = (await response.json()) as {
+    samples: { text: string }[];
+    usage: { student_passes: number };
+  };
+  console.log(`npm start to the first answer: ${seconds()} s`);
+  console.log(
+    `POST /generate: ${answer.usage.student_passes} passes: Once upon a time${answer.samples[0]!.text}`,
+  );
+  assert.ok(answer.usage.student_passes <= 16);
+
+  const client = await StreamClient.connect(origin!);
+  client.send({ type: "generate", id: "s", prompt: "Once upon a time", length: 64, steps: 16, seed: 7 });
+  const done = await client.end("s");
+  for (const step of client.steps("s"))
+    console.log(`step ${step.step}/${step.steps}: ${JSON.stringify(step.text)}`);
+  assert.equal(client.steps("s").length, 16);
+  assert.deepEqual(done.type === "done" && done.samples, answer.samples);
+
+  server.kill("SIGTERM");
+  assert.equal(await client.closed, 1001);
+  const [code, signal] = await exit;
+  console.log(`SIGTERM: exit code ${code ?? signal}`);
+  assert.equal(code, 0);
+} finally {
+  server.kill("SIGKILL");
+}
