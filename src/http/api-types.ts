@@ -256,6 +256,7 @@ export interface components {
             id: string;
             seed: number;
         };
+        /** @description One denoising step. A reader that falls behind gets several steps merged into one event: their reveals together, the rest as after the last of them. */
         StepEvent: {
             /**
              * @description discriminator enum property added by openapi-typescript

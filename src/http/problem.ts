@@ -25,7 +25,6 @@ const KINDS = {
   "invalid-request": [400, "The request is not valid"],
   "invalid-json": [400, "The body is not JSON"],
   "not-found": [404, "There is nothing here"],
-  "method-not-allowed": [405, "This method does not apply here"],
   "too-large": [413, "The request is too large"],
   "unsupported-media-type": [415, "The body must be JSON"],
   overloaded: [429, "Too many requests"],

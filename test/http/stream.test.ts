@@ -147,3 +147,46 @@ test("a message beyond the size limit closes the socket with 1009, and the serve
   assert.equal(await client.closed, 1009);
   assert.equal((await fetch(`${origin}/healthz`)).status, 200);
 });
+
+test("a reader that stops reading gets merged steps and bounded memory, and loses no token", async () => {
+  const client = await StreamClient.connect(origin);
+  client.socket.pause();
+  const [count, length, steps] = [60, 32, 1024];
+  for (let i = 0; i < count; i++)
+    client.send({ type: "generate", id: `g${i}`, prompt: "", length, steps, seed: i });
+  const [server] = app.websocketServer.clients;
+  let most = 0;
+  let finished = 0;
+  const onFinished = () => finished++;
+  engine.on("finished", onFinished);
+  while (finished < count) {
+    most = Math.max(most, server!.bufferedAmount);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  engine.off("finished", onFinished);
+  most = Math.max(most, server!.bufferedAmount);
+  assert.ok(most < 1024 * 1024, `${most} bytes waited`);
+  client.socket.resume();
+  let events = 0;
+  for (let i = 0; i < count; i++) {
+    const done = await client.end(`g${i}`);
+    assert.ok(done.type === "done");
+    const seen = client.steps(`g${i}`);
+    events += seen.length;
+    const tokens = new Map(
+      seen.flatMap(({ revealed }) => revealed.map(({ position, token }) => [position, token])),
+    );
+    assert.equal(
+      seen.reduce((sum, { revealed }) => sum + revealed.length, 0),
+      length,
+    );
+    assert.deepEqual(
+      Array.from({ length }, (_, k) => tokens.get(k)),
+      done.samples[0]!.tokens,
+    );
+    assert.ok(seen.every((step, k) => k === 0 || step.step > seen[k - 1]!.step));
+    assert.equal(seen.at(-1)!.masked, 0);
+  }
+  assert.ok(events < count * steps, "no step was merged, so this test shows nothing");
+  client.socket.close();
+});

@@ -5,9 +5,8 @@ import type { WebSocket } from "ws";
 import type { Engine, Ticket } from "../../engine/engine.ts";
 import { InvalidRequestError } from "../../errors.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
+import { Outbox } from "../outbox.ts";
 import { problem, toProblem } from "../problem.ts";
-
-type ServerEvent = Schemas["ServerEvent"];
 
 /** Generations that one socket may have running. */
 const MAX_PER_SOCKET = 64;
@@ -16,14 +15,12 @@ export async function streamRoute(app: FastifyInstance, { engine }: { engine: En
   const validators = { generate: validator("GenerateMessage"), cancel: validator("CancelMessage") };
   app.get("/generate/stream", { websocket: true }, (socket: WebSocket, request) => {
     const tickets = new Map<string, Ticket>();
-    const send = (event: ServerEvent) => {
-      if (socket.readyState === socket.OPEN) socket.send(JSON.stringify(event));
-    };
+    const outbox = new Outbox(socket);
     const fail = (id: string | undefined, error: unknown) => {
       const answer = toProblem(error);
       if (answer.bug) request.log.error({ err: error }, "generation failed");
       answer.problem.request_id = request.id;
-      send({ type: "error", ...(id !== undefined && { id }), error: answer.problem });
+      outbox.send({ type: "error", ...(id !== undefined && { id }), error: answer.problem });
     };
 
     const generate = ({ type: _, id, ...body }: Schemas["GenerateMessage"]) => {
@@ -33,11 +30,11 @@ export async function streamRoute(app: FastifyInstance, { engine }: { engine: En
         throw new InvalidRequestError([
           { path: "/id", message: `a socket runs at most ${MAX_PER_SOCKET} generations at once` },
         ]);
-      const ticket = engine.submit(body, (step) => send({ type: "step", id, ...step }));
+      const ticket = engine.submit(body, (step) => outbox.send({ type: "step", id, ...step }));
       tickets.set(id, ticket);
-      send({ type: "accepted", id, seed: ticket.seed });
+      outbox.send({ type: "accepted", id, seed: ticket.seed });
       ticket.result
-        .then((result) => send({ type: "done", ...result, id }))
+        .then((result) => outbox.send({ type: "done", ...result, id }))
         .catch((error) => fail(id, error))
         .finally(() => tickets.delete(id));
     };
@@ -64,7 +61,7 @@ export async function streamRoute(app: FastifyInstance, { engine }: { engine: En
         message = JSON.parse(data);
       } catch (error) {
         const detail = `the message cannot be parsed: ${(error as Error).message}`;
-        return send({ type: "error", error: problem("invalid-json", detail) });
+        return outbox.send({ type: "error", error: problem("invalid-json", detail) });
       }
       try {
         dispatch(message);
