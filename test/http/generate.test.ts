@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../src/engine/engine.ts";
+import { Engine } from "../../src/engine/engine.ts";
+import { buildApp } from "../../src/http/app.ts";
 import { type Schemas, validator } from "../../src/http/openapi.ts";
 import { startEngine } from "../support.ts";
 import { listen } from "./support.ts";
@@ -155,6 +156,19 @@ test("a client that hangs up frees its rows", async () => {
   while (engine.activeRows > 0 && Date.now() < deadline)
     await new Promise((resolve) => setTimeout(resolve, 5));
   assert.equal(engine.activeRows, 0);
+});
+
+test("before the model has run the server is alive but not ready, and says when to come back", async () => {
+  const loading = new Engine(engine.model, engine.runtime, engine.limits);
+  const early = await buildApp(loading);
+  assert.equal((await early.inject("/healthz")).statusCode, 200);
+  assert.equal((await early.inject("/readyz")).statusCode, 503);
+  const refused = await early.inject({ method: "POST", url: "/generate", payload: { prompt: "" } });
+  assert.equal(refused.statusCode, 503);
+  assert.equal(refused.headers["retry-after"], "1");
+  await loading.warmUp();
+  assert.equal((await early.inject("/readyz")).statusCode, 200);
+  await early.close();
 });
 
 test("health, readiness, metrics and the contract are served", async () => {

@@ -199,7 +199,8 @@ def train(args: argparse.Namespace) -> None:
         if sys.stdout.isatty() or run.step % 20 == 0:
             left = (args.steps - run.step) * args.batch_tokens / rate / 60
             mean = sum(losses[-50:]) / len(losses[-50:])
-            print(f"\rstep {run.step}/{args.steps}  NELBO {mean:.3f}  {rate:,.0f} tokens/s  {left:.0f} min left ", end="", flush=True)
+            progress = f"step {run.step}/{args.steps}  NELBO {mean:.3f}  {rate:,.0f} tokens/s  {left:.0f} min left "
+            print(f"\r{progress}", end="", flush=True)
         if run.step % args.validate_every == 0 or run.step == args.steps:
             by_source = run.validate(held_out, 64)
             log.writerow(
@@ -215,7 +216,12 @@ def train(args: argparse.Namespace) -> None:
             file.flush()
             losses = []
             run.save(checkpoint)
-            print(f"\rstep {run.step}/{args.steps}  validation NELBO {weighted(by_source):.4f}  ({', '.join(f'{n[0]}: {v:.3f}' for n, v in by_source.items())})  {rate:,.0f} tokens/s  {run.cpu_seconds / 3600:.2f} CPU h", flush=True)
+            detail = ", ".join(f"{name[0]}: {value:.3f}" for name, value in by_source.items())
+            print(
+                f"\rstep {run.step}/{args.steps}  validation NELBO {weighted(by_source):.4f} ({detail})  "
+                f"{rate:,.0f} tokens/s  {run.cpu_seconds / 3600:.2f} CPU h",
+                flush=True,
+            )
     run.save(checkpoint)
     file.close()
     if stop:
@@ -223,7 +229,9 @@ def train(args: argparse.Namespace) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--run", type=Path, required=True, help="folder of this run")
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json")
     parser.add_argument("--steps", type=int, default=4000, help="updates in all, resumed ones included")
