@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
+import { untilReady } from "../tools/until-ready.ts";
 import type { BareJob } from "./bare.ts";
 
 const { values: flags } = parseArgs({
@@ -55,16 +56,7 @@ async function startServer(): Promise<{ child: ChildProcess; origin: string }> {
     cwd: PACKAGE_ROOT,
     stdio: ["ignore", "pipe", "inherit"],
   });
-  let output = "";
-  for await (const chunk of child.stdout!.setEncoding("utf8")) {
-    output += chunk;
-    const ready = /ready at (\S+)/.exec(output);
-    if (ready) {
-      child.stdout!.resume();
-      return { child, origin: ready[1]! };
-    }
-  }
-  throw new Error("the server did not start");
+  return { child, ...(await untilReady(child)) };
 }
 
 async function generate(origin: string, steps: number, seed: number): Promise<number> {

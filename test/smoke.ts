@@ -8,6 +8,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
+import { untilReady } from "../tools/until-ready.ts";
 import { StreamClient } from "./http/support.ts";
 
 const PORT = process.env.DIDI_PORT ?? "18080";
@@ -21,12 +22,7 @@ const server = spawn("npm", ["start"], {
 });
 const exit = once(server, "exit");
 try {
-  let output = "";
-  for await (const chunk of server.stdout.setEncoding("utf8")) {
-    output += chunk;
-    if (/ready at/.test(output)) break;
-  }
-  const origin = /ready at (\S+)/.exec(output)?.[1];
+  const { origin, output } = await untilReady(server);
   assert.equal(origin, `http://127.0.0.1:${PORT}`);
   assert.match(output, /curl -s/);
 
@@ -46,7 +42,7 @@ try {
   );
   assert.ok(answer.usage.student_passes <= 16);
 
-  const client = await StreamClient.connect(origin!);
+  const client = await StreamClient.connect(origin);
   client.send({ type: "generate", id: "s", prompt: "Once upon a time", length: 64, steps: 16, seed: 7 });
   const done = await client.end("s");
   for (const step of client.steps("s"))

@@ -120,7 +120,8 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
       // Where priorities cannot be set, health checks are a little slower under load.
     }
     const loading = new Promise<void>((resolve, reject) => {
-      child.once("error", (error) =>
+      // Stays attached: an error event without a listener would end the server.
+      child.on("error", (error) =>
         reject(new StartupError(`cannot start a runtime process: ${error.message}`)),
       );
       child.once("exit", (code, signal) =>

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { modelFolder } from "../../src/model/model.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { untilReady } from "../../tools/until-ready.ts";
 import { StreamClient } from "../http/support.ts";
 import { MODEL } from "../support.ts";
 
@@ -42,16 +43,7 @@ async function serve(
     stdio: ["ignore", "pipe", "inherit"],
   });
   const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
-  let output = "";
-  for await (const chunk of child.stdout!.setEncoding("utf8")) {
-    output += chunk;
-    const ready = /ready at (\S+)/.exec(output);
-    if (ready) {
-      child.stdout!.resume();
-      return { child, origin: ready[1]!, exit };
-    }
-  }
-  throw new Error(`the server did not start: ${output}`);
+  return { child, exit, ...(await untilReady(child)) };
 }
 
 for (const command of [[], ["serve"], ["generate"]])

@@ -1,0 +1,17 @@
+import type { ChildProcess } from "node:child_process";
+
+/** Reads the standard output of a starting server until it says where it is ready; the rest is discarded. */
+export async function untilReady(server: ChildProcess): Promise<{ origin: string; output: string }> {
+  let output = "";
+  // The pipe must stay open: a server that cannot write its log would fail.
+  for await (const chunk of server.stdout!.setEncoding("utf8").iterator({ destroyOnReturn: false })) {
+    output += chunk;
+    const ready = /ready at (\S+)\n/.exec(output);
+    // What is printed along with that line belongs to it.
+    if (ready && output.endsWith("\n\n")) {
+      server.stdout!.resume();
+      return { origin: ready[1]!, output };
+    }
+  }
+  throw new Error(`the server did not start: ${output}`);
+}
