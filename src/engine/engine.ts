@@ -176,8 +176,7 @@ export class Engine extends EventEmitter<EngineEvents> {
   /** Takes no more requests; resolves when those accepted are finished. */
   async drain(): Promise<void> {
     this.#stopped = true;
-    while (this.#waiting.length + this.#rows.length > 0)
-      await new Promise((resolve) => setTimeout(resolve, 10));
+    while (this.#waiting.length + this.#rows.length > 0) await once(this, "finished");
   }
 
   /** Takes no more requests and cancels those accepted. */
