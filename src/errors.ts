@@ -31,6 +31,16 @@ export class InvalidRequestError extends Error {
   }
 }
 
+/** There is no such route. */
+export class NotFoundError extends Error {
+  override name = "NotFoundError";
+}
+
+/** A WebSocket route was asked for without an upgrade. */
+export class UpgradeRequiredError extends Error {
+  override name = "UpgradeRequiredError";
+}
+
 /** The queue is full. */
 export class OverloadedError extends Error {
   override name = "OverloadedError";

@@ -399,7 +399,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            404: components["responses"]["Problem"];
+            426: components["responses"]["Problem"];
         };
     };
     health: {

@@ -1,10 +1,17 @@
 /** The face: a Fastify application over an engine. Building it does not listen, so tests can inject. */
 
 import websocket from "@fastify/websocket";
-import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from "fastify";
+import Fastify, {
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type FastifyServerOptions,
+  LogController,
+} from "fastify";
 import type { Engine } from "../engine/engine.ts";
+import { NotFoundError } from "../errors.ts";
 import { createMetrics } from "./metrics.ts";
-import { problem, toProblem } from "./problem.ts";
+import { toProblem } from "./problem.ts";
 import { generateRoute } from "./routes/generate.ts";
 import { operationsRoutes } from "./routes/operations.ts";
 import { streamRoute } from "./routes/stream.ts";
@@ -14,6 +21,15 @@ const MAX_MESSAGE_BYTES = 1024 * 1024;
 
 /** Close code of a WebSocket whose server is going away (RFC 6455). */
 const GOING_AWAY = 1001;
+
+/** Answers anything that was thrown with a problem object; a bug goes to the log. */
+function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  const { problem, retryAfter, bug } = toProblem(error);
+  if (bug) request.log.error({ err: error }, "request failed");
+  if (retryAfter !== undefined) reply.header("retry-after", retryAfter);
+  problem.request_id = request.id;
+  reply.code(problem.status).type("application/problem+json").send(problem);
+}
 
 /** Builds the application. `logger` is Fastify's option. */
 export async function buildApp(
@@ -26,6 +42,7 @@ export async function buildApp(
     forceCloseConnections: true,
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: () => crypto.randomUUID(),
+    frameworkErrors: sendProblem,
   });
   app.addHook("onResponse", async (request, reply) => {
     const { method, url } = request;
@@ -34,19 +51,11 @@ export async function buildApp(
       "request",
     );
   });
-  app.setErrorHandler((error, request, reply) => {
-    const answer = toProblem(error);
-    if (answer.bug) request.log.error({ err: error }, "request failed");
-    if (answer.retryAfter !== undefined) reply.header("retry-after", answer.retryAfter);
-    answer.problem.request_id = request.id;
-    reply.code(answer.problem.status).type("application/problem+json").send(answer.problem);
-  });
-  app.setNotFoundHandler((request, reply) => {
-    const detail = `${request.method} ${request.url.split("?")[0]} is not a route: see /openapi.yaml`;
-    reply
-      .code(404)
-      .type("application/problem+json")
-      .send({ ...problem("not-found", detail), request_id: request.id });
+  app.setErrorHandler(sendProblem);
+  app.setNotFoundHandler((request) => {
+    throw new NotFoundError(
+      `${request.method} ${request.url.split("?")[0]} is not a route: see /openapi.yaml`,
+    );
   });
   await app.register(websocket, {
     options: { maxPayload: MAX_MESSAGE_BYTES },

@@ -4,9 +4,11 @@ import {
   CancelledError,
   type FieldError,
   InvalidRequestError,
+  NotFoundError,
   OverloadedError,
   RuntimeFailure,
   UnavailableError,
+  UpgradeRequiredError,
 } from "../errors.ts";
 import type { Schemas } from "./openapi.ts";
 
@@ -27,6 +29,7 @@ const KINDS = {
   "not-found": [404, "There is nothing here"],
   "too-large": [413, "The request is too large"],
   "unsupported-media-type": [415, "The body must be JSON"],
+  "upgrade-required": [426, "This route is a WebSocket"],
   overloaded: [429, "Too many requests"],
   cancelled: [499, "The generation was cancelled"],
   internal: [500, "Something broke in the server"],
@@ -59,6 +62,9 @@ export function toProblem(error: unknown): ProblemAnswer {
       problem: invalidRequest(error.fields, error.tooLarge ? "too-large" : "invalid-request"),
       bug: false,
     };
+  if (error instanceof NotFoundError) return { problem: problem("not-found", error.message), bug: false };
+  if (error instanceof UpgradeRequiredError)
+    return { problem: problem("upgrade-required", error.message), bug: false };
   if (error instanceof OverloadedError)
     return { problem: problem("overloaded", error.message), retryAfter: error.retryAfter, bug: false };
   if (error instanceof UnavailableError)

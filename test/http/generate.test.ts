@@ -119,8 +119,10 @@ test("another media type is answered 415", async () => {
   assert.equal((await problemOf(await post("prompt=x", "application/x-www-form-urlencoded"))).status, 415);
 });
 
-test("an unknown route is answered 404", async () => {
+test("an unknown route, a broken URL and a WebSocket route without an upgrade are problems too", async () => {
   assert.equal((await problemOf(await fetch(`${origin}/generat`))).status, 404);
+  assert.equal((await problemOf(await fetch(`${origin}/%zz`))).status, 400);
+  assert.equal((await problemOf(await fetch(`${origin}/generate/stream`))).status, 426);
 });
 
 test("every fault of a request is named at once", async () => {

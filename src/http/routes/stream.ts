@@ -1,9 +1,9 @@
 /** GET /generate/stream: a WebSocket that streams every denoising step of several generations. */
 
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { WebSocket } from "ws";
 import type { Engine, Ticket } from "../../engine/engine.ts";
-import { InvalidRequestError } from "../../errors.ts";
+import { InvalidRequestError, UpgradeRequiredError } from "../../errors.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
 import { Outbox } from "../outbox.ts";
 import { problem, toProblem } from "../problem.ts";
@@ -13,7 +13,7 @@ const MAX_PER_SOCKET = 64;
 
 export async function streamRoute(app: FastifyInstance, { engine }: { engine: Engine }) {
   const validators = { generate: validator("GenerateMessage"), cancel: validator("CancelMessage") };
-  app.get("/generate/stream", { websocket: true }, (socket: WebSocket, request) => {
+  const open = (socket: WebSocket, request: FastifyRequest) => {
     const tickets = new Map<string, Ticket>();
     const outbox = new Outbox(socket);
     const fail = (id: string | undefined, error: unknown) => {
@@ -79,5 +79,16 @@ export async function streamRoute(app: FastifyInstance, { engine }: { engine: En
     socket.on("close", () => {
       for (const ticket of tickets.values()) ticket.cancel();
     });
+  };
+
+  app.route({
+    method: "GET",
+    url: "/generate/stream",
+    handler: async () => {
+      throw new UpgradeRequiredError(
+        "open this address as a WebSocket, or POST /generate for a single answer",
+      );
+    },
+    wsHandler: open,
   });
 }
