@@ -175,6 +175,19 @@ class Backbone(nn.Module):
         """sigma [B] (or [1], shared by the batch) -> conditioning vector [B, cond]."""
         return F.silu(self.sigma_map(sigma))
 
+    def hidden(self, tokens: Tensor, c: Tensor, length: Tensor | None = None) -> Tensor:
+        """The trunk: tokens [B, L] -> the last block's output [B, L, d]. Raises ValueError beyond the context."""
+        L = tokens.shape[1]
+        if L > self.config.context:
+            raise ValueError(f"canvas of {L} tokens is longer than the context of {self.config.context}")
+        keep = None
+        if length is not None:
+            keep = (torch.arange(L, device=tokens.device)[None] < length[:, None])[:, None, None, :]
+        x = self.vocab_embed(tokens)
+        for block in self.blocks:
+            x = block(x, c, self.cos[:L], self.sin[:L], keep)
+        return x
+
     def forward(
         self,
         tokens: Tensor,
@@ -187,17 +200,8 @@ class Backbone(nn.Module):
         `sigma` [B] defaults to 0 (our models). `length` [B] marks positions at and beyond it as
         padding, which no position attends to. The logits are raw: SUBS is applied in `diffusion`.
         """
-        L = tokens.shape[1]
-        if L > self.config.context:
-            raise ValueError(f"canvas of {L} tokens is longer than the context of {self.config.context}")
-        keep = None
-        if length is not None:
-            keep = (torch.arange(L, device=tokens.device)[None] < length[:, None])[:, None, None, :]
         c = self.condition(torch.zeros(1, device=tokens.device) if sigma is None else sigma)
-        x = self.vocab_embed(tokens)
-        for block in self.blocks:
-            x = block(x, c, self.cos[:L], self.sin[:L], keep)
-        return self.output_layer(x, c, where)
+        return self.output_layer(self.hidden(tokens, c, length), c, where)
 
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())

@@ -1,0 +1,30 @@
+"""The discriminator: how much a state looks like the teacher's rather than the student's."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import spectral_norm
+
+from .backbone import Backbone
+
+
+class Discriminator(nn.Module):
+    """The teacher's trunk with a spectrally normalised scalar head at each position, and no final norm.
+
+    Scores are log-odds that a state is the teacher's rather than the student's.
+    """
+
+    def __init__(self, teacher: Backbone, trainable_blocks: int = 4):
+        super().__init__()
+        self.trunk = copy.deepcopy(teacher)
+        d = teacher.config.hidden
+        self.main = nn.Sequential(spectral_norm(nn.Linear(d, d)), nn.SiLU(), spectral_norm(nn.Linear(d, 1)))
+        self.trunk.requires_grad_(False)
+        for block in list(self.trunk.blocks)[-trainable_blocks:]:
+            block.requires_grad_(True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens [B, L] -> scores [B, L]."""
+        hidden = self.trunk.hidden(tokens, self.trunk.condition(torch.zeros(1)))
+        return self.main(hidden)[..., 0].float()

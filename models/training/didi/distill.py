@@ -1,0 +1,284 @@
+"""DiDi-Instruct: distils the teacher into a few-step student (arXiv 2509.25035, section 4).
+
+    python -m didi.distill --run DIR --teacher CHECKPOINT --iterations N
+
+The objective is the integral over t of w(t) KL(student's z_t || teacher's z_t). By the score-function
+identity its gradient is that of -E[w(t) R log p(trajectory)], where R = log q_teacher(z_t) / q_student(z_t)
+is what a discriminator between the two estimates. One iteration: the student writes x in two steps
+(all masks -> z_tau -> x), x and a teacher sample are corrupted, the discriminator learns to tell them
+apart, and its log-odds reward the student's trajectory. Every ingredient can be switched off.
+"""
+
+import argparse
+import copy
+import csv
+import math
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .backbone import Backbone
+from .diffusion import alpha, categorical, corrupt, sample_many, subs
+from .discriminator import Discriminator
+from .export import load_backbone
+from .train import Ema
+
+
+@dataclass
+class Trajectory:
+    """A two-step generation: all masks -> z_tau -> x, each [B, L]."""
+
+    start: Tensor
+    middle: Tensor
+    x: Tensor
+
+
+@torch.no_grad()
+def rollout(student: Backbone, start: Tensor, tau: Tensor | None) -> Trajectory:
+    """Generates from `start` [B, L] through the state at tau [B]; without tau in a single step."""
+    mask_id = student.config.mask_id
+    masked = start == mask_id
+    middle = start
+    if tau is not None:
+        stay = (1 - alpha(tau)) / (1 - alpha(1.0))
+        revealed = masked & (torch.rand(start.shape) >= stay[:, None])
+        middle = torch.where(revealed, categorical(subs(student(start), mask_id)), start)
+    x = torch.where(middle == mask_id, categorical(subs(student(middle), mask_id)), middle)
+    return Trajectory(start, middle, x)
+
+
+def step_log_prob(log_p: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """log-probability [B] of the tokens a step revealed: log_p [B, L, V] at positions where it changed the canvas."""
+    chosen = log_p.gather(-1, after[..., None])[..., 0]
+    return torch.where(before != after, chosen, 0.0).sum(dim=-1)
+
+
+def log_odds_reward(scores: Tensor, z: Tensor, mask_id: int, clip: float = 8.0) -> Tensor:
+    """Reward [B]: mean over the masked positions of z [B, L] of the clipped log-odds (0 if none is masked)."""
+    masked = z == mask_id
+    return torch.where(masked, scores.clamp(-clip, clip), 0.0).sum(-1) / masked.sum(-1).clamp(min=1)
+
+
+def group_advantage(reward: Tensor, group: int, clip: float = 3.0, eps: float = 1e-4) -> Tensor:
+    """Rewards [N * group] normalised inside each group of samples that share start, tau and t."""
+    grouped = reward.view(-1, group)
+    normalised = (grouped - grouped.mean(1, keepdim=True)) / (grouped.std(1, keepdim=True) + eps)
+    return normalised.clamp(-clip, clip).view(-1)
+
+
+def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
+    """Scalar whose gradient estimates that of the weighted KL: -mean of w(t) * advantage * log p; all [B]."""
+    return -(weight * advantage.detach() * log_prob).mean()
+
+
+def jeffreys(log_p: Tensor, log_q: Tensor, where: Tensor, beta: float = 0.5) -> Tensor:
+    """beta KL(p || q) + (1 - beta) KL(q || p), mean over the positions `where` [B, L] of log_p, log_q [B, L, V]."""
+    p, q = log_p[where], log_q[where]
+    # The mask has log-probability minus infinity in both, and contributes nothing.
+    difference = torch.where(torch.isinf(p), 0.0, p - q)
+    divergence = ((beta * p.exp() - (1 - beta) * q.exp()) * difference).sum(-1)
+    return divergence.sum() / max(1, int(where.sum()))
+
+
+def entropy(log_p: Tensor, where: Tensor) -> Tensor:
+    """Mean entropy (nats) of log_p [B, L, V] over the positions `where` [B, L]."""
+    p = log_p[where]
+    return -(p.exp() * torch.where(torch.isinf(p), 0.0, p)).sum() / max(1, int(where.sum()))
+
+
+def discriminator_loss(scores: Tensor, z: Tensor, label: float, mask_id: int) -> Tensor:
+    """Binary cross-entropy of scores [B, L] with one label, at the masked positions of z [B, L]."""
+    at_masks = scores[z == mask_id]
+    return F.binary_cross_entropy_with_logits(at_masks, torch.full_like(at_masks, label))
+
+
+def cosine_factor(iteration: int, iterations: int, warmup: int) -> float:
+    """Learning-rate factor in [0, 1]: linear warm-up, then half a cosine down to 0."""
+    if iteration < warmup:
+        return (iteration + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(1, iterations - warmup)))
+
+
+LOG_FIELDS = ["iteration", "discriminator_loss", "accuracy", "reward", "jeffreys", "entropy", "gradient_norm"]
+
+
+class Distillation:
+    """Student, discriminator, their optimisers and average; one `iteration` at a time."""
+
+    def __init__(self, teacher: Backbone, pool: Tensor, args: argparse.Namespace):
+        self.args, self.pool = args, pool
+        self.teacher = teacher.requires_grad_(False)
+        self.student = copy.deepcopy(teacher).requires_grad_(True)
+        self.discriminator = Discriminator(teacher, args.discriminator_blocks)
+        self.student_optimizer = torch.optim.AdamW(self.student.parameters(), lr=args.lr, betas=(0.9, 0.999), weight_decay=0)
+        trainable = [p for p in self.discriminator.parameters() if p.requires_grad]
+        self.discriminator_optimizer = torch.optim.AdamW(
+            trainable, lr=args.discriminator_lr, betas=(0.9, 0.999), weight_decay=0
+        )
+        self.ema = Ema(self.student, args.ema)
+        self.done = 0
+
+    def state(self) -> dict:
+        return {
+            "config": self.student.config.to_dict(),
+            "iteration": self.done,
+            "student": self.student.state_dict(),
+            "ema": self.ema.weights,
+            "discriminator": self.discriminator.state_dict(),
+            "student_optimizer": self.student_optimizer.state_dict(),
+            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+        }
+
+    def load(self, state: dict) -> None:
+        self.done = state["iteration"]
+        self.ema.weights = state["ema"]
+        for name in ("student", "discriminator", "student_optimizer", "discriminator_optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+
+    def corrupt(self, x: Tensor, t: Tensor) -> Tensor:
+        return corrupt(x, t, torch.rand(x.shape), self.student.config.mask_id)
+
+    def update_discriminator(self, student_z: Tensor, teacher_z: Tensor) -> tuple[float, float]:
+        """One step of telling the two apart; returns loss and accuracy at masked positions."""
+        mask_id, smoothing = self.student.config.mask_id, self.args.label_smoothing
+        student_scores, teacher_scores = self.discriminator(torch.cat((student_z, teacher_z))).chunk(2)
+        loss = discriminator_loss(teacher_scores, teacher_z, 1 - smoothing / 2, mask_id) / 2
+        loss = loss + discriminator_loss(student_scores, student_z, smoothing / 2, mask_id) / 2
+        self.discriminator_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.discriminator_optimizer.step()
+        right = torch.cat((teacher_scores[teacher_z == mask_id] > 0, student_scores[student_z == mask_id] <= 0))
+        return float(loss.detach()), float(right.float().mean())
+
+    def update_student(self, trajectory: Trajectory, advantage: Tensor, weight: Tensor) -> dict[str, float]:
+        """One policy-gradient step with its regularisers; returns what the log keeps."""
+        args, mask_id = self.args, self.student.config.mask_id
+        states = [(trajectory.start, trajectory.middle), (trajectory.middle, trajectory.x)]
+        if args.one_step:
+            states = states[1:]
+        log_prob, divergence, uncertainty = torch.zeros(len(advantage)), torch.zeros(()), torch.zeros(())
+        for before, after in states:
+            log_p = subs(self.student(before), mask_id)
+            log_prob = log_prob + step_log_prob(log_p, before, after)
+            masked = before == mask_id
+            if args.jeffreys:
+                with torch.no_grad():
+                    log_q = subs(self.teacher(before), mask_id)
+                divergence = divergence + jeffreys(log_p, log_q, masked, args.jeffreys_beta)
+            if args.entropy:
+                uncertainty = uncertainty + entropy(log_p, masked)
+        loss = policy_gradient_loss(log_prob, advantage, weight)
+        loss = loss + args.jeffreys * divergence - args.entropy * uncertainty
+        for group in self.student_optimizer.param_groups:
+            group["lr"] = args.lr * cosine_factor(self.done, args.iterations, args.warmup)
+        self.student_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        self.student_optimizer.step()
+        self.ema.update(self.student, self.done)
+        figures = {"jeffreys": divergence, "entropy": uncertainty, "gradient_norm": norm}
+        return {name: float(value.detach()) for name, value in figures.items()}
+
+    def iteration(self) -> dict[str, float]:
+        """One iteration; a function of the seed and the iteration's number, so that a resumed run repeats it."""
+        args, mask_id = self.args, self.student.config.mask_id
+        torch.manual_seed(args.seed * 1_000_003 + self.done)
+        count = args.groups * args.group_size
+        shared = torch.rand(2, args.groups).repeat_interleave(args.group_size, dim=1)
+        tau, t = shared[0], shared[1].clamp(min=args.t_min)
+        start = torch.full((count, self.pool.shape[1]), mask_id)
+        trajectory = rollout(self.student, start, None if args.one_step else tau)
+        teacher_x = self.pool[torch.randint(len(self.pool), (count,))]
+
+        student_z, teacher_z = self.corrupt(trajectory.x, t), self.corrupt(teacher_x, t)
+        loss, accuracy = self.update_discriminator(student_z, teacher_z)
+        with torch.no_grad():
+            reward = log_odds_reward(self.discriminator(student_z), student_z, mask_id)
+        advantage = group_advantage(reward, args.group_size) if args.group_normalisation else reward
+        weight = 1 / t if args.weight == "elbo" else torch.ones_like(t)
+        log = self.update_student(trajectory, advantage, weight)
+        self.done += 1
+        return {"discriminator_loss": loss, "accuracy": accuracy, "reward": float(reward.mean()), **log}
+
+
+def save(state: dict, path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def distill(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    args.run.mkdir(parents=True, exist_ok=True)
+    checkpoint, pool_path = args.run / "checkpoint.pt", args.run / "teacher-samples.pt"
+    if checkpoint.exists() and not args.resume:
+        sys.exit(f"{checkpoint} exists: pass --resume to continue it, or name another --run")
+    torch.manual_seed(args.seed)
+    teacher = load_backbone(args.teacher)
+    if not pool_path.exists():
+        save(sample_many(teacher, args.pool, args.length, args.teacher_steps, teacher.config.mask_id), pool_path)
+    run = Distillation(teacher, torch.load(pool_path, weights_only=True), args)
+    if args.resume:
+        run.load(torch.load(checkpoint, weights_only=True))
+    stop: list[bool] = []
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.append(True))
+    started, first = time.time(), run.done
+    with (args.run / "log.csv").open("a", newline="") as file:
+        writer = csv.DictWriter(file, LOG_FIELDS)
+        if file.tell() == 0:
+            writer.writeheader()
+        while run.done < args.iterations and not stop:
+            log = run.iteration()
+            writer.writerow({"iteration": run.done, **{k: round(v, 5) for k, v in log.items()}})
+            rate = (run.done - first) / (time.time() - started)
+            left = (args.iterations - run.done) / rate / 60
+            figures = "  ".join(f"{k} {v:.3f}" for k, v in log.items())
+            print(f"\riteration {run.done}/{args.iterations}  {figures}  {left:.0f} min left ", end="", flush=True)
+            if run.done % args.save_every == 0:
+                file.flush()
+                save(run.state(), checkpoint)
+    print()
+    save(run.state(), checkpoint)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="folder of this run")
+    parser.add_argument("--teacher", type=Path, required=True, help="checkpoint.pt of the teacher's training run")
+    parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
+    parser.add_argument("--iterations", type=int, default=10_000)
+    parser.add_argument("--length", type=int, default=128, help="tokens of a sample")
+    parser.add_argument("--groups", type=int, default=4, help="groups an iteration; each shares start, tau and t")
+    parser.add_argument("--group-size", type=int, default=4)
+    parser.add_argument("--pool", type=int, default=2048, help="teacher samples to draw from")
+    parser.add_argument("--teacher-steps", type=int, default=128, help="steps of a teacher sample")
+    parser.add_argument("--lr", type=float, default=1e-5, help="the student's highest learning rate")
+    parser.add_argument("--warmup", type=int, default=1000)
+    parser.add_argument("--discriminator-lr", type=float, default=1e-5)
+    parser.add_argument("--discriminator-blocks", type=int, default=4, help="last blocks that are trained")
+    parser.add_argument("--label-smoothing", type=float, default=0.1)
+    parser.add_argument("--t-min", type=float, default=1e-2, help="least corruption time")
+    parser.add_argument("--weight", choices=["one", "elbo"], default="one", help="w(t): 1, or 1/t as in the ELBO")
+    parser.add_argument("--jeffreys", type=float, default=0.01, help="weight of the divergence to the teacher; 0: off")
+    parser.add_argument("--jeffreys-beta", type=float, default=0.5)
+    parser.add_argument("--entropy", type=float, default=5e-4, help="weight of the entropy bonus; 0: off")
+    parser.add_argument("--one-step", action="store_true", help="ablation: generate in one step")
+    parser.add_argument("--group-normalisation", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--ema", type=float, default=0.999)
+    parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    distill(parse_args())

@@ -1,0 +1,197 @@
+"""The distillation on a problem small enough for exact answers: two tokens, two positions."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from didi.backbone import Backbone, BackboneConfig
+from didi.diffusion import alpha, corrupt, sample_many, subs
+from didi.discriminator import Discriminator
+from didi.distill import (
+    Distillation,
+    group_advantage,
+    jeffreys,
+    log_odds_reward,
+    parse_args,
+    policy_gradient_loss,
+    rollout,
+    step_log_prob,
+)
+from torch import Tensor
+
+MASK, L = 2, 2
+TEXTS = torch.tensor(list(itertools.product(range(2), repeat=L)))
+STATES = torch.tensor(list(itertools.product(range(3), repeat=L)))
+
+
+def tiny_backbone(seed: int) -> Backbone:
+    torch.manual_seed(seed)
+    model = Backbone(BackboneConfig(vocab_size=3, hidden=16, blocks=2, heads=2, cond=8, context=4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+def corruption(t: float) -> Tensor:
+    """q(z_t | x) as a matrix [texts, states]."""
+    keep = alpha(t)
+    rows = []
+    for x in TEXTS:
+        chances = torch.where(STATES == MASK, 1 - keep, torch.where(STATES == x, keep, 0.0))
+        rows.append(chances.prod(dim=1))
+    return torch.stack(rows)
+
+
+def step_probability(log_p: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    return step_log_prob(log_p[None], before[None], after[None])[0].exp()
+
+
+def two_step_distribution(model: Backbone, tau: float) -> Tensor:
+    """The exact distribution [texts] of a two-step generation through time tau, differentiable."""
+    start = torch.full((L,), MASK)
+    stay = (1 - alpha(tau)) / (1 - alpha(1.0))
+    first = subs(model(start[None]), MASK)[0]
+    total = torch.zeros(len(TEXTS))
+    for middle in STATES:
+        shown = int((middle != MASK).sum())
+        chance = (1 - stay) ** shown * stay ** (L - shown) * step_probability(first, start, middle)
+        second = subs(model(middle[None]), MASK)[0]
+        reached = torch.stack(
+            [
+                step_probability(second, middle, x) if ((middle == MASK) | (middle == x)).all() else torch.zeros(())
+                for x in TEXTS
+            ]
+        )
+        total = total + chance * reached
+    return total
+
+
+def exact_kl(student_x: Tensor, teacher_x: Tensor, t: float) -> Tensor:
+    q = corruption(t)
+    student_z, teacher_z = student_x @ q, teacher_x @ q
+    return (student_z * (student_z.log() - teacher_z.log())).sum()
+
+
+def teacher_distribution(model: Backbone) -> Tensor:
+    """What many steps converge to: one position at a time, in either order."""
+    start = torch.full((L,), MASK)
+    first = subs(model(start[None]), MASK)[0].exp()
+    total = torch.zeros(len(TEXTS))
+    for position in range(L):
+        for token in range(2):
+            middle = start.clone()
+            middle[position] = token
+            second = subs(model(middle[None]), MASK)[0].exp()
+            for i, x in enumerate(TEXTS):
+                if x[position] == token:
+                    total[i] += 0.5 * first[position, token] * second[1 - position, x[1 - position]]
+    return total
+
+
+def test_two_step_distribution_is_one_and_rollouts_follow_it():
+    student = tiny_backbone(1)
+    exact = two_step_distribution(student, 0.6).detach()
+    assert abs(float(exact.sum()) - 1) < 1e-5
+    torch.manual_seed(0)
+    n = 20_000
+    x = rollout(student, torch.full((n, L), MASK), torch.full((n,), 0.6)).x
+    counts = torch.bincount(x[:, 0] * 2 + x[:, 1], minlength=4)
+    assert float(((counts - n * exact) ** 2 / (n * exact)).sum()) < 16.27  # 3 degrees of freedom, p = 0.001
+
+
+@pytest.mark.parametrize("tau,t", [(0.5, 0.5), (0.8, 0.2)])
+def test_the_gradient_estimate_agrees_with_the_exact_gradient(tau, t):
+    student = tiny_backbone(1)
+    teacher_x = teacher_distribution(tiny_backbone(2)).detach()
+    parameters = [p for p in student.parameters() if p.requires_grad]
+
+    def flat_gradient(loss: Tensor) -> Tensor:
+        grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, grads)])
+
+    student_x = two_step_distribution(student, tau)
+    exact = flat_gradient(exact_kl(student_x, teacher_x, t))
+    q = corruption(t)
+    log_ratio = ((teacher_x @ q).log() - (student_x.detach() @ q).log())
+
+    torch.manual_seed(4)
+    batches, size = 60, 500
+    estimates = []
+    for _ in range(batches):
+        trajectory = rollout(student, torch.full((size, L), MASK), torch.full((size,), tau))
+        z = corrupt(trajectory.x, torch.full((size,), t), torch.rand(size, L), MASK)
+        log_prob = torch.zeros(size)
+        for before, after in ((trajectory.start, trajectory.middle), (trajectory.middle, trajectory.x)):
+            log_prob = log_prob + step_log_prob(subs(student(before), MASK), before, after)
+        reward = log_ratio[z[:, 0] * 3 + z[:, 1]]
+        estimates.append(flat_gradient(policy_gradient_loss(log_prob, reward, torch.ones(size))))
+    estimates = torch.stack(estimates)
+    mean, error = estimates.mean(0), estimates.std(0) / batches**0.5
+    moving = exact.abs() > 1e-6
+    z_scores = ((mean - exact) / error)[moving]
+    assert int(moving.sum()) > 100
+    assert 0.5 < float(z_scores.square().mean()) < 2.0
+    # The estimate is no mere noise: it points along the exact gradient.
+    assert float(torch.cosine_similarity(mean, exact, dim=0)) > 0.9
+
+
+def distillation(*flags: str) -> Distillation:
+    argv = ["--run", "unused", "--teacher", "unused", "--groups", "16", "--group-size", "4", "--warmup", "10"]
+    argv += ["--lr", "1e-3", "--discriminator-lr", "1e-2", "--discriminator-blocks", "2", "--jeffreys", "0"]
+    argv += ["--iterations", "400", "--t-min", "0.1", "--ema", "0.9", *flags]
+    teacher = tiny_backbone(2)
+    torch.manual_seed(0)
+    pool = sample_many(teacher, 2000, L, 50, MASK, batch=500)
+    run = Distillation(teacher, pool, parse_args(argv))
+    run.student.load_state_dict(tiny_backbone(1).state_dict())
+    return run
+
+
+def test_training_reduces_the_exact_kl():
+    # The discriminator learns faster than the student, or the two chase each other.
+    run = distillation("--label-smoothing", "0.02")
+    target = teacher_distribution(run.teacher).detach()
+
+    def kl() -> float:
+        with torch.no_grad():
+            student_x = torch.stack([two_step_distribution(run.student, tau) for tau in (0.25, 0.5, 0.75)]).mean(0)
+            return float(exact_kl(student_x, target, 0.3))
+
+    before = kl()
+    for _ in range(400):
+        run.iteration()
+    assert kl() < 0.1 * before, f"{before} -> {kl()}"
+
+
+@pytest.mark.parametrize("flags", [["--one-step"], ["--no-group-normalisation"], ["--entropy", "0"], ["--weight", "elbo"]])
+def test_every_ingredient_can_be_switched_off_and_a_resumed_run_repeats(flags):
+    first, second = distillation(*flags), distillation(*flags)
+    for _ in range(2):
+        first.iteration()
+    second.load(copy.deepcopy(first.state()))
+    assert first.iteration() == second.iteration()
+
+
+def test_only_the_last_blocks_and_the_head_of_the_discriminator_learn():
+    discriminator = Discriminator(tiny_backbone(2), trainable_blocks=1)
+    names = {name for name, p in discriminator.named_parameters() if p.requires_grad}
+    assert all(name.startswith(("main.", "trunk.blocks.1.")) for name in names)
+    assert any(name.startswith("main.") for name in names) and any("blocks.1" in name for name in names)
+
+
+def test_rewards_divergence_and_advantages():
+    z = torch.tensor([[MASK, 0], [MASK, MASK], [1, 0]])
+    scores = torch.tensor([[2.0, 99.0], [100.0, -4.0], [5.0, 5.0]])
+    assert torch.equal(log_odds_reward(scores, z, MASK), torch.tensor([2.0, 2.0, 0.0]))
+
+    advantage = group_advantage(torch.tensor([1.0, 3.0, 5.0, 5.0]), 2)
+    assert torch.allclose(advantage, torch.tensor([-0.7071, 0.7071, 0.0, 0.0]), atol=1e-3)
+
+    p, q = (torch.log_softmax(torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(i)), -1) for i in (0, 1))
+    where = torch.tensor([[True, False, True]])
+    kl = lambda a, b: (a.exp() * (a - b)).sum(-1)  # noqa: E731
+    expected = (0.3 * kl(p, q) + 0.7 * kl(q, p))[where].mean()
+    assert torch.allclose(jeffreys(p, q, where, 0.3), expected, atol=1e-6)
+    assert float(jeffreys(p, p, where)) == 0
