@@ -1,15 +1,18 @@
 #!/usr/bin/env node
 /** The command line: didi-serve serve | generate. */
 
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { Command, CommanderError, Option } from "commander";
 import { type GenerateConfig, generate } from "./cli/generate.ts";
 import { serve } from "./cli/serve.ts";
 import { decimal, integer, MODEL_OPTIONS, SERVE_OPTIONS, type ServeConfig } from "./config.ts";
 import { StartupError } from "./errors.ts";
+import { PACKAGE_ROOT } from "./package-root.ts";
 
 const program = new Command("didi-serve")
   .description("A server for few-step masked-diffusion language models.")
-  .version(process.env.npm_package_version ?? "0.1.0");
+  .version(JSON.parse(readFileSync(join(PACKAGE_ROOT, "package.json"), "utf8")).version);
 
 const serveCommand = program
   .command("serve")

@@ -3,7 +3,7 @@
 import { logUpdateStderr } from "log-update";
 import type { ModelConfig } from "../config.ts";
 import type { StepEvent } from "../engine/generation.ts";
-import { InvalidRequestError, StartupError } from "../errors.ts";
+import { InvalidRequestError, RuntimeFailure, StartupError } from "../errors.ts";
 import { startEngine, warmUp } from "./start-engine.ts";
 
 /** Settings of the command. */
@@ -41,6 +41,7 @@ export async function generate(prompt: string, config: GenerateConfig): Promise<
     );
   } catch (error) {
     if (error instanceof InvalidRequestError) throw new StartupError(error.message, 2);
+    if (error instanceof RuntimeFailure) throw new StartupError(error.message);
     throw error;
   } finally {
     await engine.runtime.close();

@@ -55,48 +55,47 @@ export function invalidRequest(errors: FieldError[], kind: ProblemKind = "invali
   );
 }
 
+/** An answer to something that is not our fault. */
+const expected = (kind: ProblemKind, detail: string): ProblemAnswer => ({
+  problem: problem(kind, detail),
+  bug: false,
+});
+
 /** What to answer to anything that was thrown. */
 export function toProblem(error: unknown): ProblemAnswer {
-  if (error instanceof InvalidRequestError)
-    return {
-      problem: invalidRequest(error.fields, error.tooLarge ? "too-large" : "invalid-request"),
-      bug: false,
-    };
-  if (error instanceof NotFoundError) return { problem: problem("not-found", error.message), bug: false };
-  if (error instanceof UpgradeRequiredError)
-    return { problem: problem("upgrade-required", error.message), bug: false };
+  if (error instanceof InvalidRequestError) {
+    const kind = error.tooLarge ? "too-large" : "invalid-request";
+    return { problem: invalidRequest(error.fields, kind), bug: false };
+  }
+  if (error instanceof NotFoundError) return expected("not-found", error.message);
+  if (error instanceof UpgradeRequiredError) return expected("upgrade-required", error.message);
   if (error instanceof OverloadedError)
-    return { problem: problem("overloaded", error.message), retryAfter: error.retryAfter, bug: false };
+    return { ...expected("overloaded", error.message), retryAfter: error.retryAfter };
   if (error instanceof UnavailableError)
-    return { problem: problem("unavailable", error.message), retryAfter: error.retryAfter, bug: false };
-  if (error instanceof CancelledError)
-    return { problem: problem("cancelled", "cancelled by the client"), bug: false };
-  if (error instanceof RuntimeFailure)
-    return {
-      problem: problem("model-failure", "the model failed on this request; the log says why"),
-      bug: true,
-    };
+    return { ...expected("unavailable", error.message), retryAfter: error.retryAfter };
+  if (error instanceof CancelledError) return expected("cancelled", "cancelled by the client");
+  if (error instanceof RuntimeFailure) {
+    const detail = "the model failed on this request; the log says why";
+    return { problem: problem("model-failure", detail), bug: true };
+  }
   return fromFramework(error);
 }
 
 /** Fastify's own errors carry a code and a status. */
 function fromFramework(error: unknown): ProblemAnswer {
   const { code, statusCode, message } = error as { code?: string; statusCode?: number; message?: string };
-  if (code === "FST_ERR_CTP_BODY_TOO_LARGE")
-    return {
-      problem: problem("too-large", "the body is larger than the server takes: shorten the prompt"),
-      bug: false,
-    };
-  if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE")
-    return { problem: problem("unsupported-media-type", "send content-type: application/json"), bug: false };
-  if (code === "FST_ERR_CTP_EMPTY_JSON_BODY")
-    return { problem: problem("invalid-json", "the body is empty; send a JSON object"), bug: false };
-  if (code === "FST_ERR_CTP_INVALID_JSON_BODY")
-    return { problem: problem("invalid-json", `the body cannot be parsed: ${message}`), bug: false };
+  switch (code) {
+    case "FST_ERR_CTP_BODY_TOO_LARGE":
+      return expected("too-large", "the body is larger than the server takes: shorten the prompt");
+    case "FST_ERR_CTP_INVALID_MEDIA_TYPE":
+      return expected("unsupported-media-type", "send content-type: application/json");
+    case "FST_ERR_CTP_EMPTY_JSON_BODY":
+      return expected("invalid-json", "the body is empty; send a JSON object");
+    case "FST_ERR_CTP_INVALID_JSON_BODY":
+      return expected("invalid-json", `the body cannot be parsed: ${message}`);
+  }
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500)
-    return { problem: problem("invalid-request", message ?? "the request cannot be used"), bug: false };
-  return {
-    problem: problem("internal", "a bug in the server; quote the request id when you report it"),
-    bug: true,
-  };
+    return expected("invalid-request", message ?? "the request cannot be used");
+  const detail = "a bug in the server; quote the request id when you report it";
+  return { problem: problem("internal", detail), bug: true };
 }
