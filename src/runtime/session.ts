@@ -27,21 +27,20 @@ const firstLine = (error: unknown) => String((error as Error)?.message ?? error)
 
 /** Loads the graph on the device asked for. Throws if it cannot be loaded there. */
 export async function loadSession(options: RuntimeOptions): Promise<LoadedSession> {
-  if (options.device !== "cpu") {
-    try {
-      const session = await create(options, "cuda");
-      return { provider: "cuda", denoise: (batch) => denoise(session, batch) };
-    } catch (error) {
-      if (options.device === "cuda")
-        throw new Error(
-          `CUDA does not load (${firstLine(error)}): run \`npm run cuda\` to add the CUDA binaries, or use --device cpu`,
-        );
-      const session = await create(options, "cpu");
-      return { provider: "cpu", fallback: firstLine(error), denoise: (batch) => denoise(session, batch) };
-    }
+  const load = async (provider: Provider): Promise<LoadedSession> => {
+    const session = await create(options, provider);
+    return { provider, denoise: (batch) => denoise(session, batch) };
+  };
+  if (options.device === "cpu") return load("cpu");
+  try {
+    return await load("cuda");
+  } catch (error) {
+    const reason = firstLine(error);
+    if (options.device === "auto") return { ...(await load("cpu")), fallback: reason };
+    throw new Error(
+      `CUDA does not load (${reason}): run \`npm run cuda\` to add the CUDA binaries, or use --device cpu`,
+    );
   }
-  const session = await create(options, "cpu");
-  return { provider: "cpu", denoise: (batch) => denoise(session, batch) };
 }
 
 function int64(values: Int32Array, dims: number[]): ort.Tensor {
