@@ -68,7 +68,7 @@ def draw_curve(rows: list[dict], path: Path) -> None:
     """Training and validation NELBO against tokens seen."""
     figure, axes = plt.subplots(figsize=(7, 4))
     seen = [int(row["tokens"]) / 1e6 for row in rows]
-    axes.plot(seen, [float(row["train_nelbo"]) for row in rows], color="0.65", label="training (as mixed, noisy)")
+    axes.plot(seen, [float(row["train_nats"]) for row in rows], color="0.65", label="training (as mixed, noisy)")
     for (name, label), style in zip(LABELS.items(), ("-", "--", ":")):
         axes.plot(seen, [float(row[f"validation_{name[0]}"]) for row in rows], style, color="black", label=f"validation: {label}")
     axes.set(xlabel="training tokens seen (millions)", ylabel="NELBO (nats a token)")

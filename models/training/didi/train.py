@@ -1,4 +1,7 @@
-"""Trains the masked-diffusion model: `python -m didi.train --run DIR --tokenizer FILE --steps N`.
+"""Trains a language model: `python -m didi.train --run DIR --tokenizer FILE --steps N`.
+
+The masked-diffusion denoiser by default; `--objective causal` trains an autoregressive model of the
+same sizes. Losses are in nats a token: the NELBO of the one, the negative log-likelihood of the other.
 
 A run is a folder: `checkpoint.pt` (everything a resume needs), `stable.pt` (the state where the
 learning rate starts to fall: the place to continue a longer run from), `log.csv`. The learning
@@ -18,11 +21,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from .backbone import Backbone, BackboneConfig
-from .corpus import SOURCES, Batches, Stream, evaluation_windows, load_stream
-from .diffusion import low_discrepancy_times, nelbo
+from .backbone import BackboneConfig
+from .corpus import SEPARATOR, SOURCES, Batches, Stream, evaluation_windows, load_stream
+from .objectives import OBJECTIVES, Objective
 
-LOG_FIELDS = ["step", "tokens", "cpu_seconds", "train_nelbo", "validation_nelbo"]
+LOG_FIELDS = ["step", "tokens", "cpu_seconds", "train_nats", "validation_nats"]
 LOG_FIELDS += [f"validation_{name[0]}" for name in SOURCES]
 
 
@@ -32,7 +35,7 @@ def learning_rate(step: int, steps: int, warmup: int, cooldown: float) -> float:
     return min(1.0, (step + 1) / warmup, (steps - step) / falling)
 
 
-def build_optimizers(model: Backbone, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: nn.Module, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for the rest (embeddings, norms, adaLN, output)."""
     matrices, others = [], []
     for name, parameter in model.named_parameters():
@@ -57,19 +60,16 @@ class Ema:
 
 
 @torch.no_grad()
-def evaluate(model: Backbone, streams: dict[str, Stream], per_source: int | None, batch: int = 32) -> dict[str, float]:
-    """Held-out NELBO, nats a token, for each source; noise is fixed, so figures compare across steps."""
+def evaluate(
+    objective: Objective, model: nn.Module, streams: dict[str, Stream], per_source: int | None, batch: int = 32
+) -> dict[str, float]:
+    """Held-out nats a token for each source; noise is fixed, so figures compare across steps."""
     results = {}
     for name, stream in streams.items():
         generator = torch.Generator().manual_seed(1)
         windows = torch.from_numpy(evaluation_windows(stream, model.config.context, per_source))
-        total, tokens = 0.0, 0
-        for x in windows.split(batch):
-            t = low_discrepancy_times(len(x), float(torch.rand((), generator=generator)))
-            uniform = torch.rand(x.shape, generator=generator)
-            total += float(nelbo(model, x, t, uniform, model.config.mask_id).sum())
-            tokens += x.numel()
-        results[name] = total / tokens
+        total = sum(float(objective.held_out(model, x, generator).sum()) for x in windows.split(batch))
+        results[name] = total / windows.numel()
     return results
 
 
@@ -92,12 +92,13 @@ class Run:
             cond=args.cond,
             context=args.context,
         )
-        self.model = Backbone(self.config)
+        self.objective = OBJECTIVES[args.objective](tokenizer.token_to_id(SEPARATOR))
+        self.model = self.objective.build(self.config)
         self.optimizers = build_optimizers(self.model, args.lr, args.muon_lr)
         self.base_rates = [args.muon_lr, args.lr]
         self.ema = Ema(self.model, args.ema)
         self.step, self.tokens, self.cpu_seconds = 0, 0, 0.0
-        self.averaged = Backbone(self.config)
+        self.averaged = self.objective.build(self.config)
 
     def save(self, path: Path) -> None:
         state = {
@@ -133,10 +134,8 @@ class Run:
                 group["lr"] = rate * factor
         rows, rng = batches.at(self.step)
         x = torch.from_numpy(rows)
-        t = low_discrepancy_times(len(x), rng.random())
-        uniform = torch.from_numpy(rng.random(x.shape, dtype="float32"))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
-            loss = nelbo(self.model, x, t, uniform, self.config.mask_id).sum() / x.numel()
+            loss = self.objective.train_loss(self.model, x, rng)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -151,7 +150,7 @@ class Run:
     def validate(self, streams: dict[str, Stream], per_source: int | None) -> dict[str, float]:
         self.averaged.load_state_dict(self.ema.weights)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
-            return evaluate(self.averaged.eval(), streams, per_source)
+            return evaluate(self.objective, self.averaged.eval(), streams, per_source)
 
 
 def open_log(path: Path, resumed_at: int) -> tuple[TextIO, csv.DictWriter]:
@@ -181,7 +180,7 @@ def train(args: argparse.Namespace) -> None:
     streams = {name: load_stream(name, "train", tokenizer) for name in SOURCES}
     held_out = {name: load_stream(name, "validation", tokenizer) for name in SOURCES}
     batches = Batches(streams, args.context, args.batch_tokens, args.seed)
-    print(f"{run.model.parameter_count():,} parameters, {sum(len(s.ids) for s in streams.values()):,} training tokens")
+    print(f"{sum(p.numel() for p in run.model.parameters()):,} parameters, {sum(len(s.ids) for s in streams.values()):,} training tokens")
 
     stop = []
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -199,7 +198,7 @@ def train(args: argparse.Namespace) -> None:
         if sys.stdout.isatty() or run.step % 20 == 0:
             left = (args.steps - run.step) * args.batch_tokens / rate / 60
             mean = sum(losses[-50:]) / len(losses[-50:])
-            progress = f"step {run.step}/{args.steps}  NELBO {mean:.3f}  {rate:,.0f} tokens/s  {left:.0f} min left "
+            progress = f"step {run.step}/{args.steps}  {mean:.3f} nats/token  {rate:,.0f} tokens/s  {left:.0f} min left "
             print(f"\r{progress}", end="", flush=True)
         if run.step % args.validate_every == 0 or run.step == args.steps:
             by_source = run.validate(held_out, 64)
@@ -208,8 +207,8 @@ def train(args: argparse.Namespace) -> None:
                     "step": run.step,
                     "tokens": run.tokens,
                     "cpu_seconds": round(run.cpu_seconds),
-                    "train_nelbo": round(sum(losses) / len(losses), 4),
-                    "validation_nelbo": round(weighted(by_source), 4),
+                    "train_nats": round(sum(losses) / len(losses), 4),
+                    "validation_nats": round(weighted(by_source), 4),
                     **{f"validation_{name[0]}": round(value, 4) for name, value in by_source.items()},
                 }
             )
@@ -218,7 +217,7 @@ def train(args: argparse.Namespace) -> None:
             run.save(checkpoint)
             detail = ", ".join(f"{name[0]}: {value:.3f}" for name, value in by_source.items())
             print(
-                f"\rstep {run.step}/{args.steps}  validation NELBO {weighted(by_source):.4f} ({detail})  "
+                f"\rstep {run.step}/{args.steps}  validation {weighted(by_source):.4f} ({detail}) nats/token  "
                 f"{rate:,.0f} tokens/s  {run.cpu_seconds / 3600:.2f} CPU h",
                 flush=True,
             )
@@ -234,6 +233,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--run", type=Path, required=True, help="folder of this run")
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json")
+    parser.add_argument("--objective", choices=list(OBJECTIVES), default="masked-diffusion")
     parser.add_argument("--steps", type=int, default=4000, help="updates in all, resumed ones included")
     parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
     parser.add_argument("--resume-from", type=Path, help="with --resume: another checkpoint, such as stable.pt")
