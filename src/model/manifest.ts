@@ -32,6 +32,7 @@ export interface Manifest {
   conditioning: "none";
   tokenizer: ModelFile;
   graphs: { denoise: { fp32: ModelFile } };
+  weights?: ModelFile;
 }
 
 const schema = JSON.parse(readFileSync(join(PACKAGE_ROOT, "models", "model.schema.json"), "utf8"));

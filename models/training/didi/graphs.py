@@ -66,6 +66,15 @@ class FoldedBlock(nn.Module):
         return x + (hidden @ self.down + self.down_bias)
 
 
+def inverse_cdf(log_p: Tensor, uniform: Tensor, temperature: Tensor) -> Tensor:
+    """Tokens [S] from log_p [S, V] sharpened by temperature [S]: the first whose cumulative weight reaches
+    uniform [S] times the total, or the likeliest at temperature 0."""
+    shifted = log_p - log_p.amax(dim=-1, keepdim=True)
+    cdf = (shifted / temperature.clamp(min=1e-6)[:, None]).exp().cumsum(dim=-1)
+    below = (cdf < uniform[:, None] * cdf[:, -1:]).sum(dim=-1)
+    return torch.where(temperature > 0, below, log_p.argmax(dim=-1))
+
+
 class Denoise(nn.Module):
     """tokens [B, L] int64, length [B], picks [P, 2] (row, position), draws [S] (index into picks),
     uniform [S], temperature [S] -> token [S] int64, logprob [S], entropy [P] (nats, at temperature 1).
@@ -121,9 +130,6 @@ class Denoise(nn.Module):
         entropy = -(log_p.exp() * log_p).sum(dim=-1)
 
         drawn = log_p[draws]
-        shifted = drawn - drawn.amax(dim=-1, keepdim=True)
-        cdf = (shifted / temperature.clamp(min=1e-6)[:, None]).exp().cumsum(dim=-1)
-        below = (cdf < uniform[:, None] * cdf[:, -1:]).sum(dim=-1)
-        token = torch.where(temperature > 0, below, drawn.argmax(dim=-1))
+        token = inverse_cdf(drawn, uniform, temperature)
         logprob = drawn.gather(-1, token[:, None])[:, 0]
         return token, logprob, entropy

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from .backbone import BackboneConfig
 from .corpus import SEPARATOR, SOURCES, Batches, Stream, evaluation_windows, load_stream
+from .export import load_backbone
 from .objectives import OBJECTIVES, Objective
 
 LOG_FIELDS = ["step", "tokens", "cpu_seconds", "train_nats", "validation_nats"]
@@ -125,6 +126,11 @@ class Run:
             optimizer.load_state_dict(saved)
         self.step, self.tokens, self.cpu_seconds = state["step"], state["tokens"], state["cpu_seconds"]
 
+    def start_from(self, other: nn.Module) -> None:
+        """Takes over another model's weights. Raises RuntimeError if they do not fit."""
+        self.model.load_state_dict(other.state_dict())
+        self.ema = Ema(self.model, self.args.ema)
+
     def train_step(self, batches: Batches) -> float:
         """One update; returns the loss in nats a token."""
         args = self.args
@@ -175,7 +181,9 @@ def train(args: argparse.Namespace) -> None:
     checkpoint = args.run / "checkpoint.pt"
     if args.resume:
         run.load(args.resume_from or checkpoint)
-    elif checkpoint.exists():
+    elif args.init:
+        run.start_from(load_backbone(args.init))
+    if not args.resume and checkpoint.exists():
         sys.exit(f"{checkpoint} exists: pass --resume to continue it, or name another --run")
     streams = {name: load_stream(name, "train", tokenizer) for name in SOURCES}
     held_out = {name: load_stream(name, "validation", tokenizer) for name in SOURCES}
@@ -237,6 +245,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4000, help="updates in all, resumed ones included")
     parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
     parser.add_argument("--resume-from", type=Path, help="with --resume: another checkpoint, such as stable.pt")
+    parser.add_argument("--init", type=Path, help="start from these weights: a checkpoint.pt or weights.safetensors")
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--hidden", type=int, default=192)

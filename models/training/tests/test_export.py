@@ -5,13 +5,14 @@ import onnxruntime
 import pytest
 import torch
 from didi.diffusion import draw, subs
-from didi.export import export_denoise
+from didi.export import export_graph, load_backbone, save_weights
+from didi.graphs import Denoise
 
 
 @pytest.fixture
 def session(backbone, tmp_path):
     path = tmp_path / "denoise.onnx"
-    export_denoise(backbone, path)
+    export_graph(Denoise(backbone), path)
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
@@ -91,3 +92,11 @@ def test_extreme_uniforms_never_draw_the_mask_or_an_impossible_token(backbone, s
         token, logprob, _ = session.run(None, feeds)
         assert token.max() < backbone.config.mask_id
         assert np.isfinite(logprob).all()
+
+
+def test_weights_come_back_from_their_file(backbone, tmp_path):
+    save_weights(backbone, tmp_path / "weights.safetensors")
+    loaded = load_backbone(tmp_path / "weights.safetensors")
+    assert loaded.config == backbone.config
+    for name, tensor in backbone.state_dict().items():
+        assert torch.allclose(loaded.state_dict()[name], tensor, rtol=1e-3, atol=1e-6), name
