@@ -195,6 +195,8 @@ export interface components {
             detail: string;
             /** @description To find the request in the server's log */
             request_id?: string;
+            /** @description Seconds after which trying again makes sense, as in the Retry-After header */
+            retry_after?: number;
             /** @description One entry for each field at fault */
             errors?: {
                 /** @description JSON Pointer to the field */

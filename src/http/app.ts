@@ -24,9 +24,9 @@ const GOING_AWAY = 1001;
 
 /** Answers anything that was thrown with a problem object; a bug goes to the log. */
 function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
-  const { problem, retryAfter, bug } = toProblem(error);
+  const { problem, bug } = toProblem(error);
   if (bug) request.log.error({ err: error }, "request failed");
-  if (retryAfter !== undefined) reply.header("retry-after", retryAfter);
+  if (problem.retry_after !== undefined) reply.header("retry-after", problem.retry_after);
   problem.request_id = request.id;
   reply.code(problem.status).type("application/problem+json").send(problem);
 }

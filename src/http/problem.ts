@@ -14,11 +14,9 @@ import type { Schemas } from "./openapi.ts";
 
 export type Problem = Schemas["Problem"];
 
-/** A problem and what its HTTP answer needs besides. */
+/** A problem, and whether it is ours. */
 export interface ProblemAnswer {
   problem: Problem;
-  /** Seconds, for the Retry-After header. */
-  retryAfter?: number;
   /** True when the error is ours and belongs in the log. */
   bug: boolean;
 }
@@ -69,10 +67,10 @@ export function toProblem(error: unknown): ProblemAnswer {
   }
   if (error instanceof NotFoundError) return expected("not-found", error.message);
   if (error instanceof UpgradeRequiredError) return expected("upgrade-required", error.message);
-  if (error instanceof OverloadedError)
-    return { ...expected("overloaded", error.message), retryAfter: error.retryAfter };
-  if (error instanceof UnavailableError)
-    return { ...expected("unavailable", error.message), retryAfter: error.retryAfter };
+  if (error instanceof OverloadedError || error instanceof UnavailableError) {
+    const kind = error instanceof OverloadedError ? "overloaded" : "unavailable";
+    return { problem: { ...problem(kind, error.message), retry_after: error.retryAfter }, bug: false };
+  }
   if (error instanceof CancelledError) return expected("cancelled", "cancelled by the client");
   if (error instanceof RuntimeFailure) {
     const detail = "the model failed on this request; the log says why";

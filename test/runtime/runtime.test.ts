@@ -79,7 +79,9 @@ test("a pass in flight when the process is killed is run again, to the bit", asy
   assert.equal(restarts, 1);
 });
 
-test("a pass that ends every process is given up, and the next one is served", async () => {
+test("a pass that ends every process is given up, and the next one is served", {
+  timeout: 120_000,
+}, async () => {
   const [row] = rows(1, 256);
   const batch = buildBatch([row!]);
   // Long enough to be in flight whenever the process is killed.

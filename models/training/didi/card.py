@@ -1,7 +1,8 @@
-"""Writes the model card: `python -m didi.card --run DIR --model FOLDER`.
+"""What the model card shows: `python -m didi.card --run DIR --model FOLDER`.
 
-Measures the held-out NELBO on the test split, draws the loss curve, and lets the reference sampler
-write samples. Everything in the card that is a figure comes from here or from the run's log.
+Measures the held-out NELBO on the test split and draws the loss curve into the model folder, and lets
+the reference sampler write samples into the run's. Every figure of the card comes from here or from
+the run's log.
 """
 
 import argparse
@@ -83,7 +84,7 @@ def write_samples(model: Backbone, tokenizer: Tokenizer, end: int) -> str:
     prompt = tokenizer.encode(PROMPT).ids
     sections = []
     for steps in (8, 32, 128):
-        sections.append(f"### {steps} steps\n")
+        sections.append(f"#### {steps} steps\n")
         for seed in range(1, 6):
             ids = sample(model, prompt=prompt, length=SAMPLE_LENGTH, steps=steps, seed=seed, mask_id=model.config.mask_id).tokens
             ids = ids[: ids.index(end)] if end in ids else ids
@@ -119,10 +120,7 @@ def main() -> None:
     (args.model / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     draw_curve(rows, args.model / "curve.svg")
     (args.model / "log.csv").write_text((args.run / "log.csv").read_text())
-    (args.model / "samples.md").write_text(
-        f"# Samples of {manifest['name']}\n\nUnselected: the prompt `{PROMPT}`, {SAMPLE_LENGTH} new tokens, temperature 1, "
-        f"seeds 1 to 5, cut at the end of text.\n\n" + write_samples(model, tokenizer, end)
-    )
+    (args.run / "samples.md").write_text(write_samples(model, tokenizer, end))
     print(json.dumps(results, indent=2))
 
 
