@@ -53,7 +53,7 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
-    """Bidirectional attention over [B, H, L, D]; `keep` [B, 1, 1, L] is false at padding.
+    """Attention over [B, H, L, D]; `keep` (broadcast over scores [B, H, L, L]) is false where none looks.
 
     Written out because, on the CPU in bfloat16, the fused kernel's backward is four times slower.
     """
@@ -106,8 +106,8 @@ class SigmaEmbedder(nn.Module):
         return self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1))
 
 
-class Block(nn.Module):
-    """One transformer block with adaLN: attention, then the MLP, each behind a learnt gate."""
+class BlockLayers(nn.Module):
+    """Norms, attention and MLP of a transformer block; how they are joined is up to the block."""
 
     def __init__(self, config: BackboneConfig):
         super().__init__()
@@ -122,18 +122,27 @@ class Block(nn.Module):
             nn.GELU(approximate="tanh"),
             nn.Linear(config.mlp_ratio * d, d),
         )
-        self.adaLN_modulation = nn.Linear(config.cond, 6 * d)
+
+    def attend(self, x: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None) -> Tensor:
+        """Multi-head attention over normed x [B, L, d], output projection included."""
+        B, L, d = x.shape
+        q, k, v = self.attn_qkv(x).view(B, L, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = attention(apply_rotary(q, cos, sin), apply_rotary(k, cos, sin), v, keep)
+        return self.attn_out(mixed.transpose(1, 2).reshape(B, L, d))
+
+
+class Block(BlockLayers):
+    """One transformer block with adaLN: attention, then the MLP, each behind a learnt gate."""
+
+    def __init__(self, config: BackboneConfig):
+        super().__init__(config)
+        self.adaLN_modulation = nn.Linear(config.cond, 6 * config.hidden)
         nn.init.zeros_(self.adaLN_modulation.weight)
         nn.init.zeros_(self.adaLN_modulation.bias)
 
     def forward(self, x: Tensor, c: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c)[:, None].chunk(6, dim=2)
-        B, L, d = x.shape
-        qkv = self.attn_qkv(modulate(self.norm1(x), shift_a, scale_a))
-        q, k, v = qkv.view(B, L, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        q, k = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
-        mixed = attention(q, k, v, keep)
-        x = x + gate_a * self.attn_out(mixed.transpose(1, 2).reshape(B, L, d))
+        x = x + gate_a * self.attend(modulate(self.norm1(x), shift_a, scale_a), cos, sin, keep)
         return x + gate_m * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
 
 

@@ -8,31 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbone import BackboneConfig, Embedding, LayerNorm, apply_rotary, attention, rotary_tables
+from .backbone import BackboneConfig, BlockLayers, Embedding, LayerNorm, rotary_tables
 
 
-class CausalBlock(nn.Module):
+class CausalBlock(BlockLayers):
     """Pre-norm attention over the past and itself, then the MLP."""
 
-    def __init__(self, config: BackboneConfig):
-        super().__init__()
-        d = config.hidden
-        self.heads = config.heads
-        self.norm1 = LayerNorm(d)
-        self.attn_qkv = nn.Linear(d, 3 * d, bias=False)
-        self.attn_out = nn.Linear(d, d, bias=False)
-        self.norm2 = LayerNorm(d)
-        self.mlp = nn.Sequential(
-            nn.Linear(d, config.mlp_ratio * d),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(config.mlp_ratio * d, d),
-        )
-
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Tensor) -> Tensor:
-        B, L, d = x.shape
-        q, k, v = self.attn_qkv(self.norm1(x)).view(B, L, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = attention(apply_rotary(q, cos, sin), apply_rotary(k, cos, sin), v, past)
-        x = x + self.attn_out(mixed.transpose(1, 2).reshape(B, L, d))
+        x = x + self.attend(self.norm1(x), cos, sin, past)
         return x + self.mlp(self.norm2(x))
 
 
