@@ -89,6 +89,7 @@ class Row implements BatchRow {
   }
 }
 
+/** Takes requests, batches their steps and answers them. `ready` only after `warmUp`; end it with `drain` or `abort`. */
 export class Engine extends EventEmitter<EngineEvents> {
   #waiting: Job[] = [];
   #rows: Row[] = [];

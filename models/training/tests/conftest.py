@@ -3,18 +3,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from didi.backbone import Backbone, BackboneConfig
 
 
-@pytest.fixture
-def backbone() -> Backbone:
-    """A small denoiser with every weight random, so that nothing is zero by initialisation."""
-    torch.manual_seed(3)
-    model = Backbone(BackboneConfig(vocab_size=61, hidden=32, blocks=3, heads=4, cond=16, context=64))
+def randomised(model: nn.Module, scale: float = 0.2) -> nn.Module:
+    """Moves every weight off its initial value, so that nothing is zero by initialisation."""
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
+            parameter.add_(torch.randn_like(parameter) * scale)
     return model.eval()
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    """A small denoiser with every weight random."""
+    torch.manual_seed(3)
+    return randomised(Backbone(BackboneConfig(vocab_size=61, hidden=32, blocks=3, heads=4, cond=16, context=64)))

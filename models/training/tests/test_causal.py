@@ -1,15 +1,12 @@
 import torch
+from conftest import randomised
 from didi.backbone import BackboneConfig
 from didi.causal import CausalLM, next_token_nats
 
 
 def causal_model() -> CausalLM:
     torch.manual_seed(5)
-    model = CausalLM(BackboneConfig(vocab_size=11, hidden=16, blocks=2, heads=2, cond=8, context=12))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    return model.eval()
+    return randomised(CausalLM(BackboneConfig(vocab_size=11, hidden=16, blocks=2, heads=2, cond=8, context=12)))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from conftest import randomised
 from didi.backbone import Backbone, BackboneConfig
 from didi.diffusion import alpha, corrupt, sample_many, subs
 from didi.discriminator import Discriminator
@@ -27,11 +28,7 @@ STATES = torch.tensor(list(itertools.product(range(3), repeat=L)))
 
 def tiny_backbone(seed: int) -> Backbone:
     torch.manual_seed(seed)
-    model = Backbone(BackboneConfig(vocab_size=3, hidden=16, blocks=2, heads=2, cond=8, context=4))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    return model
+    return randomised(Backbone(BackboneConfig(vocab_size=3, hidden=16, blocks=2, heads=2, cond=8, context=4)))
 
 
 def corruption(t: float) -> Tensor:
