@@ -2,11 +2,12 @@
 
     python -m didi.distill --run DIR --teacher CHECKPOINT --iterations N
 
-The objective is the integral over t of w(t) KL(student's z_t || teacher's z_t). By the score-function
-identity its gradient is that of -E[w(t) R log p(trajectory)], where R = log q_teacher(z_t) / q_student(z_t)
-is what a discriminator between the two estimates. One iteration: the student writes x in two steps
-(all masks -> z_tau -> x), x and a teacher sample are corrupted, the discriminator learns to tell them
-apart, and its log-odds reward the student's trajectory. Every ingredient can be switched off.
+One iteration: the student writes x in two steps (all masks -> z_tau -> x), x and a teacher sample are
+corrupted, the discriminator learns to tell them apart, and its log-odds reward the student's two steps.
+Every ingredient can be switched off. The formulas are in `policy`.
+
+A run is a folder: `teacher-samples.pt`, `checkpoint.pt`, `log.csv`, and, every `--keep-every` iterations, the
+averaged student of that moment, `student-N.safetensors`.
 """
 
 import argparse
@@ -16,93 +17,34 @@ import math
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbone import Backbone
-from .diffusion import alpha, categorical, corrupt, sample_many, subs
+from .diffusion import corrupt, sample_many
 from .discriminator import Discriminator
-from .export import load_backbone
+from .export import load_backbone, save_weights
+from .policy import (
+    Step,
+    discriminator_loss,
+    entropy,
+    group_advantage,
+    jeffreys,
+    log_odds_reward,
+    policy_gradient_loss,
+    predict,
+    rollout,
+)
 from .train import Ema
 
 
-@dataclass
-class Trajectory:
-    """A two-step generation: all masks -> z_tau -> x, each [B, L]."""
-
-    start: Tensor
-    middle: Tensor
-    x: Tensor
-
-
-@torch.no_grad()
-def rollout(student: Backbone, start: Tensor, tau: Tensor | None) -> Trajectory:
-    """Generates from `start` [B, L] through the state at tau [B]; without tau in a single step."""
-    mask_id = student.config.mask_id
-    masked = start == mask_id
-    middle = start
-    if tau is not None:
-        stay = (1 - alpha(tau)) / (1 - alpha(1.0))
-        revealed = masked & (torch.rand(start.shape) >= stay[:, None])
-        middle = torch.where(revealed, categorical(subs(student(start), mask_id)), start)
-    x = torch.where(middle == mask_id, categorical(subs(student(middle), mask_id)), middle)
-    return Trajectory(start, middle, x)
-
-
-def step_log_prob(log_p: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """log-probability [B] of the tokens a step revealed: log_p [B, L, V] at positions where it changed the canvas."""
-    chosen = log_p.gather(-1, after[..., None])[..., 0]
-    return torch.where(before != after, chosen, 0.0).sum(dim=-1)
-
-
-def log_odds_reward(scores: Tensor, z: Tensor, mask_id: int, clip: float = 8.0) -> Tensor:
-    """Reward [B]: mean over the masked positions of z [B, L] of the clipped log-odds (0 if none is masked)."""
-    masked = z == mask_id
-    return torch.where(masked, scores.clamp(-clip, clip), 0.0).sum(-1) / masked.sum(-1).clamp(min=1)
-
-
-def group_advantage(reward: Tensor, group: int, clip: float = 3.0, eps: float = 1e-4) -> Tensor:
-    """Rewards [N * group] normalised inside each group of samples that share start, tau and t."""
-    grouped = reward.view(-1, group)
-    normalised = (grouped - grouped.mean(1, keepdim=True)) / (grouped.std(1, keepdim=True) + eps)
-    return normalised.clamp(-clip, clip).view(-1)
-
-
-def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
-    """Scalar whose gradient estimates that of the weighted KL: -mean of w(t) * advantage * log p; all [B]."""
-    return -(weight * advantage.detach() * log_prob).mean()
-
-
-def jeffreys(log_p: Tensor, log_q: Tensor, where: Tensor, beta: float = 0.5) -> Tensor:
-    """beta KL(p || q) + (1 - beta) KL(q || p), mean over the positions `where` [B, L] of log_p, log_q [B, L, V]."""
-    p, q = log_p[where], log_q[where]
-    # The mask has log-probability minus infinity in both, and contributes nothing.
-    difference = torch.where(torch.isinf(p), 0.0, p - q)
-    divergence = ((beta * p.exp() - (1 - beta) * q.exp()) * difference).sum(-1)
-    return divergence.sum() / max(1, int(where.sum()))
-
-
-def entropy(log_p: Tensor, where: Tensor) -> Tensor:
-    """Mean entropy (nats) of log_p [B, L, V] over the positions `where` [B, L]."""
-    p = log_p[where]
-    return -(p.exp() * torch.where(torch.isinf(p), 0.0, p)).sum() / max(1, int(where.sum()))
-
-
-def discriminator_loss(scores: Tensor, z: Tensor, label: float, mask_id: int) -> Tensor:
-    """Binary cross-entropy of scores [B, L] with one label, at the masked positions of z [B, L]."""
-    at_masks = scores[z == mask_id]
-    return F.binary_cross_entropy_with_logits(at_masks, torch.full_like(at_masks, label))
-
-
-def cosine_factor(iteration: int, iterations: int, warmup: int) -> float:
-    """Learning-rate factor in [0, 1]: linear warm-up, then half a cosine down to 0."""
+def cosine_rate(iteration: int, iterations: int, warmup: int, peak: float, least: float) -> float:
+    """Learning rate: linear warm-up to `peak`, then half a cosine down to `least`."""
     if iteration < warmup:
-        return (iteration + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (iteration - warmup) / max(1, iterations - warmup)))
+        return peak * (iteration + 1) / warmup
+    return least + 0.5 * (peak - least) * (1 + math.cos(math.pi * (iteration - warmup) / max(1, iterations - warmup)))
 
 
 LOG_FIELDS = ["iteration", "discriminator_loss", "accuracy", "reward", "jeffreys", "entropy", "gradient_norm"]
@@ -141,6 +83,12 @@ class Distillation:
         for name in ("student", "discriminator", "student_optimizer", "discriminator_optimizer"):
             getattr(self, name).load_state_dict(state[name])
 
+    def averaged(self) -> Backbone:
+        """The student that is served: the moving average."""
+        student = Backbone(self.student.config)
+        student.load_state_dict(self.ema.weights)
+        return student.eval()
+
     def corrupt(self, x: Tensor, t: Tensor) -> Tensor:
         return corrupt(x, t, torch.rand(x.shape), self.student.config.mask_id)
 
@@ -156,27 +104,22 @@ class Distillation:
         right = torch.cat((teacher_scores[teacher_z == mask_id] > 0, student_scores[student_z == mask_id] <= 0))
         return float(loss.detach()), float(right.float().mean())
 
-    def update_student(self, trajectory: Trajectory, advantage: Tensor, weight: Tensor) -> dict[str, float]:
+    def update_student(self, steps: list[Step], advantage: Tensor, weight: Tensor) -> dict[str, float]:
         """One policy-gradient step with its regularisers; returns what the log keeps."""
-        args, mask_id = self.args, self.student.config.mask_id
-        states = [(trajectory.start, trajectory.middle), (trajectory.middle, trajectory.x)]
-        if args.one_step:
-            states = states[1:]
-        log_prob, divergence, uncertainty = torch.zeros(len(advantage)), torch.zeros(()), torch.zeros(())
-        for before, after in states:
-            log_p = subs(self.student(before), mask_id)
-            log_prob = log_prob + step_log_prob(log_p, before, after)
-            masked = before == mask_id
+        args = self.args
+        log_prob = torch.stack([step.log_prob() for step in steps]).sum(0)
+        divergence, uncertainty = torch.zeros(()), torch.zeros(())
+        for step in steps:
             if args.jeffreys:
                 with torch.no_grad():
-                    log_q = subs(self.teacher(before), mask_id)
-                divergence = divergence + jeffreys(log_p, log_q, masked, args.jeffreys_beta)
+                    log_q = predict(self.teacher, step.asked)
+                divergence = divergence + jeffreys(step.log_p, log_q, args.jeffreys_beta)
             if args.entropy:
-                uncertainty = uncertainty + entropy(log_p, masked)
+                uncertainty = uncertainty + entropy(step.log_p)
         loss = policy_gradient_loss(log_prob, advantage, weight)
         loss = loss + args.jeffreys * divergence - args.entropy * uncertainty
         for group in self.student_optimizer.param_groups:
-            group["lr"] = args.lr * cosine_factor(self.done, args.iterations, args.warmup)
+            group["lr"] = cosine_rate(self.done, args.iterations, args.warmup, args.lr, args.least_lr)
         self.student_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
@@ -187,22 +130,26 @@ class Distillation:
 
     def iteration(self) -> dict[str, float]:
         """One iteration; a function of the seed and the iteration's number, so that a resumed run repeats it."""
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
+            return self.autocast_iteration()
+
+    def autocast_iteration(self) -> dict[str, float]:
         args, mask_id = self.args, self.student.config.mask_id
         torch.manual_seed(args.seed * 1_000_003 + self.done)
         count = args.groups * args.group_size
-        shared = torch.rand(2, args.groups).repeat_interleave(args.group_size, dim=1)
-        tau, t = shared[0], shared[1].clamp(min=args.t_min)
-        start = torch.full((count, self.pool.shape[1]), mask_id)
-        trajectory = rollout(self.student, start, None if args.one_step else tau)
+        # A group shares its times, so that its rewards differ by what was written alone.
+        tau, t = torch.rand(2, args.groups).repeat_interleave(args.group_size, dim=1)
+        t = t.clamp(min=args.t_min)
+        steps = rollout(self.student, count, self.pool.shape[1], None if args.one_step else tau)
         teacher_x = self.pool[torch.randint(len(self.pool), (count,))]
 
-        student_z, teacher_z = self.corrupt(trajectory.x, t), self.corrupt(teacher_x, t)
+        student_z, teacher_z = self.corrupt(steps[-1].after, t), self.corrupt(teacher_x, t)
         loss, accuracy = self.update_discriminator(student_z, teacher_z)
         with torch.no_grad():
             reward = log_odds_reward(self.discriminator(student_z), student_z, mask_id)
         advantage = group_advantage(reward, args.group_size) if args.group_normalisation else reward
         weight = 1 / t if args.weight == "elbo" else torch.ones_like(t)
-        log = self.update_student(trajectory, advantage, weight)
+        log = self.update_student(steps, advantage, weight)
         self.done += 1
         return {"discriminator_loss": loss, "accuracy": accuracy, "reward": float(reward.mean()), **log}
 
@@ -244,6 +191,8 @@ def distill(args: argparse.Namespace) -> None:
             if run.done % args.save_every == 0:
                 file.flush()
                 save(run.state(), checkpoint)
+            if run.done % args.keep_every == 0:
+                save_weights(run.averaged(), args.run / f"student-{run.done:06}.safetensors")
     print()
     save(run.state(), checkpoint)
 
@@ -262,6 +211,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pool", type=int, default=2048, help="teacher samples to draw from")
     parser.add_argument("--teacher-steps", type=int, default=128, help="steps of a teacher sample")
     parser.add_argument("--lr", type=float, default=1e-5, help="the student's highest learning rate")
+    parser.add_argument("--least-lr", type=float, default=1e-6, help="where its learning rate ends")
     parser.add_argument("--warmup", type=int, default=1000)
     parser.add_argument("--discriminator-lr", type=float, default=1e-5)
     parser.add_argument("--discriminator-blocks", type=int, default=4, help="last blocks that are trained")
@@ -274,7 +224,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--one-step", action="store_true", help="ablation: generate in one step")
     parser.add_argument("--group-normalisation", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--ema", type=float, default=0.999)
-    parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--save-every", type=int, default=100, help="iterations between checkpoints")
+    parser.add_argument("--keep-every", type=int, default=500, help="iterations between the students that are kept")
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 matrix products")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     return parser.parse_args(argv)

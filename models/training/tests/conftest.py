@@ -9,6 +9,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from didi.backbone import Backbone, BackboneConfig
 
+# The models of the tests are far too small for a second thread to pay.
+torch.set_num_threads(1)
+
 
 def randomised(model: nn.Module, scale: float = 0.2) -> nn.Module:
     """Moves every weight off its initial value, so that nothing is zero by initialisation."""
