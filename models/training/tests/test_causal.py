@@ -1,7 +1,9 @@
+import onnxruntime
 import torch
 from conftest import randomised
 from didi.backbone import BackboneConfig
-from didi.causal import CausalLM, next_token_nats
+from didi.causal import CausalLM, next_token_nats, sample_causal
+from didi.causal_export import CachedDecoder, export_causal
 
 
 def causal_model() -> CausalLM:
@@ -29,3 +31,54 @@ def test_nats_are_those_of_the_chain_rule():
         log_p = torch.log_softmax(model(torch.tensor([[9, 3, 1, 4][: i + 1]]))[0, -1], dim=-1)
         expected.append(-log_p[x[0, i]])
     assert torch.allclose(next_token_nats(model, x, end_id=9)[0], torch.stack(expected), atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_cached_decoder_says_what_the_whole_says(tmp_path):
+    model = causal_model()
+    export_causal(model, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    decoder = CachedDecoder(model)
+    x = torch.randint(0, 10, (2, 9), generator=torch.Generator().manual_seed(1))
+    whole = model(x)
+    cache = {name: torch.zeros(2, 2, 0, 8).numpy() for name in decoder.cache_names("past_key_values")}
+    done = 0
+    for piece in x.split([4, 1, 3, 1], dim=1):
+        total = done + piece.shape[1]
+        inputs = {
+            "input_ids": piece.numpy(),
+            "attention_mask": torch.ones(2, total, dtype=torch.int64).numpy(),
+            "position_ids": torch.arange(done, total).expand(2, -1).numpy(),
+        }
+        logits, *grown = session.run(None, inputs | cache)
+        assert torch.allclose(torch.from_numpy(logits), whole[:, done:total], atol=1e-4)
+        cache = dict(zip(cache, grown))
+        done = total
+
+
+@torch.no_grad()
+def test_padding_on_the_left_changes_nothing():
+    model = causal_model()
+    decoder = CachedDecoder(model)
+    x = torch.tensor([[9, 9, 3, 1, 4]])
+    empty = [torch.zeros(1, 2, 0, 8)] * 4
+    padded = decoder(x, torch.tensor([[0, 0, 1, 1, 1]]), torch.tensor([[0, 0, 0, 1, 2]]), empty)[0]
+    assert torch.allclose(padded[:, 2:], model(x[:, 2:]), atol=1e-5)
+
+
+def test_samples_follow_the_model():
+    model = causal_model()
+    torch.manual_seed(0)
+    n = 4000
+    x = sample_causal(model, n, 2, end_id=9)
+    assert not (x == model.config.mask_id).any()
+    with torch.no_grad():
+        first = model(torch.tensor([[9]]))[0, 0].index_fill(-1, torch.tensor([10]), -torch.inf).softmax(-1)
+        second = model(torch.stack((torch.full((10,), 9), torch.arange(10)), 1))[:, 1]
+        second = second.index_fill(-1, torch.tensor([10]), -torch.inf).softmax(-1)
+    expected = (first[:10, None] * second[:, :10]).flatten() * n
+    counts = torch.bincount(x[:, 0] * 10 + x[:, 1], minlength=100)
+    enough = expected >= 5
+    statistic = float(((counts - expected) ** 2 / expected)[enough].sum())
+    degrees = int(enough.sum())
+    assert statistic < degrees + 3.1 * (2 * degrees) ** 0.5 + 5  # beyond p = 0.001

@@ -1,0 +1,145 @@
+"""Exports a causal model with its key-value cache: `python -m didi.causal_export --checkpoint FILE --out DIR`.
+
+The folder is laid out as Hugging Face's tools expect a GPT-NeoX (which our causal model is, its absent biases
+being zero): `config.json`, `model.safetensors` under that architecture's names, `onnx/model.onnx` with the
+usual names of inputs and outputs; `tokenizer.json` must lie there.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from .backbone import BackboneConfig
+from .causal import CausalLM
+from .corpus import SEPARATOR
+from .to_onnx import export_onnx
+
+
+class CachedDecoder(nn.Module):
+    """input_ids [B, S], attention_mask [B, T + S] (0 at padding on the left), position_ids [B, S], and the cache
+    [B, H, T, D] twice a block -> logits [B, S, V], and the cache grown to T + S."""
+
+    def __init__(self, model: CausalLM):
+        super().__init__()
+        self.model = model.requires_grad_(False)
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["input_ids", "attention_mask", "position_ids", *self.cache_names("past_key_values")]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["logits", *self.cache_names("present")]
+
+    def cache_names(self, prefix: str) -> list[str]:
+        return [f"{prefix}.{i}.{part}" for i in range(len(self.model.blocks)) for part in ("key", "value")]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: list[Tensor]):
+        S, total = input_ids.shape[1], attention_mask.shape[1]
+        column = torch.arange(total)[None]
+        row = torch.arange(S)[:, None] + (total - S)
+        keep = (column <= row)[None] & (attention_mask[:, None] > 0)
+        pairs = list(zip(cache[0::2], cache[1::2]))
+        hidden, grown = self.model.extend(input_ids, keep[:, None], position_ids[:, None], pairs)
+        return self.model.linear(hidden), *(tensor for pair in grown for tensor in pair)
+
+
+def load_causal(path: Path) -> CausalLM:
+    """The averaged weights of a training checkpoint, in evaluation mode."""
+    state = torch.load(path, weights_only=True)
+    model = CausalLM(BackboneConfig(**state["config"]))
+    model.load_state_dict(state["ema"])
+    return model.eval()
+
+
+def neox_weights(model: CausalLM) -> dict[str, Tensor]:
+    """The weights under GPT-NeoX's names: zero biases where we have none, query, key and value head by head."""
+    config, d = model.config, model.config.hidden
+    weights = {
+        "gpt_neox.embed_in.weight": model.vocab_embed.embedding,
+        "gpt_neox.final_layer_norm.weight": model.norm_final.weight,
+        "gpt_neox.final_layer_norm.bias": torch.zeros(d),
+        "embed_out.weight": model.linear.weight,
+    }
+    for i, block in enumerate(model.blocks):
+        name = f"gpt_neox.layers.{i}"
+        qkv = block.attn_qkv.weight.view(3, config.heads, d // config.heads, d).transpose(0, 1)
+        weights |= {
+            f"{name}.input_layernorm.weight": block.norm1.weight,
+            f"{name}.input_layernorm.bias": torch.zeros(d),
+            f"{name}.post_attention_layernorm.weight": block.norm2.weight,
+            f"{name}.post_attention_layernorm.bias": torch.zeros(d),
+            f"{name}.attention.query_key_value.weight": qkv.reshape(3 * d, d),
+            f"{name}.attention.query_key_value.bias": torch.zeros(3 * d),
+            f"{name}.attention.dense.weight": block.attn_out.weight,
+            f"{name}.attention.dense.bias": torch.zeros(d),
+            f"{name}.mlp.dense_h_to_4h.weight": block.mlp[0].weight,
+            f"{name}.mlp.dense_h_to_4h.bias": block.mlp[0].bias,
+            f"{name}.mlp.dense_4h_to_h.weight": block.mlp[2].weight,
+            f"{name}.mlp.dense_4h_to_h.bias": block.mlp[2].bias,
+        }
+    return {key: tensor.detach().float().contiguous() for key, tensor in weights.items()}
+
+
+def neox_config(config: BackboneConfig, end_id: int) -> dict:
+    """`config.json` of the same model for Hugging Face's tools."""
+    return {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "model_type": "gpt_neox",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden,
+        "num_hidden_layers": config.blocks,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.mlp_ratio * config.hidden,
+        "hidden_act": "gelu_new",
+        "rotary_pct": 1.0,
+        "rotary_emb_base": 10_000,
+        "max_position_embeddings": config.context,
+        "layer_norm_eps": 1e-5,
+        "use_parallel_residual": False,
+        "tie_word_embeddings": False,
+        "bos_token_id": end_id,
+        "eos_token_id": end_id,
+        "torch_dtype": "float32",
+    }
+
+
+def export_causal(model: CausalLM, path: Path) -> None:
+    """Writes the decoder with its cache as ONNX."""
+    decoder = CachedDecoder(model).eval()
+    config = model.config
+    B, S, T = 2, 3, 5
+    # Tensors of their own: the exporter takes one tensor met twice for one input.
+    cache = [torch.zeros(B, config.heads, T, config.hidden // config.heads) for _ in range(2 * config.blocks)]
+    batch, new, past = (torch.export.Dim(name) for name in ("batch", "new", "past"))
+    example = (
+        torch.zeros(B, S, dtype=torch.int64),
+        torch.ones(B, T + S, dtype=torch.int64),
+        torch.zeros(B, S, dtype=torch.int64),
+        cache,
+    )
+    shapes = ({0: batch, 1: new}, {0: batch, 1: torch.export.Dim.AUTO}, {0: batch, 1: new}, [{0: batch, 2: past}] * len(cache))
+    export_onnx(decoder, example, path, inputs=decoder.inputs, outputs=decoder.outputs, dynamic_shapes=shapes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.pt of a causal training run")
+    parser.add_argument("--out", type=Path, required=True, help="folder; must hold tokenizer.json")
+    args = parser.parse_args()
+    model = load_causal(args.checkpoint)
+    end = Tokenizer.from_file(str(args.out / "tokenizer.json")).token_to_id(SEPARATOR)
+    (args.out / "onnx").mkdir(exist_ok=True)
+    export_causal(model, args.out / "onnx" / "model.onnx")
+    save_file({k: v.half() for k, v in neox_weights(model).items()}, args.out / "model.safetensors", {"format": "pt"})
+    (args.out / "config.json").write_text(json.dumps(neox_config(model.config, end), indent=2) + "\n")
+    print(f"wrote {args.out}: config.json, model.safetensors, onnx/model.onnx")
+
+
+if __name__ == "__main__":
+    main()
