@@ -186,13 +186,16 @@ class Backbone(nn.Module):
 
     def hidden(self, tokens: Tensor, c: Tensor, length: Tensor | None = None) -> Tensor:
         """The trunk: tokens [B, L] -> the last block's output [B, L, d]. Raises ValueError beyond the context."""
-        L = tokens.shape[1]
+        return self.transform(self.vocab_embed(tokens), c, length)
+
+    def transform(self, x: Tensor, c: Tensor, length: Tensor | None = None) -> Tensor:
+        """The trunk from embeddings x [B, L, d] on; as `hidden`."""
+        L = x.shape[1]
         if L > self.config.context:
             raise ValueError(f"canvas of {L} tokens is longer than the context of {self.config.context}")
         keep = None
         if length is not None:
-            keep = (torch.arange(L, device=tokens.device)[None] < length[:, None])[:, None, None, :]
-        x = self.vocab_embed(tokens)
+            keep = (torch.arange(L, device=x.device)[None] < length[:, None])[:, None, None, :]
         for block in self.blocks:
             x = block(x, c, self.cos[:L], self.sin[:L], keep)
         return x

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -50,40 +50,70 @@ class CachedDecoder(nn.Module):
 
 
 def load_causal(path: Path) -> CausalLM:
-    """The averaged weights of a training checkpoint, in evaluation mode."""
-    state = torch.load(path, weights_only=True)
-    model = CausalLM(BackboneConfig(**state["config"]))
-    model.load_state_dict(state["ema"])
+    """A causal model, in evaluation mode: the averaged weights of a training checkpoint (.pt), or an exported folder."""
+    if path.is_dir():
+        sizes = json.loads((path / "config.json").read_text())
+        config = BackboneConfig(
+            vocab_size=sizes["vocab_size"],
+            hidden=sizes["hidden_size"],
+            blocks=sizes["num_hidden_layers"],
+            heads=sizes["num_attention_heads"],
+            context=sizes["max_position_embeddings"],
+            mlp_ratio=sizes["intermediate_size"] // sizes["hidden_size"],
+        )
+        weights = from_neox(load_file(path / "model.safetensors"), config)
+    else:
+        state = torch.load(path, weights_only=True)
+        config, weights = BackboneConfig(**state["config"]), state["ema"]
+    model = CausalLM(config)
+    model.load_state_dict(weights)
     return model.eval()
 
 
-def neox_weights(model: CausalLM) -> dict[str, Tensor]:
-    """The weights under GPT-NeoX's names: zero biases where we have none, query, key and value head by head."""
-    config, d = model.config, model.config.hidden
-    weights = {
-        "gpt_neox.embed_in.weight": model.vocab_embed.embedding,
-        "gpt_neox.final_layer_norm.weight": model.norm_final.weight,
-        "gpt_neox.final_layer_norm.bias": torch.zeros(d),
-        "embed_out.weight": model.linear.weight,
+def neox_names(config: BackboneConfig) -> dict[str, str]:
+    """Our parameter names -> GPT-NeoX's."""
+    names = {
+        "vocab_embed.embedding": "gpt_neox.embed_in.weight",
+        "norm_final.weight": "gpt_neox.final_layer_norm.weight",
+        "linear.weight": "embed_out.weight",
     }
-    for i, block in enumerate(model.blocks):
-        name = f"gpt_neox.layers.{i}"
-        qkv = block.attn_qkv.weight.view(3, config.heads, d // config.heads, d).transpose(0, 1)
-        weights |= {
-            f"{name}.input_layernorm.weight": block.norm1.weight,
-            f"{name}.input_layernorm.bias": torch.zeros(d),
-            f"{name}.post_attention_layernorm.weight": block.norm2.weight,
-            f"{name}.post_attention_layernorm.bias": torch.zeros(d),
-            f"{name}.attention.query_key_value.weight": qkv.reshape(3 * d, d),
-            f"{name}.attention.query_key_value.bias": torch.zeros(3 * d),
-            f"{name}.attention.dense.weight": block.attn_out.weight,
-            f"{name}.attention.dense.bias": torch.zeros(d),
-            f"{name}.mlp.dense_h_to_4h.weight": block.mlp[0].weight,
-            f"{name}.mlp.dense_h_to_4h.bias": block.mlp[0].bias,
-            f"{name}.mlp.dense_4h_to_h.weight": block.mlp[2].weight,
-            f"{name}.mlp.dense_4h_to_h.bias": block.mlp[2].bias,
+    for i in range(config.blocks):
+        ours, theirs = f"blocks.{i}", f"gpt_neox.layers.{i}"
+        names |= {
+            f"{ours}.norm1.weight": f"{theirs}.input_layernorm.weight",
+            f"{ours}.attn_qkv.weight": f"{theirs}.attention.query_key_value.weight",
+            f"{ours}.attn_out.weight": f"{theirs}.attention.dense.weight",
+            f"{ours}.norm2.weight": f"{theirs}.post_attention_layernorm.weight",
+            f"{ours}.mlp.0.weight": f"{theirs}.mlp.dense_h_to_4h.weight",
+            f"{ours}.mlp.0.bias": f"{theirs}.mlp.dense_h_to_4h.bias",
+            f"{ours}.mlp.2.weight": f"{theirs}.mlp.dense_4h_to_h.weight",
+            f"{ours}.mlp.2.bias": f"{theirs}.mlp.dense_4h_to_h.bias",
         }
-    return {key: tensor.detach().float().contiguous() for key, tensor in weights.items()}
+    return names
+
+
+def to_neox(model: CausalLM) -> dict[str, Tensor]:
+    """The weights under GPT-NeoX's names: query, key and value head by head, zero biases where we have none."""
+    config, d = model.config, model.config.hidden
+    weights = {}
+    for ours, theirs in neox_names(config).items():
+        tensor = model.state_dict()[ours]
+        if ours.endswith("attn_qkv.weight"):
+            tensor = tensor.view(3, config.heads, d // config.heads, d).transpose(0, 1).reshape(3 * d, d)
+        weights[theirs] = tensor.contiguous()
+        if ours.endswith(("norm1.weight", "norm2.weight", "norm_final.weight", "attn_qkv.weight", "attn_out.weight")):
+            weights[theirs.removesuffix("weight") + "bias"] = torch.zeros(len(tensor))
+    return weights
+
+
+def from_neox(weights: dict[str, Tensor], config: BackboneConfig) -> dict[str, Tensor]:
+    """The inverse of `to_neox`."""
+    d, ours_to_theirs = config.hidden, neox_names(config)
+    state = {ours: weights[theirs].float() for ours, theirs in ours_to_theirs.items()}
+    for name in state:
+        if name.endswith("attn_qkv.weight"):
+            state[name] = state[name].view(config.heads, 3, d // config.heads, d).transpose(0, 1).reshape(3 * d, d)
+    return state
 
 
 def neox_config(config: BackboneConfig, end_id: int) -> dict:
@@ -131,14 +161,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.pt of a causal training run")
     parser.add_argument("--out", type=Path, required=True, help="folder; must hold tokenizer.json")
+    parser.add_argument("--onnx", action=argparse.BooleanOptionalAction, default=True, help="write onnx/model.onnx too")
     args = parser.parse_args()
     model = load_causal(args.checkpoint)
     end = Tokenizer.from_file(str(args.out / "tokenizer.json")).token_to_id(SEPARATOR)
-    (args.out / "onnx").mkdir(exist_ok=True)
-    export_causal(model, args.out / "onnx" / "model.onnx")
-    save_file({k: v.half() for k, v in neox_weights(model).items()}, args.out / "model.safetensors", {"format": "pt"})
+    weights = {name: tensor.half() for name, tensor in to_neox(model).items()}
+    save_file(weights, args.out / "model.safetensors", {"format": "pt"})
     (args.out / "config.json").write_text(json.dumps(neox_config(model.config, end), indent=2) + "\n")
-    print(f"wrote {args.out}: config.json, model.safetensors, onnx/model.onnx")
+    if args.onnx:
+        (args.out / "onnx").mkdir(exist_ok=True)
+        # From the weights that ship, so that both files hold the same model.
+        export_causal(load_causal(args.out), args.out / "onnx" / "model.onnx")
+    print(f"wrote {args.out}: {', '.join(sorted(p.name for p in args.out.iterdir()))}")
 
 
 if __name__ == "__main__":

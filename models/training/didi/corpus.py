@@ -77,22 +77,27 @@ class Batches:
 
     def __init__(self, streams: dict[str, Stream], context: int, tokens: int, seed: int):
         self.streams, self.context, self.tokens, self.seed = streams, context, tokens, seed
-        weights = np.array([SOURCES[name] for name in streams])
-        self.names, self.weights = list(streams), weights / weights.sum()
 
     def at(self, step: int) -> tuple[np.ndarray, np.random.Generator]:
         """Windows [B, L] of step `step`, with the generator to draw that step's noise from."""
         rng = np.random.default_rng((self.seed, step))
         share = rng.choice(list(self.LENGTHS), p=list(self.LENGTHS.values()))
         L = max(1, int(self.context * share))
-        rows = []
-        for name in rng.choice(self.names, size=max(1, self.tokens // L), p=self.weights):
-            stream = self.streams[name]
-            last = len(stream.ids) - L
-            start = stream.starts[rng.integers(len(stream.starts))] if rng.random() < 0.5 else rng.integers(last + 1)
-            start = min(int(start), last)
-            rows.append(stream.ids[start : start + L])
-        return np.stack(rows), rng
+        return random_windows(self.streams, max(1, self.tokens // L), L, rng), rng
+
+
+def random_windows(streams: dict[str, Stream], count: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Windows [count, length]: sources by their share, and half of them start where a document starts."""
+    names = list(streams)
+    weights = np.array([SOURCES[name] for name in names])
+    rows = []
+    for name in rng.choice(names, size=count, p=weights / weights.sum()):
+        stream = streams[name]
+        last = len(stream.ids) - length
+        start = stream.starts[rng.integers(len(stream.starts))] if rng.random() < 0.5 else rng.integers(last + 1)
+        start = min(int(start), last)
+        rows.append(stream.ids[start : start + length])
+    return np.stack(rows)
 
 
 def evaluation_windows(stream: Stream, length: int, count: int | None = None) -> np.ndarray:

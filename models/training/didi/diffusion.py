@@ -4,6 +4,7 @@ The sampler is written straight from the formulas and computes every logit at ev
 slow on purpose: it is the oracle the server's sampler is held to, token for token.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,16 @@ T_MIN = 1e-5  # where the sampling grid ends
 def alpha(t):
     """Log-linear schedule: the probability that a token is kept at time t in [0, 1]."""
     return 1 - (1 - ALPHA_MIN) * t
+
+
+def grid(steps: int) -> list[float]:
+    """Times of a generation in `steps` steps: linspace(1, T_MIN, steps + 1)."""
+    return np.linspace(1.0, T_MIN, steps + 1).tolist()
+
+
+def stay_probability(times: list[float], step: int) -> float:
+    """Probability that a masked position is still masked after `step`; 0 for the clean-up pass after the last."""
+    return (1 - alpha(times[step + 1])) / (1 - alpha(times[step])) if step + 1 < len(times) else 0.0
 
 
 def subs(logits: Tensor, mask_id: int) -> Tensor:
@@ -104,13 +115,13 @@ def sample(
     Philox keyed by (seed, sample, step, candidate 0, position).
     """
     tokens = torch.tensor([prompt + [mask_id] * length])
-    grid = np.linspace(1.0, T_MIN, steps + 1)
+    times = grid(steps)
     records, margins = [], []
     for step in range(steps + 1):
         masked = (tokens[0] == mask_id).nonzero()[:, 0].numpy()
         if step == steps and len(masked) == 0:
             break
-        stay = 0.0 if step == steps else (1 - alpha(grid[step + 1])) / (1 - alpha(grid[step]))
+        stay = stay_probability(times, step)
         chosen = masked[uniforms(seed, sample_index, step, 0, masked, REVEAL) >= stay]
         log_p = subs(model(tokens)[0], mask_id)
         record = []
@@ -130,21 +141,22 @@ def categorical(log_p: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample_many(
-    model: Denoiser, count: int, length: int, steps: int, mask_id: int, batch: int = 32
-) -> Tensor:
-    """[count, length] ids by ancestral sampling from all masks, with torch's generator; for bulk, not for golden vectors."""
-    rows, done = [], 0
-    grid = np.linspace(1.0, T_MIN, steps + 1).tolist()
-    while done < count:
-        z = torch.full((min(batch, count - done), length), mask_id)
-        for t, s in zip(grid, grid[1:] + [None]):
-            stay = 0.0 if s is None else (1 - alpha(s)) / (1 - alpha(t))
-            shown = (z == mask_id) & (torch.rand(z.shape) >= stay)
-            if shown.any():
-                z[shown] = categorical(subs(model(z, where=shown), mask_id))
-        rows.append(z)
-        done += len(z)
-        print(f"\rsamples: {done}/{count} ", end="", flush=True)
+def sample_plain(model: Denoiser, z: Tensor, steps: int, mask_id: int) -> Tensor:
+    """Fills the masks of z [B, L] by ancestral sampling with torch's generator; for bulk, not for golden vectors."""
+    z = z.clone()
+    times = grid(steps)
+    for step in range(steps + 1):
+        shown = (z == mask_id) & (torch.rand(z.shape) >= stay_probability(times, step))
+        if shown.any():
+            z[shown] = categorical(subs(model(z, where=shown), mask_id))
+    return z
+
+
+def in_batches(fill: Callable[[Tensor], Tensor], count: int, length: int, mask_id: int, label: str, batch: int = 64) -> Tensor:
+    """[count, length] ids: `fill` completes all-mask canvases, a batch at a time, with progress."""
+    rows: list[Tensor] = []
+    while (done := sum(map(len, rows))) < count:
+        rows.append(fill(torch.full((min(batch, count - done), length), mask_id)))
+        print(f"\r{label}: {done + len(rows[-1])}/{count} samples ", end="", flush=True)
     print()
     return torch.cat(rows)

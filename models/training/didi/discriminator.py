@@ -26,5 +26,9 @@ class Discriminator(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, L] -> scores [B, L]."""
-        hidden = self.trunk.hidden(tokens, self.trunk.condition(torch.zeros(1)))
+        return self.scores(self.trunk.vocab_embed(tokens))
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Scores [B, L] of a canvas of embeddings x [B, L, d], which may be soft."""
+        hidden = self.trunk.transform(x, self.trunk.condition(torch.zeros(1)))
         return self.main(hidden)[..., 0].float()

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbone import Backbone
-from .diffusion import corrupt, sample_many
+from .diffusion import corrupt, in_batches, sample_plain
 from .discriminator import Discriminator
 from .export import load_backbone, save_weights
 from .policy import (
@@ -160,6 +160,15 @@ def save(state: dict, path: Path) -> None:
     partial.replace(path)
 
 
+def teacher_samples(teacher: Backbone, args: argparse.Namespace) -> Tensor:
+    """What the student is to be indistinguishable from: [pool, length] ids of many-step samples."""
+    mask_id = teacher.config.mask_id
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+        return in_batches(
+            lambda z: sample_plain(teacher, z, args.teacher_steps, mask_id), args.pool, args.length, mask_id, "teacher"
+        )
+
+
 def distill(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     args.run.mkdir(parents=True, exist_ok=True)
@@ -169,7 +178,7 @@ def distill(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     teacher = load_backbone(args.teacher)
     if not pool_path.exists():
-        save(sample_many(teacher, args.pool, args.length, args.teacher_steps, teacher.config.mask_id), pool_path)
+        save(teacher_samples(teacher, args), pool_path)
     run = Distillation(teacher, torch.load(pool_path, weights_only=True), args)
     if args.resume:
         run.load(torch.load(checkpoint, weights_only=True))

@@ -1,9 +1,12 @@
+import json
+
 import onnxruntime
 import torch
 from conftest import randomised
 from didi.backbone import BackboneConfig
 from didi.causal import CausalLM, next_token_nats, sample_causal
-from didi.causal_export import CachedDecoder, export_causal
+from didi.causal_export import CachedDecoder, export_causal, load_causal, neox_config, to_neox
+from safetensors.torch import save_file
 
 
 def causal_model() -> CausalLM:
@@ -82,3 +85,12 @@ def test_samples_follow_the_model():
     statistic = float(((counts - expected) ** 2 / expected)[enough].sum())
     degrees = int(enough.sum())
     assert statistic < degrees + 3.1 * (2 * degrees) ** 0.5 + 5  # beyond p = 0.001
+
+
+@torch.no_grad()
+def test_an_exported_folder_loads_back(tmp_path):
+    model = causal_model()
+    save_file(to_neox(model), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(neox_config(model.config, 9)))
+    x = torch.arange(10)[None]
+    assert torch.equal(load_causal(tmp_path)(x), model(x))

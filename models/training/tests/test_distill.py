@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import randomised
 from didi.backbone import Backbone, BackboneConfig
-from didi.diffusion import alpha, corrupt, sample_many, subs
+from didi.diffusion import alpha, corrupt, sample_plain, subs
 from didi.discriminator import Discriminator
 from didi.distill import Distillation, parse_args
 from didi.policy import Step, entropy, group_advantage, jeffreys, log_odds_reward, policy_gradient_loss, predict, rollout
@@ -132,7 +132,7 @@ def distillation(*flags: str) -> Distillation:
     argv += ["--iterations", "400", "--t-min", "0.1", "--ema", "0.9", "--no-bf16", *flags]
     teacher = tiny_backbone(2)
     torch.manual_seed(0)
-    pool = sample_many(teacher, 2000, L, 50, MASK, batch=500)
+    pool = sample_plain(teacher, torch.full((2000, L), MASK), 50, MASK)
     run = Distillation(teacher, pool, parse_args(argv))
     run.student.load_state_dict(tiny_backbone(1).state_dict())
     return run
