@@ -1,8 +1,13 @@
 """The graphs the server runs, as PyTorch modules ready for export.
 
-`Denoise` is the backbone at sigma = 0 with every adaLN constant folded into the weights, the
-output head on the picked positions only, and the draw inside: no logits leave the graph.
+`Denoise` is the backbone with the output head on the picked positions only, and the draw inside: no logits
+leave the graph. At sigma = 0 every adaLN constant is folded into the weights; a graph that takes `sigma`
+computes adaLN itself.
 """
+
+import copy
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,52 +23,204 @@ IMPOSSIBLE = -1e9
 # on its alignment in memory; aligned rows have the same sum, to the bit, wherever they stand in a batch.
 ALIGNMENT = 16
 
+# Values of a manifest's fields of the same names (models/model.schema.json).
+CONDITIONINGS = ("none", "sigma")
+MASK_LOGITS = ("removed", "kept")
+
+
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in `dtype`; no node in the graph where it is so already."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b with both operands in b's dtype, the result in a's: how half weights meet float32 activations."""
+    return cast(cast(a, b.dtype) @ b, a.dtype)
+
+
+class Norm(NamedTuple):
+    """Layer norm with adaLN in it: weight w (1 + scale) and bias shift, each [d], or one for each row [B, 1, d]."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        width = (x.shape[-1],)
+        if self.weight.ndim == 1:
+            return F.layer_norm(x, width, self.weight, self.bias)
+        return F.layer_norm(x, width) * self.weight + self.bias
+
+    def at(self, row: Tensor) -> "Norm":
+        """For picked positions [P, d] of the rows `row` [P]."""
+        return self if self.weight.ndim == 1 else Norm(self.weight[row, 0], self.bias[row, 0])
+
+
+class Modulation(NamedTuple):
+    """What adaLN sets in a block. Gates are [B, 1, d], or absent where they are folded into the projections."""
+
+    norm1: Norm
+    gate1: Tensor | None
+    norm2: Norm
+    gate2: Tensor | None
+
+    def at(self, row: Tensor) -> "Modulation":
+        """For picked positions of the rows `row` [P]."""
+        gates = (gate if gate is None else gate[row, 0] for gate in (self.gate1, self.gate2))
+        return Modulation(self.norm1.at(row), next(gates), self.norm2.at(row), next(gates))
+
+
+def gated(x: Tensor, gate: Tensor | None) -> Tensor:
+    return x if gate is None else gate * x
+
 
 class AffineNorm(nn.Module):
-    """Layer norm with adaLN folded in: weight w (1 + scale), bias shift."""
+    """A norm's parameters with adaLN folded in."""
 
     def __init__(self, weight: Tensor, shift: Tensor, scale: Tensor):
         super().__init__()
         self.weight = nn.Parameter(weight * (1 + scale))
         self.bias = nn.Parameter(shift.clone())
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias)
+    def modulated(self, c: None) -> Norm:
+        return Norm(self.weight, self.bias)
 
 
-class FoldedBlock(nn.Module):
-    """A block whose shifts and scales sit in its norms and whose gates sit in its projections."""
+class AdaptiveNorm(nn.Module):
+    """A norm whose shift and scale follow the conditioning vector c [B, cond]."""
 
-    def __init__(self, block: Block, c: Tensor):
+    def __init__(self, weight: Tensor, modulation: nn.Linear):
         super().__init__()
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = block.adaLN_modulation(c)[0].chunk(6)
+        self.weight = nn.Parameter(weight.clone())
+        self.adaLN = copy.deepcopy(modulation)
+
+    def modulated(self, c: Tensor) -> Norm:
+        shift, scale = self.adaLN(c)[:, None].chunk(2, dim=2)
+        return Norm(self.weight * (1 + scale), shift)
+
+
+class GraphBlock(nn.Module):
+    """A block as matrices to multiply with from the right; what adaLN does to it is up to the subclass."""
+
+    MATRICES = ("qkv", "out", "up", "down")
+
+    def __init__(self, block: Block):
+        super().__init__()
         d = block.attn_out.weight.shape[0]
         self.heads, self.head_dim = block.heads, d // block.heads
-        self.norm1 = AffineNorm(block.norm1.weight, shift_a, scale_a)
-        self.norm2 = AffineNorm(block.norm2.weight, shift_m, scale_m)
         qkv = block.attn_qkv.weight.clone()
         qkv[:d] *= self.head_dim**-0.5
         self.qkv = nn.Parameter(qkv.T.contiguous())
-        self.out = nn.Parameter((block.attn_out.weight * gate_a[:, None]).T.contiguous())
+        self.out = nn.Parameter(block.attn_out.weight.T.contiguous())
         self.up = nn.Parameter(block.mlp[0].weight.T.contiguous())
         self.up_bias = nn.Parameter(block.mlp[0].bias.clone())
-        self.down = nn.Parameter((block.mlp[2].weight * gate_m[:, None]).T.contiguous())
-        self.down_bias = nn.Parameter(block.mlp[2].bias * gate_m)
+        self.down = nn.Parameter(block.mlp[2].weight.T.contiguous())
+        self.down_bias = nn.Parameter(block.mlp[2].bias.clone())
 
-    def attend(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor) -> Tensor:
-        """x [B, L, d] -> the heads' mixtures [B, L, d], before the output projection."""
-        B, L, d = x.shape
-        qkv = (self.norm1(x) @ self.qkv).view(B, L, 3, self.heads, self.head_dim)
+    def modulation(self, c: Tensor | None) -> Modulation:
+        """What adaLN makes of the conditioning vector c [B, cond]; None where it is folded in."""
+        raise NotImplementedError
+
+    def heads_of(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed x [B, L, d] -> rotated queries, rotated keys, values, each [B, H, L, D]."""
+        B, L, _ = x.shape
+        qkv = product(x, self.qkv).view(B, L, 3, self.heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        q, k = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
-        weights = torch.softmax(q @ k.transpose(-1, -2) + bias, dim=-1)
-        return (weights @ v).transpose(1, 2).reshape(B, L, d)
+        return apply_rotary(q, cos, sin), apply_rotary(k, cos, sin), v
 
-    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """Output projection and MLP; position-wise, so any leading shape will do."""
-        x = x + mixed @ self.out
-        hidden = F.gelu(self.norm2(x) @ self.up + self.up_bias, approximate="tanh")
-        return x + (hidden @ self.down + self.down_bias)
+    def weights(self, q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+        """Attention weights [B, H, L, L]."""
+        return torch.softmax(product(q, cast(k.transpose(-1, -2), self.qkv.dtype)) + bias, dim=-1)
+
+    def mix(self, weights: Tensor, v: Tensor) -> Tensor:
+        """The heads' mixtures [B, L, d], before the output projection."""
+        B, _, L, _ = v.shape
+        return product(weights, cast(v, self.qkv.dtype)).transpose(1, 2).reshape(B, L, -1)
+
+    def attend(self, x: Tensor, m: Modulation, cos: Tensor, sin: Tensor, bias: Tensor) -> Tensor:
+        """x [B, L, d] -> the heads' mixtures [B, L, d], before the output projection."""
+        q, k, v = self.heads_of(m.norm1(x), cos, sin)
+        return self.mix(self.weights(q, k, bias), v)
+
+    def finish(self, x: Tensor, mixed: Tensor, m: Modulation) -> Tensor:
+        """Output projection and MLP; position-wise, so any leading shape that suits `m` will do."""
+        x = x + gated(product(mixed, self.out), m.gate1)
+        hidden = F.gelu(product(m.norm2(x), self.up) + self.up_bias, approximate="tanh")
+        return x + gated(product(hidden, self.down) + self.down_bias, m.gate2)
+
+
+class FoldedBlock(GraphBlock):
+    """A block at one fixed sigma: shifts and scales sit in its norms and gates in its projections."""
+
+    def __init__(self, block: Block, c: Tensor):
+        super().__init__(block)
+        shift1, scale1, gate1, shift2, scale2, gate2 = block.adaLN_modulation(c)[0].chunk(6)
+        self.norm1 = AffineNorm(block.norm1.weight, shift1, scale1)
+        self.norm2 = AffineNorm(block.norm2.weight, shift2, scale2)
+        self.out.mul_(gate1)
+        self.down.mul_(gate2)
+        self.down_bias.mul_(gate2)
+
+    def modulation(self, c: None) -> Modulation:
+        return Modulation(self.norm1.modulated(c), None, self.norm2.modulated(c), None)
+
+
+class AdaptiveBlock(GraphBlock):
+    """A block whose shifts, scales and gates are computed from sigma in the graph."""
+
+    def __init__(self, block: Block):
+        super().__init__(block)
+        self.norm1 = nn.Parameter(block.norm1.weight.clone())
+        self.norm2 = nn.Parameter(block.norm2.weight.clone())
+        self.adaLN = copy.deepcopy(block.adaLN_modulation)
+
+    def modulation(self, c: Tensor) -> Modulation:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN(c)[:, None].chunk(6, dim=2)
+        norm1, norm2 = Norm(self.norm1 * (1 + scale1), shift1), Norm(self.norm2 * (1 + scale2), shift2)
+        return Modulation(norm1, gate1, norm2, gate2)
+
+
+class Trunk(nn.Module):
+    """Embedding, conditioning and blocks of a backbone.
+
+    `conditioning` "none" fixes sigma at 0 and folds adaLN in; with "sigma" the callers give sigma [B]. The
+    embedding is padded to ALIGNMENT rows, as wide as the head, so that a soft embedding is one product.
+    """
+
+    MATRICES = ("embedding",)
+
+    def __init__(self, backbone: Backbone, conditioning: str = "none", pad: bool = False):
+        super().__init__()
+        if conditioning not in CONDITIONINGS:
+            raise ValueError(f"conditioning must be one of {CONDITIONINGS}, not {conditioning!r}")
+        with torch.no_grad():
+            table = backbone.vocab_embed.embedding
+            padding = -len(table) % ALIGNMENT if pad else 0
+            self.embedding = nn.Parameter(F.pad(table, (0, 0, 0, padding)).clone())
+            if conditioning == "none":
+                c = backbone.condition(torch.zeros(1))
+                self.blocks = nn.ModuleList(FoldedBlock(block, c) for block in backbone.blocks)
+            else:
+                self.sigma_map = copy.deepcopy(backbone.sigma_map)
+                self.blocks = nn.ModuleList(AdaptiveBlock(block) for block in backbone.blocks)
+        self.register_buffer("cos", backbone.cos)
+        self.register_buffer("sin", backbone.sin)
+
+    def condition(self, sigma: Tensor | None) -> Tensor | None:
+        """sigma [B] -> conditioning vector [B, cond]; None where adaLN is folded in."""
+        return None if sigma is None else F.silu(self.sigma_map(sigma))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """tokens [..] -> [.., d] float32."""
+        return cast(F.embedding(tokens, self.embedding), torch.float32)
+
+    def modulated(self, c: Tensor | None) -> Iterator[tuple[GraphBlock, Modulation]]:
+        return ((block, block.modulation(c)) for block in self.blocks)
+
+
+def padding_bias(tokens: Tensor, length: Tensor) -> Tensor:
+    """Attention bias [B, 1, 1, L]: IMPOSSIBLE at positions at and beyond `length` [B]."""
+    padding = torch.arange(tokens.shape[1], device=tokens.device)[None, :] >= length[:, None]
+    return padding[:, None, None, :].float() * IMPOSSIBLE
 
 
 def inverse_cdf(log_p: Tensor, uniform: Tensor, temperature: Tensor) -> Tensor:
@@ -80,51 +237,72 @@ class Denoise(nn.Module):
     uniform [S], temperature [S] -> token [S] int64, logprob [S], entropy [P] (nats, at temperature 1).
 
     `logprob` is that of the drawn token under p(x0 | z_t) itself, whatever the temperature of the
-    draw. Temperature 0 takes the most likely token. The mask is never drawn (SUBS). In the last
-    block only the picked positions reach projection, MLP and head.
+    draw. Temperature 0 takes the most likely token. In the last block only the picked positions
+    reach projection, MLP and head.
+
+    With `conditioning` "sigma" one more input is sigma [B]. With `mask_logit` "removed" the mask is never
+    drawn (SUBS); with "kept" its logit is the network's plus one more input, mask_bias [B]: -1e9 gives SUBS,
+    and a draw that yields the mask leaves its position masked.
     """
 
     INPUTS = ("tokens", "length", "picks", "draws", "uniform", "temperature")
     OUTPUTS = ("token", "logprob", "entropy")
+    MATRICES = ("head",)
 
-    def __init__(self, backbone: Backbone):
+    def __init__(self, backbone: Backbone, conditioning: str = "none", mask_logit: str = "removed"):
         super().__init__()
+        if mask_logit not in MASK_LOGITS:
+            raise ValueError(f"mask_logit must be one of {MASK_LOGITS}, not {mask_logit!r}")
+        self.inputs = self.INPUTS + quirk_inputs(conditioning, mask_logit)
+        self.trunk = Trunk(backbone, conditioning)
         with torch.no_grad():
-            c = backbone.condition(torch.zeros(1))
-            self.embedding = nn.Parameter(backbone.vocab_embed.embedding.clone())
-            self.blocks = nn.ModuleList(FoldedBlock(block, c) for block in backbone.blocks)
             layer = backbone.output_layer
-            shift, scale = layer.adaLN_modulation(c)[0].chunk(2)
-            self.norm = AffineNorm(layer.norm_final.weight, shift, scale)
+            if conditioning == "none":
+                shift, scale = layer.adaLN_modulation(backbone.condition(torch.zeros(1)))[0].chunk(2)
+                self.norm = AffineNorm(layer.norm_final.weight, shift, scale)
+            else:
+                self.norm = AdaptiveNorm(layer.norm_final.weight, layer.adaLN_modulation)
             head, bias = layer.linear.weight.clone(), layer.linear.bias.clone()
-            head[-1], bias[-1] = 0, IMPOSSIBLE
+            if mask_logit == "removed":
+                head[-1], bias[-1] = 0, IMPOSSIBLE
             pad = -len(head) % ALIGNMENT
             self.head = nn.Parameter(F.pad(head, (0, 0, 0, pad)).T.contiguous())
             self.head_bias = nn.Parameter(F.pad(bias, (0, pad), value=IMPOSSIBLE))
-        self.register_buffer("cos", backbone.cos)
-        self.register_buffer("sin", backbone.sin)
+            if mask_logit == "kept":
+                at_mask = torch.arange(len(self.head_bias)) == backbone.config.mask_id
+                self.register_buffer("at_mask", at_mask.float())
         self.requires_grad_(False)
 
-    def logits(self, tokens: Tensor, length: Tensor, picks: Tensor) -> Tensor:
-        """Logits [P, V rounded up] at the picked positions; the mask and the padding are IMPOSSIBLE."""
-        L = tokens.shape[1]
-        positions = torch.arange(L, device=tokens.device)
-        padding = positions[None, :] >= length[:, None]
-        bias = padding[:, None, None, :].to(self.embedding.dtype) * IMPOSSIBLE
-        cos, sin = self.cos[:L], self.sin[:L]
-        x = F.embedding(tokens, self.embedding)
-        for block in self.blocks[:-1]:
-            x = block.finish(x, block.attend(x, cos, sin, bias))
-        last = self.blocks[-1]
-        mixed = last.attend(x, cos, sin, bias)
+    def logits(self, tokens: Tensor, length: Tensor, picks: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """Logits [P, V rounded up] at the picked positions; the padding, and the mask if removed, are IMPOSSIBLE."""
+        bias = padding_bias(tokens, length)
+        cos, sin = self.trunk.cos[: tokens.shape[1]], self.trunk.sin[: tokens.shape[1]]
+        c = self.trunk.condition(sigma)
+        x = self.trunk.embed(tokens)
+        *blocks, (last, m) = self.trunk.modulated(c)
+        for block, modulation in blocks:
+            x = block.finish(x, block.attend(x, modulation, cos, sin, bias), modulation)
+        mixed = last.attend(x, m, cos, sin, bias)
         row, position = picks[:, 0], picks[:, 1]
-        x = last.finish(x[row, position], mixed[row, position])
-        return self.norm(x) @ self.head + self.head_bias
+        x = last.finish(x[row, position], mixed[row, position], m.at(row))
+        return product(self.norm.modulated(c).at(row)(x), self.head) + self.head_bias
+
+    def biased(self, logits: Tensor, picks: Tensor, mask_bias: Tensor | None) -> Tensor:
+        """logits [P, V rounded up] with mask_bias [B] added to the mask's, where that is an input."""
+        return logits if mask_bias is None else logits + mask_bias[picks[:, 0], None] * self.at_mask
 
     def forward(
-        self, tokens: Tensor, length: Tensor, picks: Tensor, draws: Tensor, uniform: Tensor, temperature: Tensor
+        self,
+        tokens: Tensor,
+        length: Tensor,
+        picks: Tensor,
+        draws: Tensor,
+        uniform: Tensor,
+        temperature: Tensor,
+        sigma: Tensor | None = None,
+        mask_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        logits = self.logits(tokens, length, picks)
+        logits = self.biased(self.logits(tokens, length, picks, sigma), picks, mask_bias)
         # One kernel a row: a plain log of a column of sums would be rounded by its place in the column.
         log_p = torch.log_softmax(logits, dim=-1)
         entropy = -(log_p.exp() * log_p).sum(dim=-1)
@@ -133,3 +311,20 @@ class Denoise(nn.Module):
         token = inverse_cdf(drawn, uniform, temperature)
         logprob = drawn.gather(-1, token[:, None])[:, 0]
         return token, logprob, entropy
+
+
+def quirk_inputs(conditioning: str, mask_logit: str) -> tuple[str, ...]:
+    """The inputs that a graph takes beyond its INPUTS."""
+    return ("sigma",) * (conditioning == "sigma") + ("mask_bias",) * (mask_logit == "kept")
+
+
+def halve(graph: nn.Module) -> nn.Module:
+    """Turns the matrices of a graph into float16, in place: the operands of its products are half from then on.
+
+    Norms, biases, adaLN, the residual stream and every softmax stay float32, as do inputs and outputs.
+    """
+    for module in graph.modules():
+        for name in getattr(module, "MATRICES", ()):
+            parameter = getattr(module, name)
+            parameter.data = parameter.data.half()
+    return graph
