@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -55,7 +56,8 @@ def infer_config(tensors: dict[str, Tensor], file: str, heads: int | None, conte
         return tensors[name].shape[axis]
 
     vocab_size, hidden = size("vocab_embed.embedding", 0), size("vocab_embed.embedding", 1)
-    numbers = [int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))]
+    tally = Counter(int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name)))
+    numbers = [n for n, count in tally.items() if count > 3]  # fewer are strays, to be named as such
     if not numbers:
         raise ConversionError(f"{file} has no tensor named blocks.N.*: it is not a checkpoint of this architecture")
     heads = heads or max(1, hidden // HEAD_DIM)
