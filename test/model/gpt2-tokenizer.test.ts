@@ -22,7 +22,7 @@ const TEXTS = [
   "export const f = async <T>(x: T[]): Promise<void> => {\n  for (let i = 0; i !== x.length; ++i) await g(x[i]!);\n};\n",
   "def f(x):\n\treturn {k: v ** 2 for k, v in x.items() if k != '__init__'}  # 3.14159e-10",
   "12345678901234567890 1,234.56 0x7fff ½ Ⅷ ٣",
-  "<div class=\"a\">&nbsp;</div> https://example.org/a?b=c&d=%20 SolidGoldMagikarp",
+  '<div class="a">&nbsp;</div> https://example.org/a?b=c&d=%20 SolidGoldMagikarp',
   "\u00a0\u2003\u3000 odd spaces \u200b\r\n\r\n \u0000\u0007",
   "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!!!!!!!!!!!!!!!!????......",
 ];

@@ -1,7 +1,7 @@
 """Turns a published checkpoint into a model folder: `python -m didi.convert --from DIR --out DIR`.
 
 `--kind didi-instruct` reads `model.safetensors` (the student) and `discriminator.safetensors`;
-`--kind mdlm` reads `model.safetensors` alone. `tokenizer.json` lies beside them.
+`--kind mdlm` reads `model.safetensors` alone. `tokenizer.json` lies beside them unless `--tokenizer` says otherwise.
 """
 
 import argparse
@@ -137,6 +137,7 @@ def convert(
     licence: str = "unknown",
     heads: int | None = None,
     context: int = CONTEXT,
+    tokenizer: Path | None = None,
 ) -> None:
     """Writes the model folder `out` from the checkpoint folder `source`; all or nothing.
 
@@ -147,10 +148,9 @@ def convert(
     name = name or out.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ConversionError(f"{name!r} cannot be a model's name (letters, digits, dots, dashes): give --name")
-    if not (source / "tokenizer.json").is_file():
-        raise ConversionError(
-            f"{source / 'tokenizer.json'} does not exist; `didi-serve model convert` makes GPT-2's where it is missing"
-        )
+    tokenizer = tokenizer or source / "tokenizer.json"
+    if not tokenizer.is_file():
+        raise ConversionError(f"{tokenizer} does not exist; `didi-serve model convert` makes GPT-2's where it is missing")
     print(f"reading {source} ...", flush=True)
     backbone, discriminator = load_checkpoint(source, kind, heads, context)
     config = backbone.config
@@ -163,7 +163,7 @@ def convert(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         folder = Path(temporary) / out.name
         folder.mkdir()
-        shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.json")
+        shutil.copyfile(tokenizer, folder / "tokenizer.json")
         try:
             write_model_folder(
                 folder,
@@ -198,6 +198,7 @@ def main() -> None:
     parser.add_argument("--licence", default="unknown", help="licence of the weights, for the manifest")
     parser.add_argument("--heads", type=int, help=f"attention heads (default: hidden / {HEAD_DIM})")
     parser.add_argument("--context", type=int, default=CONTEXT, help="longest canvas (default: %(default)s)")
+    parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, if not in the checkpoint folder")
     args = parser.parse_args()
     if args.context < 1 or (args.heads is not None and args.heads < 1):
         parser.error("--heads and --context must be at least 1")
@@ -213,6 +214,7 @@ def main() -> None:
             licence=args.licence,
             heads=args.heads,
             context=args.context,
+            tokenizer=args.tokenizer,
         )
     except ConversionError as error:
         sys.exit(f"didi.convert: {error}")

@@ -94,15 +94,16 @@ def export_graph(graph: nn.Module, path: Path) -> None:
             verbose=False,
         )
     model = program.model_proto
-    strip_metadata(model)
+    strip(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
 
 
-def strip_metadata(model: onnx.ModelProto) -> None:
-    """Removes the exporter's notes, such as stack traces with the paths of this machine."""
+def strip(model: onnx.ModelProto) -> None:
+    """Removes the exporter's notes, such as stack traces with the paths of this machine, and shapes that follow."""
     graph = model.graph
-    noted = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
+    del graph.value_info[:]
+    noted = (graph.node, graph.input, graph.output, graph.initializer)
     for holder in (model, graph, *(item for items in noted for item in items)):
         del holder.metadata_props[:]
     for node in graph.node:

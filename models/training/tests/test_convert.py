@@ -22,7 +22,9 @@ LENGTHS = (24, 13, 19)
 IGNORED = -1e9
 
 # Largest difference of a log-probability, and of a reward relative to its size.
-TOLERANCE = {"fp32": 1e-4, "fp16": 0.05}
+TOLERANCE = {"fp32": 1e-4, "fp16": 0.01}
+# How far from a boundary of the inverse CDF a uniform must be for its token to be compared.
+MARGIN = {"fp32": 1e-4, "fp16": 0.003}
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -132,7 +134,7 @@ def test_denoise(checkpoint, converted, mask_bias):
     for pick, (b, i) in enumerate(feeds["picks"]):
         p = expected[b][i].exp()
         assert abs(answer["entropy"][pick] + float((p * expected[b][i]).nan_to_num().sum())) < 2 * tolerance
-    assert check_draws(feeds, answer, expected, tolerance / 5) > 0.4 * len(feeds["draws"])
+    assert check_draws(feeds, answer, expected, MARGIN[precision]) > 0.4 * len(feeds["draws"])
     drew_mask = bool((answer["token"] == MASK).any())
     assert drew_mask == (mask_bias != IGNORED)
 
@@ -168,7 +170,7 @@ def test_tilt(checkpoint, converted):
     for s, pick in enumerate(feeds["draws"]):
         b, i = feeds["picks"][pick]
         assert abs(answer["logprob"][s] - float(own[b][i, answer["token"][s]])) < tolerance
-    assert check_draws(feeds, answer, expected, tolerance) > 0.4 * len(feeds["draws"])
+    assert check_draws(feeds, answer, expected, MARGIN[precision]) > 0.4 * len(feeds["draws"])
     moved = [float((a.exp() - b.exp()).abs().max()) for a, b in zip(own, expected)]
     assert max(moved) > 0.1, "the tilt must matter for this test to say anything"
 
