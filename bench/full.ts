@@ -45,7 +45,7 @@ if (flags.help) {
   --precision <p>      fp32 or fp16 (default fp32)
   --threads <n>        of the server's model (default 0: one for each core)
   --folder <dir>       time a folder that is converted already
-The published size takes 4 GB of disk in the temporary folder, removed at the end, and 10 GB of memory.
+The published size takes 4 GB of disk in the temporary folder, removed at the end, and several of memory.
 Tried small: npm run bench:full -- --hidden 64 --blocks 2 --vocab 512 --lengths 32,64`);
   process.exit(0);
 }

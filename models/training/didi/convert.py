@@ -219,7 +219,8 @@ def main() -> None:
     except ConversionError as error:
         sys.exit(f"didi.convert: {error}")
     except KeyboardInterrupt:
-        sys.exit("didi.convert: interrupted, nothing was written")
+        print("didi.convert: interrupted, nothing was written", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":
