@@ -12,19 +12,8 @@ from torch import Tensor, nn
 
 from .backbone import Backbone, apply_rotary
 from .discriminator import Discriminator
-from .graphs import (
-    Denoise,
-    GraphBlock,
-    Modulation,
-    Norm,
-    Trunk,
-    cast,
-    gated,
-    inverse_cdf,
-    padding_bias,
-    product,
-    quirk_inputs,
-)
+from .graphs import Denoise, inverse_cdf, quirk_inputs
+from .trunk import GraphBlock, Modulation, Norm, Trunk, cast, gated, padding_bias, product
 
 
 def gelu_derivative(u: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from didi.diffusion import subs
 from didi.discriminator import Discriminator
 from didi.export import export_graph
-from didi.graphs import padding_bias
 from didi.guided import GraphDiscriminator, Score, Tilt
+from didi.trunk import padding_bias
 
 
 @pytest.fixture
