@@ -1,12 +1,15 @@
 /** Flags and their environment twins: one table that the command line is built from. */
 
 import { InvalidArgumentError, Option } from "commander";
+import { PRECISIONS } from "./model/manifest.ts";
+import type { PrecisionChoice } from "./model/model.ts";
 import type { Device } from "./runtime/protocol.ts";
 
 /** Settings of everything that runs a model. */
 export interface ModelConfig {
   model: string;
   device: Device;
+  precision: PrecisionChoice;
   threads: number;
 }
 
@@ -51,6 +54,10 @@ export const MODEL_OPTIONS: readonly Option[] = [
   new Option("--device <device>", "where the model runs; auto takes CUDA where it loads")
     .env("DIDI_DEVICE")
     .choices(DEVICES)
+    .default("auto"),
+  new Option("--precision <precision>", "of the model's matrices; auto is fp16 on CUDA, else fp32, if there")
+    .env("DIDI_PRECISION")
+    .choices(["auto", ...PRECISIONS])
     .default("auto"),
   new Option("--threads <n>", "threads of one model call; 0 is one for each core")
     .env("DIDI_THREADS")

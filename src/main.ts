@@ -1,9 +1,10 @@
 #!/usr/bin/env node
-/** The command line: didi-serve serve | generate. */
+/** The command line: didi-serve serve | generate | model convert. */
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command, CommanderError, Option } from "commander";
+import { CONVERT_OPTIONS, type ConvertConfig, convert } from "./cli/convert.ts";
 import { type GenerateConfig, generate } from "./cli/generate.ts";
 import { serve } from "./cli/serve.ts";
 import { decimal, integer, MODEL_OPTIONS, SERVE_OPTIONS, type ServeConfig } from "./config.ts";
@@ -39,8 +40,21 @@ const generateCommand = program
   .action((prompt: string, config: GenerateConfig) => generate(prompt, config));
 for (const option of MODEL_OPTIONS) generateCommand.addOption(option);
 
+const modelCommand = program.command("model").description("work with models on disk");
+const convertCommand = modelCommand
+  .command("convert")
+  .description("turn a published checkpoint (safetensors) into a model folder; needs Python with PyTorch")
+  .addHelpText(
+    "after",
+    "\nExample:\n  didi-serve model convert --from didi-instruct-small --out models/didi-instruct-small",
+  )
+  .action(async (config: ConvertConfig) => {
+    process.exitCode = await convert(config);
+  });
+for (const option of CONVERT_OPTIONS) convertCommand.addOption(option);
+
 // Commander exits with 1 for a wrong command line; here that is 2, and 1 is for what the machine lacks.
-for (const command of [program, ...program.commands])
+for (const command of [program, ...program.commands, ...modelCommand.commands])
   command.exitOverride().configureOutput({
     outputError: (text, write) =>
       write(

@@ -1,6 +1,7 @@
 /** What several tests need: the shipped model, running, and its golden vectors. */
 
 import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { Engine, type EngineLimits } from "../src/engine/engine.ts";
 import { openModel } from "../src/model/model.ts";
 import { Runtime } from "../src/runtime/runtime.ts";
@@ -32,9 +33,15 @@ export const GOLDEN: Golden = JSON.parse(
 
 export const LIMITS: EngineLimits = { maxBatchTokens: 2048, maxActive: 64, maxQueue: 256 };
 
-/** An engine over the shipped model that has run once. Close it with `engine.runtime.close()`. */
-export async function startEngine(limits: Partial<EngineLimits> = {}): Promise<Engine> {
-  const model = await openModel(MODEL);
+/** A converted checkpoint of random weights whose graphs take sigma and mask_bias (fixtures/make.ts). */
+export const TINY_STUDENT = fileURLToPath(new URL("fixtures/tiny-student", import.meta.url));
+
+/** An engine over a model, the shipped one if none is named, that has run once. Close it with `engine.runtime.close()`. */
+export async function startEngine(
+  limits: Partial<EngineLimits> = {},
+  nameOrFolder: string = MODEL,
+): Promise<Engine> {
+  const model = await openModel(nameOrFolder);
   const runtime = await Runtime.start({ graph: model.graphs.denoise, device: "cpu", threads: 1 });
   const engine = new Engine(model, runtime, { ...LIMITS, ...limits });
   await engine.warmUp();

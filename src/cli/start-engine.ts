@@ -8,7 +8,7 @@ import { Runtime } from "../runtime/runtime.ts";
 
 /** Opens the model and starts its runtime process; `warmUp` is left to the caller. Throws StartupError. */
 export async function startEngine(config: ModelConfig, limits: EngineLimits): Promise<Engine> {
-  const model = await openModel(config.model);
+  const model = await openModel(config.model, config.precision);
   const runtime = await Runtime.start({
     graph: model.graphs.denoise,
     device: config.device,

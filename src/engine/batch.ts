@@ -4,6 +4,9 @@ import type { StepPlan } from "../diffusion/sampler.ts";
 import { RuntimeFailure } from "../errors.ts";
 import type { DenoiseBatch, DenoiseResult } from "../runtime/protocol.ts";
 
+/** Added to a kept mask logit, it leaves the mask a probability of exactly 0 in float32: SUBS. */
+const IMPOSSIBLE = -1e9;
+
 /** A row's part of a call. */
 export interface BatchRow {
   readonly padded: number;
@@ -18,7 +21,10 @@ export interface RowDraws {
   logprobs: Float32Array;
 }
 
-/** Lays rows of one padded length side by side. Positions past a row's canvas hold id 0 and are never attended to. */
+/**
+ * Lays rows of one padded length side by side, for the plain sampler: sigma is 0, as in training, and the mask is
+ * never drawn. Positions past a row's canvas hold id 0 and are never attended to.
+ */
 export function buildBatch(rows: readonly BatchRow[]): DenoiseBatch {
   const padded = rows[0]!.padded;
   const count = rows.reduce((sum, row) => sum + row.plan.positions.length, 0);
@@ -31,6 +37,8 @@ export function buildBatch(rows: readonly BatchRow[]): DenoiseBatch {
     draws: Int32Array.from({ length: count }, (_, i) => i),
     uniform: new Float32Array(count),
     temperature: new Float32Array(count),
+    sigma: new Float32Array(rows.length),
+    maskBias: new Float32Array(rows.length).fill(IMPOSSIBLE),
   };
   let next = 0;
   rows.forEach((row, index) => {

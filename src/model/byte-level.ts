@@ -10,18 +10,21 @@ export const MASK_GLYPH = "░";
 
 const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
-/** GPT-2's printable stand-ins: character -> byte. Printable bytes stand for themselves. */
-function standIns(): Map<string, number> {
-  const map = new Map<string, number>();
+/** GPT-2's printable stand-ins, one character for each byte. Printable bytes stand for themselves. */
+const STAND_INS: readonly string[] = (() => {
   const printable = (b: number) => (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255);
   let next = 256;
-  for (let b = 0; b < 256; b++) map.set(String.fromCharCode(printable(b) ? b : next++), b);
-  return map;
+  return Array.from({ length: 256 }, (_, b) => String.fromCharCode(printable(b) ? b : next++));
+})();
+
+/** Bytes as a vocabulary writes them. */
+export function byteString(bytes: Uint8Array): string {
+  return Array.from(bytes, (b) => STAND_INS[b]!).join("");
 }
 
 /** Bytes of every token of a vocabulary (token string -> id); special tokens have none. */
 export function tokenBytes(vocab: ReadonlyMap<string, number>, size: number): Uint8Array[] {
-  const bytes = standIns();
+  const bytes = new Map(STAND_INS.map((character, b) => [character, b]));
   const table: Uint8Array[] = Array.from({ length: size }, () => new Uint8Array(0));
   for (const [token, id] of vocab) {
     table[id] = Uint8Array.from(token, (character) => bytes.get(character) ?? 0x3f);

@@ -17,6 +17,30 @@ export interface ModelFile {
   bytes: number;
 }
 
+/** What numbers a graph's matrices are held in. */
+export const PRECISIONS = ["fp32", "fp16", "int8"] as const;
+export type Precision = (typeof PRECISIONS)[number];
+
+/** One graph in each precision the folder has; at least one. */
+export type GraphFiles = Partial<Record<Precision, ModelFile>>;
+
+/** Defaults of guided sampling. */
+export interface Guidance {
+  candidates: number;
+  scale_start: number;
+  scale_end: number;
+  rerank_ratio: number;
+}
+
+/** One row of a model's measured quality. */
+export interface Quality {
+  sampler: string;
+  steps: number;
+  generative_perplexity: number;
+  /** Nats. */
+  entropy: number;
+}
+
 /** The parsed manifest; field meanings are in the schema. */
 export interface Manifest {
   format_version: 1;
@@ -29,10 +53,15 @@ export interface Manifest {
   end_of_text_token_id: number;
   context_length: number;
   schedule: { kind: "log-linear"; alpha_min: number; t_min: number };
-  conditioning: "none";
+  conditioning: "none" | "sigma";
+  /** Absent means removed. */
+  mask_logit?: "removed" | "kept";
   tokenizer: ModelFile;
-  graphs: { denoise: { fp32: ModelFile } };
+  graphs: { denoise: GraphFiles; tilt?: GraphFiles; score?: GraphFiles };
+  guidance?: Guidance;
+  quality?: Quality[];
   weights?: ModelFile;
+  discriminator_weights?: ModelFile;
 }
 
 const schema = JSON.parse(readFileSync(join(PACKAGE_ROOT, "models", "model.schema.json"), "utf8"));
@@ -62,7 +91,20 @@ export async function readManifest(folder: string): Promise<Manifest> {
   }
   if (manifest.mask_token_id !== manifest.vocab_size - 1)
     throw new StartupError(`${path}: mask_token_id must be the last id, ${manifest.vocab_size - 1}`);
+  const { denoise, ...guided } = manifest.graphs;
+  for (const [name, files] of Object.entries(guided))
+    if (precisionsOf(files).join() !== precisionsOf(denoise).join())
+      throw new StartupError(
+        `${path}: graph ${name} comes in ${precisionsOf(files).join(", ")} and denoise in ${precisionsOf(denoise).join(", ")}`,
+      );
+  if ((manifest.guidance === undefined) !== (manifest.graphs.tilt === undefined))
+    throw new StartupError(`${path}: guidance must be there if and only if the graphs tilt and score are`);
   return manifest;
+}
+
+/** The precisions a graph comes in, widest first. */
+export function precisionsOf(files: GraphFiles): Precision[] {
+  return PRECISIONS.filter((precision) => files[precision] !== undefined);
 }
 
 /** Checks a file's size and sha256 against the manifest. Throws StartupError if they differ. */

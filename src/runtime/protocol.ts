@@ -24,6 +24,10 @@ export interface DenoiseBatch {
   uniform: Float32Array;
   /** [S]; 0 takes the most likely token. */
   temperature: Float32Array;
+  /** [B] noise level, for graphs that take it. */
+  sigma: Float32Array;
+  /** [B] added to the mask's logit, for graphs that keep it. */
+  maskBias: Float32Array;
 }
 
 /** What `denoise` answers. */
@@ -40,8 +44,8 @@ export interface DenoiseResult {
 
 /** How a runtime process is to be set up. */
 export interface RuntimeOptions {
-  /** Path of the `denoise` graph. */
-  graph: string;
+  /** Path of the `denoise` graph, by where it ends up running. */
+  graph: Record<Provider, string>;
   device: Device;
   /** Threads inside one call; 0 means one for each core. */
   threads: number;

@@ -15,7 +15,7 @@ export interface LoadedSession {
 ort.env.logLevel = "fatal";
 
 async function create(options: RuntimeOptions, provider: Provider): Promise<ort.InferenceSession> {
-  return ort.InferenceSession.create(options.graph, {
+  return ort.InferenceSession.create(options.graph[provider], {
     executionProviders: [provider],
     graphOptimizationLevel: "all",
     intraOpNumThreads: options.threads,
@@ -49,7 +49,7 @@ function int64(values: Int32Array, dims: number[]): ort.Tensor {
 
 async function denoise(session: ort.InferenceSession, batch: DenoiseBatch): Promise<DenoiseResult> {
   const draws = batch.draws.length;
-  const feeds = {
+  const feeds: Record<string, ort.Tensor> = {
     tokens: int64(batch.tokens, [batch.rows, batch.padded]),
     length: int64(batch.length, [batch.rows]),
     picks: int64(batch.picks, [batch.picks.length / 2, 2]),
@@ -57,6 +57,10 @@ async function denoise(session: ort.InferenceSession, batch: DenoiseBatch): Prom
     uniform: new ort.Tensor("float32", batch.uniform, [draws]),
     temperature: new ort.Tensor("float32", batch.temperature, [draws]),
   };
+  // What a graph takes beyond that depends on how it was converted (models/model.schema.json).
+  const takes = (name: string) => session.inputNames.includes(name);
+  if (takes("sigma")) feeds.sigma = new ort.Tensor("float32", batch.sigma, [batch.rows]);
+  if (takes("mask_bias")) feeds.mask_bias = new ort.Tensor("float32", batch.maskBias, [batch.rows]);
   const started = performance.now();
   const { token, logprob, entropy } = await session.run(feeds);
   const milliseconds = performance.now() - started;

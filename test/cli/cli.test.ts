@@ -46,12 +46,13 @@ async function serve(
   return { child, exit, ...(await untilReady(child)) };
 }
 
-for (const command of [[], ["serve"], ["generate"]])
+for (const command of [[], ["serve"], ["generate"], ["model", "convert"]])
   test(`${command.join(" ") || "didi-serve"} --help explains itself`, async () => {
     const { code, stdout } = await didi([...command, "--help"]);
     assert.equal(code, 0);
     assert.match(stdout, /Usage: didi-serve/);
-    if (command[0])
+    if (command.includes("convert")) assert.match(stdout, /--from <dir>.*--true-sigma.*DIDI_PYTHON/s);
+    else if (command[0])
       assert.match(stdout, /--model <name\|folder>.*\(default:\s+"stories-mdlm",\s+env:\s+DIDI_MODEL\)/s);
   });
 
@@ -69,6 +70,22 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
     /--temperature.*from 0 to 2/,
   ],
   ["a length beyond the context", ["generate", "x", "--length", "5000"], {}, 2, /\/length: .*context of 256/],
+  ["a precision the model lacks", ["serve", "--precision", "int8"], {}, 1, /no int8 graphs: .* can be fp32/],
+  ["a conversion of nothing", ["model", "convert"], {}, 2, /required option '--from <dir>'/],
+  [
+    "a checkpoint that is not there",
+    ["model", "convert", "--from", "gone", "--out", "x"],
+    {},
+    1,
+    /gone is not a folder/,
+  ],
+  [
+    "a Python that is not there",
+    ["model", "convert", "--from", ".", "--out", "x"],
+    { DIDI_PYTHON: "no-such-python" },
+    1,
+    /cannot run no-such-python.*pip install -r models.training.requirements\.txt/,
+  ],
   ["a model that is not there", ["serve"], { DIDI_MODEL: "gone" }, 1, /models.gone does not exist/],
 ];
 

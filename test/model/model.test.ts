@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
 import { StartupError } from "../../src/errors.ts";
 import { modelFolder, openModel } from "../../src/model/model.ts";
-import { MODEL } from "../support.ts";
+import { MODEL, TINY_STUDENT } from "../support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-model-"));
 const folder = join(root, "copy");
@@ -68,4 +68,33 @@ test("a manifest with an unknown, a missing or an outward-pointing field is refu
 test("a manifest that is not JSON is refused", async () => {
   await writeFile(join(folder, "model.json"), "{");
   await refuses(/is not JSON/);
+});
+
+test("auto takes fp16 for CUDA alone; a precision by name goes for both; one that is not there is named", async () => {
+  const auto = await openModel(TINY_STUDENT);
+  assert.deepEqual(auto.precision, { cpu: "fp32", cuda: "fp16" });
+  assert.match(auto.graphs.denoise.cpu, /denoise\.fp32\.onnx$/);
+  assert.match(auto.graphs.denoise.cuda, /denoise\.fp16\.onnx$/);
+  const half = await openModel(TINY_STUDENT, "fp16");
+  assert.match(half.graphs.denoise.cpu, /denoise\.fp16\.onnx$/);
+  assert.deepEqual((await openModel(MODEL)).precision, { cpu: "fp32", cuda: "fp32" });
+  await assert.rejects(
+    openModel(TINY_STUDENT, "int8"),
+    /tiny-student has no int8 graphs: --precision can be fp32 or fp16/,
+  );
+});
+
+test("what belongs together in a manifest must be there together", async () => {
+  type Graphs = Record<string, Record<string, object>>;
+  const cases: [edit: (manifest: Record<string, unknown>, graphs: Graphs) => void, says: RegExp][] = [
+    [(manifest) => delete manifest.guidance, /guidance must be there if and only if/],
+    [(_, graphs) => delete graphs.score, /must have property score when property tilt is present/],
+    [(_, graphs) => delete graphs.tilt!.fp16, /graph tilt comes in fp32 and denoise in fp32, fp16/],
+    [(_, graphs) => Object.assign(graphs, { denoise: {} }), /denoise must NOT have fewer than 1 properties/],
+  ];
+  for (const [edit, says] of cases) {
+    await cp(TINY_STUDENT, folder, { recursive: true, force: true });
+    await editManifest((manifest) => edit(manifest, manifest.graphs as Graphs));
+    await refuses(says);
+  }
 });

@@ -106,7 +106,10 @@ test("a pass that ends every process is given up, and the next one is served", {
 test("a file that is not a graph, and CUDA where it does not load, refuse to start", async () => {
   const path = join(tmpdir(), `not-a-graph-${process.pid}.onnx`);
   await writeFile(path, "not a graph");
-  await assert.rejects(Runtime.start({ graph: path, device: "cpu", threads: 1 }), StartupError);
+  await assert.rejects(
+    Runtime.start({ graph: { cpu: path, cuda: path }, device: "cpu", threads: 1 }),
+    StartupError,
+  );
   if (runtime.provider === "cpu") {
     const start = Runtime.start({ graph: model.graphs.denoise, device: "cuda", threads: 1 });
     const outcome = await start

@@ -32,3 +32,20 @@ class Discriminator(nn.Module):
         """Scores [B, L] of a canvas of embeddings x [B, L, d], which may be soft."""
         hidden = self.trunk.transform(x, self.trunk.condition(torch.zeros(1)))
         return self.main(hidden)[..., 0].float()
+
+
+def published_state(discriminator: Discriminator) -> dict[str, Tensor]:
+    """Its tensors under the published names: the trunk without an output layer, the head in its place."""
+    trunk = {
+        name: tensor
+        for name, tensor in discriminator.trunk.state_dict().items()
+        if not name.startswith("output_layer.")
+    }
+    return trunk | {f"output_layer.main.{name}": tensor for name, tensor in discriminator.main.state_dict().items()}
+
+
+def load_published_state(discriminator: Discriminator, state: dict[str, Tensor]) -> None:
+    """Copies tensors under the published names into it, in place. Raises KeyError if one is missing."""
+    with torch.no_grad():
+        for name, tensor in published_state(discriminator).items():
+            tensor.copy_(state[name])

@@ -6,7 +6,10 @@ Writes the graphs, and `model.json` with the sha256 of every file.
 import argparse
 import hashlib
 import json
+import logging
+import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -19,9 +22,15 @@ from torch import nn
 from .backbone import Backbone, BackboneConfig
 from .corpus import SEPARATOR
 from .diffusion import ALPHA_MIN, T_MIN
-from .graphs import Denoise
+from .discriminator import Discriminator, published_state
+from .graphs import Denoise, halve
+from .guided import Score, Tilt
 
 OPSET = 20  # the first with a Gelu of its own
+PRECISIONS = ("fp32", "fp16")
+
+# Settings of the published sampler (arXiv 2509.25035).
+PUBLISHED_GUIDANCE = {"candidates": 4, "scale_start": 30, "scale_end": 40, "rerank_ratio": 0.5}
 
 
 def load_backbone(path: Path) -> Backbone:
@@ -44,6 +53,12 @@ def save_weights(backbone: Backbone, path: Path) -> None:
     save_file(weights, path, {"config": json.dumps(backbone.config.to_dict())})
 
 
+def save_discriminator(discriminator: Discriminator, path: Path) -> None:
+    """As `save_weights`, for the discriminator."""
+    weights = {name: tensor.half().contiguous() for name, tensor in published_state(discriminator).items()}
+    save_file(weights, path, {"config": json.dumps(discriminator.trunk.config.to_dict())})
+
+
 def example_inputs() -> dict[str, tuple[torch.Tensor, dict[int, str]]]:
     """For each input of a graph: an example to trace with, and which of its axes vary."""
     return {
@@ -54,55 +69,134 @@ def example_inputs() -> dict[str, tuple[torch.Tensor, dict[int, str]]]:
         "uniform": (torch.full((7,), 0.5), {0: "S"}),
         "temperature": (torch.ones(7), {0: "S"}),
         "scale": (torch.ones(2), {0: "B"}),
+        "sigma": (torch.ones(2), {0: "B"}),
+        "mask_bias": (torch.zeros(2), {0: "B"}),
     }
 
 
 def export_graph(graph: nn.Module, path: Path) -> None:
-    """Writes a graph module (`INPUTS`, `OUTPUTS`; see graphs.py and guided.py) as ONNX, and checks it."""
-    inputs = example_inputs()
+    """Writes a graph module (`inputs`, `OUTPUTS`; see graphs.py and guided.py) as ONNX, and checks it."""
+    examples = example_inputs()
     axes = {name: torch.export.Dim(name) for name in ("B", "L", "P", "S")}
+    # The exporter names every optional package it does without.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
+        program = torch.onnx.export(
             graph.eval(),
-            tuple(inputs[name][0] for name in graph.INPUTS),
-            str(path),
+            (),
+            kwargs={name: examples[name][0] for name in graph.inputs},
             dynamo=True,
-            external_data=False,
             opset_version=OPSET,
-            input_names=list(graph.INPUTS),
+            input_names=list(graph.inputs),
             output_names=list(graph.OUTPUTS),
-            dynamic_shapes=tuple({i: axes[a] for i, a in inputs[name][1].items()} for name in graph.INPUTS),
+            dynamic_shapes={name: {i: axes[a] for i, a in examples[name][1].items()} for name in graph.inputs},
             verbose=False,
         )
-    onnx.checker.check_model(onnx.load(str(path)), full_check=True)
+    model = program.model_proto
+    strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Removes the exporter's notes, such as stack traces with the paths of this machine, and shapes that follow."""
+    graph = model.graph
+    del graph.value_info[:]
+    noted = (graph.node, graph.input, graph.output, graph.initializer)
+    for holder in (model, graph, *(item for items in noted for item in items)):
+        del holder.metadata_props[:]
+    for node in graph.node:
+        node.doc_string = ""
 
 
 def file_entry(path: Path) -> dict:
-    data = path.read_bytes()
-    return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    """A file of a model folder as its manifest names it."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": path.name, "sha256": digest, "bytes": path.stat().st_size}
 
 
-def write_manifest(folder: Path, *, name: str, description: str, config: BackboneConfig, parameters: int) -> None:
-    """Writes `model.json` for the files that lie in `folder` (its schema: models/model.schema.json)."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+def write_model_folder(
+    folder: Path,
+    *,
+    name: str,
+    description: str,
+    licence: str,
+    backbone: Backbone,
+    discriminator: Discriminator | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    conditioning: str = "none",
+    mask_logit: str = "removed",
+    guidance: dict | None = None,
+    quality: list[dict] | None = None,
+    weights: bool = False,
+) -> None:
+    """Writes graphs and `model.json` into `folder`, which must hold `tokenizer.json` (models/model.schema.json).
+
+    With a discriminator the folder gets the guidance graphs, and `guidance` (its default: PUBLISHED_GUIDANCE).
+    `weights` adds what further training starts from. Prints a line for each graph. Raises ValueError for an
+    unknown precision or setting, or a tokenizer that does not fit the vocabulary.
+    """
+    unknown = set(precisions) - set(PRECISIONS)
+    if unknown or not precisions:
+        raise ValueError(f"precisions must be some of {', '.join(PRECISIONS)}, not {', '.join(precisions) or 'none'}")
+    config = backbone.config
+    tokenizer_file = folder / "tokenizer.json"
+    end_of_text = end_of_text_id(tokenizer_file, config)
+    build = {"denoise": lambda: Denoise(backbone, conditioning, mask_logit)}
+    if discriminator is not None:
+        build["tilt"] = lambda: Tilt(backbone, discriminator, conditioning, mask_logit)
+        build["score"] = lambda: Score(discriminator, conditioning)
+    graphs = {}
+    for graph_name, make in build.items():
+        graphs[graph_name] = {}
+        for precision in precisions:
+            started = time.perf_counter()
+            path = folder / f"{graph_name}.{precision}.onnx"
+            print(f"{path.name} ...", end=" ", flush=True)
+            export_graph(make() if precision == "fp32" else halve(make()), path)
+            graphs[graph_name][precision] = file_entry(path)
+            print(f"{path.stat().st_size / 1e6:.1f} MB in {time.perf_counter() - started:.0f} s", flush=True)
     manifest = {
         "format_version": 1,
         "name": name,
         "description": description,
-        "licence": "MIT",
-        "parameters": parameters,
+        "licence": licence,
+        "parameters": backbone.parameter_count(),
         "vocab_size": config.vocab_size,
         "mask_token_id": config.mask_id,
-        "end_of_text_token_id": tokenizer.token_to_id(SEPARATOR),
+        "end_of_text_token_id": end_of_text,
         "context_length": config.context,
         "schedule": {"kind": "log-linear", "alpha_min": ALPHA_MIN, "t_min": T_MIN},
-        "conditioning": "none",
-        "tokenizer": file_entry(folder / "tokenizer.json"),
-        "graphs": {"denoise": {"fp32": file_entry(folder / "denoise.fp32.onnx")}},
-        "weights": file_entry(folder / "weights.fp16.safetensors"),
+        "conditioning": conditioning,
+        "mask_logit": mask_logit,
+        "tokenizer": file_entry(tokenizer_file),
+        "graphs": graphs,
     }
+    if discriminator is not None:
+        manifest["guidance"] = guidance or PUBLISHED_GUIDANCE
+    if quality is not None:
+        manifest["quality"] = quality
+    if weights:
+        save_weights(backbone, folder / "weights.fp16.safetensors")
+        manifest["weights"] = file_entry(folder / "weights.fp16.safetensors")
+        if discriminator is not None:
+            save_discriminator(discriminator, folder / "discriminator.fp16.safetensors")
+            manifest["discriminator_weights"] = file_entry(folder / "discriminator.fp16.safetensors")
     (folder / "model.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def end_of_text_id(tokenizer_file: Path, config: BackboneConfig) -> int:
+    """The separator's id in `tokenizer.json`. Raises ValueError if it has none, or ids outside the vocabulary."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= config.vocab_size:
+        raise ValueError(f"{tokenizer_file.name} has id {largest}, outside the model's vocabulary of {config.vocab_size}")
+    end_of_text = tokenizer.token_to_id(SEPARATOR)
+    if end_of_text is None:
+        raise ValueError(f"{tokenizer_file.name} has no token {SEPARATOR}")
+    return end_of_text
 
 
 def main() -> None:
@@ -112,15 +206,13 @@ def main() -> None:
     parser.add_argument("--name", help="the model's name (default: the folder's)")
     parser.add_argument("--description", default="Masked-diffusion language model of children's stories.")
     args = parser.parse_args()
-    backbone = load_backbone(args.checkpoint)
-    export_graph(Denoise(backbone), args.out / "denoise.fp32.onnx")
-    save_weights(backbone, args.out / "weights.fp16.safetensors")
-    write_manifest(
+    write_model_folder(
         args.out,
         name=args.name or args.out.name,
         description=args.description,
-        config=backbone.config,
-        parameters=backbone.parameter_count(),
+        licence="MIT",
+        backbone=load_backbone(args.checkpoint),
+        weights=True,
     )
     print(f"wrote {args.out}: {', '.join(sorted(p.name for p in args.out.iterdir()))}")
 

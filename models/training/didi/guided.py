@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from .backbone import Backbone, apply_rotary
 from .discriminator import Discriminator
-from .graphs import ALIGNMENT, IMPOSSIBLE, AffineNorm, Denoise, FoldedBlock, inverse_cdf
+from .graphs import Denoise, inverse_cdf, quirk_inputs
+from .trunk import GraphBlock, Modulation, Norm, Trunk, cast, gated, padding_bias, product
 
 
 def gelu_derivative(u: Tensor) -> Tensor:
@@ -27,12 +28,20 @@ def silu_derivative(a: Tensor) -> Tensor:
     return s * (1 + a * (1 - s))
 
 
-def norm_backward(norm: AffineNorm, x: Tensor, gradient: Tensor) -> Tensor:
+def norm_backward(norm: Norm, x: Tensor, gradient: Tensor) -> Tensor:
     """Gradient to the input x of a layer norm, from the gradient to its output."""
     centred = x - x.mean(-1, keepdim=True)
     inverse = torch.rsqrt((centred * centred).mean(-1, keepdim=True) + 1e-5)
     normal, g = centred * inverse, gradient * norm.weight
     return (g - g.mean(-1, keepdim=True) - normal * (g * normal).mean(-1, keepdim=True)) * inverse
+
+
+def gradient_product(gradient: Tensor, b: Tensor) -> Tensor:
+    """`product` for gradients. They may lie far below half's range: each row is scaled to 1 and back."""
+    if gradient.dtype == b.dtype:
+        return gradient @ b
+    size = gradient.abs().amax(-1, keepdim=True).clamp(min=1e-30)
+    return product(gradient / size, b) * size
 
 
 def normalised(layer: nn.Linear) -> Tensor:
@@ -41,104 +50,101 @@ def normalised(layer: nn.Linear) -> Tensor:
     return weight / torch.dot(layer.weight_u, weight @ layer.weight_v)
 
 
-class FoldedDiscriminator(nn.Module):
-    """The discriminator at sigma = 0, adaLN folded in and spectral norms divided out."""
+class GraphDiscriminator(nn.Module):
+    """The discriminator with spectral norms divided out; `conditioning` as in `Trunk`."""
 
-    def __init__(self, discriminator: Discriminator):
+    MATRICES = ("first", "last")
+
+    def __init__(self, discriminator: Discriminator, conditioning: str = "none"):
         super().__init__()
-        trunk = discriminator.trunk
+        self.trunk = Trunk(discriminator.trunk, conditioning, pad=True)
         with torch.no_grad():
-            c = trunk.condition(torch.zeros(1))
-            self.embedding = nn.Parameter(trunk.vocab_embed.embedding.clone())
-            self.blocks = nn.ModuleList(FoldedBlock(block, c) for block in trunk.blocks)
             first, last = discriminator.main[0], discriminator.main[2]
             self.first, self.first_bias = nn.Parameter(normalised(first).T.clone()), nn.Parameter(first.bias.clone())
             self.last, self.last_bias = nn.Parameter(normalised(last).T.clone()), nn.Parameter(last.bias.clone())
-        self.register_buffer("cos", trunk.cos)
-        self.register_buffer("sin", trunk.sin)
         self.requires_grad_(False)
 
-    def head(self, x: Tensor) -> Tensor:
-        return (F.silu(x @ self.first + self.first_bias) @ self.last + self.last_bias)[..., 0]
+    def head(self, a: Tensor) -> Tensor:
+        """The first layer's output [B, L, d] -> scores [B, L]."""
+        return (product(F.silu(a), self.last) + self.last_bias)[..., 0]
 
-    def scores(self, x: Tensor, bias: Tensor) -> Tensor:
+    def scores(self, x: Tensor, bias: Tensor, sigma: Tensor | None = None) -> Tensor:
         """Scores [B, L] of a canvas of embeddings x [B, L, d]; `bias` masks padding in attention."""
-        cos, sin = self.cos[: x.shape[1]], self.sin[: x.shape[1]]
-        for block in self.blocks:
-            x = block.finish(x, block.attend(x, cos, sin, bias))
-        return self.head(x)
+        cos, sin = self.trunk.cos[: x.shape[1]], self.trunk.sin[: x.shape[1]]
+        for block, m in self.trunk.modulated(self.trunk.condition(sigma)):
+            x = block.finish(x, block.attend(x, m, cos, sin, bias), m)
+        return self.head(product(x, self.first) + self.first_bias)
 
-    def reward_and_gradient(self, x: Tensor, bias: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+    def reward_and_gradient(
+        self, x: Tensor, bias: Tensor, masked: Tensor, sigma: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """r [B] = sum of scores over `masked` [B, L], and dr/dx [B, L, d]."""
-        cos, sin = self.cos[: x.shape[1]], self.sin[: x.shape[1]]
-        tapes = []
-        for block in self.blocks:
-            x, tape = forward_with_tape(block, x, cos, sin, bias)
+        cos, sin = self.trunk.cos[: x.shape[1]], self.trunk.sin[: x.shape[1]]
+        blocks, tapes = list(self.trunk.modulated(self.trunk.condition(sigma))), []
+        for block, m in blocks:
+            x, tape = forward_with_tape(block, m, x, cos, sin, bias)
             tapes.append(tape)
-        a = x @ self.first + self.first_bias
-        scores = (F.silu(a) @ self.last + self.last_bias)[..., 0]
+        a = product(x, self.first) + self.first_bias
         weight = masked.to(x.dtype)
-        gradient = ((weight[..., None] * self.last[:, 0]) * silu_derivative(a)) @ self.first.T
-        for block, tape in zip(reversed(self.blocks), reversed(tapes)):
-            gradient = block_backward(block, tape, gradient, cos, sin)
-        return (scores * weight).sum(-1), gradient
-
-
-def split_heads(block: FoldedBlock, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    B, L, _ = qkv.shape
-    return qkv.view(B, L, 3, block.heads, block.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        to_a = (weight[..., None] * cast(self.last[:, 0], x.dtype)) * silu_derivative(a)
+        gradient = gradient_product(to_a, self.first.T)
+        for (block, m), tape in zip(reversed(blocks), reversed(tapes)):
+            gradient = block_backward(block, m, tape, gradient, cos, sin)
+        return (self.head(a) * weight).sum(-1), gradient
 
 
 def forward_with_tape(
-    block: FoldedBlock, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor
+    block: GraphBlock, m: Modulation, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A block's output [B, L, d], with what its backward pass needs."""
-    B, L, d = x.shape
-    q, k, v = split_heads(block, block.norm1(x) @ block.qkv)
-    q, k = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
-    weights = torch.softmax(q @ k.transpose(-1, -2) + bias, dim=-1)
-    middle = x + (weights @ v).transpose(1, 2).reshape(B, L, d) @ block.out
-    up = block.norm2(middle) @ block.up + block.up_bias
-    out = middle + (F.gelu(up, approximate="tanh") @ block.down + block.down_bias)
+    q, k, v = block.heads_of(m.norm1(x), cos, sin)
+    weights = block.weights(q, k, bias)
+    middle = x + gated(product(block.mix(weights, v), block.out), m.gate1)
+    up = product(m.norm2(middle), block.up) + block.up_bias
+    out = middle + gated(product(F.gelu(up, approximate="tanh"), block.down) + block.down_bias, m.gate2)
     return out, (x, q, k, v, weights, middle, up)
 
 
-def block_backward(block: FoldedBlock, tape: tuple[Tensor, ...], gradient: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def block_backward(
+    block: GraphBlock, m: Modulation, tape: tuple[Tensor, ...], gradient: Tensor, cos: Tensor, sin: Tensor
+) -> Tensor:
     """Gradient to a block's input from the gradient to its output, both [B, L, d]."""
     x, q, k, v, weights, middle, up = tape
     B, L, d = x.shape
-    inner = (gradient @ block.down.T) * gelu_derivative(up)
-    gradient = gradient + norm_backward(block.norm2, middle, inner @ block.up.T)
-    mixed = (gradient @ block.out.T).view(B, L, block.heads, block.head_dim).transpose(1, 2)
-    to_weights = mixed @ v.transpose(-1, -2)
+    dtype = block.qkv.dtype
+    inner = gradient_product(gated(gradient, m.gate2), block.down.T) * gelu_derivative(up)
+    gradient = gradient + norm_backward(m.norm2, middle, gradient_product(inner, block.up.T))
+    mixed = gradient_product(gated(gradient, m.gate1), block.out.T)
+    mixed = mixed.view(B, L, block.heads, block.head_dim).transpose(1, 2)
+    to_weights = gradient_product(mixed, cast(v.transpose(-1, -2), dtype))
     to_scores = weights * (to_weights - (to_weights * weights).sum(-1, keepdim=True))
     # Rotations are orthogonal: their transpose turns the other way.
-    to_q = apply_rotary(to_scores @ k, cos, -sin)
-    to_k = apply_rotary(to_scores.transpose(-1, -2) @ q, cos, -sin)
-    to_v = weights.transpose(-1, -2) @ mixed
+    to_q = apply_rotary(gradient_product(to_scores, cast(k, dtype)), cos, -sin)
+    to_k = apply_rotary(gradient_product(to_scores.transpose(-1, -2), cast(q, dtype)), cos, -sin)
+    # Transposed, so that the gradient is the operand that is scaled.
+    to_v = gradient_product(mixed.transpose(-1, -2), cast(weights, dtype)).transpose(-1, -2)
     to_qkv = torch.stack((to_q, to_k, to_v)).permute(1, 3, 0, 2, 4).reshape(B, L, 3 * d)
-    return gradient + norm_backward(block.norm1, x, to_qkv @ block.qkv.T)
-
-
-def padding_bias(tokens: Tensor, length: Tensor) -> Tensor:
-    """Attention bias [B, 1, 1, L]: IMPOSSIBLE at positions at and beyond `length` [B]."""
-    padding = torch.arange(tokens.shape[1], device=tokens.device)[None] >= length[:, None]
-    return padding[:, None, None, :].float() * IMPOSSIBLE
+    return gradient + norm_backward(m.norm1, x, gradient_product(to_qkv, block.qkv.T))
 
 
 class Score(nn.Module):
-    """tokens [B, L] int64, length [B] -> reward [B]: the sum of the discriminator's scores over the canvas."""
+    """tokens [B, L] int64, length [B] -> reward [B]: the sum of the discriminator's scores over the canvas.
+
+    With `conditioning` "sigma" one more input is sigma [B]. The reference scores the candidates of a step from
+    t to s at the time they are at, so that is sigma(s), where `Tilt` takes sigma(t).
+    """
 
     INPUTS = ("tokens", "length")
     OUTPUTS = ("reward",)
 
-    def __init__(self, discriminator: Discriminator):
+    def __init__(self, discriminator: Discriminator, conditioning: str = "none"):
         super().__init__()
-        self.discriminator = FoldedDiscriminator(discriminator)
+        self.inputs = self.INPUTS + quirk_inputs(conditioning, "removed")
+        self.discriminator = GraphDiscriminator(discriminator, conditioning)
 
-    def forward(self, tokens: Tensor, length: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, length: Tensor, sigma: Tensor | None = None) -> Tensor:
         d = self.discriminator
-        scores = d.scores(F.embedding(tokens, d.embedding), padding_bias(tokens, length))
+        scores = d.scores(d.trunk.embed(tokens), padding_bias(tokens, length), sigma)
         inside = torch.arange(tokens.shape[1], device=tokens.device)[None] < length[:, None]
         return (scores * inside.float()).sum(-1)
 
@@ -150,34 +156,47 @@ class Tilt(nn.Module):
     gradient to log p is g = p (a - sum p a), clipped to [-1, 1]; the draw is from softmax(log p + scale g).
     `logprob` and `entropy` are the student's own, before tilting. `reward` is r, the sum of scores over the
     masked positions of the soft canvas.
+
+    `conditioning` and `mask_logit` as in `Denoise`, with one sigma [B] for both networks. A kept mask logit
+    has its share of p in the soft canvas; mask_bias [B] enters at the draw alone. With mask_bias = ln of the
+    step's probability to stay masked, (1 - alpha_s) / (1 - alpha_t), drawing at the positions that a
+    reveal-first step picks is the reference's step: it leaves the mask out of p and gives that share of the
+    probability to all outcomes, "stay masked" among them.
     """
 
     INPUTS = (*Denoise.INPUTS, "scale")
     OUTPUTS = (*Denoise.OUTPUTS, "reward")
     CLIP = 1.0
 
-    def __init__(self, student: Backbone, discriminator: Discriminator):
+    def __init__(
+        self,
+        student: Backbone,
+        discriminator: Discriminator,
+        conditioning: str = "none",
+        mask_logit: str = "removed",
+    ):
         super().__init__()
-        self.student = Denoise(student)
-        self.discriminator = FoldedDiscriminator(discriminator)
+        self.inputs = self.INPUTS + quirk_inputs(conditioning, mask_logit)
+        self.student = Denoise(student, conditioning, mask_logit)
+        self.discriminator = GraphDiscriminator(discriminator, conditioning)
         self.mask_id = student.config.mask_id
-        # As wide as the head, so that a soft embedding is one product.
-        embedding = self.discriminator.embedding
-        self.soft = nn.Parameter(F.pad(embedding, (0, 0, 0, -len(embedding) % ALIGNMENT)), requires_grad=False)
 
-    def tilt(self, tokens: Tensor, length: Tensor, picks: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def tilt(
+        self, tokens: Tensor, length: Tensor, picks: Tensor, scale: Tensor, sigma: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Student's log p and the tilted log-probabilities at the picks, each [P, V rounded up], and r [B]."""
         B, L = tokens.shape
+        trunk = self.discriminator.trunk
         positions = torch.arange(L, device=tokens.device)
         every = torch.stack((torch.arange(B)[:, None].expand(B, L), positions[None].expand(B, L)), -1).reshape(-1, 2)
-        log_p = torch.log_softmax(self.student.logits(tokens, length, every), dim=-1).view(B, L, -1)
+        log_p = torch.log_softmax(self.student.logits(tokens, length, every, sigma), dim=-1).view(B, L, -1)
         masked = (tokens == self.mask_id) & (positions[None] < length[:, None])
-        hard = F.embedding(tokens, self.discriminator.embedding)
-        canvas = torch.where(masked[..., None], log_p.exp() @ self.soft, hard)
-        reward, gradient = self.discriminator.reward_and_gradient(canvas, padding_bias(tokens, length), masked)
+        canvas = torch.where(masked[..., None], product(log_p.exp(), trunk.embedding), trunk.embed(tokens))
+        bias = padding_bias(tokens, length)
+        reward, gradient = self.discriminator.reward_and_gradient(canvas, bias, masked, sigma)
         row, position = picks[:, 0], picks[:, 1]
         own = log_p[row, position]
-        p, a = own.exp(), gradient[row, position] @ self.soft.T
+        p, a = own.exp(), gradient_product(gradient[row, position], trunk.embedding.T)
         g = (p * (a - (p * a).sum(-1, keepdim=True))).clamp(-self.CLIP, self.CLIP)
         return own, torch.log_softmax(own + scale[row, None] * g, dim=-1), reward
 
@@ -190,8 +209,10 @@ class Tilt(nn.Module):
         uniform: Tensor,
         temperature: Tensor,
         scale: Tensor,
+        sigma: Tensor | None = None,
+        mask_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        own, tilted, reward = self.tilt(tokens, length, picks, scale)
-        token = inverse_cdf(tilted[draws], uniform, temperature)
+        own, tilted, reward = self.tilt(tokens, length, picks, scale, sigma)
+        token = inverse_cdf(self.student.biased(tilted, picks, mask_bias)[draws], uniform, temperature)
         logprob = own[draws].gather(-1, token[:, None])[:, 0]
         return token, logprob, -(own.exp() * own).sum(-1), reward

@@ -1,12 +1,18 @@
 """The exported graph against the backbone it came from."""
 
+import hashlib
+import json
+
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from didi.diffusion import draw, subs
-from didi.export import export_graph, load_backbone, save_weights
+from didi.discriminator import Discriminator, load_published_state, published_state
+from didi.export import export_graph, load_backbone, save_discriminator, save_weights, write_model_folder
 from didi.graphs import Denoise
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models
 
 
 @pytest.fixture
@@ -100,3 +106,38 @@ def test_weights_come_back_from_their_file(backbone, tmp_path):
     assert loaded.config == backbone.config
     for name, tensor in backbone.state_dict().items():
         assert torch.allclose(loaded.state_dict()[name], tensor, rtol=1e-3, atol=1e-6), name
+
+
+def test_a_discriminator_comes_back_from_its_file(backbone, tmp_path):
+    torch.manual_seed(1)
+    discriminator, other = Discriminator(backbone).eval(), Discriminator(backbone).eval()
+    save_discriminator(discriminator, tmp_path / "discriminator.safetensors")
+    load_published_state(other, load_file(tmp_path / "discriminator.safetensors"))
+    for name, tensor in published_state(discriminator).items():
+        assert torch.allclose(published_state(other)[name], tensor, rtol=1e-3, atol=1e-6), name
+    tokens = torch.randint(0, 60, (1, 9))
+    assert torch.allclose(other(tokens), discriminator(tokens), rtol=1e-2)
+
+
+def test_a_model_folder_names_its_files_and_fits_its_tokenizer(backbone, tmp_path):
+    """No note of the exporter names a path of this machine."""
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    about = {"name": "small", "description": "A test.", "licence": "MIT", "backbone": backbone}
+    with pytest.raises(ValueError, match="no token <.endoftext.>"):
+        write_model_folder(tmp_path, **about)
+    tokenizer.add_special_tokens(["<|endoftext|>", *(f"<{i}>" for i in range(60))])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match="id 61, outside the model's vocabulary of 61"):
+        write_model_folder(tmp_path, **about)
+    Tokenizer.from_str(tokenizer.to_str().replace("<59>", "<58>")).save(str(tmp_path / "tokenizer.json"))
+
+    quality = [{"sampler": "plain", "steps": 8, "generative_perplexity": 50.0, "entropy": 5.0}]
+    write_model_folder(tmp_path, **about, weights=True, quality=quality)
+    manifest = json.loads((tmp_path / "model.json").read_text())
+    assert manifest["quality"] == quality and "guidance" not in manifest
+    for entry in (manifest["tokenizer"], manifest["weights"], manifest["graphs"]["denoise"]["fp32"]):
+        data = (tmp_path / entry["file"]).read_bytes()
+        assert (hashlib.sha256(data).hexdigest(), len(data)) == (entry["sha256"], entry["bytes"])
+    graph = (tmp_path / "denoise.fp32.onnx").read_bytes()
+    assert b"stack_trace" not in graph and b"graphs.py" not in graph

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from didi.diffusion import subs
 from didi.discriminator import Discriminator
 from didi.export import export_graph
-from didi.guided import FoldedDiscriminator, Score, Tilt, padding_bias
+from didi.guided import GraphDiscriminator, Score, Tilt
+from didi.trunk import padding_bias
 
 
 @pytest.fixture
@@ -33,8 +34,8 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_scores_are_those_of_the_discriminator(backbone, discriminator):
     tokens, _ = canvases(backbone.config.mask_id)
-    folded = FoldedDiscriminator(discriminator)
-    x = F.embedding(tokens, folded.embedding)
+    folded = GraphDiscriminator(discriminator)
+    x = F.embedding(tokens, folded.trunk.embedding)
     full = torch.full((len(tokens),), tokens.shape[1])
     with torch.no_grad():
         assert relative(folded.scores(x, padding_bias(tokens, full)), discriminator(tokens)) < 1e-5
@@ -51,7 +52,7 @@ def test_reward_sums_the_canvas_and_ignores_padding(backbone, discriminator):
 
 def test_the_vector_jacobian_product_equals_autograd(backbone, discriminator):
     tokens, length = canvases(backbone.config.mask_id)
-    folded = FoldedDiscriminator(discriminator)
+    folded = GraphDiscriminator(discriminator)
     bias = padding_bias(tokens, length)
     masked = (tokens == backbone.config.mask_id) & (torch.arange(tokens.shape[1])[None] < length[:, None])
     x = torch.randn(*tokens.shape, 32, generator=torch.Generator().manual_seed(2), requires_grad=True)
@@ -73,9 +74,9 @@ def test_tilting_follows_the_gradient_to_log_p(backbone, discriminator):
         log_p = subs(backbone(tokens, length=length), mask_id)
     log_p.requires_grad_(True)
     masked = (tokens == mask_id) & (torch.arange(tokens.shape[1])[None] < length[:, None])
-    folded = FoldedDiscriminator(discriminator)
-    soft = torch.softmax(log_p, -1) @ folded.embedding
-    canvas = torch.where(masked[..., None], soft, F.embedding(tokens, folded.embedding))
+    folded = GraphDiscriminator(discriminator)
+    soft = torch.softmax(log_p, -1) @ folded.trunk.embedding[: backbone.config.vocab_size]
+    canvas = torch.where(masked[..., None], soft, F.embedding(tokens, folded.trunk.embedding))
     r = (folded.scores(canvas, padding_bias(tokens, length)) * masked).sum(-1)
     (g,) = torch.autograd.grad(r.sum(), log_p)
     row, position = picks.T
@@ -103,7 +104,7 @@ def test_the_exported_graph_equals_pytorch(backbone, discriminator, tmp_path, na
         draws = torch.tensor([0, 1, 1, 2, 3, 3])
         feeds |= {"picks": picks, "draws": draws, "uniform": torch.rand(6), "temperature": torch.full((6,), 0.8)}
         feeds["scale"] = torch.tensor([30.0, 40.0, 5.0])
-    expected = graph(*(feeds[key] for key in graph.INPUTS))
+    expected = graph(*(feeds[key] for key in graph.inputs))
     expected = expected if isinstance(expected, tuple) else (expected,)
     actual = session.run(None, {key: value.numpy() for key, value in feeds.items()})
     for a, b, output in zip(actual, expected, graph.OUTPUTS):

@@ -1,0 +1,218 @@
+"""The blocks of a network as the exported graphs run them: matrices to multiply with from the right, adaLN folded
+into them at sigma = 0 or computed from sigma in the graph, products in half where the matrices are.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .backbone import Backbone, Block, apply_rotary
+
+# Logit of what must never be drawn: its probability is exactly 0 in float32.
+IMPOSSIBLE = -1e9
+
+# The vocabulary axis is padded to a multiple of this. ONNX Runtime sums a row in an order that depends
+# on its alignment in memory; aligned rows have the same sum, to the bit, wherever they stand in a batch.
+ALIGNMENT = 16
+
+# Values of a manifest's field of that name (models/model.schema.json).
+CONDITIONINGS = ("none", "sigma")
+
+
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in `dtype`; no node in the graph where it is so already."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b with both operands in b's dtype, the result in a's: how half weights meet float32 activations."""
+    return cast(cast(a, b.dtype) @ b, a.dtype)
+
+
+class Norm(NamedTuple):
+    """Layer norm with adaLN in it: weight w (1 + scale) and bias shift, each [d], or one for each row [B, 1, d]."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        width = (x.shape[-1],)
+        if self.weight.ndim == 1:
+            return F.layer_norm(x, width, self.weight, self.bias)
+        return F.layer_norm(x, width) * self.weight + self.bias
+
+    def at(self, row: Tensor) -> "Norm":
+        """For picked positions [P, d] of the rows `row` [P]."""
+        return self if self.weight.ndim == 1 else Norm(self.weight[row, 0], self.bias[row, 0])
+
+
+class Modulation(NamedTuple):
+    """What adaLN sets in a block. Gates are [B, 1, d], or absent where they are folded into the projections."""
+
+    norm1: Norm
+    gate1: Tensor | None
+    norm2: Norm
+    gate2: Tensor | None
+
+    def at(self, row: Tensor) -> "Modulation":
+        """For picked positions of the rows `row` [P]."""
+        gates = (gate if gate is None else gate[row, 0] for gate in (self.gate1, self.gate2))
+        return Modulation(self.norm1.at(row), next(gates), self.norm2.at(row), next(gates))
+
+
+def gated(x: Tensor, gate: Tensor | None) -> Tensor:
+    return x if gate is None else gate * x
+
+
+class AffineNorm(nn.Module):
+    """A norm's parameters with adaLN folded in."""
+
+    def __init__(self, weight: Tensor, shift: Tensor, scale: Tensor):
+        super().__init__()
+        self.weight = nn.Parameter(weight * (1 + scale))
+        self.bias = nn.Parameter(shift.clone())
+
+    def modulated(self, c: None) -> Norm:
+        return Norm(self.weight, self.bias)
+
+
+class AdaptiveNorm(nn.Module):
+    """A norm whose shift and scale follow the conditioning vector c [B, cond]."""
+
+    def __init__(self, weight: Tensor, modulation: nn.Linear):
+        super().__init__()
+        self.weight = nn.Parameter(weight.clone())
+        self.adaLN = copy.deepcopy(modulation)
+
+    def modulated(self, c: Tensor) -> Norm:
+        shift, scale = self.adaLN(c)[:, None].chunk(2, dim=2)
+        return Norm(self.weight * (1 + scale), shift)
+
+
+class GraphBlock(nn.Module):
+    """A block as matrices to multiply with from the right; what adaLN does to it is up to the subclass."""
+
+    MATRICES = ("qkv", "out", "up", "down")
+
+    def __init__(self, block: Block):
+        super().__init__()
+        d = block.attn_out.weight.shape[0]
+        self.heads, self.head_dim = block.heads, d // block.heads
+        qkv = block.attn_qkv.weight.clone()
+        qkv[:d] *= self.head_dim**-0.5
+        self.qkv = nn.Parameter(qkv.T.contiguous())
+        self.out = nn.Parameter(block.attn_out.weight.T.contiguous())
+        self.up = nn.Parameter(block.mlp[0].weight.T.contiguous())
+        self.up_bias = nn.Parameter(block.mlp[0].bias.clone())
+        self.down = nn.Parameter(block.mlp[2].weight.T.contiguous())
+        self.down_bias = nn.Parameter(block.mlp[2].bias.clone())
+
+    def modulation(self, c: Tensor | None) -> Modulation:
+        """What adaLN makes of the conditioning vector c [B, cond]; None where it is folded in."""
+        raise NotImplementedError
+
+    def heads_of(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed x [B, L, d] -> rotated queries, rotated keys, values, each [B, H, L, D]."""
+        B, L, _ = x.shape
+        qkv = product(x, self.qkv).view(B, L, 3, self.heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return apply_rotary(q, cos, sin), apply_rotary(k, cos, sin), v
+
+    def weights(self, q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+        """Attention weights [B, H, L, L]."""
+        return torch.softmax(product(q, cast(k.transpose(-1, -2), self.qkv.dtype)) + bias, dim=-1)
+
+    def mix(self, weights: Tensor, v: Tensor) -> Tensor:
+        """The heads' mixtures [B, L, d], before the output projection."""
+        B, _, L, _ = v.shape
+        return product(weights, cast(v, self.qkv.dtype)).transpose(1, 2).reshape(B, L, -1)
+
+    def attend(self, x: Tensor, m: Modulation, cos: Tensor, sin: Tensor, bias: Tensor) -> Tensor:
+        """x [B, L, d] -> the heads' mixtures [B, L, d], before the output projection."""
+        q, k, v = self.heads_of(m.norm1(x), cos, sin)
+        return self.mix(self.weights(q, k, bias), v)
+
+    def finish(self, x: Tensor, mixed: Tensor, m: Modulation) -> Tensor:
+        """Output projection and MLP; position-wise, so any leading shape that suits `m` will do."""
+        x = x + gated(product(mixed, self.out), m.gate1)
+        hidden = F.gelu(product(m.norm2(x), self.up) + self.up_bias, approximate="tanh")
+        return x + gated(product(hidden, self.down) + self.down_bias, m.gate2)
+
+
+class FoldedBlock(GraphBlock):
+    """A block at one fixed sigma: shifts and scales sit in its norms and gates in its projections."""
+
+    def __init__(self, block: Block, c: Tensor):
+        super().__init__(block)
+        shift1, scale1, gate1, shift2, scale2, gate2 = block.adaLN_modulation(c)[0].chunk(6)
+        self.norm1 = AffineNorm(block.norm1.weight, shift1, scale1)
+        self.norm2 = AffineNorm(block.norm2.weight, shift2, scale2)
+        self.out.mul_(gate1)
+        self.down.mul_(gate2)
+        self.down_bias.mul_(gate2)
+
+    def modulation(self, c: None) -> Modulation:
+        return Modulation(self.norm1.modulated(c), None, self.norm2.modulated(c), None)
+
+
+class AdaptiveBlock(GraphBlock):
+    """A block whose shifts, scales and gates are computed from sigma in the graph."""
+
+    def __init__(self, block: Block):
+        super().__init__(block)
+        self.norm1 = nn.Parameter(block.norm1.weight.clone())
+        self.norm2 = nn.Parameter(block.norm2.weight.clone())
+        self.adaLN = copy.deepcopy(block.adaLN_modulation)
+
+    def modulation(self, c: Tensor) -> Modulation:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN(c)[:, None].chunk(6, dim=2)
+        norm1, norm2 = Norm(self.norm1 * (1 + scale1), shift1), Norm(self.norm2 * (1 + scale2), shift2)
+        return Modulation(norm1, gate1, norm2, gate2)
+
+
+class Trunk(nn.Module):
+    """Embedding, conditioning and blocks of a backbone.
+
+    `conditioning` "none" fixes sigma at 0 and folds adaLN in; with "sigma" the callers give sigma [B]. The
+    embedding is padded to ALIGNMENT rows, as wide as the head, so that a soft embedding is one product.
+    """
+
+    MATRICES = ("embedding",)
+
+    def __init__(self, backbone: Backbone, conditioning: str = "none", pad: bool = False):
+        super().__init__()
+        if conditioning not in CONDITIONINGS:
+            raise ValueError(f"conditioning must be one of {CONDITIONINGS}, not {conditioning!r}")
+        with torch.no_grad():
+            table = backbone.vocab_embed.embedding
+            padding = -len(table) % ALIGNMENT if pad else 0
+            self.embedding = nn.Parameter(F.pad(table, (0, 0, 0, padding)).clone())
+            if conditioning == "none":
+                c = backbone.condition(torch.zeros(1))
+                self.blocks = nn.ModuleList(FoldedBlock(block, c) for block in backbone.blocks)
+            else:
+                self.sigma_map = copy.deepcopy(backbone.sigma_map)
+                self.blocks = nn.ModuleList(AdaptiveBlock(block) for block in backbone.blocks)
+        self.register_buffer("cos", backbone.cos)
+        self.register_buffer("sin", backbone.sin)
+
+    def condition(self, sigma: Tensor | None) -> Tensor | None:
+        """sigma [B] -> conditioning vector [B, cond]; None where adaLN is folded in."""
+        return None if sigma is None else F.silu(self.sigma_map(sigma))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """tokens [..] -> [.., d] float32."""
+        return cast(F.embedding(tokens, self.embedding), torch.float32)
+
+    def modulated(self, c: Tensor | None) -> Iterator[tuple[GraphBlock, Modulation]]:
+        return ((block, block.modulation(c)) for block in self.blocks)
+
+
+def padding_bias(tokens: Tensor, length: Tensor) -> Tensor:
+    """Attention bias [B, 1, 1, L]: IMPOSSIBLE at positions at and beyond `length` [B]."""
+    padding = torch.arange(tokens.shape[1], device=tokens.device)[None, :] >= length[:, None]
+    return padding[:, None, None, :].float() * IMPOSSIBLE

@@ -1,0 +1,83 @@
+/** A converted checkpoint with both quirks of the reference: its graphs take sigma and mask_bias. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { FastifyInstance } from "fastify";
+import { Sample } from "../../src/diffusion/sampler.ts";
+import { buildBatch } from "../../src/engine/batch.ts";
+import type { Engine } from "../../src/engine/engine.ts";
+import { type Model, openModel, type PrecisionChoice } from "../../src/model/model.ts";
+import type { DenoiseBatch, DenoiseResult } from "../../src/runtime/protocol.ts";
+import { loadSession } from "../../src/runtime/session.ts";
+import { listen } from "../http/support.ts";
+import { startEngine, TINY_STUDENT } from "../support.ts";
+
+let engine: Engine;
+let app: FastifyInstance;
+let origin: string;
+before(async () => {
+  engine = await startEngine({}, TINY_STUDENT);
+  ({ app, origin } = await listen(engine));
+});
+after(async () => {
+  await app.close();
+  await engine.runtime.close();
+});
+
+test("the server loads it and answers /generate, the same for the same seed", async () => {
+  const generate = async (seed: number) => {
+    const response = await fetch(`${origin}/generate`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ prompt: "Hello", length: 40, steps: 8, seed }),
+    });
+    assert.equal(response.status, 200, await response.clone().text());
+    return (await response.json()) as { samples: { tokens: number[]; text: string }[] };
+  };
+  const [first, again, other] = [await generate(1), await generate(1), await generate(2)];
+  assert.deepEqual(again.samples, first.samples);
+  assert.notDeepEqual(other.samples, first.samples);
+  const [sample] = first.samples;
+  assert.equal(sample!.tokens.length, 40);
+  assert.ok(!sample!.text.includes("░"));
+});
+
+/** One call that draws 64 tokens at each of 16 positions. */
+function drawMany(model: Model): DenoiseBatch {
+  const { mask_token_id } = model.manifest;
+  const params = { prompt: [1, 2, 3], length: 16, steps: 1, seed: 5, sample: 0, temperature: 1 };
+  const sample = new Sample(params, model.schedule, mask_token_id);
+  const row = { padded: 32, tokens: sample.canvas.tokens, temperature: 1, plan: sample.plan() };
+  const batch = buildBatch([row]);
+  const count = 64 * batch.draws.length;
+  return {
+    ...batch,
+    draws: Int32Array.from({ length: count }, (_, i) => i >> 6),
+    uniform: Float32Array.from({ length: count }, (_, i) => ((i & 63) + 0.5) / 64),
+    temperature: new Float32Array(count).fill(1),
+  };
+}
+
+async function run(precision: PrecisionChoice, change: Partial<DenoiseBatch> = {}): Promise<DenoiseResult> {
+  const model = await openModel(TINY_STUDENT, precision);
+  const session = await loadSession({ graph: model.graphs.denoise, device: "cpu", threads: 1 });
+  return session.denoise({ ...drawMany(model), ...change });
+}
+
+test("batches feed both inputs: sigma moves the distribution, the bias keeps the mask out of it", async () => {
+  const { mask_token_id } = engine.model.manifest;
+  const plain = await run("fp32");
+  assert.ok(!plain.token.includes(mask_token_id));
+  const noisy = await run("fp32", { sigma: Float32Array.of(3) });
+  assert.notDeepEqual([...noisy.entropy], [...plain.entropy]);
+  const kept = await run("fp32", { maskBias: Float32Array.of(20) });
+  assert.ok(kept.token.every((id) => id === mask_token_id));
+});
+
+test("fp16 is fp32 within 0.01 of a log-probability", async () => {
+  const [full, half] = [await run("fp32"), await run("fp16")];
+  assert.notDeepEqual([...half.logprob], [...full.logprob]);
+  const same = [...full.token.keys()].filter((i) => full.token[i] === half.token[i]);
+  assert.ok(same.length > 0.95 * full.token.length, `${same.length} of ${full.token.length}`);
+  for (const i of same) assert.ok(Math.abs(full.logprob[i]! - half.logprob[i]!) < 0.01);
+});
