@@ -147,14 +147,24 @@ def export_causal(model: CausalLM, path: Path) -> None:
     # Tensors of their own: the exporter takes one tensor met twice for one input.
     cache = [torch.zeros(B, config.heads, T, config.hidden // config.heads) for _ in range(2 * config.blocks)]
     batch, new, past = (torch.export.Dim(name) for name in ("batch", "new", "past"))
-    example = (
-        torch.zeros(B, S, dtype=torch.int64),
-        torch.ones(B, T + S, dtype=torch.int64),
-        torch.zeros(B, S, dtype=torch.int64),
-        cache,
+    export_onnx(
+        decoder,
+        path,
+        example={
+            "input_ids": torch.zeros(B, S, dtype=torch.int64),
+            "attention_mask": torch.ones(B, T + S, dtype=torch.int64),
+            "position_ids": torch.zeros(B, S, dtype=torch.int64),
+            "cache": cache,
+        },
+        inputs=decoder.inputs,
+        outputs=decoder.outputs,
+        dynamic_shapes={
+            "input_ids": {0: batch, 1: new},
+            "attention_mask": {0: batch, 1: torch.export.Dim.AUTO},
+            "position_ids": {0: batch, 1: new},
+            "cache": [{0: batch, 2: past}] * len(cache),
+        },
     )
-    shapes = ({0: batch, 1: new}, {0: batch, 1: torch.export.Dim.AUTO}, {0: batch, 1: new}, [{0: batch, 2: past}] * len(cache))
-    export_onnx(decoder, example, path, inputs=decoder.inputs, outputs=decoder.outputs, dynamic_shapes=shapes)
 
 
 def main() -> None:

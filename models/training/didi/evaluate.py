@@ -23,8 +23,7 @@ from .causal import sample_causal
 from .causal_export import load_causal
 from .corpus import SEPARATOR, SOURCES, load_stream, random_windows
 from .diffusion import in_batches, sample_plain
-from .discriminator import load_discriminator
-from .export import load_backbone
+from .export import load_backbone, load_discriminator
 from .guided_sampling import Guidance, sample_guided
 from .measure import measure, shuffle_words
 from .quality_picture import draw_quality

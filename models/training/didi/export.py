@@ -6,13 +6,10 @@ Writes the graphs, and `model.json` with the sha256 of every file.
 import argparse
 import hashlib
 import json
-import logging
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -22,11 +19,11 @@ from torch import nn
 from .backbone import Backbone, BackboneConfig
 from .corpus import SEPARATOR
 from .diffusion import ALPHA_MIN, T_MIN
-from .discriminator import Discriminator, published_state
+from .discriminator import Discriminator, load_published_state, published_state
 from .graphs import Denoise, halve
 from .guided import Score, Tilt
+from .to_onnx import export_onnx
 
-OPSET = 20  # the first with a Gelu of its own
 PRECISIONS = ("fp32", "fp16")
 
 # Settings of the published sampler (arXiv 2509.25035).
@@ -59,6 +56,21 @@ def save_discriminator(discriminator: Discriminator, path: Path) -> None:
     save_file(weights, path, {"config": json.dumps(discriminator.trunk.config.to_dict())})
 
 
+def load_discriminator(path: Path, trainable_blocks: int = 4) -> Discriminator:
+    """A discriminator from a model folder's file (.safetensors) or a distillation's checkpoint (.pt), in evaluation mode."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            config = json.loads(file.metadata()["config"])
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}
+        discriminator = Discriminator(Backbone(BackboneConfig(**config)), trainable_blocks)
+        load_published_state(discriminator, weights)
+    else:
+        state = torch.load(path, weights_only=True)
+        discriminator = Discriminator(Backbone(BackboneConfig(**state["config"])), trainable_blocks)
+        discriminator.load_state_dict(state["discriminator"])
+    return discriminator.eval()
+
+
 def example_inputs() -> dict[str, tuple[torch.Tensor, dict[int, str]]]:
     """For each input of a graph: an example to trace with, and which of its axes vary."""
     return {
@@ -78,36 +90,13 @@ def export_graph(graph: nn.Module, path: Path) -> None:
     """Writes a graph module (`inputs`, `OUTPUTS`; see graphs.py and guided.py) as ONNX, and checks it."""
     examples = example_inputs()
     axes = {name: torch.export.Dim(name) for name in ("B", "L", "P", "S")}
-    # The exporter names every optional package it does without.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            graph.eval(),
-            (),
-            kwargs={name: examples[name][0] for name in graph.inputs},
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(graph.inputs),
-            output_names=list(graph.OUTPUTS),
-            dynamic_shapes={name: {i: axes[a] for i, a in examples[name][1].items()} for name in graph.inputs},
-            verbose=False,
-        )
-    model = program.model_proto
-    strip(model)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, str(path))
-
-
-def strip(model: onnx.ModelProto) -> None:
-    """Removes the exporter's notes, such as stack traces with the paths of this machine, and shapes that follow."""
-    graph = model.graph
-    del graph.value_info[:]
-    noted = (graph.node, graph.input, graph.output, graph.initializer)
-    for holder in (model, graph, *(item for items in noted for item in items)):
-        del holder.metadata_props[:]
-    for node in graph.node:
-        node.doc_string = ""
+    export_onnx(
+        graph,
+        path,
+        example={name: examples[name][0] for name in graph.inputs},
+        outputs=graph.OUTPUTS,
+        dynamic_shapes={name: {i: axes[a] for i, a in examples[name][1].items()} for name in graph.inputs},
+    )
 
 
 def file_entry(path: Path) -> dict:
@@ -199,19 +188,36 @@ def end_of_text_id(tokenizer_file: Path, config: BackboneConfig) -> int:
     return end_of_text
 
 
+def round_to_half(module: nn.Module) -> nn.Module:
+    """Rounds every weight to what float16 holds, in place: graphs and weight files then hold the same model."""
+    for tensor in module.state_dict().values():
+        tensor.copy_(tensor.half())
+    return module
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.pt of a training run")
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="checkpoint.pt of a training run, or of a distillation (with its discriminator)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="model folder; must hold tokenizer.json")
-    parser.add_argument("--name", help="the model's name (default: the folder's)")
+    parser.add_argument("--name", help="the model's name, if not the folder's")
     parser.add_argument("--description", default="Masked-diffusion language model of children's stories.")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="of the graphs")
+    parser.add_argument("--guidance", type=json.loads, help="guidance defaults as JSON, where there is a discriminator")
     args = parser.parse_args()
+    distilled = "discriminator" in torch.load(args.checkpoint, weights_only=True)
     write_model_folder(
         args.out,
         name=args.name or args.out.name,
         description=args.description,
         licence="MIT",
-        backbone=load_backbone(args.checkpoint),
+        backbone=round_to_half(load_backbone(args.checkpoint)),
+        discriminator=round_to_half(load_discriminator(args.checkpoint)) if distilled else None,
+        precisions=args.precision,
+        guidance=args.guidance,
         weights=True,
     )
     print(f"wrote {args.out}: {', '.join(sorted(p.name for p in args.out.iterdir()))}")

@@ -1,6 +1,8 @@
 """PyTorch to ONNX: the one place that knows the exporter."""
 
+import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -10,20 +12,40 @@ from torch import nn
 OPSET = 20  # the first with a Gelu of its own
 
 
-def export_onnx(module: nn.Module, example: tuple, path: Path, *, inputs: list[str], outputs: list[str], dynamic_shapes) -> None:
-    """Traces `module` on an example, writes one self-contained file, and checks it."""
+def export_onnx(
+    module: nn.Module, path: Path, *, example: dict, outputs: Sequence[str], dynamic_shapes: dict, inputs: Sequence[str] = ()
+) -> None:
+    """Traces `module` on an example (argument -> value), writes one self-contained file, and checks it.
+
+    Inputs are named as the arguments are, unless `inputs` says otherwise.
+    """
+    # The exporter names every optional package it does without.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
+        program = torch.onnx.export(
             module.eval(),
-            example,
-            str(path),
+            (),
+            kwargs=example,
             dynamo=True,
-            external_data=False,
             opset_version=OPSET,
-            input_names=inputs,
-            output_names=outputs,
+            input_names=list(inputs or example),
+            output_names=list(outputs),
             dynamic_shapes=dynamic_shapes,
             verbose=False,
         )
-    onnx.checker.check_model(onnx.load(str(path)), full_check=True)
+    model = program.model_proto
+    strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Removes the exporter's notes, such as stack traces with the paths of this machine, and shapes that follow."""
+    graph = model.graph
+    del graph.value_info[:]
+    noted = (graph.node, graph.input, graph.output, graph.initializer)
+    for holder in (model, graph, *(item for items in noted for item in items)):
+        del holder.metadata_props[:]
+    for node in graph.node:
+        node.doc_string = ""
