@@ -32,8 +32,10 @@ class Guidance:
         return self.scale_start + (self.scale_end - self.scale_start) * step / max(1, self.tilted_steps(steps) - 1)
 
 
-def tilted(log_p: Tensor, z: Tensor, discriminator: Discriminator, scale: float, clip: float = 1.0) -> Tensor:
-    """log_p [P, V] at the masked positions of z [B, L], tilted: log_softmax(log p + scale g).
+def tilted(
+    log_p: Tensor, z: Tensor, discriminator: Discriminator, scale: float, clip: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """log_p [P, V] at the masked positions of z [B, L], tilted: log_softmax(log p + scale g); and r [B].
 
     g = dr/d log p, clipped; r = the sum of scores over the masked positions of the soft canvas, where
     a masked position enters as softmax(log p) @ E.
@@ -44,9 +46,9 @@ def tilted(log_p: Tensor, z: Tensor, discriminator: Discriminator, scale: float,
     with torch.enable_grad():
         leaf = log_p.detach().requires_grad_(True)
         canvas = embedding.detach()[z].masked_scatter(masked[..., None], torch.softmax(leaf, dim=-1) @ embedding.detach())
-        reward = discriminator.scores(canvas)[masked].sum()
-        (gradient,) = torch.autograd.grad(reward, leaf)
-    return torch.log_softmax(log_p + scale * gradient.clamp(-clip, clip), dim=-1)
+        reward = (discriminator.scores(canvas) * masked).sum(-1)
+        (gradient,) = torch.autograd.grad(reward.sum(), leaf)
+    return torch.log_softmax(log_p + scale * gradient.clamp(-clip, clip), dim=-1), reward.detach()
 
 
 def rerank(candidates: Tensor, discriminator: Discriminator) -> Tensor:
@@ -74,7 +76,7 @@ def sample_guided(
         if step == steps:
             z = reveal(z, log_p, stay)
         elif step < guidance.tilted_steps(steps):
-            z = reveal(z, tilted(log_p, z, discriminator, guidance.scale(step, steps)), stay)
+            z = reveal(z, tilted(log_p, z, discriminator, guidance.scale(step, steps))[0], stay)
         else:
             z = rerank(torch.stack([reveal(z, log_p, stay) for _ in range(guidance.candidates)], dim=1), discriminator)
     return z

@@ -12,8 +12,8 @@ _WEYL = np.array([0x9E3779B9, 0xBB67AE85], dtype=np.uint64)
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 
-# Which word of the block serves which purpose.
-REVEAL, DRAW = 0, 1
+# Which word of the block serves which purpose. CHOOSE, among the candidates of a step, is that of position 0 and candidate 0.
+REVEAL, DRAW, CHOOSE = 0, 1, 2
 
 
 def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:

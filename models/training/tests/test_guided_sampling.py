@@ -6,6 +6,7 @@ from conftest import randomised
 from didi.backbone import Backbone, BackboneConfig
 from didi.diffusion import ALPHA_MIN, grid, sample_plain, stay_probability, subs
 from didi.discriminator import Discriminator
+from didi.guided_oracle import sample_guided as oracle
 from didi.guided_sampling import Guidance, rerank, sample_guided, tilted
 
 MASK, L = 3, 2
@@ -50,7 +51,7 @@ def test_the_tilt_is_the_clipped_gradient_times_the_scale(pair):
         canvas[masked] = torch.softmax(log_p, -1).double().float() @ embedding
         return float(discriminator.scores(canvas)[masked].sum())
 
-    got = tilted(log_p, z, discriminator, scale=0.5)
+    got, _ = tilted(log_p, z, discriminator, scale=0.5)
     step = 1e-2
     for p, v in [(0, 0), (1, 2), (2, 1)]:
         up, down = log_p.clone(), log_p.clone()
@@ -65,7 +66,7 @@ def test_the_tilt_is_the_clipped_gradient_times_the_scale(pair):
         reference = (reward(up) - reward(down)) / (2 * step)
         change = (got[p, v] - log_p[p, v]) - (got[p, other] - log_p[p, other])
         assert float(change) == pytest.approx(0.5 * (numeric - reference), abs=2e-3)
-    clipped = tilted(log_p, z, discriminator, scale=0.5, clip=1e-6)
+    clipped, _ = tilted(log_p, z, discriminator, scale=0.5, clip=1e-6)
     assert torch.allclose(clipped, log_p, atol=2e-6)
 
 
@@ -99,6 +100,36 @@ def test_a_single_reranked_step_has_the_exact_distribution(pair):
     expected = (pairs * choice).sum(1) + (pairs * (1 - choice)).sum(0)
     counts = torch.bincount(x[:, 0] * 3 + x[:, 1], minlength=9)
     assert chi_square(counts, expected * n) < 26.1  # 8 degrees of freedom, p = 0.001
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_the_oracle_has_the_bulk_sampler_s_distribution(pair, steps):
+    student, discriminator = pair
+    guidance = Guidance(candidates=3, scale_start=2, scale_end=5)
+    n = 400
+    seeds = [oracle(student, discriminator, guidance, prompt=[1], length=1, steps=steps, seed=s).tokens for s in range(n)]
+    torch.manual_seed(6)
+    bulk = sample_guided(student, discriminator, guidance, torch.tensor([[1, MASK]]).repeat(4000, 1), steps)
+    assert all(tokens[0] == 1 for tokens in seeds)
+    a = torch.bincount(torch.tensor(seeds)[:, 1], minlength=3) + 0.0
+    b = torch.bincount(bulk[:, 1], minlength=3) + 0.0
+    scale = (4000 / n) ** 0.5
+    assert float(((a * scale - b / scale) ** 2 / (a + b)).sum()) < 13.8  # two samples, 2 degrees of freedom, p = 0.001
+
+
+def test_the_oracle_records_what_it_did(pair):
+    student, discriminator = pair
+    result = oracle(student, discriminator, Guidance(candidates=3), prompt=[0], length=3, steps=4, seed=11)
+    assert [step.kind for step in result.steps[:4]] == ["tilt", "tilt", "rerank", "rerank"]
+    assert sum(len(step.revealed) for step in result.steps) == 3 and MASK not in result.tokens
+    for step in result.steps:
+        if step.kind == "rerank" and step.rewards:
+            assert len(step.rewards) == 3 and step.chosen in (0, 1, 2)
+        if step.kind == "tilt":
+            assert len(step.rewards) == (1 if step.revealed else 0)
+    again = oracle(student, discriminator, Guidance(candidates=3), prompt=[0], length=3, steps=4, seed=11)
+    assert again == result
 
 
 @torch.no_grad()
