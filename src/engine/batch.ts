@@ -37,6 +37,8 @@ export function buildBatch(rows: readonly BatchRow[]): DenoiseBatch {
     draws: Int32Array.from({ length: count }, (_, i) => i),
     uniform: new Float32Array(count),
     temperature: new Float32Array(count),
+    topK: new Int32Array(count),
+    topP: new Float32Array(count).fill(1),
     sigma: new Float32Array(rows.length),
     maskBias: new Float32Array(rows.length).fill(IMPOSSIBLE),
   };

@@ -24,6 +24,10 @@ export interface DenoiseBatch {
   uniform: Float32Array;
   /** [S]; 0 takes the most likely token. */
   temperature: Float32Array;
+  /** [S] draws are cut to the likeliest so many tokens; 0 keeps all. */
+  topK: Int32Array;
+  /** [S] then to the fewest that add up to this probability; 1 keeps all. */
+  topP: Float32Array;
   /** [B] noise level, for graphs that take it. */
   sigma: Float32Array;
   /** [B] added to the mask's logit, for graphs that keep it. */

@@ -56,6 +56,8 @@ async function denoise(session: ort.InferenceSession, batch: DenoiseBatch): Prom
     draws: int64(batch.draws, [draws]),
     uniform: new ort.Tensor("float32", batch.uniform, [draws]),
     temperature: new ort.Tensor("float32", batch.temperature, [draws]),
+    top_k: int64(batch.topK, [draws]),
+    top_p: new ort.Tensor("float32", batch.topP, [draws]),
   };
   // What a graph takes beyond that depends on how it was converted (models/model.schema.json).
   const takes = (name: string) => session.inputNames.includes(name);

@@ -55,6 +55,8 @@ function drawMany(model: Model): DenoiseBatch {
     draws: Int32Array.from({ length: count }, (_, i) => i >> 6),
     uniform: Float32Array.from({ length: count }, (_, i) => ((i & 63) + 0.5) / 64),
     temperature: new Float32Array(count).fill(1),
+    topK: new Int32Array(count),
+    topP: new Float32Array(count).fill(1),
   };
 }
 
@@ -72,6 +74,22 @@ test("batches feed both inputs: sigma moves the distribution, the bias keeps the
   assert.notDeepEqual([...noisy.entropy], [...plain.entropy]);
   const kept = await run("fp32", { maskBias: Float32Array.of(20) });
   assert.ok(kept.token.every((id) => id === mask_token_id));
+});
+
+test("top-k and top-p cut what is drawn, and leave other draws alone", async () => {
+  const count = (await run("fp32")).token.length;
+  const alternating = <T>(cut: T, whole: T) => Array.from({ length: count }, (_, i) => (i % 2 ? whole : cut));
+  const plain = await run("fp32");
+  const distinct = (result: DenoiseResult) => new Set(result.token.filter((_, i) => i % 2 === 0)).size;
+  for (const change of [
+    { topK: Int32Array.from(alternating(1, 0)) },
+    { topP: Float32Array.from(alternating(1e-6, 1)) },
+  ]) {
+    const cut = await run("fp32", change);
+    assert.ok(distinct(cut) <= 16, "one token for each of 16 positions");
+    assert.ok(distinct(plain) > 16);
+    for (let i = 1; i < count; i += 2) assert.equal(cut.token[i], plain.token[i]);
+  }
 });
 
 test("fp16 is fp32 within 0.01 of a log-probability", async () => {

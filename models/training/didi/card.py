@@ -104,7 +104,7 @@ def main() -> None:
 
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
     manifest = json.loads((args.model / "model.json").read_text())
-    model = load_backbone(args.run / "checkpoint.pt")
+    model = load_backbone(args.model / "weights.fp16.safetensors")
     with (args.run / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     end = manifest["end_of_text_token_id"]

@@ -80,6 +80,8 @@ def example_inputs() -> dict[str, tuple[torch.Tensor, dict[int, str]]]:
         "draws": (torch.tensor([0, 1, 2, 3, 4, 4, 3]), {0: "S"}),
         "uniform": (torch.full((7,), 0.5), {0: "S"}),
         "temperature": (torch.ones(7), {0: "S"}),
+        "top_k": (torch.zeros(7, dtype=torch.int64), {0: "S"}),
+        "top_p": (torch.ones(7), {0: "S"}),
         "scale": (torch.ones(2), {0: "B"}),
         "sigma": (torch.ones(2), {0: "B"}),
         "mask_bias": (torch.zeros(2), {0: "B"}),

@@ -15,21 +15,42 @@ from .trunk import ALIGNMENT, IMPOSSIBLE, AdaptiveNorm, AffineNorm, Trunk, paddi
 MASK_LOGITS = ("removed", "kept")
 
 
-def inverse_cdf(log_p: Tensor, uniform: Tensor, temperature: Tensor) -> Tensor:
-    """Tokens [S] from log_p [S, V] sharpened by temperature [S]: the first whose cumulative weight reaches
-    uniform [S] times the total, or the likeliest at temperature 0."""
-    shifted = log_p - log_p.amax(dim=-1, keepdim=True)
-    cdf = (shifted / temperature.clamp(min=1e-6)[:, None]).exp().cumsum(dim=-1)
+def keep_likeliest(scores: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """scores [S, V], IMPOSSIBLE but for the top_k [S] largest of a row (0: all; of equals those of lower id), and of
+    these but for the fewest, largest first, whose softmax adds up to at least top_p [S]."""
+    ordered, order = torch.topk(scores, scores.shape[1], dim=-1)
+    rank = torch.arange(scores.shape[1], device=scores.device)
+    k = torch.where(top_k > 0, top_k, scores.shape[1])
+    ordered = torch.where(rank < k[:, None], ordered, IMPOSSIBLE)
+    share = torch.softmax(ordered, dim=-1)
+    before = share.cumsum(dim=-1) - share
+    # Above 1, so that rounding takes nothing from a row that asks for all.
+    bound = torch.where(top_p < 1, top_p, 2.0)
+    ordered = torch.where((before < bound[:, None]) | (rank == 0), ordered, IMPOSSIBLE)
+    return torch.zeros_like(scores).scatter(1, order, ordered)
+
+
+def draw_tokens(log_p: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """Tokens [S] from log_p [S, V] sharpened by temperature [S] (0: the likeliest), then cut to top_k [S] and top_p
+    [S]: the first whose cumulative weight reaches uniform [S] times the total. Nothing is sorted unless a row asks."""
+    scores = (log_p - log_p.amax(dim=-1, keepdim=True)) / temperature.clamp(min=1e-6)[:, None]
+    asked = ((top_k > 0) | (top_p < 1)).any()
+    if torch.compiler.is_exporting():
+        scores = torch.cond(asked, keep_likeliest, lambda scores, k, p: scores.clone(), (scores, top_k, top_p))
+    elif asked:
+        scores = keep_likeliest(scores, top_k, top_p)
+    cdf = scores.exp().cumsum(dim=-1)
     below = (cdf < uniform[:, None] * cdf[:, -1:]).sum(dim=-1)
     return torch.where(temperature > 0, below, log_p.argmax(dim=-1))
 
 
 class Denoise(nn.Module):
     """tokens [B, L] int64, length [B], picks [P, 2] (row, position), draws [S] (index into picks),
-    uniform [S], temperature [S] -> token [S] int64, logprob [S], entropy [P] (nats, at temperature 1).
+    uniform [S], temperature [S], top_k [S] int64 (0: all), top_p [S] (1: all) -> token [S] int64, logprob [S],
+    entropy [P] (nats, at temperature 1).
 
-    `logprob` is that of the drawn token under p(x0 | z_t) itself, whatever the temperature of the
-    draw. Temperature 0 takes the most likely token. In the last block only the picked positions
+    `logprob` is that of the drawn token under p(x0 | z_t) itself, however the draw was sharpened or
+    cut. Temperature 0 takes the most likely token. In the last block only the picked positions
     reach projection, MLP and head.
 
     With `conditioning` "sigma" one more input is sigma [B]. With `mask_logit` "removed" the mask is never
@@ -37,7 +58,7 @@ class Denoise(nn.Module):
     and a draw that yields the mask leaves its position masked.
     """
 
-    INPUTS = ("tokens", "length", "picks", "draws", "uniform", "temperature")
+    INPUTS = ("tokens", "length", "picks", "draws", "uniform", "temperature", "top_k", "top_p")
     OUTPUTS = ("token", "logprob", "entropy")
     MATRICES = ("head",)
 
@@ -91,6 +112,8 @@ class Denoise(nn.Module):
         draws: Tensor,
         uniform: Tensor,
         temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
         sigma: Tensor | None = None,
         mask_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,7 +123,7 @@ class Denoise(nn.Module):
         entropy = -(log_p.exp() * log_p).sum(dim=-1)
 
         drawn = log_p[draws]
-        token = inverse_cdf(drawn, uniform, temperature)
+        token = draw_tokens(drawn, uniform, temperature, top_k, top_p)
         logprob = drawn.gather(-1, token[:, None])[:, 0]
         return token, logprob, entropy
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .backbone import Backbone, apply_rotary
 from .discriminator import Discriminator
-from .graphs import Denoise, inverse_cdf, quirk_inputs
+from .graphs import Denoise, draw_tokens, quirk_inputs
 from .trunk import GraphBlock, Modulation, Norm, Trunk, cast, gated, padding_bias, product
 
 
@@ -208,11 +208,14 @@ class Tilt(nn.Module):
         draws: Tensor,
         uniform: Tensor,
         temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
         scale: Tensor,
         sigma: Tensor | None = None,
         mask_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         own, tilted, reward = self.tilt(tokens, length, picks, scale, sigma)
-        token = inverse_cdf(self.student.biased(tilted, picks, mask_bias)[draws], uniform, temperature)
+        target = self.student.biased(tilted, picks, mask_bias)[draws]
+        token = draw_tokens(target, uniform, temperature, top_k, top_p)
         logprob = own[draws].gather(-1, token[:, None])[:, 0]
         return token, logprob, -(own.exp() * own).sum(-1), reward

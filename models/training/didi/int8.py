@@ -48,6 +48,8 @@ def feeds(z: np.ndarray, rows: np.ndarray, positions: np.ndarray, rng: np.random
         "draws": np.arange(count),
         "uniform": rng.random(count, dtype=np.float32),
         "temperature": np.ones(count, dtype=np.float32),
+        "top_k": np.zeros(count, dtype=np.int64),
+        "top_p": np.ones(count, dtype=np.float32),
     }
 
 

@@ -35,17 +35,21 @@ def export_onnx(
             verbose=False,
         )
     model = program.model_proto
-    strip(model)
+    del model.metadata_props[:]
+    strip(model.graph)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
 
 
-def strip(model: onnx.ModelProto) -> None:
+def strip(graph: onnx.GraphProto) -> None:
     """Removes the exporter's notes, such as stack traces with the paths of this machine, and shapes that follow."""
-    graph = model.graph
     del graph.value_info[:]
-    noted = (graph.node, graph.input, graph.output, graph.initializer)
-    for holder in (model, graph, *(item for items in noted for item in items)):
-        del holder.metadata_props[:]
+    del graph.metadata_props[:]
+    for items in (graph.node, graph.input, graph.output, graph.initializer):
+        for item in items:
+            del item.metadata_props[:]
     for node in graph.node:
         node.doc_string = ""
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                strip(attribute.g)

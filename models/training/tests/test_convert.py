@@ -87,6 +87,8 @@ def canvases() -> dict[str, np.ndarray]:
         "draws": draws.astype(np.int64),
         "uniform": rng.random(len(draws), dtype=np.float32),
         "temperature": np.ones(len(draws), dtype=np.float32),
+        "top_k": np.zeros(len(draws), dtype=np.int64),
+        "top_p": np.ones(len(draws), dtype=np.float32),
     }
 
 

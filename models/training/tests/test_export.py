@@ -36,7 +36,24 @@ def make_inputs(mask_id: int, temperature: float, B: int = 3, L: int = 40):
         "draws": draws.astype(np.int64),
         "uniform": rng.random(len(draws), dtype=np.float32),
         "temperature": np.full(len(draws), temperature, dtype=np.float32),
+        "top_k": np.zeros(len(draws), dtype=np.int64),
+        "top_p": np.ones(len(draws), dtype=np.float32),
     }
+
+
+def cut(log_p: np.ndarray, temperature: float, top_k: int, top_p: float) -> np.ndarray:
+    """The oracle of top_k and top_p: the probabilities that a draw is made from, in float64."""
+    p = np.exp((log_p - log_p.max()) / temperature)
+    likeliest = np.argsort(-p, kind="stable")
+    if top_k:
+        p[likeliest[top_k:]] = 0
+    p /= p.sum()
+    before = 0.0
+    for rank, token in enumerate(likeliest):
+        before, mass = before + p[token], before
+        if rank and top_p < 1 and mass >= top_p:
+            p[token] = 0
+    return p / p.sum()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 0.0])
@@ -61,6 +78,40 @@ def test_denoise_equals_pytorch(backbone, session, temperature):
     assert compared > 0.95 * len(feeds["draws"])
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_top_k_and_top_p_equal_numpy(backbone, session, temperature):
+    feeds = make_inputs(backbone.config.mask_id, temperature)
+    rng = np.random.default_rng(6)
+    count = len(feeds["draws"])
+    feeds["top_k"] = rng.choice([0, 1, 2, 5, 1000], count).astype(np.int64)
+    feeds["top_p"] = rng.choice([1.0, 0.9, 0.5, 0.01], count).astype(np.float32)
+    token, logprob, _ = session.run(None, feeds)
+    with torch.no_grad():
+        logits = backbone(torch.from_numpy(feeds["tokens"]), length=torch.from_numpy(feeds["length"]))
+    log_p = subs(logits, backbone.config.mask_id)[feeds["picks"][:, 0], feeds["picks"][:, 1]].double().numpy()
+    compared = changed = 0
+    for s, pick in enumerate(feeds["draws"]):
+        p = cut(log_p[pick], temperature, int(feeds["top_k"][s]), float(feeds["top_p"][s]))
+        assert p[token[s]] > 0
+        cdf = p.cumsum()
+        if abs(cdf - feeds["uniform"][s]).min() < 1e-4:
+            continue
+        compared += 1
+        changed += (p == 0).any()
+        assert token[s] == int((cdf < feeds["uniform"][s]).sum())
+        assert abs(logprob[s] - log_p[pick, token[s]]) < 1e-4
+    assert compared > 0.9 * count and changed > 0.5 * count
+
+
+def test_a_draw_that_is_not_cut_keeps_its_bits_beside_one_that_is(session, backbone):
+    feeds = make_inputs(backbone.config.mask_id, 0.8)
+    alone = session.run(None, feeds)
+    feeds["top_p"][::2] = 0.3
+    beside = session.run(None, feeds)
+    assert (alone[0][1::2] == beside[0][1::2]).all() and (alone[1][1::2] == beside[1][1::2]).all()
+    assert (alone[0][::2] != beside[0][::2]).any()
+
+
 def test_padding_changes_nothing(backbone, session):
     feeds = make_inputs(backbone.config.mask_id, 1.0)
     noisy = dict(feeds, tokens=feeds["tokens"].copy())
@@ -83,7 +134,7 @@ def test_a_row_does_not_depend_on_its_batch(backbone, session):
             "picks": feeds["picks"][own] * [0, 1],
             "draws": feeds["draws"][own_draws] - feeds["draws"][own_draws].min(),
             "uniform": feeds["uniform"][own_draws],
-            "temperature": feeds["temperature"][own_draws],
+            **{name: feeds[name][own_draws] for name in ("temperature", "top_k", "top_p")},
         },
     )
     assert (alone[0] == together[0][own_draws]).all()

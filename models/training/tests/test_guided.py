@@ -103,6 +103,7 @@ def test_the_exported_graph_equals_pytorch(backbone, discriminator, tmp_path, na
         picks = torch.tensor([[0, 1], [0, 2], [1, 5], [2, 9]])
         draws = torch.tensor([0, 1, 1, 2, 3, 3])
         feeds |= {"picks": picks, "draws": draws, "uniform": torch.rand(6), "temperature": torch.full((6,), 0.8)}
+        feeds |= {"top_k": torch.tensor([0, 3, 0, 1, 0, 2]), "top_p": torch.tensor([1.0, 1.0, 0.5, 1.0, 0.9, 1.0])}
         feeds["scale"] = torch.tensor([30.0, 40.0, 5.0])
     expected = graph(*(feeds[key] for key in graph.inputs))
     expected = expected if isinstance(expected, tuple) else (expected,)
