@@ -72,7 +72,7 @@ class CausalLM(nn.Module):
 def next_token_nats(model: CausalLM, x: Tensor, end_id: int) -> Tensor:
     """Nats of each token of x [B, L] given those before it [B, L]; the first follows an end of text."""
     before = torch.cat((torch.full_like(x[:, :1], end_id), x[:, :-1]), dim=1)
-    return F.cross_entropy(model(before).float().transpose(1, 2), x, reduction="none")
+    return F.cross_entropy(model(before).float().flatten(0, 1), x.flatten(), reduction="none").view_as(x)
 
 
 @torch.no_grad()
