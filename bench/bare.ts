@@ -1,10 +1,11 @@
 /** The baseline: a loop around `denoise` in a process of its own, with no queue, no IPC and no HTTP. */
 
-import { Sample } from "../src/diffusion/sampler.ts";
-import { buildBatch, splitResult } from "../src/engine/batch.ts";
+import { isEmpty, Sample } from "../src/diffusion/sampler.ts";
+import { denoiseBatch, splitDraws } from "../src/engine/batch.ts";
 import { paddedLength } from "../src/engine/scheduler.ts";
 import { openModel } from "../src/model/model.ts";
-import { loadSession } from "../src/runtime/session.ts";
+import type { DenoiseResult } from "../src/runtime/protocol.ts";
+import { loadModel } from "../src/runtime/session.ts";
 
 /** One measurement: `rounds` times a batch of `rows` generations. */
 export interface BareJob {
@@ -18,25 +19,27 @@ export interface BareJob {
 
 let loaded: Promise<{
   model: Awaited<ReturnType<typeof openModel>>;
-  session: Awaited<ReturnType<typeof loadSession>>;
+  graphs: Awaited<ReturnType<typeof loadModel>>;
 }>;
 
 async function load(job: BareJob) {
   const model = await openModel(job.model);
-  const options = { graph: model.graphs.denoise, device: "cpu" as const, threads: job.threads };
-  return { model, session: await loadSession(options) };
+  const options = { graphs: model.graphs, device: "cpu" as const, threads: job.threads };
+  return { model, graphs: await loadModel(options) };
 }
 
 /** Seconds for the whole job. */
 async function run(job: BareJob): Promise<number> {
   loaded ??= load(job);
-  const { model, session } = await loaded;
+  const { model, graphs } = await loaded;
   const { mask_token_id, context_length } = model.manifest;
+  const { schedule } = model;
+  const cut = { temperature: 1, topK: 0, topP: 1 };
   const started = performance.now();
   for (let round = 0; round < job.rounds; round++) {
     const rows = Array.from({ length: job.rows }, (_, i) => {
-      const params = { prompt: [], length: job.length, steps: job.steps, sample: 0, temperature: 1 };
-      const sample = new Sample({ ...params, seed: round * job.rows + i }, model.schedule, mask_token_id);
+      const params = { prompt: [], length: job.length, steps: job.steps, sample: 0, ...cut };
+      const sample = new Sample({ ...params, seed: round * job.rows + i }, schedule, mask_token_id);
       return { sample, padded: paddedLength(job.length, context_length) };
     });
     for (;;) {
@@ -45,19 +48,21 @@ async function run(job: BareJob): Promise<number> {
         .map(({ sample, padded }) => ({
           sample,
           padded,
-          temperature: 1,
+          ...cut,
+          schedule,
           tokens: sample.canvas.tokens,
           plan: sample.plan(),
         }));
       if (due.length === 0) break;
-      const working = due.filter(({ plan }) => plan.positions.length > 0);
-      for (const { sample, plan } of due) if (plan.positions.length === 0) sample.apply(plan, [], []);
+      const working = due.filter(({ plan }) => !isEmpty(plan));
+      for (const { sample, plan } of due) if (isEmpty(plan)) sample.apply(plan, []);
       if (working.length === 0) continue;
-      const draws = splitResult(working, await session.denoise(buildBatch(working)));
+      const call = { graph: "denoise" as const, batch: denoiseBatch(working) };
+      const draws = splitDraws(working, (await graphs.run(call)) as DenoiseResult);
       for (const [i, { sample, plan }] of working.entries()) {
         const row = draws[i]!;
         if (row instanceof Error) throw row;
-        sample.apply(plan, row.tokens, row.logprobs);
+        sample.apply(plan, row.candidates);
       }
     }
   }

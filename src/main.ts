@@ -34,6 +34,21 @@ const generateCommand = program
   .addOption(
     new Option("--temperature <x>", "0 takes the most likely token").argParser(decimal(0, 2)).default(1),
   )
+  .addOption(
+    new Option("--top-k <n>", "draw from so many of the likeliest tokens; 0 from all")
+      .argParser(integer(0, 1 << 20))
+      .default(0),
+  )
+  .addOption(
+    new Option("--top-p <x>", "draw from the fewest tokens that add up to this probability")
+      .argParser(decimal(1e-6, 1))
+      .default(1),
+  )
+  .addOption(
+    new Option("--guidance <mode>", "rgas guides with the model's discriminator")
+      .choices(["none", "rgas"])
+      .default("none"),
+  )
   .option("--show-steps", "draw each denoising step in place", false)
   .option("--json", "print the whole answer as JSON", false)
   .addHelpText("after", '\nExample:\n  didi-serve generate "Once upon a time" --steps 16 --show-steps')

@@ -42,7 +42,7 @@ export async function startEngine(
   nameOrFolder: string = MODEL,
 ): Promise<Engine> {
   const model = await openModel(nameOrFolder);
-  const runtime = await Runtime.start({ graph: model.graphs.denoise, device: "cpu", threads: 1 });
+  const runtime = await Runtime.start({ graphs: model.graphs, device: "cpu", threads: 1 });
   const engine = new Engine(model, runtime, { ...LIMITS, ...limits });
   await engine.warmUp();
   return engine;

@@ -12,6 +12,9 @@ export interface GenerateConfig extends ModelConfig {
   steps: number;
   seed?: number;
   temperature: number;
+  topK: number;
+  topP: number;
+  guidance: "none" | "rgas";
   showSteps: boolean;
   json: boolean;
 }
@@ -33,8 +36,18 @@ export async function generate(prompt: string, config: GenerateConfig): Promise<
     });
     await warmUp(engine);
     const onStep = config.showSteps ? (event: StepEvent) => showStep(prompt, event) : undefined;
-    const { length, steps, seed, temperature } = config;
-    const result = await engine.submit({ prompt, length, steps, seed, temperature }, onStep).result;
+    const { length, steps, seed, temperature, topK: top_k, topP: top_p } = config;
+    const request = {
+      prompt,
+      length,
+      steps,
+      seed,
+      temperature,
+      top_k,
+      top_p,
+      guidance: { mode: config.guidance },
+    };
+    const result = await engine.submit(request, onStep).result;
     if (process.stderr.isTTY && config.showSteps) logUpdateStderr.clear();
     process.stdout.write(
       config.json ? `${JSON.stringify(result, null, 2)}\n` : `${prompt}${result.samples[0]!.text}\n`,

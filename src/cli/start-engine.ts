@@ -10,7 +10,7 @@ import { Runtime } from "../runtime/runtime.ts";
 export async function startEngine(config: ModelConfig, limits: EngineLimits): Promise<Engine> {
   const model = await openModel(config.model, config.precision);
   const runtime = await Runtime.start({
-    graph: model.graphs.denoise,
+    graphs: model.graphs,
     device: config.device,
     threads: config.threads,
   });

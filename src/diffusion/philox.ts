@@ -69,11 +69,20 @@ function toUniform(word: number): number {
   return ((word >>> 9) + 0.5) * 2 ** -23;
 }
 
-/** The uniforms of one position of the canvas. */
-export function uniformsAt(key: DrawKey, position: number): PositionUniforms {
-  const [w0, w1] = philox4x32(
+function blockAt(key: DrawKey, position: number): Block {
+  return philox4x32(
     [position, key.step, key.sample, key.candidate],
     [key.seed >>> 0, Math.floor(key.seed / 2 ** 32)],
   );
+}
+
+/** The uniforms of one position of the canvas. */
+export function uniformsAt(key: DrawKey, position: number): PositionUniforms {
+  const [w0, w1] = blockAt(key, position);
   return { reveal: toUniform(w0), draw: toUniform(w1) };
+}
+
+/** The uniform that chooses among the candidates of a step: the third word of position 0, candidate 0. */
+export function chooseUniform(key: Omit<DrawKey, "candidate">): number {
+  return toUniform(blockAt({ ...key, candidate: 0 }, 0)[2]);
 }

@@ -7,7 +7,8 @@
  */
 
 import { Canvas, type Reveal } from "./canvas.ts";
-import { uniformsAt } from "./philox.ts";
+import { chooseCandidate, type Guidance, type StepKind, stepKind, tiltScale } from "./guidance.ts";
+import { chooseUniform, uniformsAt } from "./philox.ts";
 import { gridTime, type Schedule, stayProbability } from "./schedule.ts";
 
 /** What defines a sample, apart from the model. */
@@ -23,34 +24,68 @@ export interface SampleParams {
   sample: number;
   /** 0 takes the most likely token. */
   temperature: number;
+  /** Draws are cut to so many of the likeliest tokens; 0 keeps all. */
+  topK: number;
+  /** Then to the fewest that add up to this probability; 1 keeps all. */
+  topP: number;
+  /** Absent: the plain sampler. */
+  guidance?: Guidance | undefined;
 }
 
-/** What a step will reveal, known before the model runs. */
-export interface StepPlan {
-  /** From 0; equal to the budget for the clean-up pass. */
-  step: number;
-  /** Time the step starts from: 1 is all masked. */
-  t: number;
+/** What one candidate of a step will reveal, known before the model runs. */
+export interface DrawPlan {
   /** Positions to reveal, ascending. */
   positions: number[];
   /** One uniform in (0, 1) for each position, for its draw by inverse CDF. */
   uniforms: number[];
 }
 
+/** A step before the model runs. */
+export interface StepPlan {
+  kind: StepKind;
+  /** From 0; equal to the budget for the clean-up pass. */
+  step: number;
+  /** Time the step starts from: 1 is all masked. */
+  t: number;
+  /** Probability that a masked position stays masked. */
+  stay: number;
+  /** One, or M of a re-ranked step. */
+  candidates: DrawPlan[];
+  /** h of a tilted step, else 0. */
+  scale: number;
+}
+
+/** The model's draws for one candidate, one for each planned position. */
+export interface Draws {
+  tokens: ArrayLike<number>;
+  logprobs: ArrayLike<number>;
+}
+
 /** A finished step. */
 export interface StepRecord {
+  kind: StepKind;
   step: number;
   t: number;
   revealed: Reveal[];
   /** Positions still masked after the step. */
   masked: number;
+  /** Of the soft canvas when tilting, of each candidate when re-ranking; empty when nothing was scored. */
+  rewards: number[];
+  /** Which candidate was kept; absent when there was no choice. */
+  chosen?: number;
+}
+
+/** Passes taken so far, by network. A re-ranked step scores M canvases: M discriminator passes. */
+export interface Passes {
+  student: number;
+  discriminator: number;
+  gradient: number;
 }
 
 /** One sample on its way from all masks to text. Alternate `plan` and `apply` until `done`. */
 export class Sample {
   readonly canvas: Canvas;
-  /** Forward passes taken so far. */
-  passes = 0;
+  readonly passes: Passes = { student: 0, discriminator: 0, gradient: 0 };
   #step = 0;
 
   constructor(
@@ -66,19 +101,28 @@ export class Sample {
     return this.#step >= this.params.steps && this.canvas.masked.length === 0;
   }
 
-  /** Draws the next step's reveal set. Has no side effect; throws RangeError once `done`. */
+  /** Draws what the next step's candidates reveal. Has no side effect; throws RangeError once `done`. */
   plan(): StepPlan {
     if (this.done) throw new RangeError("the sample is finished");
-    const { steps, seed, sample } = this.params;
+    const { steps, guidance } = this.params;
     const step = this.#step;
+    const kind = stepKind(guidance, step, steps);
     const stay = stayProbability(this.schedule, steps, step);
-    const key = { seed, sample, step, candidate: 0 };
-    const plan: StepPlan = {
+    const count = kind === "rerank" ? guidance!.candidates : 1;
+    return {
+      kind,
       step,
       t: gridTime(this.schedule, steps, Math.min(step, steps)),
-      positions: [],
-      uniforms: [],
+      stay,
+      candidates: Array.from({ length: count }, (_, candidate) => this.#draw(candidate, stay)),
+      scale: kind === "tilt" ? tiltScale(guidance!, step, steps) : 0,
     };
+  }
+
+  #draw(candidate: number, stay: number): DrawPlan {
+    const { seed, sample } = this.params;
+    const key = { seed, sample, step: this.#step, candidate };
+    const plan: DrawPlan = { positions: [], uniforms: [] };
     for (const position of this.canvas.masked) {
       const uniform = uniformsAt(key, position);
       if (uniform.reveal < stay) continue;
@@ -88,23 +132,72 @@ export class Sample {
     return plan;
   }
 
+  /** What each candidate of a re-ranked step reveals, and the canvases [M, L] it leads to: what is scored. */
+  candidateCanvases(plan: StepPlan, draws: readonly Draws[]): Int32Array[] {
+    return plan.candidates.map((candidate, i) => {
+      const canvas = this.canvas.tokens.slice();
+      for (const [j, position] of candidate.positions.entries()) canvas[position] = draws[i]!.tokens[j]!;
+      return canvas;
+    });
+  }
+
   /**
-   * Takes the planned step with the model's draws, one for each planned position (none for an empty
-   * step). Throws RangeError if the plan is not the next one or the draws do not fit it.
+   * Takes the planned step: with the model's draws for each candidate, and the rewards, one of a tilted step, M of
+   * a re-ranked one. A step that reveals nothing in any candidate takes neither. The mask, drawn in a guided step of
+   * a model that keeps its logit, leaves its position masked. Throws RangeError if the plan is not the next one or the draws or rewards do not fit it.
    */
-  apply(plan: StepPlan, tokens: ArrayLike<number>, logprobs: ArrayLike<number>): StepRecord {
+  apply(plan: StepPlan, draws: readonly Draws[], rewards: ArrayLike<number> = []): StepRecord {
     if (plan.step !== this.#step)
       throw new RangeError(`step ${plan.step} does not follow step ${this.#step - 1}`);
-    if (tokens.length !== plan.positions.length || logprobs.length !== plan.positions.length)
-      throw new RangeError(`${plan.positions.length} draws were planned and ${tokens.length} made`);
-    const revealed = plan.positions.map((position, i) => ({
-      position,
-      token: tokens[i]!,
-      logprob: logprobs[i]!,
-    }));
+    const empty = isEmpty(plan);
+    if (!empty) checkFit(plan, draws, rewards);
+    const chosen = !empty && plan.kind === "rerank" ? this.#choose(rewards) : undefined;
+    const { positions } = plan.candidates[chosen ?? 0]!;
+    const made = draws[chosen ?? 0];
+    const revealed = positions
+      .map((position, i) => ({ position, token: made!.tokens[i]!, logprob: made!.logprobs[i]! }))
+      .filter(({ token }) => plan.kind === "plain" || token !== this.canvas.maskId);
     this.canvas.reveal(revealed);
     this.#step++;
-    if (revealed.length > 0) this.passes++;
-    return { step: plan.step, t: plan.t, revealed, masked: this.canvas.masked.length };
+    if (!empty) this.#count(plan);
+    const record = {
+      kind: plan.kind,
+      step: plan.step,
+      t: plan.t,
+      revealed,
+      masked: this.canvas.masked.length,
+      rewards: empty ? [] : Array.from(rewards),
+    };
+    return chosen === undefined ? record : { ...record, chosen };
   }
+
+  #choose(rewards: ArrayLike<number>): number {
+    const { seed, sample } = this.params;
+    return chooseCandidate(rewards, chooseUniform({ seed, sample, step: this.#step }));
+  }
+
+  #count({ kind, candidates }: StepPlan): void {
+    this.passes.student++;
+    if (kind === "plain") return;
+    this.passes.discriminator += candidates.length;
+    if (kind === "tilt") this.passes.gradient++;
+  }
+}
+
+/** True if a step reveals nothing whatever the model says: it needs no pass. */
+export function isEmpty(plan: StepPlan): boolean {
+  return plan.candidates.every(({ positions }) => positions.length === 0);
+}
+
+function checkFit(plan: StepPlan, draws: readonly Draws[], rewards: ArrayLike<number>): void {
+  if (draws.length !== plan.candidates.length)
+    throw new RangeError(`${plan.candidates.length} candidates were planned and ${draws.length} drawn`);
+  for (const [i, { positions }] of plan.candidates.entries()) {
+    const { tokens, logprobs } = draws[i]!;
+    if (tokens.length !== positions.length || logprobs.length !== positions.length)
+      throw new RangeError(`${positions.length} draws were planned and ${tokens.length} made`);
+  }
+  const scored = plan.kind === "plain" ? 0 : plan.candidates.length;
+  if (rewards.length !== scored)
+    throw new RangeError(`${scored} rewards were planned and ${rewards.length} given`);
 }

@@ -1,70 +1,148 @@
-/** Rows into one `denoise` call, and its answer back to the rows. */
+/** Rows into one call of a graph, and its answer back to the rows. */
 
-import type { StepPlan } from "../diffusion/sampler.ts";
+import type { Draws, StepPlan } from "../diffusion/sampler.ts";
+import { alpha, gridTime, type Schedule } from "../diffusion/schedule.ts";
 import { RuntimeFailure } from "../errors.ts";
-import type { DenoiseBatch, DenoiseResult } from "../runtime/protocol.ts";
+import type { Canvases, DenoiseBatch, DenoiseResult, ScoreResult, TiltBatch } from "../runtime/protocol.ts";
 
 /** Added to a kept mask logit, it leaves the mask a probability of exactly 0 in float32: SUBS. */
 const IMPOSSIBLE = -1e9;
 
-/** A row's part of a call. */
-export interface BatchRow {
+/** A row's part of a call that draws tokens. */
+export interface DrawRow {
   readonly padded: number;
   readonly tokens: Int32Array;
   readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly schedule: Schedule;
   readonly plan: StepPlan;
 }
 
-/** A row's part of the answer, one draw for each planned position. */
+/** A row's part of a call that scores canvases. */
+export interface ScoreRow {
+  readonly padded: number;
+  readonly schedule: Schedule;
+  readonly plan: StepPlan;
+  /** Step budget. */
+  readonly steps: number;
+  /** [M, L] */
+  readonly canvases: readonly Int32Array[];
+}
+
+/** A row's part of an answer: draws for each candidate, and, of a tilted step, the reward. */
 export interface RowDraws {
-  tokens: Int32Array;
-  logprobs: Float32Array;
+  candidates: Draws[];
+  rewards: number[];
+}
+
+/** The noise level sigma(t) = -ln alpha(t). */
+const sigma = (schedule: Schedule, t: number) => -Math.log(alpha(schedule, t));
+
+/** Canvases side by side. Positions past a canvas hold id 0 and are never attended to. */
+function layOut(canvases: readonly Int32Array[], padded: number, sigmas: Float32Array): Canvases {
+  const tokens = new Int32Array(canvases.length * padded);
+  canvases.forEach((canvas, index) => {
+    tokens.set(canvas, index * padded);
+  });
+  const length = Int32Array.from(canvases, (canvas) => canvas.length);
+  return { rows: canvases.length, padded, tokens, length, sigma: sigmas };
 }
 
 /**
- * Lays rows of one padded length side by side, for the plain sampler: sigma is 0, as in training, and the mask is
- * never drawn. Positions past a row's canvas hold id 0 and are never attended to.
+ * What `denoise` is asked for rows of one padded length. A row's candidates share its picks: the union of the
+ * positions they reveal.
+ *
+ * The plain sampler runs at sigma 0, as in training, and never draws the mask. For graphs converted with the
+ * reference's ways (docs/published-checkpoint.md), a guided row gets the true sigma, and a mask bias that makes "the
+ * mask was drawn" as likely as the reference's "stay masked" at a revealed position: the log of the step's own
+ * probability to stay masked.
  */
-export function buildBatch(rows: readonly BatchRow[]): DenoiseBatch {
-  const padded = rows[0]!.padded;
-  const count = rows.reduce((sum, row) => sum + row.plan.positions.length, 0);
-  const batch: DenoiseBatch = {
-    rows: rows.length,
-    padded,
-    tokens: new Int32Array(rows.length * padded),
-    length: Int32Array.from(rows, (row) => row.tokens.length),
-    picks: new Int32Array(2 * count),
-    draws: Int32Array.from({ length: count }, (_, i) => i),
-    uniform: new Float32Array(count),
-    temperature: new Float32Array(count),
-    topK: new Int32Array(count),
-    topP: new Float32Array(count).fill(1),
-    sigma: new Float32Array(rows.length),
-    maskBias: new Float32Array(rows.length).fill(IMPOSSIBLE),
-  };
-  let next = 0;
+export function denoiseBatch(rows: readonly DrawRow[]): DenoiseBatch {
+  const guided = (row: DrawRow) => row.plan.kind !== "plain";
+  const sigmas = Float32Array.from(rows, (row) => (guided(row) ? sigma(row.schedule, row.plan.t) : 0));
+  const canvases = layOut(
+    rows.map((row) => row.tokens),
+    rows[0]!.padded,
+    sigmas,
+  );
+  const picks: number[] = [];
+  const draws: number[] = [];
+  const uniform: number[] = [];
+  const owners: DrawRow[] = [];
   rows.forEach((row, index) => {
-    batch.tokens.set(row.tokens, index * padded);
-    row.plan.positions.forEach((position, i) => {
-      batch.picks[2 * next] = index;
-      batch.picks[2 * next + 1] = position;
-      batch.uniform[next] = row.plan.uniforms[i]!;
-      batch.temperature[next] = row.temperature;
-      next++;
-    });
+    const { candidates } = row.plan;
+    const union =
+      candidates.length === 1
+        ? candidates[0]!.positions
+        : [...new Set(candidates.flatMap(({ positions }) => positions))].sort((a, b) => a - b);
+    const first = picks.length / 2;
+    const pickOf = new Map(union.map((position, i) => [position, first + i]));
+    for (const position of union) picks.push(index, position);
+    for (const candidate of candidates)
+      candidate.positions.forEach((position, i) => {
+        draws.push(pickOf.get(position)!);
+        uniform.push(candidate.uniforms[i]!);
+        owners.push(row);
+      });
   });
-  return batch;
+  return {
+    ...canvases,
+    picks: Int32Array.from(picks),
+    draws: Int32Array.from(draws),
+    uniform: Float32Array.from(uniform),
+    temperature: Float32Array.from(owners, (row) => row.temperature),
+    topK: Int32Array.from(owners, (row) => row.topK),
+    topP: Float32Array.from(owners, (row) => row.topP),
+    maskBias: Float32Array.from(rows, (row) => (guided(row) ? Math.log(row.plan.stay) : IMPOSSIBLE)),
+  };
 }
 
+/** What `tilt` is asked for rows of one padded length. */
+export function tiltBatch(rows: readonly DrawRow[]): TiltBatch {
+  return { ...denoiseBatch(rows), scale: Float32Array.from(rows, (row) => row.plan.scale) };
+}
+
+/** What `score` is asked: every canvas of every row, at the time its step ends. */
+export function scoreBatch(rows: readonly ScoreRow[]): Canvases {
+  const sigmas = rows.flatMap(({ canvases, schedule, plan, steps }) =>
+    canvases.map(() => sigma(schedule, gridTime(schedule, steps, plan.step + 1))),
+  );
+  return layOut(
+    rows.flatMap((row) => row.canvases),
+    rows[0]!.padded,
+    Float32Array.from(sigmas),
+  );
+}
+
+const notFinite = (what: string) => new RuntimeFailure(`the model gave a ${what} that is not finite`);
+
 /** Each row's draws, or the error of a row whose numbers are not finite (its neighbours are not affected). */
-export function splitResult(rows: readonly BatchRow[], result: DenoiseResult): (RowDraws | RuntimeFailure)[] {
+export function splitDraws(
+  rows: readonly DrawRow[],
+  result: DenoiseResult & Partial<ScoreResult>,
+): (RowDraws | RuntimeFailure)[] {
   let start = 0;
-  return rows.map((row) => {
-    const end = start + row.plan.positions.length;
-    const draws = { tokens: result.token.slice(start, end), logprobs: result.logprob.slice(start, end) };
-    start = end;
-    return draws.logprobs.every(Number.isFinite)
-      ? draws
-      : new RuntimeFailure("the model gave a log-probability that is not finite");
+  return rows.map(({ plan }, index) => {
+    const candidates = plan.candidates.map(({ positions }) => {
+      const end = start + positions.length;
+      const draws = { tokens: result.token.slice(start, end), logprobs: result.logprob.slice(start, end) };
+      start = end;
+      return draws;
+    });
+    const rewards = result.reward ? [result.reward[index]!] : [];
+    if (!candidates.every(({ logprobs }) => logprobs.every(Number.isFinite)))
+      return notFinite("log-probability");
+    return rewards.every(Number.isFinite) ? { candidates, rewards } : notFinite("reward");
+  });
+}
+
+/** Each row's rewards [M], or the error of a row with one that is not finite. */
+export function splitRewards(rows: readonly ScoreRow[], result: ScoreResult): (number[] | RuntimeFailure)[] {
+  let start = 0;
+  return rows.map(({ canvases }) => {
+    const rewards = Array.from(result.reward.slice(start, start + canvases.length));
+    start += canvases.length;
+    return rewards.every(Number.isFinite) ? rewards : notFinite("reward");
   });
 }

@@ -7,13 +7,16 @@
 
 import { randomUUID } from "node:crypto";
 import { EventEmitter, once } from "node:events";
-import type { Sample, StepPlan } from "../diffusion/sampler.ts";
+import type { Guidance } from "../diffusion/guidance.ts";
+import type { StepRecord } from "../diffusion/sampler.ts";
 import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
+import type { GraphName } from "../runtime/protocol.ts";
 import type { Runtime } from "../runtime/runtime.ts";
-import { type BatchRow, buildBatch, splitResult } from "./batch.ts";
+import { denoiseBatch, scoreBatch, splitDraws, splitRewards, tiltBatch } from "./batch.ts";
 import { Generation, type GenerationResult, type StepEvent } from "./generation.ts";
 import { type GenerateRequest, type PreparedRequest, prepare } from "./request.ts";
+import { Row } from "./row.ts";
 import { paddedLength, schedule } from "./scheduler.ts";
 
 /** Bounds of the engine; all counts. */
@@ -28,6 +31,8 @@ export interface EngineLimits {
 
 /** What one call of the model did, for metrics. */
 export interface BatchReport {
+  graph: GraphName;
+  /** Canvases in the call. */
   rows: number;
   paddedTokens: number;
   /** Positions drawn. */
@@ -60,39 +65,10 @@ interface Job {
   over: boolean;
 }
 
-/** The draws of a step that reveals nothing. */
-const NO_DRAWS = { tokens: [], logprobs: [] };
-
-/** A sample that is being denoised: it always has a plan that needs a pass. */
-class Row implements BatchRow {
-  readonly padded: number;
-  attained: number;
-  plan: StepPlan;
-
-  constructor(
-    readonly job: Job,
-    readonly sample: Sample,
-    context: number,
-    attained: number,
-  ) {
-    this.padded = paddedLength(sample.canvas.tokens.length, context);
-    this.attained = attained;
-    this.plan = sample.plan();
-  }
-
-  get tokens(): Int32Array {
-    return this.sample.canvas.tokens;
-  }
-
-  get temperature(): number {
-    return this.sample.params.temperature;
-  }
-}
-
 /** Takes requests, batches their steps and answers them. `ready` only after `warmUp`; end it with `drain` or `abort`. */
 export class Engine extends EventEmitter<EngineEvents> {
   #waiting: Job[] = [];
-  #rows: Row[] = [];
+  #rows: Row<Job>[] = [];
   #running = false;
   #stopped = false;
   /** Milliseconds of model time per padded token, a moving average. */
@@ -123,11 +99,16 @@ export class Engine extends EventEmitter<EngineEvents> {
     return this.ready && !this.#stopped;
   }
 
-  /** Runs the model once; `ready` from then on. Rejects with RuntimeFailure if it cannot run. */
+  /** Runs every graph of the model once; `ready` from then on. Rejects with RuntimeFailure if it cannot run. */
   async warmUp(): Promise<void> {
-    const request = { promptTokens: [], length: 1, steps: 1, seed: 0, temperature: 1 };
-    const { promise } = this.#enqueue(request, undefined);
-    await promise;
+    const request = { promptTokens: [], length: 1, seed: 0, temperature: 1, topK: 0, topP: 1 };
+    const guidance = { candidates: 1, scaleStart: 1, scaleEnd: 1, rerankRatio: 0 };
+    const runs = [{ ...request, steps: 1, guidance: undefined as Guidance | undefined }];
+    // A step that tilts and one that re-ranks.
+    if (this.model.manifest.guidance)
+      for (const rerankRatio of [0, 1])
+        runs.push({ ...request, steps: 1, guidance: { ...guidance, rerankRatio } });
+    for (const run of runs) await this.#enqueue(run, undefined).promise;
     this.ready = true;
   }
 
@@ -224,27 +205,19 @@ export class Engine extends EventEmitter<EngineEvents> {
         Number.POSITIVE_INFINITY,
       );
       const start = Number.isFinite(level) ? level : 0;
-      const rows = job.generation.samples.map((sample) => new Row(job, sample, context, start));
+      const rows = job.generation.samples.map((sample) => new Row<Job>(job, sample, context, start));
       this.#rows.push(...rows);
-      for (const row of rows) if (row.plan.positions.length === 0) this.#advance(row, NO_DRAWS);
+      for (const row of rows) this.#settle(row);
     }
   }
 
-  /** Takes the planned step with these draws, then any steps after it that reveal nothing and need no pass. */
-  #advance(row: Row, draws: { tokens: ArrayLike<number>; logprobs: ArrayLike<number> }): void {
-    while (!row.job.over) {
-      row.job.generation.announce(row.sample, row.sample.apply(row.plan, draws.tokens, draws.logprobs));
-      if (row.sample.done) {
-        this.#leave(row);
-        return;
-      }
-      row.plan = row.sample.plan();
-      if (row.plan.positions.length > 0) return;
-      draws = NO_DRAWS;
+  /** After a step: tells the listener of the steps that need no pass, and lets the row go when its sample is done. */
+  #settle(row: Row<Job>): void {
+    for (const record of row.skip()) {
+      if (row.job.over) return;
+      row.job.generation.announce(row.sample, record);
     }
-  }
-
-  #leave(row: Row): void {
+    if (!row.sample.done) return;
     this.#rows = this.#rows.filter((other) => other !== row);
     if (row.job.generation.samples.every((sample) => sample.done)) this.#end(row.job);
   }
@@ -264,38 +237,69 @@ export class Engine extends EventEmitter<EngineEvents> {
     }
   }
 
-  async #step(rows: Row[]): Promise<void> {
+  async #step(rows: Row<Job>[]): Promise<void> {
     const now = performance.now();
     for (const { job } of rows) job.generation.firstPassAt ??= now;
-    let draws: ReturnType<typeof splitResult>;
+    let outcomes: (() => StepRecord | undefined)[];
     try {
-      const batch = buildBatch(rows);
-      const result = await this.runtime.denoise(batch);
-      draws = splitResult(rows, result);
-      const { milliseconds } = result;
-      const paddedTokens = rows.length * batch.padded;
-      this.#msPerToken += 0.1 * (milliseconds / paddedTokens - this.#msPerToken);
-      for (const row of rows) row.job.generation.computeMs += milliseconds;
-      this.emit("batch", { rows: rows.length, paddedTokens, draws: batch.draws.length, milliseconds });
+      outcomes = await this.#call(rows);
     } catch (error) {
       for (const { job } of rows) this.#end(job, error as Error);
       return;
     }
-    for (const [i, row] of rows.entries()) this.#take(row, draws[i]!);
+    for (const [i, row] of rows.entries()) {
+      if (row.job.over) continue;
+      try {
+        const record = outcomes[i]!();
+        if (!record) continue;
+        row.job.generation.announce(row.sample, record);
+        if (!row.job.over) this.#settle(row);
+      } catch (error) {
+        // Such as a graph that draws ids outside the vocabulary: its row fails, its neighbours go on.
+        this.#end(row.job, error as Error);
+      }
+    }
   }
 
-  #take(row: Row, draws: ReturnType<typeof splitResult>[number]): void {
-    if (row.job.over) return;
-    if (draws instanceof Error) {
-      this.#end(row.job, draws);
-      return;
+  /** One call of the graph that these rows share. For each row, what takes its part of the answer, or throws its error. */
+  async #call(rows: Row<Job>[]): Promise<(() => StepRecord | undefined)[]> {
+    const { graph } = rows[0]!;
+    if (graph === "score") {
+      const batch = scoreBatch(rows);
+      const result = await this.runtime.run(graph, batch);
+      this.#report(
+        rows,
+        { graph, canvases: batch.rows, padded: batch.padded, draws: 0 },
+        result.milliseconds,
+      );
+      return splitRewards(rows, result).map((rewards, i) => () => rows[i]!.takeRewards(orThrow(rewards)));
     }
-    row.attained += row.padded;
-    try {
-      this.#advance(row, draws);
-    } catch (error) {
-      // Such as a graph that draws ids outside the vocabulary: its row fails, its neighbours go on.
-      this.#end(row.job, error as Error);
-    }
+    const batch = graph === "tilt" ? tiltBatch(rows) : denoiseBatch(rows);
+    const result = await this.runtime.run(graph, batch);
+    const draws = batch.draws.length;
+    this.#report(rows, { graph, canvases: batch.rows, padded: batch.padded, draws }, result.milliseconds);
+    return splitDraws(rows, result).map((drawn, i) => () => rows[i]!.takeDraws(orThrow(drawn)));
   }
+
+  #report(
+    rows: Row<Job>[],
+    call: { graph: GraphName; canvases: number; padded: number; draws: number },
+    milliseconds: number,
+  ): void {
+    const paddedTokens = call.canvases * call.padded;
+    if (call.graph === "denoise") this.#msPerToken += 0.1 * (milliseconds / paddedTokens - this.#msPerToken);
+    for (const { job } of rows) job.generation.computeMs += milliseconds;
+    this.emit("batch", {
+      graph: call.graph,
+      rows: call.canvases,
+      paddedTokens,
+      draws: call.draws,
+      milliseconds,
+    });
+  }
+}
+
+function orThrow<T>(value: T | Error): T {
+  if (value instanceof Error) throw value;
+  return value;
 }

@@ -1,6 +1,6 @@
 /** One request on its way through the engine: its samples, its clock, its listener. */
 
-import { Sample, type StepRecord } from "../diffusion/sampler.ts";
+import { type Passes, Sample, type StepRecord } from "../diffusion/sampler.ts";
 import type { Model } from "../model/model.ts";
 import type { PreparedRequest } from "./request.ts";
 
@@ -23,6 +23,16 @@ export interface StepEvent {
   masked: number;
   /** The generated part so far, masked positions as ░. */
   text: string;
+  /** Absent in a plain step, and where nothing was revealed. */
+  guidance?: StepGuidance;
+}
+
+/** What guidance did in a step. */
+export interface StepGuidance {
+  kind: "tilt" | "rerank";
+  rewards: number[];
+  /** Which candidate was kept. */
+  chosen?: number;
 }
 
 /** A finished sample. */
@@ -38,7 +48,14 @@ export interface GenerationResult {
   model: string;
   seed: number;
   samples: SampleResult[];
-  usage: { prompt_tokens: number; completion_tokens: number; steps: number; student_passes: number };
+  usage: {
+    prompt_tokens: number;
+    completion_tokens: number;
+    steps: number;
+    student_passes: number;
+    discriminator_passes: number;
+    gradient_passes: number;
+  };
   timing: { queue_ms: number; compute_ms: number; total_ms: number };
 }
 
@@ -57,8 +74,8 @@ export class Generation {
     readonly acceptedAt: number,
     readonly onStep: ((event: StepEvent) => void) | undefined,
   ) {
-    const { promptTokens: prompt, length, steps, seed, temperature } = request;
-    const params = { prompt, length, steps, seed, sample: 0, temperature };
+    const { promptTokens: prompt, ...rest } = request;
+    const params = { prompt, sample: 0, ...rest };
     this.samples = [new Sample(params, model.schedule, model.manifest.mask_token_id)];
   }
 
@@ -79,11 +96,16 @@ export class Generation {
       })),
       masked: record.masked,
       text: tokenizer.decode(this.#generated(sample)),
+      ...guidanceOf(record),
     });
   }
 
   #generated(sample: Sample): Int32Array {
     return sample.canvas.tokens.subarray(sample.params.prompt.length);
+  }
+
+  #passes(network: keyof Passes): number {
+    return this.samples.reduce((sum, sample) => sum + sample.passes[network], 0);
   }
 
   /** The answer, once every sample is done; `now` is the clock of `acceptedAt`. */
@@ -107,7 +129,9 @@ export class Generation {
         prompt_tokens: this.request.promptTokens.length,
         completion_tokens: samples.reduce((sum, sample) => sum + sample.tokens.length, 0),
         steps: this.request.steps,
-        student_passes: this.samples.reduce((sum, sample) => sum + sample.passes, 0),
+        student_passes: this.#passes("student"),
+        discriminator_passes: this.#passes("discriminator"),
+        gradient_passes: this.#passes("gradient"),
       },
       timing: {
         queue_ms: round((this.firstPassAt ?? now) - this.acceptedAt),
@@ -116,4 +140,9 @@ export class Generation {
       },
     };
   }
+}
+
+function guidanceOf({ kind, rewards, chosen }: StepRecord): { guidance?: StepGuidance } {
+  if (kind === "plain" || rewards.length === 0) return {};
+  return { guidance: { kind, rewards, ...(chosen !== undefined && { chosen }) } };
 }

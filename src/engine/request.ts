@@ -1,6 +1,7 @@
 /** From what a client asks for to what the sampler needs, checked against the model. */
 
 import { randomInt } from "node:crypto";
+import type { Guidance } from "../diffusion/guidance.ts";
 import { InvalidRequestError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 
@@ -15,6 +16,20 @@ export interface GenerateRequest {
   seed?: number | undefined;
   /** 0 takes the most likely token. */
   temperature: number;
+  /** 0 or absent: all tokens. */
+  top_k?: number | undefined;
+  /** In (0, 1]; absent: 1. */
+  top_p?: number | undefined;
+  guidance?: GuidanceRequest | undefined;
+}
+
+/** How a request is guided; what is left out is the model's default. */
+export interface GuidanceRequest {
+  mode: "none" | "rgas";
+  /** Scale of the first and of the last tilted step. */
+  scale?: number[] | undefined;
+  candidates?: number | undefined;
+  rerank_ratio?: number | undefined;
 }
 
 /** A request that fits the model. */
@@ -24,6 +39,9 @@ export interface PreparedRequest {
   steps: number;
   seed: number;
   temperature: number;
+  topK: number;
+  topP: number;
+  guidance: Guidance | undefined;
 }
 
 const DEFAULT_LENGTH = 128;
@@ -54,5 +72,32 @@ export function prepare(model: Model, request: GenerateRequest): PreparedRequest
     steps: request.steps,
     seed: request.seed ?? drawSeed(),
     temperature: request.temperature,
+    topK: request.top_k ?? 0,
+    topP: request.top_p ?? 1,
+    guidance: prepareGuidance(model, request.guidance),
+  };
+}
+
+/** The guidance of a request, filled up with the model's defaults; undefined for the plain sampler. */
+function prepareGuidance(model: Model, request: GuidanceRequest | undefined): Guidance | undefined {
+  if (!request) return undefined;
+  const { mode, ...settings } = request;
+  if (mode === "none") {
+    const given = Object.entries(settings).find(([, value]) => value !== undefined);
+    if (!given) return undefined;
+    const message = "has no effect without guidance: leave it out, or set /guidance/mode to rgas";
+    throw new InvalidRequestError([{ path: `/guidance/${given[0]}`, message }]);
+  }
+  const defaults = model.manifest.guidance;
+  if (!defaults) {
+    const message = `${model.manifest.name} has no discriminator to guide with: use mode none, or another model`;
+    throw new InvalidRequestError([{ path: "/guidance/mode", message }]);
+  }
+  const [scaleStart, scaleEnd] = settings.scale ?? [defaults.scale_start, defaults.scale_end];
+  return {
+    candidates: settings.candidates ?? defaults.candidates,
+    scaleStart: scaleStart!,
+    scaleEnd: scaleEnd!,
+    rerankRatio: settings.rerank_ratio ?? defaults.rerank_ratio,
   };
 }

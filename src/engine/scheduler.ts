@@ -8,15 +8,19 @@
 
 /** What the scheduler needs to know of a row that is waiting for a pass. */
 export interface SchedulableRow {
+  /** Graph of the pass: rows of one call share it. */
+  readonly graph: string;
   /** Padded canvas length: rows of one call share it. A function of the row's own request. */
   readonly padded: number;
+  /** Canvases the row takes in the call. */
+  readonly width: number;
   /** Padded tokens that have gone through the model for this row, plus where it started. */
   readonly attained: number;
 }
 
 /** Bounds of one call. */
 export interface BatchLimits {
-  /** Padded tokens (rows x padded length); a single row may exceed it. */
+  /** Padded tokens (canvases x padded length); a single row may exceed it. */
   maxTokens: number;
 }
 
@@ -36,6 +40,13 @@ export function schedule<Row extends SchedulableRow>(rows: readonly Row[], limit
   const byService = rows.toSorted((a, b) => a.attained - b.attained);
   const first = byService[0];
   if (!first) return [];
-  const fits = Math.max(1, Math.floor(limits.maxTokens / first.padded));
-  return byService.filter((row) => row.padded === first.padded).slice(0, fits);
+  const batch: Row[] = [];
+  let tokens = 0;
+  for (const row of byService) {
+    if (row.graph !== first.graph || row.padded !== first.padded) continue;
+    tokens += row.width * row.padded;
+    if (batch.length > 0 && tokens > limits.maxTokens) break;
+    batch.push(row);
+  }
+  return batch;
 }

@@ -139,6 +139,28 @@ export interface components {
              * @default 1
              */
             temperature: number;
+            /**
+             * @description Draw each token from so many of the likeliest; 0 from all. Applied after the temperature.
+             * @default 0
+             */
+            top_k: number;
+            /**
+             * @description Draw each token from the fewest of the likeliest whose probabilities add up to this. Applied after top_k.
+             * @default 1
+             */
+            top_p: number;
+            guidance?: components["schemas"]["Guidance"];
+        };
+        /** @description Guides the sampler with the model's discriminator. Mode `rgas` is the reward-guided ancestral sampler: early steps tilt each token's distribution along the gradient of the reward, late steps draw several candidates and choose one by its reward. It costs more than a plain step: see `usage`. What is left out is the model's own default. Absent: `none`. */
+        Guidance: {
+            /** @enum {string} */
+            mode: "none" | "rgas";
+            /** @description By how much the first and the last tilted step scale the gradient */
+            scale?: number[];
+            /** @description Candidates of a step that chooses among them */
+            candidates?: number;
+            /** @description Share of the steps, the last ones, that choose among candidates instead of tilting */
+            rerank_ratio?: number;
         };
         GenerateResponse: {
             /** @description Names this generation */
@@ -170,6 +192,10 @@ export interface components {
             steps: number;
             /** @description Forward passes of the student. A step that reveals nothing needs none. With probability of about length x 1e-5 a clean-up pass after the last step adds one. */
             student_passes: number;
+            /** @description Canvases that the discriminator scored: one in a step that tilts, one for each candidate in a step that chooses among them. */
+            discriminator_passes: number;
+            /** @description Backward passes through the discriminator; one in a step that tilts */
+            gradient_passes: number;
         };
         Timing: {
             /** @description Milliseconds from acceptance to the first pass */
@@ -237,6 +263,17 @@ export interface components {
              * @default 1
              */
             temperature: number;
+            /**
+             * @description Draw each token from so many of the likeliest; 0 from all. Applied after the temperature.
+             * @default 0
+             */
+            top_k: number;
+            /**
+             * @description Draw each token from the fewest of the likeliest whose probabilities add up to this. Applied after top_k.
+             * @default 1
+             */
+            top_p: number;
+            guidance?: components["schemas"]["Guidance"];
         };
         CancelMessage: {
             /**
@@ -280,6 +317,16 @@ export interface components {
             masked: number;
             /** @description The generated part so far; each masked position is shown as ░ */
             text: string;
+            guidance?: components["schemas"]["StepGuidance"];
+        };
+        /** @description What guidance did in this step; absent in a plain step, and where nothing was revealed */
+        StepGuidance: {
+            /** @enum {string} */
+            kind: "tilt" | "rerank";
+            /** @description The discriminator's log-odds, summed: over the masked positions of the predicted canvas when tilting, over the whole canvas of each candidate when choosing among them. */
+            rewards: number[];
+            /** @description The candidate that was kept */
+            chosen?: number;
         };
         Reveal: {
             /** @description Counts from the start of the canvas, prompt included */

@@ -22,7 +22,11 @@ export function createMetrics(engine: Engine): Registry {
   gauge("didi_queue_length", "Requests that wait for a free row", () => engine.queueLength);
   gauge("didi_active_rows", "Samples being denoised", () => engine.activeRows);
   gauge("didi_ready", "1 once the model has run", () => Number(engine.ready));
-  const passes = counter("didi_student_passes_total", "Rows that went through the student");
+  const passes = {
+    student: counter("didi_student_passes_total", "Canvases that went through the student"),
+    discriminator: counter("didi_discriminator_passes_total", "Canvases that the discriminator scored"),
+    gradient: counter("didi_gradient_passes_total", "Canvases that went backwards through the discriminator"),
+  };
   const calls = counter("didi_batches_total", "Calls of the model");
   const draws = counter("didi_drawn_tokens_total", "Tokens drawn");
   const restarts = counter("didi_runtime_restarts_total", "Runtime processes that died and were replaced");
@@ -53,7 +57,9 @@ export function createMetrics(engine: Engine): Registry {
 
   engine.on("batch", (report) => {
     calls.inc();
-    passes.inc(report.rows);
+    if (report.graph !== "score") passes.student.inc(report.rows);
+    if (report.graph !== "denoise") passes.discriminator.inc(report.rows);
+    if (report.graph === "tilt") passes.gradient.inc(report.rows);
     draws.inc(report.draws);
     rows.observe(report.rows);
     seconds.observe(report.milliseconds / 1000);

@@ -23,10 +23,15 @@ export interface Model {
   schedule: Schedule;
   /** What the graphs are run in: half products pay on a GPU and cost on a CPU. */
   precision: Record<Processor, Precision>;
-  graphs: {
-    /** Path of the `denoise` graph for each kind of processor; often the same. */
-    denoise: Record<Processor, string>;
-  };
+  /** Paths of the graphs for each kind of processor; often the same. */
+  graphs: Record<Processor, GraphPaths>;
+}
+
+/** Paths of a model's graphs; `tilt` and `score` are there if it can be guided. */
+export interface GraphPaths {
+  denoise: string;
+  tilt?: string;
+  score?: string;
 }
 
 /** What a graph may run on, as far as the choice of its precision goes. */
@@ -68,21 +73,29 @@ export async function openModel(nameOrFolder: string, choice: PrecisionChoice = 
       `model folder ${folder} does not exist: give --model a shipped name or a path to a folder`,
     );
   const manifest = await readManifest(folder);
-  const files = manifest.graphs.denoise;
-  const precision = choosePrecision(folder, files, choice);
-  const needed = new Set([files[precision.cpu]!, files[precision.cuda]!, manifest.tokenizer]);
+  const precision = choosePrecision(folder, manifest.graphs.denoise, choice);
+  const needed = new Set([manifest.tokenizer]);
+  const paths = (processor: Processor) => {
+    const found: Record<string, string> = {};
+    for (const [name, files] of Object.entries(manifest.graphs)) {
+      const entry = files[precision[processor]]!;
+      needed.add(entry);
+      found[name] = join(folder, entry.file);
+    }
+    return found as unknown as GraphPaths;
+  };
+  const graphs = { cpu: paths("cpu"), cuda: paths("cuda") };
   await Promise.all(Array.from(needed, (entry) => verifyFile(folder, entry)));
   const tokenizer = await readTokenizer(join(folder, manifest.tokenizer.file), manifest.vocab_size, {
     maskId: manifest.mask_token_id,
     endOfTextId: manifest.end_of_text_token_id,
   });
-  const path = (processor: Processor) => join(folder, files[precision[processor]]!.file);
   return {
     folder,
     manifest,
     tokenizer,
     schedule: { alphaMin: manifest.schedule.alpha_min, tMin: manifest.schedule.t_min },
     precision,
-    graphs: { denoise: { cpu: path("cpu"), cuda: path("cuda") } },
+    graphs,
   };
 }

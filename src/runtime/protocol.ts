@@ -1,13 +1,15 @@
 /** The wire between the server and a runtime process: structured-clone messages over IPC. */
 
+import type { GraphPaths } from "../model/model.ts";
+
 /** Where a graph runs. */
 export type Provider = "cpu" | "cuda";
 
 /** What a user may ask for; `auto` takes CUDA where it loads. */
 export type Device = "auto" | Provider;
 
-/** Rows of one `denoise` call; every row is padded to the same length. */
-export interface DenoiseBatch {
+/** Canvases of one call; every row is padded to the same length. */
+export interface Canvases {
   /** B. */
   rows: number;
   /** L, the padded length. */
@@ -16,6 +18,12 @@ export interface DenoiseBatch {
   tokens: Int32Array;
   /** [B] canvas lengths without padding. */
   length: Int32Array;
+  /** [B] noise level, for graphs that take it. */
+  sigma: Float32Array;
+}
+
+/** What `denoise` is asked. */
+export interface DenoiseBatch extends Canvases {
   /** [P, 2] (row, position): where the output head runs. */
   picks: Int32Array;
   /** [S] index into picks. */
@@ -28,10 +36,14 @@ export interface DenoiseBatch {
   topK: Int32Array;
   /** [S] then to the fewest that add up to this probability; 1 keeps all. */
   topP: Float32Array;
-  /** [B] noise level, for graphs that take it. */
-  sigma: Float32Array;
   /** [B] added to the mask's logit, for graphs that keep it. */
   maskBias: Float32Array;
+}
+
+/** What `tilt` is asked. */
+export interface TiltBatch extends DenoiseBatch {
+  /** [B] h, by which the reward's gradient is scaled. */
+  scale: Float32Array;
 }
 
 /** What `denoise` answers. */
@@ -46,18 +58,36 @@ export interface DenoiseResult {
   milliseconds: number;
 }
 
+/** What `score` answers. */
+export interface ScoreResult {
+  /** [B] */
+  reward: Float32Array;
+  /** Milliseconds the graph ran. */
+  milliseconds: number;
+}
+
+/** What each graph is asked and answers. */
+export interface Graphs {
+  denoise: { batch: DenoiseBatch; result: DenoiseResult };
+  tilt: { batch: TiltBatch; result: DenoiseResult & ScoreResult };
+  score: { batch: Canvases; result: ScoreResult };
+}
+
+export type GraphName = keyof Graphs;
+
+/** A graph with what it is asked. */
+export type Call = { [G in GraphName]: { graph: G; batch: Graphs[G]["batch"] } }[GraphName];
+
 /** How a runtime process is to be set up. */
 export interface RuntimeOptions {
-  /** Path of the `denoise` graph, by where it ends up running. */
-  graph: Record<Provider, string>;
+  /** Path of each graph that the model has, by where it ends up running. */
+  graphs: Record<Provider, GraphPaths>;
   device: Device;
   /** Threads inside one call; 0 means one for each core. */
   threads: number;
 }
 
-export type ToRuntime =
-  | { type: "load"; options: RuntimeOptions }
-  | { type: "denoise"; id: number; batch: DenoiseBatch };
+export type ToRuntime = { type: "load"; options: RuntimeOptions } | { type: "run"; id: number; call: Call };
 
 export type FromRuntime =
   | {
@@ -67,5 +97,5 @@ export type FromRuntime =
       fallback?: string;
     }
   | { type: "load-failed"; message: string }
-  | { type: "result"; id: number; result: DenoiseResult }
+  | { type: "result"; id: number; result: Graphs[GraphName]["result"] }
   | { type: "failed"; id: number; message: string };

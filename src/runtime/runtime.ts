@@ -13,9 +13,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { RuntimeFailure, StartupError } from "../errors.ts";
 import type {
-  DenoiseBatch,
-  DenoiseResult,
+  Call,
   FromRuntime,
+  GraphName,
+  Graphs,
   Provider,
   RuntimeOptions,
   ToRuntime,
@@ -34,16 +35,16 @@ const LONGEST_BACKOFF_MS = 5_000;
 
 interface Pass {
   id: number;
-  batch: DenoiseBatch;
+  call: Call;
   attempts: number;
-  resolve(result: DenoiseResult): void;
+  resolve(result: Graphs[GraphName]["result"]): void;
   reject(error: Error): void;
 }
 
 interface RuntimeEvents {
   /** The process died and another takes its place. */
   restart: [{ code: number | null; signal: NodeJS.Signals | null }];
-  /** A new process could not load the graph; it is tried again. */
+  /** A new process could not load the graphs; it is tried again. */
   "load-failed": [string];
 }
 
@@ -55,7 +56,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   #passes: Pass[] = [];
   #nextId = 1;
   #failures = 0;
-  /** Where the graph runs. */
+  /** Where the graphs run. */
   provider: Provider = "cpu";
   /** Why CUDA was not taken, when `auto` fell back to the CPU. */
   fallback: string | undefined;
@@ -64,7 +65,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     super();
   }
 
-  /** Starts a process and loads the graph. Throws StartupError if it cannot be loaded. */
+  /** Starts a process and loads the graphs. Throws StartupError if it cannot be loaded. */
   static async start(options: RuntimeOptions): Promise<Runtime> {
     const runtime = new Runtime(options);
     await runtime.#launch();
@@ -76,11 +77,12 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     return this.#child?.pid;
   }
 
-  /** Runs one pass. Rejects with RuntimeFailure if the graph fails or the process cannot be kept alive. */
-  denoise(batch: DenoiseBatch): Promise<DenoiseResult> {
+  /** Runs one pass of a graph. Rejects with RuntimeFailure if it fails or the process cannot be kept alive. */
+  run<G extends GraphName>(graph: G, batch: Graphs[G]["batch"]): Promise<Graphs[G]["result"]> {
     if (this.#closing) return Promise.reject(new RuntimeFailure("the runtime is closed"));
     return new Promise((resolve, reject) => {
-      const pass = { id: this.#nextId++, batch, attempts: 0, resolve, reject };
+      const call = { graph, batch } as Call;
+      const pass = { id: this.#nextId++, call, attempts: 0, resolve, reject };
       this.#passes.push(pass);
       if (this.#loaded && this.#passes.length === 1) this.#send(pass);
     });
@@ -104,7 +106,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
 
   #send(pass: Pass): void {
     pass.attempts++;
-    this.#post({ type: "denoise", id: pass.id, batch: pass.batch });
+    this.#post({ type: "run", id: pass.id, call: pass.call });
   }
 
   async #launch(): Promise<void> {

@@ -1,9 +1,9 @@
 /** Entry point of a runtime process: it owns ONNX Runtime and answers one message at a time. */
 
 import type { FromRuntime, ToRuntime } from "./protocol.ts";
-import { type LoadedSession, loadSession } from "./session.ts";
+import { type LoadedModel, loadModel } from "./session.ts";
 
-let session: LoadedSession | undefined;
+let model: LoadedModel | undefined;
 
 const send = (message: FromRuntime) => process.send!(message);
 
@@ -11,17 +11,17 @@ async function handle(message: ToRuntime): Promise<void> {
   switch (message.type) {
     case "load":
       try {
-        session = await loadSession(message.options);
-        const { provider, fallback } = session;
+        model = await loadModel(message.options);
+        const { provider, fallback } = model;
         send(fallback === undefined ? { type: "loaded", provider } : { type: "loaded", provider, fallback });
       } catch (error) {
         send({ type: "load-failed", message: (error as Error).message });
       }
       return;
-    case "denoise":
+    case "run":
       try {
-        if (!session) throw new Error("no graph is loaded");
-        send({ type: "result", id: message.id, result: await session.denoise(message.batch) });
+        if (!model) throw new Error("no model is loaded");
+        send({ type: "result", id: message.id, result: await model.run(message.call) });
       } catch (error) {
         send({ type: "failed", id: message.id, message: (error as Error).message });
       }

@@ -1,6 +1,14 @@
 /** Hand-made denoisers and a driver, for tests of the sampler without a model. */
 
-import { Sample, type SampleParams, type StepRecord } from "../../src/diffusion/sampler.ts";
+import assert from "node:assert/strict";
+import {
+  type Draws,
+  isEmpty,
+  type Passes,
+  Sample,
+  type SampleParams,
+  type StepRecord,
+} from "../../src/diffusion/sampler.ts";
 import { LOG_LINEAR } from "../../src/diffusion/schedule.ts";
 
 /** p(x0 | z) at one position: probabilities of the V - 1 tokens that are not the mask. */
@@ -25,21 +33,48 @@ export function inverseCdf(p: readonly number[], uniform: number): number {
   return p.length - 1;
 }
 
-/** Runs a sample to its end; returns the canvas and the steps. */
+/** chi-square statistic; expected counts must not be tiny. */
+export function chiSquare(observed: number[], expected: number[]): number {
+  assert.ok(Math.min(...expected) >= 5, "cells too small for a chi-square test");
+  return observed.reduce((sum, o, i) => sum + (o - expected[i]!) ** 2 / expected[i]!, 0);
+}
+
+/** A hand-made discriminator. */
+export interface ToyDiscriminator {
+  /** Reward of a whole canvas. */
+  reward(canvas: Int32Array): number;
+  /** p at one position, tilted by `scale` times the gradient of the reward. */
+  tilt(p: number[], canvas: Int32Array, position: number, scale: number): number[];
+}
+
+/** Runs a sample to its end; returns the canvas, the steps and the passes. */
 export function drive(
   params: SampleParams,
   maskId: number,
   denoise: ToyDenoiser,
-): { tokens: number[]; steps: StepRecord[]; passes: number } {
+  discriminator?: ToyDiscriminator,
+): { tokens: number[]; steps: StepRecord[]; passes: Passes } {
   const sample = new Sample(params, LOG_LINEAR, maskId);
   const steps: StepRecord[] = [];
   while (!sample.done) {
     const plan = sample.plan();
     const canvas = sample.canvas.tokens.slice();
-    const p = plan.positions.map((position) => denoise(canvas, position));
-    const tokens = p.map((row, i) => inverseCdf(row, plan.uniforms[i]!));
-    const logprobs = p.map((row, i) => Math.log(row[tokens[i]!]!));
-    steps.push(sample.apply(plan, tokens, logprobs));
+    const draws = plan.candidates.map(({ positions, uniforms }): Draws => {
+      const own = positions.map((position) => denoise(canvas, position));
+      const target =
+        plan.kind === "tilt"
+          ? own.map((p, i) => discriminator!.tilt(p, canvas, positions[i]!, plan.scale))
+          : own;
+      const tokens = target.map((p, i) => inverseCdf(p, uniforms[i]!));
+      return { tokens, logprobs: own.map((p, i) => Math.log(p[tokens[i]!]!)) };
+    });
+    const rewards: number[] = [];
+    if (!isEmpty(plan)) {
+      if (plan.kind === "tilt") rewards.push(discriminator!.reward(canvas));
+      if (plan.kind === "rerank")
+        rewards.push(...sample.candidateCanvases(plan, draws).map((c) => discriminator!.reward(c)));
+    }
+    steps.push(sample.apply(plan, draws, rewards));
   }
   return { tokens: [...sample.canvas.tokens], steps, passes: sample.passes };
 }

@@ -2,7 +2,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { paddedLength, schedule } from "../../src/engine/scheduler.ts";
 
-const row = (name: string, padded: number, attained: number) => ({ name, padded, attained });
+const row = (name: string, padded: number, attained: number, graph = "denoise", width = 1) => ({
+  name,
+  padded,
+  attained,
+  graph,
+  width,
+});
 const names = (rows: { name: string }[]) => rows.map(({ name }) => name).join("");
 
 test("the least served row goes first and takes rows of its own padded length along", () => {
@@ -17,6 +23,13 @@ test("a call stays within its bound of padded tokens, but one row always runs", 
   assert.equal(names(schedule(rows, { maxTokens: 1 })), "b");
 });
 
+test("rows of one call share a graph, and a row may take several canvases", () => {
+  const rows = [row("a", 64, 0, "score", 4), row("b", 64, 1), row("c", 64, 2, "score", 4), row("d", 64, 3)];
+  assert.equal(names(schedule(rows, { maxTokens: 10_000 })), "ac");
+  assert.equal(names(schedule(rows, { maxTokens: 7 * 64 })), "a");
+  assert.equal(names(schedule(rows.slice(1), { maxTokens: 10_000 })), "bd");
+});
+
 test("nothing to do is an empty call, and the rows are left as they were", () => {
   assert.deepEqual(schedule([], { maxTokens: 1 }), []);
   const rows = Object.freeze([row("a", 32, 2), row("b", 32, 1)]);
@@ -29,6 +42,8 @@ test("no row starves: served in turns, all get the same", () => {
     name,
     padded: i === 0 ? 256 : 32,
     attained: 0,
+    graph: "denoise",
+    width: 1,
     calls: 0,
   }));
   for (let i = 0; i < 900; i++)

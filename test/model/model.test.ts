@@ -73,10 +73,10 @@ test("a manifest that is not JSON is refused", async () => {
 test("auto takes fp16 for CUDA alone; a precision by name goes for both; one that is not there is named", async () => {
   const auto = await openModel(TINY_STUDENT);
   assert.deepEqual(auto.precision, { cpu: "fp32", cuda: "fp16" });
-  assert.match(auto.graphs.denoise.cpu, /denoise\.fp32\.onnx$/);
-  assert.match(auto.graphs.denoise.cuda, /denoise\.fp16\.onnx$/);
+  assert.match(auto.graphs.cpu.denoise, /denoise\.fp32\.onnx$/);
+  assert.match(auto.graphs.cuda.denoise, /denoise\.fp16\.onnx$/);
   const half = await openModel(TINY_STUDENT, "fp16");
-  assert.match(half.graphs.denoise.cpu, /denoise\.fp16\.onnx$/);
+  assert.match(half.graphs.cpu.denoise, /denoise\.fp16\.onnx$/);
   assert.deepEqual((await openModel(MODEL)).precision, { cpu: "fp32", cuda: "fp32" });
   await assert.rejects(
     openModel(TINY_STUDENT, "int8"),

@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { Sample } from "../../src/diffusion/sampler.ts";
-import { buildBatch } from "../../src/engine/batch.ts";
+import { denoiseBatch } from "../../src/engine/batch.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { type Model, openModel, type PrecisionChoice } from "../../src/model/model.ts";
 import type { DenoiseBatch, DenoiseResult } from "../../src/runtime/protocol.ts";
-import { loadSession } from "../../src/runtime/session.ts";
+import { loadModel } from "../../src/runtime/session.ts";
 import { listen } from "../http/support.ts";
 import { startEngine, TINY_STUDENT } from "../support.ts";
 
@@ -45,10 +45,16 @@ test("the server loads it and answers /generate, the same for the same seed", as
 /** One call that draws 64 tokens at each of 16 positions. */
 function drawMany(model: Model): DenoiseBatch {
   const { mask_token_id } = model.manifest;
-  const params = { prompt: [1, 2, 3], length: 16, steps: 1, seed: 5, sample: 0, temperature: 1 };
-  const sample = new Sample(params, model.schedule, mask_token_id);
-  const row = { padded: 32, tokens: sample.canvas.tokens, temperature: 1, plan: sample.plan() };
-  const batch = buildBatch([row]);
+  const cut = { temperature: 1, topK: 0, topP: 1 };
+  const { schedule } = model;
+  const sample = new Sample(
+    { prompt: [1, 2, 3], length: 16, steps: 1, seed: 5, sample: 0, ...cut },
+    schedule,
+    mask_token_id,
+  );
+  const batch = denoiseBatch([
+    { padded: 32, tokens: sample.canvas.tokens, ...cut, schedule, plan: sample.plan() },
+  ]);
   const count = 64 * batch.draws.length;
   return {
     ...batch,
@@ -62,8 +68,9 @@ function drawMany(model: Model): DenoiseBatch {
 
 async function run(precision: PrecisionChoice, change: Partial<DenoiseBatch> = {}): Promise<DenoiseResult> {
   const model = await openModel(TINY_STUDENT, precision);
-  const session = await loadSession({ graph: model.graphs.denoise, device: "cpu", threads: 1 });
-  return session.denoise({ ...drawMany(model), ...change });
+  const loaded = await loadModel({ graphs: model.graphs, device: "cpu", threads: 1 });
+  const result = await loaded.run({ graph: "denoise", batch: { ...drawMany(model), ...change } });
+  return result as DenoiseResult;
 }
 
 test("batches feed both inputs: sigma moves the distribution, the bias keeps the mask out of it", async () => {

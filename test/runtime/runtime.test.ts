@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { Sample } from "../../src/diffusion/sampler.ts";
-import { buildBatch } from "../../src/engine/batch.ts";
+import { denoiseBatch } from "../../src/engine/batch.ts";
 import { RuntimeFailure, StartupError } from "../../src/errors.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import type { DenoiseBatch, DenoiseResult } from "../../src/runtime/protocol.ts";
@@ -15,22 +15,17 @@ let model: Model;
 let runtime: Runtime;
 before(async () => {
   model = await openModel(MODEL);
-  runtime = await Runtime.start({ graph: model.graphs.denoise, device: "cpu", threads: 1 });
+  runtime = await Runtime.start({ graphs: model.graphs, device: "cpu", threads: 1 });
 });
 after(() => runtime.close());
 
 function rows(count: number, padded = 96) {
   return Array.from({ length: count }, (_, i) => {
-    const params = {
-      prompt: [5, 6, 7 + i],
-      length: 70 + i,
-      steps: 4,
-      seed: 40 + i,
-      sample: 0,
-      temperature: 1,
-    };
-    const sample = new Sample(params, model.schedule, model.manifest.mask_token_id);
-    return { padded, tokens: sample.canvas.tokens, temperature: 1, plan: sample.plan() };
+    const cut = { temperature: 1, topK: 0, topP: 1 };
+    const params = { prompt: [5, 6, 7 + i], length: 70 + i, steps: 4, seed: 40 + i, sample: 0, ...cut };
+    const { schedule } = model;
+    const sample = new Sample(params, schedule, model.manifest.mask_token_id);
+    return { padded, tokens: sample.canvas.tokens, ...cut, schedule, plan: sample.plan() };
   });
 }
 
@@ -42,11 +37,11 @@ const plain = ({ token, logprob, entropy }: DenoiseResult) => ({
 
 test("a row has the same bits alone and in company", async () => {
   const all = rows(8);
-  const together = plain(await runtime.denoise(buildBatch(all)));
+  const together = plain(await runtime.run("denoise", denoiseBatch(all)));
   let start = 0;
   for (const row of all) {
-    const end = start + row.plan.positions.length;
-    const alone = plain(await runtime.denoise(buildBatch([row])));
+    const end = start + row.plan.candidates[0]!.positions.length;
+    const alone = plain(await runtime.run("denoise", denoiseBatch([row])));
     assert.deepEqual(alone.token, together.token.slice(start, end));
     assert.deepEqual(alone.logprob, together.logprob.slice(start, end));
     assert.deepEqual(alone.entropy, together.entropy.slice(start, end));
@@ -55,7 +50,7 @@ test("a row has the same bits alone and in company", async () => {
 });
 
 test("entropies and log-probabilities are those of a distribution over the vocabulary", async () => {
-  const { token, logprob, entropy } = await runtime.denoise(buildBatch(rows(2)));
+  const { token, logprob, entropy } = await runtime.run("denoise", denoiseBatch(rows(2)));
   const most = Math.log(model.manifest.vocab_size - 1);
   for (const h of entropy) assert.ok(h >= 0 && h <= most);
   for (const lp of logprob) assert.ok(lp <= 0);
@@ -63,17 +58,20 @@ test("entropies and log-probabilities are those of a distribution over the vocab
 });
 
 test("a graph error is a RuntimeFailure and the process goes on", async () => {
-  const bad: DenoiseBatch = { ...buildBatch(rows(1)), picks: Int32Array.of(7, 7), draws: Int32Array.of(0) };
-  await assert.rejects(runtime.denoise(bad), RuntimeFailure);
-  assert.equal((await runtime.denoise(buildBatch(rows(1)))).token.length, rows(1)[0]!.plan.positions.length);
+  const bad: DenoiseBatch = { ...denoiseBatch(rows(1)), picks: Int32Array.of(7, 7), draws: Int32Array.of(0) };
+  await assert.rejects(runtime.run("denoise", bad), RuntimeFailure);
+  assert.equal(
+    (await runtime.run("denoise", denoiseBatch(rows(1)))).token.length,
+    rows(1)[0]!.plan.candidates[0]!.positions.length,
+  );
 });
 
 test("a pass in flight when the process is killed is run again, to the bit", async () => {
-  const batch = buildBatch(rows(8));
-  const expected = plain(await runtime.denoise(batch));
+  const batch = denoiseBatch(rows(8));
+  const expected = plain(await runtime.run("denoise", batch));
   let restarts = 0;
   runtime.on("restart", () => restarts++);
-  const passes = Array.from({ length: 3 }, () => runtime.denoise(batch));
+  const passes = Array.from({ length: 3 }, () => runtime.run("denoise", batch));
   process.kill(runtime.pid!, "SIGKILL");
   for (const pass of passes) assert.deepEqual(plain(await pass), expected);
   assert.equal(restarts, 1);
@@ -83,7 +81,7 @@ test("a pass that ends every process is given up, and the next one is served", {
   timeout: 120_000,
 }, async () => {
   const [row] = rows(1, 256);
-  const batch = buildBatch([row!]);
+  const batch = denoiseBatch([row!]);
   // Long enough to be in flight whenever the process is killed.
   const slow: DenoiseBatch = {
     ...batch,
@@ -91,7 +89,7 @@ test("a pass that ends every process is given up, and the next one is served", {
     tokens: new Int32Array(256 * 256),
     length: new Int32Array(256).fill(256),
   };
-  const pass = runtime.denoise(slow);
+  const pass = runtime.run("denoise", slow);
   const chase = setInterval(() => {
     try {
       if (runtime.pid) process.kill(runtime.pid, "SIGKILL");
@@ -100,18 +98,18 @@ test("a pass that ends every process is given up, and the next one is served", {
     }
   }, 1500);
   await assert.rejects(pass, /ended 3 runtime processes/).finally(() => clearInterval(chase));
-  assert.ok((await runtime.denoise(batch)).token.length > 0);
+  assert.ok((await runtime.run("denoise", batch)).token.length > 0);
 });
 
 test("a file that is not a graph, and CUDA where it does not load, refuse to start", async () => {
   const path = join(tmpdir(), `not-a-graph-${process.pid}.onnx`);
   await writeFile(path, "not a graph");
   await assert.rejects(
-    Runtime.start({ graph: { cpu: path, cuda: path }, device: "cpu", threads: 1 }),
+    Runtime.start({ graphs: { cpu: { denoise: path }, cuda: { denoise: path } }, device: "cpu", threads: 1 }),
     StartupError,
   );
   if (runtime.provider === "cpu") {
-    const start = Runtime.start({ graph: model.graphs.denoise, device: "cuda", threads: 1 });
+    const start = Runtime.start({ graphs: model.graphs, device: "cuda", threads: 1 });
     const outcome = await start
       .then((cuda) => cuda.close().then(() => "loaded"))
       .catch((error: Error) => error.message);

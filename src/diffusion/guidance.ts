@@ -1,0 +1,47 @@
+/**
+ * RGAS, the reward-guided ancestral sampler (arXiv 2509.25035, section 4.3): which steps tilt, which
+ * re-rank, how strongly, and which candidate is kept. The gradient itself is inside the `tilt` graph.
+ */
+
+/** Settings of guided sampling. */
+export interface Guidance {
+  /** M, the candidates of a re-ranked step; at least 1. */
+  candidates: number;
+  /** h0, the scale of the first tilted step. */
+  scaleStart: number;
+  /** h1, the scale of the last. */
+  scaleEnd: number;
+  /** Share of the steps, the last ones, that re-rank; in [0, 1]. */
+  rerankRatio: number;
+}
+
+/** What a step does beyond drawing: nothing, tilt the distribution, or choose among candidates. */
+export type StepKind = "plain" | "tilt" | "rerank";
+
+/** k of the method: how many of `steps` tilt; the others re-rank. */
+export function tiltedSteps(guidance: Guidance, steps: number): number {
+  return Math.floor(steps * (1 - guidance.rerankRatio));
+}
+
+/** What step `step` (from 0) of `steps` does; the clean-up pass after the last is plain. */
+export function stepKind(guidance: Guidance | undefined, step: number, steps: number): StepKind {
+  if (!guidance || step >= steps) return "plain";
+  return step < tiltedSteps(guidance, steps) ? "tilt" : "rerank";
+}
+
+/** h of a tilted step: from h0 to h1, linear over the tilted steps. */
+export function tiltScale(guidance: Guidance, step: number, steps: number): number {
+  const { scaleStart, scaleEnd } = guidance;
+  return scaleStart + ((scaleEnd - scaleStart) * step) / Math.max(1, tiltedSteps(guidance, steps) - 1);
+}
+
+/** Index of the candidate that is kept: drawn with probability softmax(rewards) by inverse CDF. */
+export function chooseCandidate(rewards: ArrayLike<number>, uniform: number): number {
+  const best = Math.max(...Array.from(rewards));
+  let total = 0;
+  const cumulative = Array.from(rewards, (reward) => {
+    total += Math.exp(reward - best);
+    return total;
+  });
+  return cumulative.findIndex((sum) => sum >= uniform * total);
+}

@@ -1,0 +1,118 @@
+/** Guided generations through engine and graphs, on a converted checkpoint of random weights with both quirks. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { Engine } from "../../src/engine/engine.ts";
+import type { StepEvent } from "../../src/engine/generation.ts";
+import type { GenerateRequest } from "../../src/engine/request.ts";
+import { InvalidRequestError } from "../../src/errors.ts";
+import type { GraphName } from "../../src/runtime/protocol.ts";
+import { startEngine, TINY_STUDENT } from "../support.ts";
+
+let engine: Engine;
+before(async () => {
+  engine = await startEngine({}, TINY_STUDENT);
+});
+after(() => engine.runtime.close());
+
+async function run(request: GenerateRequest) {
+  const steps: StepEvent[] = [];
+  const { samples, usage } = await engine.submit(request, (step) => steps.push(step)).result;
+  return { samples, usage, steps };
+}
+
+const GUIDANCES: GenerateRequest["guidance"][] = [
+  { mode: "rgas" },
+  { mode: "rgas", candidates: 3, rerank_ratio: 1 },
+  { mode: "rgas", scale: [5, 500], rerank_ratio: 0 },
+  { mode: "none" },
+  undefined,
+];
+const requests = Array.from({ length: 15 }, (_, i): GenerateRequest => {
+  const guidance = GUIDANCES[i % GUIDANCES.length];
+  return {
+    prompt: "abc".slice(i % 4),
+    length: 9 + 8 * (i % 4),
+    steps: 2 + (i % 5),
+    seed: i,
+    temperature: 1,
+    guidance,
+  };
+});
+
+test("guided and plain requests have the same bits alone, in company, in another order, and after kills", async () => {
+  const alone = [];
+  for (const request of requests) alone.push(await run(request));
+  const calls = new Map<GraphName, number>();
+  const count = ({ graph, rows }: { graph: GraphName; rows: number }) =>
+    calls.set(graph, Math.max(rows, calls.get(graph) ?? 0));
+  engine.on("batch", count);
+  assert.deepEqual(await Promise.all(requests.map(run)), alone);
+  for (const graph of ["denoise", "tilt", "score"] as const)
+    assert.ok(calls.get(graph)! > 1, `${graph} was not shared`);
+  assert.deepEqual((await Promise.all(requests.toReversed().map(run))).reverse(), alone);
+
+  let kills = 0;
+  const kill = ({ graph }: { graph: GraphName }) => {
+    if (kills < 6 && graph !== "denoise") {
+      kills++;
+      process.kill(engine.runtime.pid!, "SIGKILL");
+    }
+  };
+  engine.on("batch", kill);
+  assert.deepEqual(await Promise.all(requests.map(run)), alone);
+  assert.equal(kills, 6);
+  engine.off("batch", kill);
+  engine.off("batch", count);
+});
+
+test("steps tell what guidance did, and usage counts its passes", async () => {
+  const request = { prompt: "", length: 40, steps: 8, seed: 3, temperature: 1 };
+  const { steps, usage } = await run({ ...request, guidance: { mode: "rgas", candidates: 5 } });
+  assert.deepEqual(
+    steps.slice(0, 8).map(({ guidance }) => guidance?.kind),
+    ["tilt", "tilt", "tilt", "tilt", "rerank", "rerank", "rerank", "rerank"],
+  );
+  for (const { guidance } of steps.slice(0, 8)) {
+    assert.equal(guidance!.rewards.length, guidance!.kind === "tilt" ? 1 : 5);
+    assert.equal(guidance!.chosen === undefined, guidance!.kind === "tilt");
+  }
+  assert.ok(usage.student_passes >= 8);
+  assert.deepEqual([usage.discriminator_passes, usage.gradient_passes], [4 + 4 * 5, 4]);
+  const plain = await run(request);
+  assert.ok(plain.steps.every((step) => step.guidance === undefined));
+  assert.deepEqual([plain.usage.discriminator_passes, plain.usage.gradient_passes], [0, 0]);
+});
+
+test("guidance that cannot be used is refused with the field at fault", async () => {
+  const plain = await startEngine();
+  const base = { prompt: "", length: 4, steps: 2, seed: 0, temperature: 1 };
+  const field = (target: Engine, guidance: GenerateRequest["guidance"]) => {
+    try {
+      target.submit({ ...base, guidance });
+    } catch (error) {
+      assert.ok(error instanceof InvalidRequestError);
+      return error.fields[0];
+    }
+    return undefined;
+  };
+  try {
+    const noDiscriminator = field(plain, { mode: "rgas" });
+    assert.equal(noDiscriminator?.path, "/guidance/mode");
+    assert.match(noDiscriminator!.message, /has no discriminator/);
+    assert.equal(field(plain, { mode: "none" }), undefined);
+    assert.equal(field(engine, { mode: "none", candidates: 4 })?.path, "/guidance/candidates");
+  } finally {
+    await plain.runtime.close();
+  }
+});
+
+test("top-k and top-p change what is drawn; top-k 1 is temperature 0", async () => {
+  const request = { prompt: "ab", length: 30, steps: 4, seed: 9, temperature: 1 };
+  const { samples: plain } = await run(request);
+  const { samples: greedy } = await run({ ...request, temperature: 0 });
+  assert.deepEqual((await run({ ...request, top_k: 1 })).samples, greedy);
+  assert.deepEqual((await run({ ...request, top_p: 1e-6 })).samples, greedy);
+  assert.notDeepEqual((await run({ ...request, top_k: 5 })).samples, plain);
+  assert.deepEqual((await run({ ...request, top_k: 0, top_p: 1 })).samples, plain);
+});
