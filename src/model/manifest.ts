@@ -21,7 +21,7 @@ export interface ModelFile {
 export const PRECISIONS = ["fp32", "fp16", "int8"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
-/** One graph in each precision the folder has; at least one. */
+/** One file in each precision the folder has; at least one. */
 export type GraphFiles = Partial<Record<Precision, ModelFile>>;
 
 /** Defaults of guided sampling. */
@@ -58,6 +58,8 @@ export interface Manifest {
   mask_logit?: "removed" | "kept";
   tokenizer: ModelFile;
   graphs: { denoise: GraphFiles; tilt?: GraphFiles; score?: GraphFiles };
+  /** Weights outside the graphs' own files. */
+  data?: GraphFiles;
   guidance?: Guidance;
   quality?: Quality[];
   weights?: ModelFile;

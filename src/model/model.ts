@@ -82,6 +82,8 @@ export async function openModel(nameOrFolder: string, choice: PrecisionChoice = 
       needed.add(entry);
       found[name] = join(folder, entry.file);
     }
+    const data = manifest.data?.[precision[processor]];
+    if (data) needed.add(data);
     return found as unknown as GraphPaths;
   };
   const graphs = { cpu: paths("cpu"), cuda: paths("cuda") };

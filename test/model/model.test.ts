@@ -40,13 +40,14 @@ test("a truncated graph is damaged", async () => {
   await refuses(/denoise\.fp32\.onnx is damaged: 1000 bytes/);
 });
 
-test("a changed byte is found by its sha256", async () => {
-  const path = join(folder, "denoise.fp32.onnx");
-  const bytes = await readFile(path);
-  bytes[bytes.length >> 1]! ^= 1;
-  await writeFile(path, bytes);
-  await refuses(/denoise\.fp32\.onnx is damaged: its sha256/);
-});
+for (const file of ["denoise.fp32.onnx", "graphs.fp32.bin", "tokenizer.json"])
+  test(`a changed byte of ${file} is found by its sha256`, async () => {
+    const path = join(folder, file);
+    const bytes = await readFile(path);
+    bytes[bytes.length >> 1]! ^= 1;
+    await writeFile(path, bytes);
+    await refuses(new RegExp(`${file} is damaged: its sha256`));
+  });
 
 test("a manifest with an unknown, a missing or an outward-pointing field is refused", async () => {
   await editManifest((manifest) => {

@@ -9,6 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
+import onnx
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -147,9 +148,8 @@ def export_causal(model: CausalLM, path: Path) -> None:
     # Tensors of their own: the exporter takes one tensor met twice for one input.
     cache = [torch.zeros(B, config.heads, T, config.hidden // config.heads) for _ in range(2 * config.blocks)]
     batch, new, past = (torch.export.Dim(name) for name in ("batch", "new", "past"))
-    export_onnx(
+    exported = export_onnx(
         decoder,
-        path,
         example={
             "input_ids": torch.zeros(B, S, dtype=torch.int64),
             "attention_mask": torch.ones(B, T + S, dtype=torch.int64),
@@ -165,6 +165,7 @@ def export_causal(model: CausalLM, path: Path) -> None:
             "cache": [{0: batch, 2: past}] * len(cache),
         },
     )
+    onnx.save(exported, str(path))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -22,7 +23,7 @@ from .diffusion import ALPHA_MIN, T_MIN
 from .discriminator import Discriminator, load_published_state, published_state
 from .graphs import Denoise, halve
 from .guided import Score, Tilt
-from .to_onnx import export_onnx
+from .to_onnx import SharedWeights, export_onnx
 
 PRECISIONS = ("fp32", "fp16")
 
@@ -88,17 +89,21 @@ def example_inputs() -> dict[str, tuple[torch.Tensor, dict[int, str]]]:
     }
 
 
-def export_graph(graph: nn.Module, path: Path) -> None:
-    """Writes a graph module (`inputs`, `OUTPUTS`; see graphs.py and guided.py) as ONNX, and checks it."""
+def to_model(graph: nn.Module) -> onnx.ModelProto:
+    """A graph module (`inputs`, `OUTPUTS`; see graphs.py and guided.py) as ONNX."""
     examples = example_inputs()
     axes = {name: torch.export.Dim(name) for name in ("B", "L", "P", "S")}
-    export_onnx(
+    return export_onnx(
         graph,
-        path,
         example={name: examples[name][0] for name in graph.inputs},
         outputs=graph.OUTPUTS,
         dynamic_shapes={name: {i: axes[a] for i, a in examples[name][1].items()} for name in graph.inputs},
     )
+
+
+def export_graph(graph: nn.Module, path: Path) -> None:
+    """Writes a graph module as one self-contained ONNX file."""
+    onnx.save(to_model(graph), str(path))
 
 
 def file_entry(path: Path) -> dict:
@@ -139,16 +144,21 @@ def write_model_folder(
     if discriminator is not None:
         build["tilt"] = lambda: Tilt(backbone, discriminator, conditioning, mask_logit)
         build["score"] = lambda: Score(discriminator, conditioning)
-    graphs = {}
-    for graph_name, make in build.items():
-        graphs[graph_name] = {}
-        for precision in precisions:
-            started = time.perf_counter()
-            path = folder / f"{graph_name}.{precision}.onnx"
-            print(f"{path.name} ...", end=" ", flush=True)
-            export_graph(make() if precision == "fp32" else halve(make()), path)
-            graphs[graph_name][precision] = file_entry(path)
-            print(f"{path.stat().st_size / 1e6:.1f} MB in {time.perf_counter() - started:.0f} s", flush=True)
+    graphs: dict[str, dict] = {name: {} for name in build}
+    data = {}
+    for precision in precisions:
+        data_path = folder / f"graphs.{precision}.bin"
+        with SharedWeights(data_path) as shared:
+            for graph_name, make in build.items():
+                started = time.perf_counter()
+                path = folder / f"{graph_name}.{precision}.onnx"
+                print(f"{path.name} ...", end=" ", flush=True)
+                model = to_model(make() if precision == "fp32" else halve(make()))
+                onnx.save(shared.take(model), str(path))
+                graphs[graph_name][precision] = file_entry(path)
+                print(f"{time.perf_counter() - started:.0f} s", flush=True)
+        data[precision] = file_entry(data_path)
+        print(f"{data_path.name}: {data[precision]['bytes'] / 1e6:.1f} MB", flush=True)
     manifest = {
         "format_version": 1,
         "name": name,
@@ -164,6 +174,7 @@ def write_model_folder(
         "mask_logit": mask_logit,
         "tokenizer": file_entry(tokenizer_file),
         "graphs": graphs,
+        "data": data,
     }
     if discriminator is not None:
         manifest["guidance"] = guidance or PUBLISHED_GUIDANCE

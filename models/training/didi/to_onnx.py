@@ -1,5 +1,6 @@
 """PyTorch to ONNX: the one place that knows the exporter."""
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Sequence
@@ -7,15 +8,17 @@ from pathlib import Path
 
 import onnx
 import torch
+from onnx import numpy_helper
+from onnx.external_data_helper import set_external_data
 from torch import nn
 
 OPSET = 20  # the first with a Gelu of its own
 
 
 def export_onnx(
-    module: nn.Module, path: Path, *, example: dict, outputs: Sequence[str], dynamic_shapes: dict, inputs: Sequence[str] = ()
-) -> None:
-    """Traces `module` on an example (argument -> value), writes one self-contained file, and checks it.
+    module: nn.Module, *, example: dict, outputs: Sequence[str], dynamic_shapes: dict, inputs: Sequence[str] = ()
+) -> onnx.ModelProto:
+    """`module`, traced on an example (argument -> value) and checked.
 
     Inputs are named as the arguments are, unless `inputs` says otherwise.
     """
@@ -38,7 +41,44 @@ def export_onnx(
     del model.metadata_props[:]
     strip(model.graph)
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, str(path))
+    return model
+
+
+class SharedWeights:
+    """One file for the large tensors of several graphs; a tensor that two of them hold is there once.
+
+    ONNX Runtime maps the file, so it is in memory once as well.
+    """
+
+    LEAST = 1024  # bytes; what is smaller stays in its graph
+    ALIGNMENT = 4096  # of a memory page
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.offsets: dict[bytes, int] = {}
+        self.file = path.open("wb")
+
+    def __enter__(self) -> "SharedWeights":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.file.close()
+
+    def take(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Moves the large tensors of a graph into the file, in place."""
+        for tensor in model.graph.initializer:
+            data = numpy_helper.to_array(tensor).tobytes()
+            if len(data) < self.LEAST:
+                continue
+            digest = hashlib.sha256(data).digest()
+            if digest not in self.offsets:
+                self.file.write(b"\0" * (-self.file.tell() % self.ALIGNMENT))
+                self.offsets[digest] = self.file.tell()
+                self.file.write(data)
+            tensor.raw_data = data
+            set_external_data(tensor, self.path.name, offset=self.offsets[digest], length=len(data))
+            tensor.ClearField("raw_data")
+        return model
 
 
 def strip(graph: onnx.GraphProto) -> None:

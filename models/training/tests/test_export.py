@@ -11,6 +11,8 @@ from didi.diffusion import draw, subs
 from didi.discriminator import Discriminator, load_published_state, published_state
 from didi.export import export_graph, load_backbone, save_discriminator, save_weights, write_model_folder
 from didi.graphs import Denoise
+from didi.guided import Score, Tilt
+from didi.to_onnx import SharedWeights
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 
@@ -187,8 +189,35 @@ def test_a_model_folder_names_its_files_and_fits_its_tokenizer(backbone, tmp_pat
     write_model_folder(tmp_path, **about, weights=True, quality=quality)
     manifest = json.loads((tmp_path / "model.json").read_text())
     assert manifest["quality"] == quality and "guidance" not in manifest
-    for entry in (manifest["tokenizer"], manifest["weights"], manifest["graphs"]["denoise"]["fp32"]):
+    files = (manifest["tokenizer"], manifest["weights"], manifest["graphs"]["denoise"]["fp32"], manifest["data"]["fp32"])
+    for entry in files:
         data = (tmp_path / entry["file"]).read_bytes()
         assert (hashlib.sha256(data).hexdigest(), len(data)) == (entry["sha256"], entry["bytes"])
     graph = (tmp_path / "denoise.fp32.onnx").read_bytes()
     assert b"stack_trace" not in graph and b"graphs.py" not in graph
+
+
+def test_graphs_of_a_folder_share_their_weights_and_run(backbone, tmp_path):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    torch.manual_seed(8)
+    discriminator = Discriminator(backbone).eval()
+    write_model_folder(
+        tmp_path, name="small", description="A test.", licence="MIT", backbone=backbone, discriminator=discriminator
+    )
+    alone = {"denoise": Denoise(backbone), "score": Score(discriminator), "tilt": Tilt(backbone, discriminator)}
+    size = {}
+    for name, graph in alone.items():
+        export_graph(graph, tmp_path / "alone.onnx")
+        size[name] = (tmp_path / "alone.onnx").stat().st_size
+        feeds = make_inputs(backbone.config.mask_id, 1.0) | {"scale": np.full(3, 20, dtype=np.float32)}
+        feeds = {key: feeds[key] for key in graph.inputs}
+        whole = onnxruntime.InferenceSession(tmp_path / "alone.onnx").run(None, feeds)
+        shared = onnxruntime.InferenceSession(tmp_path / f"{name}.fp32.onnx").run(None, feeds)
+        for a, b in zip(whole, shared):
+            assert (a == b).all()
+    # Pages are rounded up, which at this size is most of it: all graphs together are what tilt alone needs.
+    large = sum(p.numel() * 4 for p in alone["tilt"].parameters() if p.numel() * 4 >= SharedWeights.LEAST)
+    assert (tmp_path / "graphs.fp32.bin").stat().st_size < large + 4096 * len(list(alone["tilt"].parameters()))
+    assert size["tilt"] > large
