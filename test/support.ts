@@ -21,9 +21,17 @@ export interface GoldenGeneration {
   reveals: [number, number, number][][];
 }
 
+/** A generation of the guided oracle. */
+export interface GoldenGuided extends GoldenGeneration {
+  guidance: { candidates: number; scale_start: number; scale_end: number; rerank_ratio: number };
+  steps_taken: { kind: string; rewards: number[]; chosen: number | null }[];
+}
+
 interface Golden {
   encodings: { text: string; ids: number[] }[];
   generations: GoldenGeneration[];
+  /** There if the model has a discriminator. */
+  guided?: GoldenGuided[];
 }
 
 /** Golden vectors of the shipped model. */

@@ -1,6 +1,6 @@
-"""Golden vectors for the server's tests: `python -m didi.golden --model FOLDER --checkpoint FILE --out DIR`.
+"""Golden vectors for the server's tests: `python -m didi.golden --model FOLDER --out DIR`.
 
-Whole generations by the reference sampler, from the uniforms the server draws too. A generation in
+Whole generations by the reference samplers, plain and guided, from the uniforms the server draws too. A generation in
 which some uniform falls within 1e-5 of a boundary of the inverse CDF is not a fair test of anything
 but rounding, so the next seed is taken instead.
 """
@@ -13,8 +13,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from .backbone import Backbone
 from .diffusion import Generation, sample
-from .export import load_backbone
+from .discriminator import Discriminator
+from .export import load_backbone, load_discriminator
+from .guided_oracle import sample_guided
+from .guided_sampling import Guidance
 
 MARGIN = 1e-5
 TOY_VOCAB = 7
@@ -46,10 +50,29 @@ def golden(denoiser, mask_id: int, cases: list[dict]) -> list[dict]:
     return records
 
 
+def guided(student: Backbone, discriminator: Discriminator, cases: list[dict]) -> list[dict]:
+    """As `golden`, by the guided oracle; each step with its kind, rewards and choice."""
+    records = []
+    for case in cases:
+        settings, seed = dict(case), case["seed"]
+        guidance = settings.pop("guidance")
+        while True:
+            generation = sample_guided(student, discriminator, Guidance(**guidance), **{**settings, "seed": seed})
+            if min(generation.margins) >= MARGIN:
+                break
+            seed += 1
+        steps = [
+            {"kind": step.kind, "rewards": [round(r, 4) for r in step.rewards], "chosen": step.chosen}
+            for step in generation.steps
+        ]
+        plain = Generation(generation.tokens, [step.revealed for step in generation.steps], generation.margins)
+        records.append({**record(plain, {**case, "seed": seed}), "steps_taken": steps})
+    return records
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="model folder with tokenizer.json")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="what the folder was exported from")
+    parser.add_argument("--model", type=Path, required=True, help="model folder with its weights")
     parser.add_argument("--out", type=Path, required=True, help="folder of the golden files")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -61,20 +84,25 @@ def main() -> None:
     toy += [case([], 1, 8, 3, 1.0), case([1], 9, 5, 11, 0.5)]
     write(args.out / "toy.json", {"vocab_size": TOY_VOCAB, "generations": golden(toy_denoiser, TOY_VOCAB - 1, toy)})
 
-    backbone = load_backbone(args.checkpoint)
+    backbone = load_backbone(args.model / "weights.fp16.safetensors")
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
     texts = ["Once upon a time", "", "Lily and Ben went to the park. They", "naïve café 🙂 日本語\n\n  \"Don't,\" he said", "aaaaaaaaaaaa 12345 [MASK] <|endoftext|>"]
     prompt = tokenizer.encode(texts[0]).ids
     cases = [case(prompt, 60, steps, 100 + steps, 1.0) for steps in (1, 4, 16, 64)]
     cases += [case([], 33, 16, 7, 0.7), case(prompt, 40, 8, 9, 0.0)]
     plain = Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_str()), "added_tokens": []}))
-    write(
-        args.out / f"{args.model.name}.json",
-        {
-            "encodings": [{"text": text, "ids": plain.encode(text).ids} for text in texts],
-            "generations": golden(backbone, backbone.config.mask_id, cases),
-        },
-    )
+    content = {
+        "encodings": [{"text": text, "ids": plain.encode(text).ids} for text in texts],
+        "generations": golden(backbone, backbone.config.mask_id, cases),
+    }
+    discriminator = args.model / "discriminator.fp16.safetensors"
+    if discriminator.exists():
+        model = json.loads((args.model / "model.json").read_text())["guidance"]
+        tilting, choosing = {**model, "rerank_ratio": 0.0}, {**model, "rerank_ratio": 1.0, "candidates": 3}
+        cases = [{**case(prompt, 60, steps, 200 + steps, 1.0), "guidance": model} for steps in (1, 4, 8, 16)]
+        cases += [{**case([], 40, 6, 17, 0.8), "guidance": tilting}, {**case(prompt, 40, 5, 18, 1.0), "guidance": choosing}]
+        content["guided"] = guided(backbone, load_discriminator(discriminator), cases)
+    write(args.out / f"{args.model.name}.json", content)
 
 
 def write(path: Path, content: dict) -> None:
