@@ -34,11 +34,11 @@ async function run(job: BareJob): Promise<number> {
   const { model, graphs } = await loaded;
   const { mask_token_id, context_length } = model.manifest;
   const { schedule } = model;
-  const cut = { temperature: 1, topK: 0, topP: 1 };
+  const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
   const started = performance.now();
   for (let round = 0; round < job.rounds; round++) {
     const rows = Array.from({ length: job.rows }, (_, i) => {
-      const params = { prompt: [], length: job.length, steps: job.steps, sample: 0, ...cut };
+      const params = { prompt: [], length: job.length, steps: job.steps, sample: 0, ...draw };
       const sample = new Sample({ ...params, seed: round * job.rows + i }, schedule, mask_token_id);
       return { sample, padded: paddedLength(job.length, context_length) };
     });
@@ -48,7 +48,7 @@ async function run(job: BareJob): Promise<number> {
         .map(({ sample, padded }) => ({
           sample,
           padded,
-          ...cut,
+          ...draw,
           schedule,
           tokens: sample.canvas.tokens,
           plan: sample.plan(),

@@ -15,6 +15,7 @@ export interface GoldenGeneration {
   steps: number;
   seed: number;
   temperature: number;
+  order?: "random" | "confidence";
   /** The whole canvas. */
   tokens: number[];
   /** For each step: [position, token, logprob] of each revealed position. */

@@ -9,7 +9,14 @@
 import { Canvas, type Reveal } from "./canvas.ts";
 import { chooseCandidate, type Guidance, type StepKind, stepKind, tiltScale } from "./guidance.ts";
 import { chooseUniform, uniformsAt } from "./philox.ts";
-import { gridTime, type Schedule, stayProbability } from "./schedule.ts";
+import { gridTime, maskedAfter, type Schedule, stayProbability } from "./schedule.ts";
+
+/**
+ * Which positions a step reveals. `random`: each with the step's probability, as the method has it. `confidence`: a
+ * token is drawn for every masked position, and those with the likeliest tokens are kept, as many as the step's share
+ * (as LLaDA does, arXiv 2502.09992). Its distribution is another, and its head runs on all masked positions.
+ */
+export type Order = "random" | "confidence";
 
 /** What defines a sample, apart from the model. */
 export interface SampleParams {
@@ -28,7 +35,8 @@ export interface SampleParams {
   topK: number;
   /** Then to the fewest that add up to this probability; 1 keeps all. */
   topP: number;
-  /** Absent: the plain sampler. */
+  order: Order;
+  /** Absent: the plain sampler. Not together with order `confidence`. */
   guidance?: Guidance | undefined;
 }
 
@@ -38,6 +46,8 @@ export interface DrawPlan {
   positions: number[];
   /** One uniform in (0, 1) for each position, for its draw by inverse CDF. */
   uniforms: number[];
+  /** Reveal only so many, those whose tokens are likeliest; absent: all. */
+  keep?: number;
 }
 
 /** A step before the model runs. */
@@ -87,6 +97,7 @@ export class Sample {
   readonly canvas: Canvas;
   readonly passes: Passes = { student: 0, discriminator: 0, gradient: 0 };
   #step = 0;
+  #hurried = false;
 
   constructor(
     readonly params: SampleParams,
@@ -120,12 +131,17 @@ export class Sample {
   }
 
   #draw(candidate: number, stay: number): DrawPlan {
-    const { seed, sample } = this.params;
+    const { seed, sample, steps, length, order } = this.params;
     const key = { seed, sample, step: this.#step, candidate };
     const plan: DrawPlan = { positions: [], uniforms: [] };
+    const byConfidence = order === "confidence";
+    if (byConfidence) {
+      plan.keep = this.canvas.masked.length - maskedAfter(this.schedule, steps, this.#step, length);
+      if (plan.keep === 0) return plan;
+    }
     for (const position of this.canvas.masked) {
       const uniform = uniformsAt(key, position);
-      if (uniform.reveal < stay) continue;
+      if (!byConfidence && uniform.reveal < stay) continue;
       plan.positions.push(position);
       plan.uniforms.push(uniform.draw);
     }
@@ -152,11 +168,16 @@ export class Sample {
     const empty = isEmpty(plan);
     if (!empty) checkFit(plan, draws, rewards);
     const chosen = !empty && plan.kind === "rerank" ? this.#choose(rewards) : undefined;
-    const { positions } = plan.candidates[chosen ?? 0]!;
+    const candidate = plan.candidates[chosen ?? 0]!;
     const made = draws[chosen ?? 0];
-    const revealed = positions
-      .map((position, i) => ({ position, token: made!.tokens[i]!, logprob: made!.logprobs[i]! }))
-      .filter(({ token }) => plan.kind === "plain" || token !== this.canvas.maskId);
+    const drawn = candidate.positions.map((position, i) => ({
+      position,
+      token: made!.tokens[i]!,
+      logprob: made!.logprobs[i]!,
+    }));
+    const revealed = mostCertain(drawn, candidate.keep).filter(
+      ({ token }) => plan.kind === "plain" || token !== this.canvas.maskId,
+    );
     this.canvas.reveal(revealed);
     this.#step++;
     if (!empty) this.#count(plan);
@@ -171,6 +192,18 @@ export class Sample {
     return chosen === undefined ? record : { ...record, chosen };
   }
 
+  /** True once steps were left out. */
+  get hurried(): boolean {
+    return this.#hurried;
+  }
+
+  /** Leaves out what is left of the budget: the next step is the clean-up pass, which reveals all that is masked. */
+  hurry(): void {
+    if (this.#step >= this.params.steps) return;
+    this.#hurried = true;
+    this.#step = this.params.steps;
+  }
+
   #choose(rewards: ArrayLike<number>): number {
     const { seed, sample } = this.params;
     return chooseCandidate(rewards, chooseUniform({ seed, sample, step: this.#step }));
@@ -182,6 +215,15 @@ export class Sample {
     this.passes.discriminator += candidates.length;
     if (kind === "tilt") this.passes.gradient++;
   }
+}
+
+/** The `keep` reveals with the greatest log-probability, of equals those further left; in order of position. */
+function mostCertain(drawn: Reveal[], keep = drawn.length): Reveal[] {
+  if (keep >= drawn.length) return drawn;
+  return drawn
+    .toSorted((a, b) => b.logprob - a.logprob)
+    .slice(0, keep)
+    .sort((a, b) => a.position - b.position);
 }
 
 /** True if a step reveals nothing whatever the model says: it needs no pass. */

@@ -31,3 +31,11 @@ export function stayProbability(schedule: Schedule, steps: number, k: number): n
   const s = alpha(schedule, gridTime(schedule, steps, k + 1));
   return (1 - s) / (1 - t);
 }
+
+/** Positions of `length` that are masked after step k (from 0) of `steps` when a step reveals its share exactly. */
+export function maskedAfter(schedule: Schedule, steps: number, k: number, length: number): number {
+  if (k >= steps) return 0;
+  const start = 1 - alpha(schedule, 1);
+  const end = 1 - alpha(schedule, gridTime(schedule, steps, k + 1));
+  return Math.floor((length * end) / start + 0.5);
+}

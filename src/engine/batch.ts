@@ -49,9 +49,51 @@ function layOut(canvases: readonly Int32Array[], padded: number, sigmas: Float32
   return { rows: canvases.length, padded, tokens, length, sigma: sigmas };
 }
 
+/** Where the head runs and what it draws, gathered over rows. */
+class Picks {
+  readonly picks: number[] = [];
+  readonly draws: number[] = [];
+  readonly uniform: number[] = [];
+  /** The row of each draw. */
+  readonly owners: DrawRow[] = [];
+
+  /** Adds the draws of rows whose canvas is number `canvas` of the call; they share the picks. */
+  add(canvas: number, rows: readonly DrawRow[]): void {
+    const positions = rows.flatMap(({ plan }) => plan.candidates.flatMap((candidate) => candidate.positions));
+    const first = this.picks.length / 2;
+    const pickOf = new Map([...new Set(positions)].map((position, i) => [position, first + i]));
+    for (const position of pickOf.keys()) this.picks.push(canvas, position);
+    for (const row of rows)
+      for (const candidate of row.plan.candidates)
+        candidate.positions.forEach((position, i) => {
+          this.draws.push(pickOf.get(position)!);
+          this.uniform.push(candidate.uniforms[i]!);
+          this.owners.push(row);
+        });
+  }
+}
+
+/** Rows whose pass is one and the same, together: the first step of samples of one prompt, unless it tilts. */
+function byCanvas(rows: readonly DrawRow[]): DrawRow[][] {
+  const groups = new Map<string, DrawRow[]>();
+  rows.forEach((row, index) => {
+    const { step, kind } = row.plan;
+    const key = step === 0 && kind !== "tilt" ? `${kind} ${row.tokens.join()}` : `row ${index}`;
+    const group = groups.get(key);
+    if (group) group.push(row);
+    else groups.set(key, [row]);
+  });
+  return [...groups.values()];
+}
+
+/** The rows of a call in the order in which its draws answer them. */
+export function drawOrder<Row extends DrawRow>(rows: readonly Row[]): Row[] {
+  return byCanvas(rows).flat() as Row[];
+}
+
 /**
- * What `denoise` is asked for rows of one padded length. A row's candidates share its picks: the union of the
- * positions they reveal.
+ * What `denoise` is asked for rows of one padded length, given in `drawOrder`. A row's candidates share its picks: the
+ * union of the positions they reveal; rows with the same canvas in their first step share one.
  *
  * The plain sampler runs at sigma 0, as in training, and never draws the mask. For graphs converted with the
  * reference's ways (docs/published-checkpoint.md), a guided row gets the true sigma, and a mask bias that makes "the
@@ -59,33 +101,20 @@ function layOut(canvases: readonly Int32Array[], padded: number, sigmas: Float32
  * probability to stay masked.
  */
 export function denoiseBatch(rows: readonly DrawRow[]): DenoiseBatch {
+  const groups = byCanvas(rows);
+  const firsts = groups.map((group) => group[0]!);
   const guided = (row: DrawRow) => row.plan.kind !== "plain";
-  const sigmas = Float32Array.from(rows, (row) => (guided(row) ? sigma(row.schedule, row.plan.t) : 0));
+  const sigmas = Float32Array.from(firsts, (row) => (guided(row) ? sigma(row.schedule, row.plan.t) : 0));
   const canvases = layOut(
-    rows.map((row) => row.tokens),
+    firsts.map((row) => row.tokens),
     rows[0]!.padded,
     sigmas,
   );
-  const picks: number[] = [];
-  const draws: number[] = [];
-  const uniform: number[] = [];
-  const owners: DrawRow[] = [];
-  rows.forEach((row, index) => {
-    const { candidates } = row.plan;
-    const union =
-      candidates.length === 1
-        ? candidates[0]!.positions
-        : [...new Set(candidates.flatMap(({ positions }) => positions))].sort((a, b) => a - b);
-    const first = picks.length / 2;
-    const pickOf = new Map(union.map((position, i) => [position, first + i]));
-    for (const position of union) picks.push(index, position);
-    for (const candidate of candidates)
-      candidate.positions.forEach((position, i) => {
-        draws.push(pickOf.get(position)!);
-        uniform.push(candidate.uniforms[i]!);
-        owners.push(row);
-      });
+  const gathered = new Picks();
+  groups.forEach((group, canvas) => {
+    gathered.add(canvas, group);
   });
+  const { picks, draws, uniform, owners } = gathered;
   return {
     ...canvases,
     picks: Int32Array.from(picks),
@@ -94,7 +123,7 @@ export function denoiseBatch(rows: readonly DrawRow[]): DenoiseBatch {
     temperature: Float32Array.from(owners, (row) => row.temperature),
     topK: Int32Array.from(owners, (row) => row.topK),
     topP: Float32Array.from(owners, (row) => row.topP),
-    maskBias: Float32Array.from(rows, (row) => (guided(row) ? Math.log(row.plan.stay) : IMPOSSIBLE)),
+    maskBias: Float32Array.from(firsts, (row) => (guided(row) ? Math.log(row.plan.stay) : IMPOSSIBLE)),
   };
 }
 
@@ -117,7 +146,7 @@ export function scoreBatch(rows: readonly ScoreRow[]): Canvases {
 
 const notFinite = (what: string) => new RuntimeFailure(`the model gave a ${what} that is not finite`);
 
-/** Each row's draws, or the error of a row whose numbers are not finite (its neighbours are not affected). */
+/** Each row's draws, for rows in `drawOrder`, or the error of a row whose numbers are not finite (its neighbours are not affected). */
 export function splitDraws(
   rows: readonly DrawRow[],
   result: DenoiseResult & Partial<ScoreResult>,

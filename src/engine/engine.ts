@@ -7,16 +7,15 @@
 
 import { randomUUID } from "node:crypto";
 import { EventEmitter, once } from "node:events";
-import type { Guidance } from "../diffusion/guidance.ts";
 import type { StepRecord } from "../diffusion/sampler.ts";
 import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import type { GraphName } from "../runtime/protocol.ts";
 import type { Runtime } from "../runtime/runtime.ts";
-import { denoiseBatch, scoreBatch, splitDraws, splitRewards, tiltBatch } from "./batch.ts";
+import { denoiseBatch, drawOrder, scoreBatch, splitDraws, splitRewards, tiltBatch } from "./batch.ts";
 import { Generation, type GenerationResult, type StepEvent } from "./generation.ts";
-import { type GenerateRequest, type PreparedRequest, prepare } from "./request.ts";
-import { Row } from "./row.ts";
+import { type GenerateRequest, type GuidanceRequest, type PreparedRequest, prepare } from "./request.ts";
+import { costPerStep, Row } from "./row.ts";
 import { paddedLength, schedule } from "./scheduler.ts";
 
 /** Bounds of the engine; all counts. */
@@ -73,6 +72,8 @@ export class Engine extends EventEmitter<EngineEvents> {
   #stopped = false;
   /** Milliseconds of model time per padded token, a moving average. */
   #msPerToken = 0.05;
+  /** Milliseconds of a call, a moving average. */
+  #msPerCall = 20;
   /** True once the model has run. */
   ready = false;
 
@@ -101,14 +102,14 @@ export class Engine extends EventEmitter<EngineEvents> {
 
   /** Runs every graph of the model once; `ready` from then on. Rejects with RuntimeFailure if it cannot run. */
   async warmUp(): Promise<void> {
-    const request = { promptTokens: [], length: 1, seed: 0, temperature: 1, topK: 0, topP: 1 };
-    const guidance = { candidates: 1, scaleStart: 1, scaleEnd: 1, rerankRatio: 0 };
-    const runs = [{ ...request, steps: 1, guidance: undefined as Guidance | undefined }];
+    const guidances: (GuidanceRequest | undefined)[] = [undefined];
     // A step that tilts and one that re-ranks.
     if (this.model.manifest.guidance)
-      for (const rerankRatio of [0, 1])
-        runs.push({ ...request, steps: 1, guidance: { ...guidance, rerankRatio } });
-    for (const run of runs) await this.#enqueue(run, undefined).promise;
+      for (const rerank_ratio of [0, 1]) guidances.push({ mode: "rgas", rerank_ratio });
+    for (const guidance of guidances) {
+      const request = { prompt: "", length: 1, steps: 1, seed: 0, temperature: 1, guidance };
+      await this.#enqueue(prepare(this.model, request), undefined).promise;
+    }
     this.ready = true;
   }
 
@@ -145,8 +146,10 @@ export class Engine extends EventEmitter<EngineEvents> {
       let tokens = 0;
       for (const { request } of jobs)
         tokens +=
+          request.n *
           paddedLength(request.promptTokens.length + request.length, context) *
-          Math.min(request.steps, request.length);
+          Math.min(request.steps, request.length) *
+          costPerStep(request.guidance);
       return tokens;
     };
     const backlog =
@@ -196,10 +199,17 @@ export class Engine extends EventEmitter<EngineEvents> {
     }
   }
 
+  /** Gives waiting requests rows while there are some, those whose deadline has come in any case; hurries rows that are due. */
   #admit(): void {
     const context = this.model.manifest.context_length;
-    while (this.#waiting.length > 0 && this.#rows.length < this.limits.maxActive) {
-      const job = this.#waiting.shift()!;
+    // A call that starts now may end only after two: the one before it and its own.
+    const soon = performance.now() + 2 * this.#msPerCall;
+    const isDue = ({ generation }: Job) => generation.deadlineAt <= soon;
+    const due = this.#waiting.filter(isDue);
+    while (this.#waiting.length > 0) {
+      const job = due.shift() ?? (this.#rows.length < this.limits.maxActive ? this.#waiting[0] : undefined);
+      if (!job) break;
+      this.#waiting = this.#waiting.filter((other) => other !== job);
       const level = this.#rows.reduce(
         (least, row) => Math.min(least, row.attained),
         Number.POSITIVE_INFINITY,
@@ -209,6 +219,7 @@ export class Engine extends EventEmitter<EngineEvents> {
       this.#rows.push(...rows);
       for (const row of rows) this.#settle(row);
     }
+    for (const row of this.#rows) if (!row.urgent && isDue(row.job)) row.hurry();
   }
 
   /** After a step: tells the listener of the steps that need no pass, and lets the row go when its sample is done. */
@@ -230,7 +241,7 @@ export class Engine extends EventEmitter<EngineEvents> {
         this.#admit();
         const rows = schedule(this.#rows, { maxTokens: this.limits.maxBatchTokens });
         if (rows.length === 0) return;
-        await this.#step(rows);
+        await this.#step(rows[0]!.graph === "score" ? rows : drawOrder(rows));
       }
     } finally {
       this.#running = false;
@@ -287,6 +298,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     milliseconds: number,
   ): void {
     const paddedTokens = call.canvases * call.padded;
+    this.#msPerCall += 0.1 * (milliseconds - this.#msPerCall);
     if (call.graph === "denoise") this.#msPerToken += 0.1 * (milliseconds / paddedTokens - this.#msPerToken);
     for (const { job } of rows) job.generation.computeMs += milliseconds;
     this.emit("batch", {

@@ -39,7 +39,8 @@ export interface StepGuidance {
 export interface SampleResult {
   text: string;
   tokens: number[];
-  finish_reason: "length" | "stop";
+  /** `deadline` if steps were left out to answer in time; otherwise `stop` if an end of text came, else `length`. */
+  finish_reason: "length" | "stop" | "deadline";
 }
 
 /** A finished generation: the body of POST /generate's answer. */
@@ -64,6 +65,8 @@ const round = (ms: number) => Math.round(ms * 100) / 100;
 /** State of one request. The engine drives it; it holds no queue and no clock of its own. */
 export class Generation {
   readonly samples: Sample[];
+  /** Clock time of the deadline, if there is one. */
+  readonly deadlineAt: number;
   firstPassAt: number | undefined;
   computeMs = 0;
 
@@ -74,9 +77,12 @@ export class Generation {
     readonly acceptedAt: number,
     readonly onStep: ((event: StepEvent) => void) | undefined,
   ) {
+    this.deadlineAt = acceptedAt + (request.deadlineMs ?? Number.POSITIVE_INFINITY);
     const { promptTokens: prompt, ...rest } = request;
-    const params = { prompt, sample: 0, ...rest };
-    this.samples = [new Sample(params, model.schedule, model.manifest.mask_token_id)];
+    this.samples = Array.from(
+      { length: request.n },
+      (_, sample) => new Sample({ prompt, sample, ...rest }, model.schedule, model.manifest.mask_token_id),
+    );
   }
 
   /** Tells the listener, if there is one, about a step of a sample. */
@@ -117,7 +123,7 @@ export class Generation {
       return {
         text: tokenizer.decode(tokens),
         tokens: [...tokens],
-        finish_reason: stopped ? "stop" : "length",
+        finish_reason: sample.hurried ? "deadline" : stopped ? "stop" : "length",
       };
     });
     return {

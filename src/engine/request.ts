@@ -2,6 +2,7 @@
 
 import { randomInt } from "node:crypto";
 import type { Guidance } from "../diffusion/guidance.ts";
+import type { Order } from "../diffusion/sampler.ts";
 import { InvalidRequestError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 
@@ -20,6 +21,12 @@ export interface GenerateRequest {
   top_k?: number | undefined;
   /** In (0, 1]; absent: 1. */
   top_p?: number | undefined;
+  /** Absent: random. */
+  order?: Order | undefined;
+  /** Samples of the same prompt; absent: 1. */
+  n?: number | undefined;
+  /** Milliseconds after which the best canvas so far is the answer; absent: no deadline. */
+  deadline_ms?: number | undefined;
   guidance?: GuidanceRequest | undefined;
 }
 
@@ -41,6 +48,9 @@ export interface PreparedRequest {
   temperature: number;
   topK: number;
   topP: number;
+  order: Order;
+  n: number;
+  deadlineMs: number | undefined;
   guidance: Guidance | undefined;
 }
 
@@ -66,6 +76,12 @@ export function prepare(model: Model, request: GenerateRequest): PreparedRequest
     const message = `${length} new tokens and a prompt of ${promptTokens.length} do not fit the context of ${context}: at most ${room}`;
     throw new InvalidRequestError([{ path: "/length", message }]);
   }
+  const guidance = prepareGuidance(model, request.guidance);
+  const order = request.order ?? "random";
+  if (guidance && order === "confidence") {
+    const message = "guidance works in random order: use order random, or guidance mode none";
+    throw new InvalidRequestError([{ path: "/order", message }]);
+  }
   return {
     promptTokens,
     length,
@@ -74,7 +90,10 @@ export function prepare(model: Model, request: GenerateRequest): PreparedRequest
     temperature: request.temperature,
     topK: request.top_k ?? 0,
     topP: request.top_p ?? 1,
-    guidance: prepareGuidance(model, request.guidance),
+    order,
+    n: request.n ?? 1,
+    deadlineMs: request.deadline_ms,
+    guidance,
   };
 }
 

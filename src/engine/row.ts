@@ -1,5 +1,6 @@
 /** A sample that is being denoised: what it needs next, and what comes of it. */
 
+import type { Guidance } from "../diffusion/guidance.ts";
 import { type Draws, isEmpty, type Sample, type StepPlan, type StepRecord } from "../diffusion/sampler.ts";
 import type { Schedule } from "../diffusion/schedule.ts";
 import { RuntimeFailure } from "../errors.ts";
@@ -9,6 +10,13 @@ import { paddedLength, type SchedulableRow } from "./scheduler.ts";
 
 /** Work of a row in a call of each graph, in passes of the student: the discriminator is as large, its gradient twice that. */
 const COST: Record<GraphName, number> = { denoise: 1, score: 1, tilt: 4 };
+
+/** Mean work of a step under these settings, in passes of the student. */
+export function costPerStep(guidance: Guidance | undefined): number {
+  if (!guidance) return 1;
+  const { candidates, rerankRatio } = guidance;
+  return (1 - rerankRatio) * COST.tilt + rerankRatio * (COST.denoise + candidates * COST.score);
+}
 
 /** Between two calls a row always has a plan that needs one: steps that reveal nothing are taken at once. */
 export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
@@ -58,6 +66,18 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
   get graph(): GraphName {
     if (this.#drawn) return "score";
     return this.plan.kind === "tilt" ? "tilt" : "denoise";
+  }
+
+  get urgent(): boolean {
+    return this.sample.hurried;
+  }
+
+  /** Leaves out the steps that are left; candidates that wait for their score are dropped. */
+  hurry(): void {
+    this.sample.hurry();
+    this.#drawn = undefined;
+    this.canvases = [];
+    if (!this.sample.done) this.plan = this.sample.plan();
   }
 
   /** Canvases in the next call. */

@@ -16,6 +16,8 @@ export interface SchedulableRow {
   readonly width: number;
   /** Padded tokens that have gone through the model for this row, plus where it started. */
   readonly attained: number;
+  /** Its deadline has come: it goes before the others. */
+  readonly urgent: boolean;
 }
 
 /** Bounds of one call. */
@@ -35,9 +37,9 @@ export function paddedLength(length: number, context: number): number {
   return Math.min(Math.ceil(length / LENGTH_CLASS) * LENGTH_CLASS, context);
 }
 
-/** The rows of the next call, in order of attained service; empty when no row waits. */
+/** The rows of the next call, urgent ones first, then in order of attained service; empty when no row waits. */
 export function schedule<Row extends SchedulableRow>(rows: readonly Row[], limits: BatchLimits): Row[] {
-  const byService = rows.toSorted((a, b) => a.attained - b.attained);
+  const byService = rows.toSorted((a, b) => Number(b.urgent) - Number(a.urgent) || a.attained - b.attained);
   const first = byService[0];
   if (!first) return [];
   const batch: Row[] = [];

@@ -149,6 +149,19 @@ export interface components {
              * @default 1
              */
             top_p: number;
+            /**
+             * @description Which positions a step reveals. `random` is the method's own. `confidence` draws a token for every masked position and keeps the likeliest, which costs the output head on all of them and has another distribution; not together with guidance.
+             * @default random
+             * @enum {string}
+             */
+            order: "random" | "confidence";
+            /**
+             * @description Samples of this prompt. They share the pass of the first step.
+             * @default 1
+             */
+            n: number;
+            /** @description Milliseconds from acceptance by which an answer is wanted. When they run out, one last pass reveals all that is still masked, and `finish_reason` is `deadline`. */
+            deadline_ms?: number;
             guidance?: components["schemas"]["Guidance"];
         };
         /** @description Guides the sampler with the model's discriminator. Mode `rgas` is the reward-guided ancestral sampler: early steps tilt each token's distribution along the gradient of the reward, late steps draw several candidates and choose one by its reward. It costs more than a plain step: see `usage`. What is left out is the model's own default. Absent: `none`. */
@@ -179,10 +192,10 @@ export interface components {
             /** @description Every generated id, those after an end of text included */
             tokens: number[];
             /**
-             * @description `stop` when an end of text came first, else `length`
+             * @description `deadline` when steps were left out to answer in time; otherwise `stop` when an end of text came first, else `length`
              * @enum {string}
              */
-            finish_reason: "length" | "stop";
+            finish_reason: "length" | "stop" | "deadline";
         };
         Usage: {
             prompt_tokens: number;
@@ -190,7 +203,7 @@ export interface components {
             completion_tokens: number;
             /** @description The step budget */
             steps: number;
-            /** @description Forward passes of the student. A step that reveals nothing needs none. With probability of about length x 1e-5 a clean-up pass after the last step adds one. */
+            /** @description Forward passes of the student, of all samples (one that samples share counts for each). A step that reveals nothing needs none. With probability of about length x 1e-5 a clean-up pass after the last step adds one. */
             student_passes: number;
             /** @description Canvases that the discriminator scored: one in a step that tilts, one for each candidate in a step that chooses among them. */
             discriminator_passes: number;
@@ -273,6 +286,19 @@ export interface components {
              * @default 1
              */
             top_p: number;
+            /**
+             * @description Which positions a step reveals. `random` is the method's own. `confidence` draws a token for every masked position and keeps the likeliest, which costs the output head on all of them and has another distribution; not together with guidance.
+             * @default random
+             * @enum {string}
+             */
+            order: "random" | "confidence";
+            /**
+             * @description Samples of this prompt. They share the pass of the first step.
+             * @default 1
+             */
+            n: number;
+            /** @description Milliseconds from acceptance by which an answer is wanted. When they run out, one last pass reveals all that is still masked, and `finish_reason` is `deadline`. */
+            deadline_ms?: number;
             guidance?: components["schemas"]["Guidance"];
         };
         CancelMessage: {

@@ -6,7 +6,7 @@ import { LOG_LINEAR, stayProbability } from "../../src/diffusion/schedule.ts";
 import { chiSquare, drive, softmax, type ToyDenoiser, type ToyDiscriminator } from "./toy.ts";
 
 const PUBLISHED: Guidance = { candidates: 4, scaleStart: 30, scaleEnd: 40, rerankRatio: 0.5 };
-const base = { prompt: [], sample: 0, temperature: 1, topK: 0, topP: 1 };
+const base = { prompt: [], sample: 0, temperature: 1, topK: 0, topP: 1, order: "random" as const };
 const MASK = 3;
 
 const denoise: ToyDenoiser = (canvas, position) => {

@@ -1,15 +1,15 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { Sample, type SampleParams } from "../../src/diffusion/sampler.ts";
+import { type Order, Sample, type SampleParams } from "../../src/diffusion/sampler.ts";
 import { LOG_LINEAR, stayProbability } from "../../src/diffusion/schedule.ts";
 import { chiSquare, drive, softmax, type ToyDenoiser } from "./toy.ts";
 
-const base = { prompt: [], sample: 0, temperature: 1, topK: 0, topP: 1 };
+const base = { prompt: [], sample: 0, temperature: 1, topK: 0, topP: 1, order: "random" as const };
 
 interface GoldenToy {
   vocab_size: number;
-  generations: (Omit<SampleParams, "sample" | "topK" | "topP"> & {
+  generations: (Omit<SampleParams, "sample" | "topK" | "topP" | "order"> & { order?: Order } & {
     tokens: number[];
     reveals: [number, number, number][][];
   })[];
@@ -162,4 +162,38 @@ test("a plan that is not the next one, or draws that do not fit, are refused", (
   sample.apply(plan, draws([0, 1, 0]));
   assert.throws(() => sample.plan(), RangeError);
   assert.throws(() => new Sample({ ...base, length: 0, steps: 1, seed: 0 }, LOG_LINEAR, 2), RangeError);
+});
+
+test("by confidence, each step reveals its share", () => {
+  // Position i draws its token with a probability that grows with i.
+  const denoise: ToyDenoiser = (_, position) => softmax([position * 0.3, 0]);
+  for (const [length, steps] of [
+    [20, 4],
+    [7, 16],
+    [5, 1],
+  ] as const) {
+    const params = { ...base, length, steps, seed: 3, order: "confidence" as const };
+    const { steps: records, passes } = drive(params, 2, denoise);
+    assert.equal(records.length, steps);
+    for (const record of records) {
+      const share = length * (1 - (record.step + 1) / steps);
+      assert.ok(Math.abs(record.masked - share) < 1, `${record.masked} of ${share}`);
+    }
+    assert.equal(records.at(-1)!.masked, 0);
+    assert.equal(passes.student, Math.min(steps, length));
+  }
+});
+
+test("a hurried sample reveals the rest in one more step", () => {
+  const sample = new Sample({ ...base, length: 30, steps: 8, seed: 0 }, LOG_LINEAR, 2);
+  const draw = () => {
+    const plan = sample.plan();
+    const tokens = plan.candidates[0]!.positions.map(() => 1);
+    return sample.apply(plan, [{ tokens, logprobs: tokens.map(() => 0) }]);
+  };
+  draw();
+  assert.equal(sample.hurried, false);
+  sample.hurry();
+  const last = draw();
+  assert.deepEqual([sample.hurried, sample.done, last.step, last.masked], [true, true, 8, 0]);
 });

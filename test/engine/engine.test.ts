@@ -23,14 +23,15 @@ async function run(request: GenerateRequest): Promise<{ result: GenerationResult
 const essence = ({ samples, seed, usage }: GenerationResult) => ({ samples, seed, usage });
 
 for (const golden of GOLDEN.generations)
-  test(`equals the PyTorch oracle, ${golden.steps} steps, ${golden.length} tokens, temperature ${golden.temperature}`, async () => {
-    const { length, steps, seed, temperature, prompt } = golden;
+  test(`equals the PyTorch oracle, ${golden.steps} steps, ${golden.length} tokens, temperature ${golden.temperature}, ${golden.order ?? "random"} order`, async () => {
+    const { length, steps, seed, temperature, order, prompt } = golden;
     const { result, steps: records } = await run({
       prompt: engine.model.tokenizer.decode(prompt),
       length,
       steps,
       seed,
       temperature,
+      order,
     });
     assert.deepEqual(result.samples[0]!.tokens, golden.tokens.slice(prompt.length));
     assert.equal(records.length, golden.reveals.length);
@@ -208,4 +209,67 @@ test("beyond its queue the engine refuses with a time to come back, and recovers
   } finally {
     await small.runtime.close();
   }
+});
+
+test("n samples are the samples of their indices, the first step shared", async () => {
+  const request = { prompt: "Once upon a time", length: 40, steps: 6, seed: 31, temperature: 1 };
+  const canvases: number[] = [];
+  const count = ({ rows }: { rows: number }) => canvases.push(rows);
+  engine.on("batch", count);
+  const { result, steps } = await run({ ...request, n: 4 });
+  engine.off("batch", count);
+  assert.deepEqual([canvases[0], canvases[1]], [1, 4]);
+  assert.equal(result.samples.length, 4);
+  assert.equal(new Set(result.samples.map(({ tokens }) => tokens.join())).size, 4);
+  const alone = await run(request);
+  assert.deepEqual(result.samples[0], alone.result.samples[0]);
+  assert.deepEqual(
+    steps.filter(({ sample }) => sample === 0),
+    alone.steps,
+  );
+  assert.deepEqual((await run({ ...request, n: 2 })).result.samples, result.samples.slice(0, 2));
+  assert.equal(result.usage.completion_tokens, 160);
+});
+
+test("at its deadline a request gets its best canvas", async () => {
+  const request = { prompt: "", length: 200, steps: 1024, seed: 8, temperature: 1, deadline_ms: 150 };
+  const before = performance.now();
+  const { result, steps } = await run(request);
+  const milliseconds = performance.now() - before;
+  assert.equal(result.samples[0]!.finish_reason, "deadline");
+  assert.ok(result.usage.student_passes < 200, `${result.usage.student_passes} passes`);
+  assert.ok(steps.length > 2 && steps.at(-1)!.masked === 0);
+  assert.equal(steps.at(-1)!.step, 1025);
+  assert.ok(milliseconds < 2000, `${milliseconds} ms`);
+  const free = await run({ ...request, steps: 8, deadline_ms: 60_000 });
+  assert.notEqual(free.result.samples[0]!.finish_reason, "deadline");
+  assert.deepEqual(free.steps, (await run({ ...request, steps: 8, deadline_ms: undefined })).steps);
+});
+
+test("a request that waits past its deadline is answered with one pass", async () => {
+  const small = await startEngine({ maxActive: 1 });
+  try {
+    const long = small.submit({ prompt: "", length: 200, steps: 400, seed: 1, temperature: 1 });
+    const short = small.submit({
+      prompt: "",
+      length: 20,
+      steps: 16,
+      seed: 2,
+      temperature: 1,
+      deadline_ms: 100,
+    });
+    const result = await short.result;
+    assert.equal(result.usage.student_passes, 1);
+    assert.equal(result.samples[0]!.finish_reason, "deadline");
+    long.cancel();
+    await assert.rejects(long.result, CancelledError);
+  } finally {
+    await small.runtime.close();
+  }
+});
+
+test("guidance and order confidence do not go together", () => {
+  const request = { prompt: "", length: 4, steps: 2, temperature: 1, order: "confidence" as const };
+  const guided = () => engine.submit({ ...request, guidance: { mode: "rgas" } });
+  assert.throws(guided, InvalidRequestError);
 });

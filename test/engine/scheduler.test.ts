@@ -8,6 +8,7 @@ const row = (name: string, padded: number, attained: number, graph = "denoise", 
   attained,
   graph,
   width,
+  urgent: false,
 });
 const names = (rows: { name: string }[]) => rows.map(({ name }) => name).join("");
 
@@ -30,6 +31,12 @@ test("rows of one call share a graph, and a row may take several canvases", () =
   assert.equal(names(schedule(rows.slice(1), { maxTokens: 10_000 })), "bd");
 });
 
+test("an urgent row goes first, whatever it has had", () => {
+  const rows = [row("a", 64, 0), { ...row("b", 64, 900), urgent: true }, row("c", 32, 1)];
+  assert.equal(names(schedule(rows, { maxTokens: 64 })), "b");
+  assert.equal(names(schedule(rows, { maxTokens: 10_000 })), "ba");
+});
+
 test("nothing to do is an empty call, and the rows are left as they were", () => {
   assert.deepEqual(schedule([], { maxTokens: 1 }), []);
   const rows = Object.freeze([row("a", 32, 2), row("b", 32, 1)]);
@@ -44,6 +51,7 @@ test("no row starves: served in turns, all get the same", () => {
     attained: 0,
     graph: "denoise",
     width: 1,
+    urgent: false,
     calls: 0,
   }));
   for (let i = 0; i < 900; i++)

@@ -45,15 +45,15 @@ test("the server loads it and answers /generate, the same for the same seed", as
 /** One call that draws 64 tokens at each of 16 positions. */
 function drawMany(model: Model): DenoiseBatch {
   const { mask_token_id } = model.manifest;
-  const cut = { temperature: 1, topK: 0, topP: 1 };
+  const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
   const { schedule } = model;
   const sample = new Sample(
-    { prompt: [1, 2, 3], length: 16, steps: 1, seed: 5, sample: 0, ...cut },
+    { prompt: [1, 2, 3], length: 16, steps: 1, seed: 5, sample: 0, ...draw },
     schedule,
     mask_token_id,
   );
   const batch = denoiseBatch([
-    { padded: 32, tokens: sample.canvas.tokens, ...cut, schedule, plan: sample.plan() },
+    { padded: 32, tokens: sample.canvas.tokens, ...draw, schedule, plan: sample.plan() },
   ]);
   const count = 64 * batch.draws.length;
   return {

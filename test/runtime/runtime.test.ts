@@ -21,11 +21,11 @@ after(() => runtime.close());
 
 function rows(count: number, padded = 96) {
   return Array.from({ length: count }, (_, i) => {
-    const cut = { temperature: 1, topK: 0, topP: 1 };
-    const params = { prompt: [5, 6, 7 + i], length: 70 + i, steps: 4, seed: 40 + i, sample: 0, ...cut };
+    const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
+    const params = { prompt: [5, 6, 7 + i], length: 70 + i, steps: 4, seed: 40 + i, sample: 0, ...draw };
     const { schedule } = model;
     const sample = new Sample(params, schedule, model.manifest.mask_token_id);
-    return { padded, tokens: sample.canvas.tokens, ...cut, schedule, plan: sample.plan() };
+    return { padded, tokens: sample.canvas.tokens, ...draw, schedule, plan: sample.plan() };
   });
 }
 

@@ -34,6 +34,13 @@ def stay_probability(times: list[float], step: int) -> float:
     return (1 - alpha(times[step + 1])) / (1 - alpha(times[step])) if step + 1 < len(times) else 0.0
 
 
+def masked_after(times: list[float], step: int, length: int) -> int:
+    """Positions of `length` that are masked after `step` when a step reveals its share exactly."""
+    if step + 1 >= len(times):
+        return 0
+    return int(length * (1 - alpha(times[step + 1])) / (1 - alpha(1.0)) + 0.5)
+
+
 def subs(logits: Tensor, mask_id: int) -> Tensor:
     """Log-probabilities of p(x0 | z_t) [.., V] under SUBS: the mask itself has probability zero."""
     logits = logits.float().clone()
@@ -84,7 +91,7 @@ class Reveal:
 class Generation:
     tokens: list[int]  # the whole canvas, prompt included
     steps: list[list[Reveal]]  # one entry per step; a clean-up pass, if any, is one more
-    margins: list[float]  # per draw: distance of its uniform to the nearest boundary of the inverse CDF
+    margins: list[float]  # how near each draw, and each choice by confidence, came to another outcome
 
 
 def draw(log_p: Tensor, temperature: float, uniform: float) -> tuple[int, float]:
@@ -107,12 +114,16 @@ def sample(
     mask_id: int,
     sample_index: int = 0,
     temperature: float = 1.0,
+    order: str = "random",
 ) -> Generation:
     """Ancestral sampling of `length` tokens after `prompt` on the grid linspace(1, T_MIN, steps + 1).
 
     A step from t to s reveals each masked position with probability 1 - (1-alpha_s)/(1-alpha_t).
     What is still masked after the last step is revealed by one clean-up pass. Uniforms come from
     Philox keyed by (seed, sample, step, candidate 0, position).
+
+    In order "confidence" a step draws at every masked position and keeps its share: those whose tokens have the
+    greatest log p.
     """
     tokens = torch.tensor([prompt + [mask_id] * length])
     times = grid(steps)
@@ -122,13 +133,22 @@ def sample(
         if step == steps and len(masked) == 0:
             break
         stay = stay_probability(times, step)
-        chosen = masked[uniforms(seed, sample_index, step, 0, masked, REVEAL) >= stay]
+        chosen, keep = masked[uniforms(seed, sample_index, step, 0, masked, REVEAL) >= stay], len(masked)
+        if order == "confidence":
+            chosen, keep = masked, len(masked) - masked_after(times, step, length)
+            if keep == 0:
+                records.append([])
+                continue
         log_p = subs(model(tokens)[0], mask_id)
         record = []
         for position, u in zip(chosen, uniforms(seed, sample_index, step, 0, chosen, DRAW)):
             token, margin = draw(log_p[position], temperature, float(u))
             record.append(Reveal(int(position), token, float(log_p[position, token])))
             margins.append(margin)
+        if keep < len(record):
+            record.sort(key=lambda reveal: -reveal.logprob)
+            margins.append(record[keep - 1].logprob - record[keep].logprob)
+            record = sorted(record[:keep], key=lambda reveal: reveal.position)
         for reveal in record:
             tokens[0, reveal.position] = reveal.token
         records.append(record)

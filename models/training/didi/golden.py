@@ -82,6 +82,7 @@ def main() -> None:
 
     toy = [case([2, 0, 5], 20, steps, 2**40 + steps, 1.0) for steps in (1, 4, 16, 64)]
     toy += [case([], 1, 8, 3, 1.0), case([1], 9, 5, 11, 0.5)]
+    toy += [{**case([1, 3], 30, steps, 12, 1.0), "order": "confidence"} for steps in (1, 7, 64)]
     write(args.out / "toy.json", {"vocab_size": TOY_VOCAB, "generations": golden(toy_denoiser, TOY_VOCAB - 1, toy)})
 
     backbone = load_backbone(args.model / "weights.fp16.safetensors")
@@ -90,6 +91,7 @@ def main() -> None:
     prompt = tokenizer.encode(texts[0]).ids
     cases = [case(prompt, 60, steps, 100 + steps, 1.0) for steps in (1, 4, 16, 64)]
     cases += [case([], 33, 16, 7, 0.7), case(prompt, 40, 8, 9, 0.0)]
+    cases += [{**case(prompt, 50, 12, 21, 1.0), "order": "confidence"}]
     plain = Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_str()), "added_tokens": []}))
     content = {
         "encodings": [{"text": text, "ids": plain.encode(text).ids} for text in texts],
