@@ -1,0 +1,95 @@
+"""The commands around the distillation, end to end on models too small to be any good."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import randomised
+from didi import distill as distillation
+from didi import evaluate as evaluation
+from didi.backbone import Backbone, BackboneConfig
+from didi.causal import CausalLM
+from didi.causal_export import neox_config, to_neox
+from didi.corpus import SEPARATOR
+from didi.discriminator import Discriminator
+from didi.export import load_backbone, load_discriminator, save_discriminator, save_weights
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+
+TOKENIZER = Path(__file__).resolve().parents[2] / "stories-mdlm" / "tokenizer.json"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    """A teacher, a student with its discriminator, a judge and a peer."""
+    root = tmp_path_factory.mktemp("models")
+    tokenizer = Tokenizer.from_file(str(TOKENIZER))
+    config = BackboneConfig(vocab_size=tokenizer.get_vocab_size(), hidden=8, blocks=1, heads=2, cond=4, context=32)
+    torch.manual_seed(0)
+    for name in ("teacher", "student", "judge", "peer"):
+        (root / name).mkdir()
+        shutil.copyfile(TOKENIZER, root / name / "tokenizer.json")
+    for name in ("teacher", "student"):
+        save_weights(randomised(Backbone(config)), root / name / "weights.fp16.safetensors")
+    discriminator = Discriminator(load_backbone(root / "student" / "weights.fp16.safetensors"))
+    save_discriminator(discriminator, root / "student" / "discriminator.fp16.safetensors")
+    guidance = {"candidates": 2, "scale_start": 1, "scale_end": 2, "rerank_ratio": 0.5}
+    (root / "student" / "model.json").write_text(json.dumps({"guidance": guidance}))
+    for name in ("judge", "peer"):
+        model = randomised(CausalLM(config))
+        save_file(to_neox(model), root / name / "model.safetensors")
+        (root / name / "config.json").write_text(json.dumps(neox_config(config, tokenizer.token_to_id(SEPARATOR))))
+    return root
+
+
+def test_the_table_is_made_once_and_goes_on_where_it_stopped(folders, tmp_path, monkeypatch, capsys):
+    def run(*flags: str) -> list[dict]:
+        argv = ["--samples", "6", "--length", "16", "--threads", "1", "--out", str(tmp_path), *flags]
+        for name in ("teacher", "student", "judge", "peer"):
+            argv += [f"--{name}", str(folders / name)]
+        monkeypatch.setattr(sys, "argv", ["evaluate", *argv])
+        evaluation.main()
+        return json.loads((tmp_path / "quality.json").read_text())["cells"]
+
+    cells = run("--steps", "1", "2")
+    samplers = [(cell["sampler"], cell["steps"]) for cell in cells]
+    assert samplers[:3] == [("real text", None), ("shuffled words", None), ("autoregressive peer", 16)]
+    assert samplers[3:] == [(s, n) for s in ("teacher", "student", "student with RGAS") for n in (1, 2)]
+    for cell in cells:
+        low, high = cell["generative_perplexity_interval"]
+        assert low <= cell["generative_perplexity"] <= high and cell["samples"] == 6
+    assert "<svg" in (tmp_path / "quality.svg").read_text()
+    # A judge that knows nothing of language: words in order are no better to it, and their entropy is the same.
+    assert cells[0]["entropy"] == cells[1]["entropy"]
+
+    capsys.readouterr()
+    assert run("--steps", "1", "2", "4")[: len(cells)] == cells
+    assert "teacher at 4 steps" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="other settings"):
+        run("--steps", "1", "--seed", "9")
+
+
+def test_a_distillation_writes_its_log_and_students_and_resumes(folders, tmp_path):
+    argv = ["--run", str(tmp_path), "--teacher", str(folders / "teacher" / "weights.fp16.safetensors"), "--length", "12"]
+    argv += ["--groups", "2", "--group-size", "2", "--pool", "8", "--teacher-steps", "3", "--warmup", "2", "--threads", "1"]
+    argv += ["--save-every", "2", "--keep-every", "2", "--discriminator-blocks", "1"]
+
+    def run(iterations: int, *flags: str) -> list[dict]:
+        distillation.distill(distillation.parse_args([*argv, "--iterations", str(iterations), *flags]))
+        with (tmp_path / "log.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    assert [row["iteration"] for row in run(2)] == ["1", "2"]
+    with pytest.raises(SystemExit, match="--resume"):
+        run(4)
+    assert [row["iteration"] for row in run(4, "--resume")] == ["1", "2", "3", "4"]
+    teacher = load_backbone(folders / "teacher" / "weights.fp16.safetensors")
+    for n in (2, 4):
+        student = load_backbone(tmp_path / f"student-{n:06}.safetensors")
+        assert not torch.equal(student.vocab_embed.embedding, teacher.vocab_embed.embedding)
+    discriminator = load_discriminator(tmp_path / "checkpoint.pt")
+    assert discriminator(torch.zeros(1, 3, dtype=torch.int64)).shape == (1, 3)
