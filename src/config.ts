@@ -20,6 +20,10 @@ export interface ServeConfig extends ModelConfig {
   maxBatchTokens: number;
   maxActive: number;
   maxQueue: number;
+  /** Megabytes. */
+  cacheMb: number;
+  /** Seconds. */
+  cacheTtl: number;
   grace: number;
   logLevel: string;
 }
@@ -85,6 +89,17 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .env("DIDI_MAX_QUEUE")
     .argParser(integer(0, 1 << 20))
     .default(256),
+  new Option(
+    "--cache-mb <n>",
+    "megabytes of answers kept for requests that come again with their seed; 0 keeps none",
+  )
+    .env("DIDI_CACHE_MB")
+    .argParser(integer(0, 1 << 20))
+    .default(64),
+  new Option("--cache-ttl <seconds>", "how long an answer is kept")
+    .env("DIDI_CACHE_TTL")
+    .argParser(integer(1, 1 << 30))
+    .default(3600),
   new Option("--grace <seconds>", "how long running generations may take to finish after SIGTERM")
     .env("DIDI_GRACE")
     .argParser(integer(0, 3600))

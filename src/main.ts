@@ -45,6 +45,11 @@ const generateCommand = program
       .default(1),
   )
   .addOption(
+    new Option("--order <order>", "which positions a step reveals")
+      .choices(["random", "confidence"])
+      .default("random"),
+  )
+  .addOption(
     new Option("--guidance <mode>", "rgas guides with the model's discriminator")
       .choices(["none", "rgas"])
       .default("none"),

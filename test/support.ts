@@ -40,7 +40,13 @@ export const GOLDEN: Golden = JSON.parse(
   readFileSync(new URL(`golden/${MODEL}.json`, import.meta.url), "utf8"),
 );
 
-export const LIMITS: EngineLimits = { maxBatchTokens: 2048, maxActive: 64, maxQueue: 256 };
+/** No cache: most tests ask for the same thing twice to see it computed twice. */
+export const LIMITS: EngineLimits = {
+  maxBatchTokens: 2048,
+  maxActive: 64,
+  maxQueue: 256,
+  cache: { maxBytes: 0, ttlMs: 0 },
+};
 
 /** A converted checkpoint of random weights whose graphs take sigma and mask_bias (fixtures/make.ts). */
 export const TINY_STUDENT = fileURLToPath(new URL("fixtures/tiny-student", import.meta.url));

@@ -2,8 +2,8 @@
 
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { startEngine, warmUp } from "../src/cli/start-engine.ts";
-import type { StepEvent } from "../src/engine/generation.ts";
+import { ONE_AT_A_TIME, startEngine, warmUp } from "../src/cli/start-engine.ts";
+import type { StepEvent } from "../src/engine/narrator.ts";
 import { MASK_GLYPH } from "../src/model/byte-level.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
 
@@ -12,7 +12,7 @@ const LINE = 26;
 
 const engine = await startEngine(
   { model: "stories-mdlm", device: "cpu", precision: "auto", threads: 0 },
-  { maxBatchTokens: 1, maxActive: 1, maxQueue: 1 },
+  ONE_AT_A_TIME,
 );
 await warmUp(engine);
 const steps: StepEvent[] = [];

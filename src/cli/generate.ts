@@ -2,9 +2,10 @@
 
 import { logUpdateStderr } from "log-update";
 import type { ModelConfig } from "../config.ts";
-import type { StepEvent } from "../engine/generation.ts";
+import type { Order } from "../diffusion/sampler.ts";
+import type { StepEvent } from "../engine/narrator.ts";
 import { InvalidRequestError, RuntimeFailure, StartupError } from "../errors.ts";
-import { startEngine, warmUp } from "./start-engine.ts";
+import { ONE_AT_A_TIME, startEngine, warmUp } from "./start-engine.ts";
 
 /** Settings of the command. */
 export interface GenerateConfig extends ModelConfig {
@@ -14,6 +15,7 @@ export interface GenerateConfig extends ModelConfig {
   temperature: number;
   topK: number;
   topP: number;
+  order: Order;
   guidance: "none" | "rgas";
   showSteps: boolean;
   json: boolean;
@@ -28,7 +30,7 @@ function showStep(prompt: string, { step, steps, masked, text }: StepEvent): voi
 
 /** Generates once and prints prompt and text. Throws StartupError; Ctrl-C ends it at once with status 130. */
 export async function generate(prompt: string, config: GenerateConfig): Promise<void> {
-  const engine = await startEngine(config, { maxBatchTokens: 1, maxActive: 1, maxQueue: 1 });
+  const engine = await startEngine(config, ONE_AT_A_TIME);
   try {
     process.once("SIGINT", () => {
       logUpdateStderr.done();
@@ -36,17 +38,9 @@ export async function generate(prompt: string, config: GenerateConfig): Promise<
     });
     await warmUp(engine);
     const onStep = config.showSteps ? (event: StepEvent) => showStep(prompt, event) : undefined;
-    const { length, steps, seed, temperature, topK: top_k, topP: top_p } = config;
-    const request = {
-      prompt,
-      length,
-      steps,
-      seed,
-      temperature,
-      top_k,
-      top_p,
-      guidance: { mode: config.guidance },
-    };
+    const { length, steps, seed, temperature, topK: top_k, topP: top_p, order } = config;
+    const guidance = { mode: config.guidance };
+    const request = { prompt, length, steps, seed, temperature, top_k, top_p, order, guidance };
     const result = await engine.submit(request, onStep).result;
     if (process.stderr.isTTY && config.showSteps) logUpdateStderr.clear();
     process.stdout.write(

@@ -15,7 +15,9 @@ const LISTEN_ERRORS: Record<string, string> = {
 
 /** Serves until a signal. Throws StartupError when it cannot start. */
 export async function serve(config: ServeConfig): Promise<void> {
-  const engine = await startEngine(config, config);
+  const { maxBatchTokens, maxActive, maxQueue } = config;
+  const cache = { maxBytes: config.cacheMb * 1e6, ttlMs: config.cacheTtl * 1000 };
+  const engine = await startEngine(config, { maxBatchTokens, maxActive, maxQueue, cache });
   const { runtime, model } = engine;
   const app = await buildApp(engine, { logger: { level: config.logLevel } });
   runtime.on("restart", ({ code, signal }) =>

@@ -6,6 +6,14 @@ import { StartupError } from "../errors.ts";
 import { openModel } from "../model/model.ts";
 import { Runtime } from "../runtime/runtime.ts";
 
+/** Limits of a command that generates once. */
+export const ONE_AT_A_TIME: EngineLimits = {
+  maxBatchTokens: 1,
+  maxActive: 1,
+  maxQueue: 1,
+  cache: { maxBytes: 0, ttlMs: 0 },
+};
+
 /** Opens the model and starts its runtime process; `warmUp` is left to the caller. Throws StartupError. */
 export async function startEngine(config: ModelConfig, limits: EngineLimits): Promise<Engine> {
   const model = await openModel(config.model, config.precision);

@@ -1,39 +1,9 @@
-/** One request on its way through the engine: its samples, its clock, its listener. */
+/** One computation on its way through the engine: its samples, its steps, and everyone who waits for it. */
 
 import { type Passes, Sample, type StepRecord } from "../diffusion/sampler.ts";
 import type { Model } from "../model/model.ts";
+import { Narrator, type SampleRecord, type StepEvent } from "./narrator.ts";
 import type { PreparedRequest } from "./request.ts";
-
-/** A revealed position with the text of its token. */
-export interface RevealedToken {
-  position: number;
-  token: number;
-  text: string;
-  logprob: number;
-}
-
-/** One denoising step of one sample, as a listener sees it. */
-export interface StepEvent {
-  sample: number;
-  /** From 1; budget + 1 is the clean-up pass. */
-  step: number;
-  steps: number;
-  t: number;
-  revealed: RevealedToken[];
-  masked: number;
-  /** The generated part so far, masked positions as ░. */
-  text: string;
-  /** Absent in a plain step, and where nothing was revealed. */
-  guidance?: StepGuidance;
-}
-
-/** What guidance did in a step. */
-export interface StepGuidance {
-  kind: "tilt" | "rerank";
-  rewards: number[];
-  /** Which candidate was kept. */
-  chosen?: number;
-}
 
 /** A finished sample. */
 export interface SampleResult {
@@ -43,11 +13,8 @@ export interface SampleResult {
   finish_reason: "length" | "stop" | "deadline";
 }
 
-/** A finished generation: the body of POST /generate's answer. */
-export interface GenerationResult {
-  id: string;
-  model: string;
-  seed: number;
+/** What a generation came to, whoever asked for it. */
+export interface Outcome {
   samples: SampleResult[];
   usage: {
     prompt_tokens: number;
@@ -57,27 +24,55 @@ export interface GenerationResult {
     discriminator_passes: number;
     gradient_passes: number;
   };
+}
+
+/** Where an answer comes from: computed for this request, with another one, or before. */
+export type CacheState = "miss" | "shared" | "hit";
+
+/** The body of POST /generate's answer. */
+export interface GenerationResult extends Outcome {
+  id: string;
+  model: string;
+  seed: number;
+  cache: CacheState;
   timing: { queue_ms: number; compute_ms: number; total_ms: number };
+}
+
+/** One request that waits for a generation. */
+export interface Subscriber {
+  readonly id: string;
+  /** Clock time, milliseconds. */
+  readonly acceptedAt: number;
+  readonly cache: CacheState;
+  readonly onStep: ((event: StepEvent) => void) | undefined;
+  resolve(result: GenerationResult): void;
+  reject(error: Error): void;
 }
 
 const round = (ms: number) => Math.round(ms * 100) / 100;
 
-/** State of one request. The engine drives it; it holds no queue and no clock of its own. */
+/** State of one computation. The engine drives it; it holds no queue and no clock of its own. */
 export class Generation {
   readonly samples: Sample[];
-  /** Clock time of the deadline, if there is one. */
+  /** Clock time of the deadline; infinite if there is none. */
   readonly deadlineAt: number;
+  /** Every step so far, in order. */
+  readonly records: SampleRecord[] = [];
   firstPassAt: number | undefined;
   computeMs = 0;
+  /** True once finished, failed or given up. */
+  over = false;
+  readonly #narrator: Narrator;
+  /** Those who listen, and whether they have been told the steps before they came. */
+  readonly #subscribers = new Map<Subscriber, boolean>();
 
   constructor(
-    readonly id: string,
     readonly request: PreparedRequest,
     readonly model: Model,
-    readonly acceptedAt: number,
-    readonly onStep: ((event: StepEvent) => void) | undefined,
+    acceptedAt: number,
   ) {
     this.deadlineAt = acceptedAt + (request.deadlineMs ?? Number.POSITIVE_INFINITY);
+    this.#narrator = new Narrator(model, request);
     const { promptTokens: prompt, ...rest } = request;
     this.samples = Array.from(
       { length: request.n },
@@ -85,40 +80,48 @@ export class Generation {
     );
   }
 
-  /** Tells the listener, if there is one, about a step of a sample. */
+  /** True while somebody waits. */
+  get wanted(): boolean {
+    return this.#subscribers.size > 0;
+  }
+
+  /** Adds one who waits; the steps so far are told before the next one, and not before this returns. */
+  subscribe(subscriber: Subscriber): void {
+    this.#subscribers.set(subscriber, this.records.length === 0);
+  }
+
+  /** Removes one who waits and rejects its request. Returns false if it did not wait. */
+  leave(subscriber: Subscriber, error: Error): boolean {
+    if (!this.#subscribers.delete(subscriber)) return false;
+    subscriber.reject(error);
+    return true;
+  }
+
+  /** Keeps a finished step and tells it to those who listen. */
   announce(sample: Sample, record: StepRecord): void {
-    if (!this.onStep) return;
-    const { tokenizer } = this.model;
-    this.onStep({
-      sample: sample.params.sample,
-      step: record.step + 1,
-      steps: sample.params.steps,
-      t: record.t,
-      revealed: record.revealed.map(({ position, token, logprob }) => ({
-        position,
-        token,
-        text: tokenizer.tokenText(token),
-        logprob,
-      })),
-      masked: record.masked,
-      text: tokenizer.decode(this.#generated(sample)),
-      ...guidanceOf(record),
-    });
+    for (const subscriber of this.#subscribers.keys()) this.#catchUp(subscriber);
+    const entry = { sample: sample.params.sample, record };
+    this.records.push(entry);
+    let event: StepEvent | undefined;
+    for (const { onStep } of this.#subscribers.keys()) {
+      event ??= this.#narrator.tell(entry);
+      onStep?.(event);
+    }
   }
 
-  #generated(sample: Sample): Int32Array {
-    return sample.canvas.tokens.subarray(sample.params.prompt.length);
+  #catchUp(subscriber: Subscriber): void {
+    if (this.#subscribers.get(subscriber)) return;
+    this.#subscribers.set(subscriber, true);
+    replay(this.model, this.request, this.records, subscriber.onStep);
   }
 
-  #passes(network: keyof Passes): number {
-    return this.samples.reduce((sum, sample) => sum + sample.passes[network], 0);
-  }
-
-  /** The answer, once every sample is done; `now` is the clock of `acceptedAt`. */
-  result(now: number): GenerationResult {
+  /** What it came to, once every sample is done. */
+  outcome(): Outcome {
     const { tokenizer, manifest } = this.model;
+    const passes = (network: keyof Passes) =>
+      this.samples.reduce((sum, sample) => sum + sample.passes[network], 0);
     const samples = this.samples.map((sample): SampleResult => {
-      const tokens = this.#generated(sample);
+      const tokens = sample.canvas.tokens.subarray(sample.params.prompt.length);
       const stopped = tokens.includes(manifest.end_of_text_token_id);
       return {
         text: tokenizer.decode(tokens),
@@ -127,28 +130,70 @@ export class Generation {
       };
     });
     return {
-      id: this.id,
-      model: manifest.name,
-      seed: this.request.seed,
       samples,
       usage: {
         prompt_tokens: this.request.promptTokens.length,
         completion_tokens: samples.reduce((sum, sample) => sum + sample.tokens.length, 0),
         steps: this.request.steps,
-        student_passes: this.#passes("student"),
-        discriminator_passes: this.#passes("discriminator"),
-        gradient_passes: this.#passes("gradient"),
-      },
-      timing: {
-        queue_ms: round((this.firstPassAt ?? now) - this.acceptedAt),
-        compute_ms: round(this.computeMs),
-        total_ms: round(now - this.acceptedAt),
+        student_passes: passes("student"),
+        discriminator_passes: passes("discriminator"),
+        gradient_passes: passes("gradient"),
       },
     };
   }
+
+  /** Answers everyone who waits; `now` is the clock of `acceptedAt`. Returns the answers. */
+  finish(outcome: Outcome, now: number): GenerationResult[] {
+    this.over = true;
+    return [...this.#subscribers.keys()].map((subscriber) => {
+      this.#catchUp(subscriber);
+      const queued = Math.max(0, (this.firstPassAt ?? now) - subscriber.acceptedAt);
+      const result = answer(this.model, this.request, outcome, subscriber, {
+        queue_ms: queued,
+        compute_ms: this.computeMs,
+        total_ms: now - subscriber.acceptedAt,
+      });
+      subscriber.resolve(result);
+      return result;
+    });
+  }
+
+  /** Rejects everyone who waits; returns how many. */
+  fail(error: Error): number {
+    this.over = true;
+    const { size } = this.#subscribers;
+    for (const subscriber of this.#subscribers.keys()) subscriber.reject(error);
+    this.#subscribers.clear();
+    return size;
+  }
 }
 
-function guidanceOf({ kind, rewards, chosen }: StepRecord): { guidance?: StepGuidance } {
-  if (kind === "plain" || rewards.length === 0) return {};
-  return { guidance: { kind, rewards, ...(chosen !== undefined && { chosen }) } };
+/** Tells the steps of a generation from the start. */
+export function replay(
+  model: Model,
+  request: PreparedRequest,
+  records: readonly SampleRecord[],
+  onStep: ((event: StepEvent) => void) | undefined,
+): void {
+  if (!onStep) return;
+  const narrator = new Narrator(model, request);
+  for (const record of records) onStep(narrator.tell(record));
+}
+
+/** The answer to one who waited; times in milliseconds. */
+export function answer(
+  model: Model,
+  request: PreparedRequest,
+  outcome: Outcome,
+  { id, cache }: Pick<Subscriber, "id" | "cache">,
+  { queue_ms, compute_ms, total_ms }: GenerationResult["timing"],
+): GenerationResult {
+  return {
+    id,
+    model: model.manifest.name,
+    seed: request.seed,
+    ...outcome,
+    cache,
+    timing: { queue_ms: round(queue_ms), compute_ms: round(compute_ms), total_ms: round(total_ms) },
+  };
 }

@@ -184,6 +184,11 @@ export interface components {
             seed: number;
             samples: components["schemas"]["Sample"][];
             usage: components["schemas"]["Usage"];
+            /**
+             * @description `hit`: the same request with the same seed was answered before, and this is that answer. `shared`: it was running, and this request joined it. `miss`: it was computed for this request. Only requests that give a seed can hit or share.
+             * @enum {string}
+             */
+            cache: "miss" | "shared" | "hit";
             timing: components["schemas"]["Timing"];
         };
         Sample: {
@@ -378,6 +383,11 @@ export interface components {
             seed: number;
             samples: components["schemas"]["Sample"][];
             usage: components["schemas"]["Usage"];
+            /**
+             * @description `hit`: the same request with the same seed was answered before, and this is that answer. `shared`: it was running, and this request joined it. `miss`: it was computed for this request. Only requests that give a seed can hit or share.
+             * @enum {string}
+             */
+            cache: "miss" | "shared" | "hit";
             timing: components["schemas"]["Timing"];
         };
         ErrorEvent: {

@@ -21,6 +21,7 @@ export function createMetrics(engine: Engine): Registry {
 
   gauge("didi_queue_length", "Requests that wait for a free row", () => engine.queueLength);
   gauge("didi_active_rows", "Samples being denoised", () => engine.activeRows);
+  gauge("didi_cache_bytes", "Estimated bytes of the answers that are kept", () => engine.cacheBytes);
   gauge("didi_ready", "1 once the model has run", () => Number(engine.ready));
   const passes = {
     student: counter("didi_student_passes_total", "Canvases that went through the student"),
@@ -34,6 +35,12 @@ export function createMetrics(engine: Engine): Registry {
     name: "didi_generations_total",
     help: "Generations that ended",
     labelNames: ["outcome"],
+    registers,
+  });
+  const answers = new Counter({
+    name: "didi_answers_total",
+    help: "Answers by where they came from: computed (miss), with another request (shared), from the cache (hit)",
+    labelNames: ["cache"],
     registers,
   });
   const seconds = new Histogram({
@@ -66,7 +73,9 @@ export function createMetrics(engine: Engine): Registry {
   });
   engine.on("finished", ({ outcome, result }) => {
     finished.inc({ outcome });
-    if (result) total.observe(result.timing.total_ms / 1000);
+    if (!result) return;
+    answers.inc({ cache: result.cache });
+    total.observe(result.timing.total_ms / 1000);
   });
   engine.runtime.on("restart", () => restarts.inc());
   return registry;

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { Engine } from "../../src/engine/engine.ts";
-import type { GenerationResult, StepEvent } from "../../src/engine/generation.ts";
+import type { GenerationResult } from "../../src/engine/generation.ts";
+import type { StepEvent } from "../../src/engine/narrator.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { CancelledError, InvalidRequestError, OverloadedError, UnavailableError } from "../../src/errors.ts";
 import { GOLDEN, startEngine } from "../support.ts";

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { Engine } from "../../src/engine/engine.ts";
-import type { StepEvent } from "../../src/engine/generation.ts";
+import type { StepEvent } from "../../src/engine/narrator.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { InvalidRequestError } from "../../src/errors.ts";
 import type { GraphName } from "../../src/runtime/protocol.ts";

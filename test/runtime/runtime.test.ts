@@ -88,6 +88,8 @@ test("a pass that ends every process is given up, and the next one is served", {
     rows: 256,
     tokens: new Int32Array(256 * 256),
     length: new Int32Array(256).fill(256),
+    sigma: new Float32Array(256),
+    maskBias: new Float32Array(256),
   };
   const pass = runtime.run("denoise", slow);
   const chase = setInterval(() => {

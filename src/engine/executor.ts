@@ -1,0 +1,209 @@
+/**
+ * The loop around the model: between two calls generations join and leave, and the scheduler decides
+ * anew, so that those of any budget, length and guidance are batched step by step.
+ */
+
+import { EventEmitter } from "node:events";
+import type { StepRecord } from "../diffusion/sampler.ts";
+import type { GraphName } from "../runtime/protocol.ts";
+import type { Runtime } from "../runtime/runtime.ts";
+import { denoiseBatch, drawOrder, scoreBatch, splitDraws, splitRewards, tiltBatch } from "./batch.ts";
+import type { Generation } from "./generation.ts";
+import { costPerStep, Row } from "./row.ts";
+import { paddedLength, schedule } from "./scheduler.ts";
+
+/** Bounds of the loop; all counts. */
+export interface ExecutorLimits {
+  /** Padded tokens in one call of the model. */
+  maxBatchTokens: number;
+  /** Samples that are denoised side by side; more wait in the queue. */
+  maxActive: number;
+}
+
+/** What one call of the model did, for metrics. */
+export interface BatchReport {
+  graph: GraphName;
+  /** Canvases in the call. */
+  rows: number;
+  paddedTokens: number;
+  /** Positions drawn. */
+  draws: number;
+  /** Milliseconds the graph ran. */
+  milliseconds: number;
+}
+
+interface ExecutorEvents {
+  batch: [BatchReport];
+  /** Every sample of a generation is done, or one of them failed. */
+  done: [Generation];
+  failed: [Generation, Error];
+}
+
+type GenerationRow = Row<Generation>;
+
+/** Runs generations to their end. */
+export class Executor extends EventEmitter<ExecutorEvents> {
+  #waiting: Generation[] = [];
+  #rows: GenerationRow[] = [];
+  #running = false;
+  /** Milliseconds of model time per padded token and pass of the student, a moving average. */
+  #msPerToken = 0.05;
+  /** Milliseconds of a call, a moving average. */
+  #msPerCall = 20;
+
+  constructor(
+    readonly runtime: Runtime,
+    readonly context: number,
+    readonly limits: ExecutorLimits,
+  ) {
+    super();
+  }
+
+  /** Generations that wait for a free row. */
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  /** Samples being denoised. */
+  get active(): number {
+    return this.#rows.length;
+  }
+
+  /** Takes a generation on. Nothing is run before this returns. */
+  add(generation: Generation): void {
+    this.#waiting.push(generation);
+    setImmediate(() => void this.#run());
+  }
+
+  /** Forgets a generation: its rows are free before the next step. */
+  remove(generation: Generation): void {
+    this.#waiting = this.#waiting.filter((other) => other !== generation);
+    this.#rows = this.#rows.filter((row) => row.job !== generation);
+  }
+
+  /** Every generation that waits or runs. */
+  all(): Generation[] {
+    return [...this.#waiting, ...new Set(this.#rows.map((row) => row.job))];
+  }
+
+  /** Seconds until the backlog is worked off, at the measured speed. */
+  backlogSeconds(): number {
+    let work = 0;
+    for (const { request, samples } of this.all())
+      for (const sample of samples) {
+        const padded = paddedLength(sample.canvas.tokens.length, this.context);
+        const steps = Math.min(request.steps, sample.canvas.masked.length);
+        work += padded * steps * costPerStep(request.guidance);
+      }
+    return (work * this.#msPerToken) / 1000;
+  }
+
+  /** Gives waiting generations rows while there are some, those whose deadline has come in any case; hurries rows that are due. */
+  #admit(): void {
+    // A call that starts now may end only after two: the one before it and its own.
+    const soon = performance.now() + 2 * this.#msPerCall;
+    const isDue = (generation: Generation) => generation.deadlineAt <= soon;
+    const due = this.#waiting.filter(isDue);
+    while (this.#waiting.length > 0) {
+      const next = due.shift() ?? (this.#rows.length < this.limits.maxActive ? this.#waiting[0] : undefined);
+      if (!next) break;
+      this.#waiting = this.#waiting.filter((other) => other !== next);
+      const least = Math.min(...this.#rows.map((row) => row.attained));
+      const start = Number.isFinite(least) ? least : 0;
+      const rows = next.samples.map((sample) => new Row(next, sample, this.context, start));
+      this.#rows.push(...rows);
+      for (const row of rows) this.#settle(row);
+    }
+    for (const row of this.#rows) if (!row.urgent && isDue(row.job)) row.hurry();
+  }
+
+  /** After a step: takes the steps that need no pass, and lets the row go when its sample is done. */
+  #settle(row: GenerationRow): void {
+    for (const record of row.skip()) {
+      if (row.job.over) return;
+      row.job.announce(row.sample, record);
+    }
+    if (row.job.over || !row.sample.done) return;
+    this.#rows = this.#rows.filter((other) => other !== row);
+    if (row.job.samples.every((sample) => sample.done)) this.emit("done", row.job);
+  }
+
+  #fail(generation: Generation, error: Error): void {
+    if (generation.over) return;
+    this.remove(generation);
+    this.emit("failed", generation, error);
+  }
+
+  async #run(): Promise<void> {
+    if (this.#running) return;
+    this.#running = true;
+    try {
+      for (;;) {
+        this.#admit();
+        const rows = schedule(this.#rows, { maxTokens: this.limits.maxBatchTokens });
+        if (rows.length === 0) return;
+        await this.#step(rows[0]!.graph === "score" ? rows : drawOrder(rows));
+      }
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  async #step(rows: GenerationRow[]): Promise<void> {
+    const now = performance.now();
+    for (const { job } of rows) job.firstPassAt ??= now;
+    let outcomes: (() => StepRecord | undefined)[];
+    try {
+      outcomes = await this.#call(rows);
+    } catch (error) {
+      for (const { job } of rows) this.#fail(job, error as Error);
+      return;
+    }
+    for (const [i, row] of rows.entries()) {
+      if (row.job.over) continue;
+      try {
+        const record = outcomes[i]!();
+        if (!record) continue;
+        row.job.announce(row.sample, record);
+        this.#settle(row);
+      } catch (error) {
+        // Such as a graph that draws ids outside the vocabulary: its row fails, its neighbours go on.
+        this.#fail(row.job, error as Error);
+      }
+    }
+  }
+
+  /** One call of the graph that these rows share. For each row, what takes its part of the answer, or throws its error. */
+  async #call(rows: GenerationRow[]): Promise<(() => StepRecord | undefined)[]> {
+    const { graph } = rows[0]!;
+    if (graph === "score") {
+      const batch = scoreBatch(rows);
+      const result = await this.runtime.run(graph, batch);
+      this.#report(rows, { graph, rows: batch.rows, draws: 0 }, batch.padded, result.milliseconds);
+      return splitRewards(rows, result).map((rewards, i) => () => rows[i]!.takeRewards(orThrow(rewards)));
+    }
+    const batch = graph === "tilt" ? tiltBatch(rows) : denoiseBatch(rows);
+    const result = await this.runtime.run(graph, batch);
+    const draws = batch.draws.length;
+    this.#report(rows, { graph, rows: batch.rows, draws }, batch.padded, result.milliseconds);
+    return splitDraws(rows, result).map((drawn, i) => () => rows[i]!.takeDraws(orThrow(drawn)));
+  }
+
+  #report(
+    rows: GenerationRow[],
+    call: Pick<BatchReport, "graph" | "rows" | "draws">,
+    padded: number,
+    milliseconds: number,
+  ): void {
+    const paddedTokens = call.rows * padded;
+    this.#msPerCall += 0.1 * (milliseconds - this.#msPerCall);
+    if (call.graph === "denoise") this.#msPerToken += 0.1 * (milliseconds / paddedTokens - this.#msPerToken);
+    for (const generation of new Set(rows.map(({ job }) => job))) generation.computeMs += milliseconds;
+    this.emit("batch", { ...call, paddedTokens, milliseconds });
+  }
+}
+
+function orThrow<T>(value: T | Error): T {
+  if (value instanceof Error) throw value;
+  return value;
+}
