@@ -50,23 +50,36 @@ export function decimal(least: number, most: number): (text: string) => number {
 
 const DEVICES: readonly Device[] = ["auto", "cpu", "cuda"];
 
-/** Flags of every command that runs a model. */
-export const MODEL_OPTIONS: readonly Option[] = [
-  new Option("--model <name|folder>", "a model under models/, or a path to a folder")
-    .env("DIDI_MODEL")
-    .default("stories-mdlm"),
+const MODEL_FLAGS = "--model <name|folder>";
+
+/** Flags of where a model runs. */
+const DEVICE_OPTIONS: readonly Option[] = [
   new Option("--device <device>", "where the model runs; auto takes CUDA where it loads")
     .env("DIDI_DEVICE")
     .choices(DEVICES)
-    .default("auto"),
-  new Option("--precision <precision>", "of the model's matrices; auto is fp16 on CUDA, else fp32, if there")
-    .env("DIDI_PRECISION")
-    .choices(["auto", ...PRECISIONS])
     .default("auto"),
   new Option("--threads <n>", "threads of one model call; 0 is one for each core")
     .env("DIDI_THREADS")
     .argParser(integer(0, 1024))
     .default(0),
+];
+
+/** Flags of every command that runs a model. */
+export const MODEL_OPTIONS: readonly Option[] = [
+  new Option(MODEL_FLAGS, "a model under models/, or a path to a folder")
+    .env("DIDI_MODEL")
+    .default("stories-mdlm"),
+  ...DEVICE_OPTIONS,
+  new Option("--precision <precision>", "of the model's matrices; auto is fp16 on CUDA, else fp32, if there")
+    .env("DIDI_PRECISION")
+    .choices(["auto", ...PRECISIONS])
+    .default("auto"),
+];
+
+/** Flags of `verify`; what they leave out is the receipt's. */
+export const VERIFY_OPTIONS: readonly Option[] = [
+  new Option(MODEL_FLAGS, "where the receipt's model lies, if not under models/ by its name"),
+  ...DEVICE_OPTIONS,
 ];
 
 /** Flags of `serve`. */

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command line: didi-serve serve | generate | model convert. */
+/** The command line: didi-serve serve | generate | verify | model convert. */
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,7 +7,15 @@ import { Command, CommanderError, Option } from "commander";
 import { CONVERT_OPTIONS, type ConvertConfig, convert } from "./cli/convert.ts";
 import { type GenerateConfig, generate } from "./cli/generate.ts";
 import { serve } from "./cli/serve.ts";
-import { decimal, integer, MODEL_OPTIONS, SERVE_OPTIONS, type ServeConfig } from "./config.ts";
+import { type VerifyConfig, verify } from "./cli/verify.ts";
+import {
+  decimal,
+  integer,
+  MODEL_OPTIONS,
+  SERVE_OPTIONS,
+  type ServeConfig,
+  VERIFY_OPTIONS,
+} from "./config.ts";
 import { StartupError } from "./errors.ts";
 import { PACKAGE_ROOT } from "./package-root.ts";
 
@@ -59,6 +67,16 @@ const generateCommand = program
   .addHelpText("after", '\nExample:\n  didi-serve generate "Once upon a time" --steps 16 --show-steps')
   .action((prompt: string, config: GenerateConfig) => generate(prompt, config));
 for (const option of MODEL_OPTIONS) generateCommand.addOption(option);
+
+const verifyCommand = program
+  .command("verify")
+  .description("compute an answer again from its receipt, and say whether it is the same")
+  .argument("<file>", "JSON of a receipt, or of an answer with one; - reads standard input")
+  .addHelpText("after", "\nExits with 0 if it is equal, 1 if it differs.")
+  .action(async (file: string, config: VerifyConfig) => {
+    process.exitCode = await verify(file, config);
+  });
+for (const option of VERIFY_OPTIONS) verifyCommand.addOption(option);
 
 const modelCommand = program.command("model").description("work with models on disk");
 const convertCommand = modelCommand

@@ -198,7 +198,7 @@ export class Engine extends EventEmitter<EngineEvents> {
   }
 
   #finish(generation: Generation): void {
-    const outcome = generation.outcome();
+    const outcome = generation.outcome(this.runtime.provider);
     const key = this.#forget(generation);
     if (key !== undefined) this.#cache.keep(key, generation, outcome);
     for (const result of generation.finish(outcome, performance.now()))

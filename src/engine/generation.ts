@@ -2,7 +2,9 @@
 
 import { type Passes, Sample, type StepRecord } from "../diffusion/sampler.ts";
 import type { Model } from "../model/model.ts";
+import type { Provider } from "../runtime/protocol.ts";
 import { Narrator, type SampleRecord, type StepEvent } from "./narrator.ts";
+import { type Receipt, receiptOf } from "./receipt.ts";
 import type { PreparedRequest } from "./request.ts";
 
 /** A finished sample. */
@@ -24,6 +26,7 @@ export interface Outcome {
     discriminator_passes: number;
     gradient_passes: number;
   };
+  receipt: Receipt;
 }
 
 /** Where an answer comes from: computed for this request, with another one, or before. */
@@ -115,8 +118,8 @@ export class Generation {
     replay(this.model, this.request, this.records, subscriber.onStep);
   }
 
-  /** What it came to, once every sample is done. */
-  outcome(): Outcome {
+  /** What it came to on this provider, once every sample is done. */
+  outcome(provider: Provider): Outcome {
     const { tokenizer, manifest } = this.model;
     const passes = (network: keyof Passes) =>
       this.samples.reduce((sum, sample) => sum + sample.passes[network], 0);
@@ -139,6 +142,7 @@ export class Generation {
         discriminator_passes: passes("discriminator"),
         gradient_passes: passes("gradient"),
       },
+      receipt: receiptOf(this.model, provider, this.request, this.records),
     };
   }
 

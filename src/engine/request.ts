@@ -8,7 +8,10 @@ import type { Model } from "../model/model.ts";
 
 /** A request as the face hands it over: types and ranges are already checked. */
 export interface GenerateRequest {
-  prompt: string;
+  /** Either this or `prompt_tokens`. */
+  prompt?: string | undefined;
+  /** The prompt as ids; the mask is not among them. */
+  prompt_tokens?: number[] | undefined;
   /** New tokens; absent: DEFAULT_LENGTH or what the prompt leaves of the context. */
   length?: number | undefined;
   /** Step budget, 1 to 1,024. */
@@ -64,12 +67,7 @@ export function drawSeed(): number {
 /** Tokenises the prompt and fits the canvas. Throws InvalidRequestError with the field at fault. */
 export function prepare(model: Model, request: GenerateRequest): PreparedRequest {
   const context = model.manifest.context_length;
-  const promptTokens = model.tokenizer.encode(request.prompt, context);
-  if (promptTokens === undefined || promptTokens.length >= context) {
-    const size = promptTokens ? `${promptTokens.length}` : `more than ${context}`;
-    const message = `the prompt has ${size} tokens, and ${model.manifest.name} has a context of ${context}: shorten it`;
-    throw new InvalidRequestError([{ path: "/prompt", message }], true);
-  }
+  const promptTokens = promptOf(model, request);
   const room = context - promptTokens.length;
   const length = request.length ?? Math.min(DEFAULT_LENGTH, room);
   if (length > room) {
@@ -95,6 +93,28 @@ export function prepare(model: Model, request: GenerateRequest): PreparedRequest
     deadlineMs: request.deadline_ms,
     guidance,
   };
+}
+
+/** The prompt's ids. Throws InvalidRequestError if there is none or two, or it does not fit the model. */
+function promptOf({ manifest, tokenizer }: Model, { prompt, prompt_tokens }: GenerateRequest): number[] {
+  const { context_length: context, mask_token_id: mask, name } = manifest;
+  const refuse = (path: string, message: string, tooLarge = false) =>
+    new InvalidRequestError([{ path, message }], tooLarge);
+  if (prompt !== undefined && prompt_tokens !== undefined)
+    throw refuse("/prompt_tokens", "the prompt is given twice: leave out /prompt or /prompt_tokens");
+  if (prompt === undefined && prompt_tokens === undefined)
+    throw refuse("/prompt", "is missing: give the text to continue, or its ids in /prompt_tokens");
+  const wrong = prompt_tokens?.findIndex((id) => id >= mask) ?? -1;
+  if (wrong >= 0) throw refuse(`/prompt_tokens/${wrong}`, `must be an id below ${mask}, the mask of ${name}`);
+  const ids = prompt_tokens ?? tokenizer.encode(prompt!, context);
+  if (ids !== undefined && ids.length < context) return [...ids];
+  const size = ids ? `${ids.length}` : `more than ${context}`;
+  const path = prompt_tokens ? "/prompt_tokens" : "/prompt";
+  throw refuse(
+    path,
+    `the prompt has ${size} tokens, and ${name} has a context of ${context}: shorten it`,
+    true,
+  );
 }
 
 /** The guidance of a request, filled up with the model's defaults; undefined for the plain sampler. */

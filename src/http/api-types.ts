@@ -113,12 +113,15 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description Needs `prompt` or `prompt_tokens`. */
         GenerateRequest: {
             /**
              * @description The text to continue; may be empty. It stays as it is at the start of the canvas.
              * @example Once upon a time
              */
-            prompt: string;
+            prompt?: string;
+            /** @description The prompt as ids of the model's vocabulary, in place of `prompt`; the mask is not among them */
+            prompt_tokens?: number[];
             /**
              * @description New tokens. Prompt and length together must fit the model's context. Default: 128, or what the prompt leaves of the context if that is less.
              * @example 64
@@ -189,7 +192,25 @@ export interface components {
              * @enum {string}
              */
             cache: "miss" | "shared" | "hit";
+            receipt: components["schemas"]["Receipt"];
             timing: components["schemas"]["Timing"];
+        };
+        /** @description What `didi-serve verify` computes the answer again from. The same model gives the same trace on the same kind of processor, whatever else is running. */
+        Receipt: {
+            model: string;
+            /** @description Of the files the model was run from */
+            model_sha256: string;
+            /** @enum {string} */
+            precision: "fp32" | "fp16" | "int8";
+            /**
+             * @description Where the graphs ran
+             * @enum {string}
+             */
+            provider: "cpu" | "cuda";
+            /** @description The request with every default filled in, its prompt as tokens */
+            request: components["schemas"]["GenerateRequest"];
+            /** @description Of every step of every sample */
+            trace_sha256: string;
         };
         Sample: {
             /** @description What was generated, without the prompt, up to the first end of text */
@@ -260,7 +281,9 @@ export interface components {
              * @description The text to continue; may be empty. It stays as it is at the start of the canvas.
              * @example Once upon a time
              */
-            prompt: string;
+            prompt?: string;
+            /** @description The prompt as ids of the model's vocabulary, in place of `prompt`; the mask is not among them */
+            prompt_tokens?: number[];
             /**
              * @description New tokens. Prompt and length together must fit the model's context. Default: 128, or what the prompt leaves of the context if that is less.
              * @example 64
@@ -388,6 +411,7 @@ export interface components {
              * @enum {string}
              */
             cache: "miss" | "shared" | "hit";
+            receipt: components["schemas"]["Receipt"];
             timing: components["schemas"]["Timing"];
         };
         ErrorEvent: {

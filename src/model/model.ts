@@ -1,5 +1,6 @@
 /** A model on disk, checked and ready to be loaded by a runtime process. */
 
+import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { isAbsolute, join, resolve } from "node:path";
 import type { Schedule } from "../diffusion/schedule.ts";
@@ -8,6 +9,7 @@ import { PACKAGE_ROOT } from "../package-root.ts";
 import {
   type GraphFiles,
   type Manifest,
+  type ModelFile,
   type Precision,
   precisionsOf,
   readManifest,
@@ -23,6 +25,8 @@ export interface Model {
   schedule: Schedule;
   /** What the graphs are run in: half products pay on a GPU and cost on a CPU. */
   precision: Record<Processor, Precision>;
+  /** Hash of the hashes of the files that are loaded, by name: what identifies the model. */
+  sha256: Record<Processor, string>;
   /** Paths of the graphs for each kind of processor; often the same. */
   graphs: Record<Processor, GraphPaths>;
 }
@@ -59,6 +63,26 @@ function choosePrecision(
   return { cpu, cuda: has.includes("fp16") ? "fp16" : cpu };
 }
 
+/** The files that are loaded to run a model in a precision, by what they are. */
+function filesOf(manifest: Manifest, precision: Precision): Map<string, ModelFile> {
+  const files = new Map([["tokenizer", manifest.tokenizer]]);
+  for (const [name, graph] of Object.entries(manifest.graphs)) files.set(name, graph[precision]!);
+  const data = manifest.data?.[precision];
+  if (data) files.set("data", data);
+  return files;
+}
+
+function identity(files: ReadonlyMap<string, ModelFile>): string {
+  const lines = Array.from(files, ([name, { sha256 }]) => `${name} ${sha256}\n`).sort();
+  return createHash("sha256").update(lines.join("")).digest("hex");
+}
+
+function paths(folder: string, files: ReadonlyMap<string, ModelFile>): GraphPaths {
+  const path = (name: string) => join(folder, files.get(name)!.file);
+  const guided = files.has("tilt") ? { tilt: path("tilt"), score: path("score") } : {};
+  return { denoise: path("denoise"), ...guided };
+}
+
 /** The folder `--model` means: a path if it looks like one, else a name under `models/`. */
 export function modelFolder(nameOrFolder: string): string {
   const isPath = isAbsolute(nameOrFolder) || /^\.{1,2}$|[/\\]/.test(nameOrFolder);
@@ -74,19 +98,8 @@ export async function openModel(nameOrFolder: string, choice: PrecisionChoice = 
     );
   const manifest = await readManifest(folder);
   const precision = choosePrecision(folder, manifest.graphs.denoise, choice);
-  const needed = new Set([manifest.tokenizer]);
-  const paths = (processor: Processor) => {
-    const found: Record<string, string> = {};
-    for (const [name, files] of Object.entries(manifest.graphs)) {
-      const entry = files[precision[processor]]!;
-      needed.add(entry);
-      found[name] = join(folder, entry.file);
-    }
-    const data = manifest.data?.[precision[processor]];
-    if (data) needed.add(data);
-    return found as unknown as GraphPaths;
-  };
-  const graphs = { cpu: paths("cpu"), cuda: paths("cuda") };
+  const loaded = { cpu: filesOf(manifest, precision.cpu), cuda: filesOf(manifest, precision.cuda) };
+  const needed = new Set([...loaded.cpu.values(), ...loaded.cuda.values()]);
   await Promise.all(Array.from(needed, (entry) => verifyFile(folder, entry)));
   const tokenizer = await readTokenizer(join(folder, manifest.tokenizer.file), manifest.vocab_size, {
     maskId: manifest.mask_token_id,
@@ -98,6 +111,7 @@ export async function openModel(nameOrFolder: string, choice: PrecisionChoice = 
     tokenizer,
     schedule: { alphaMin: manifest.schedule.alpha_min, tMin: manifest.schedule.t_min },
     precision,
-    graphs,
+    sha256: { cpu: identity(loaded.cpu), cuda: identity(loaded.cuda) },
+    graphs: { cpu: paths(folder, loaded.cpu), cuda: paths(folder, loaded.cuda) },
   };
 }

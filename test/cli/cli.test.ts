@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { cp, mkdtemp, rm, truncate } from "node:fs/promises";
+import { cp, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -46,12 +46,13 @@ async function serve(
   return { child, exit, ...(await untilReady(child)) };
 }
 
-for (const command of [[], ["serve"], ["generate"], ["model", "convert"]])
+for (const command of [[], ["serve"], ["generate"], ["verify"], ["model", "convert"]])
   test(`${command.join(" ") || "didi-serve"} --help explains itself`, async () => {
     const { code, stdout } = await didi([...command, "--help"]);
     assert.equal(code, 0);
     assert.match(stdout, /Usage: didi-serve/);
     if (command.includes("convert")) assert.match(stdout, /--from <dir>.*--true-sigma.*DIDI_PYTHON/s);
+    else if (command.includes("verify")) assert.match(stdout, /receipt.*Exits with 0 if it is equal/s);
     else if (command[0])
       assert.match(stdout, /--model <name\|folder>.*\(default:\s+"stories-mdlm",\s+env:\s+DIDI_MODEL\)/s);
   });
@@ -167,4 +168,30 @@ test("when the grace period is over, what still runs is told so", async () => {
   const end = await client.end("a");
   assert.equal(end.type === "error" && end.error.status, 503);
   assert.equal(await exit, 0);
+});
+
+test("verify computes an answer again, and says where it differs", async () => {
+  const flags = ["--steps", "4", "--length", "20", "--seed", "5", "--json", "--threads", "1"];
+  const { stdout } = await didi(["generate", "Once upon a time", ...flags]);
+  const path = join(root, "answer.json");
+  const check = async (content: unknown, ...args: string[]) => {
+    await writeFile(path, JSON.stringify(content));
+    return didi(["verify", path, "--threads", "2", ...args]);
+  };
+  const answer = JSON.parse(stdout);
+  const equal = await check(answer);
+  assert.deepEqual([equal.code, equal.stdout], [0, "equal: every step of 20 tokens\n"]);
+  assert.equal((await check(answer.receipt)).code, 0);
+
+  const other = structuredClone(answer);
+  other.receipt.request.seed = 6;
+  const differs = await check(other);
+  assert.equal(differs.code, 1);
+  assert.match(differs.stdout, /^differs: sample 0, generated token \d+: \d+ there, \d+ here\n$/);
+  other.receipt.model_sha256 = "0".repeat(64);
+  assert.match((await check(other)).stdout, /another model here/);
+
+  const bad = await check({ samples: [] });
+  assert.equal(bad.code, 2);
+  assert.match(bad.stderr, /neither a receipt nor an answer with one/);
 });

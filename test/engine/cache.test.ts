@@ -47,6 +47,17 @@ test("a request that comes again with its seed is answered from the cache, steps
   assert.equal(cache, "hit");
 });
 
+test("a receipt says what was computed; the prompt's ids give the same answer", async () => {
+  const result = await engine.submit(request(1)).result;
+  const { receipt } = result;
+  assert.equal(receipt.model_sha256, engine.model.sha256.cpu);
+  const again = await engine.submit(receipt.request).result;
+  assert.equal(again.cache, "hit");
+  assert.deepEqual(again.receipt, receipt);
+  const other = await engine.submit({ ...receipt.request, seed: 99 }).result;
+  assert.notEqual(other.receipt.trace_sha256, receipt.trace_sha256);
+});
+
 test("every other field, and a seed that was drawn, is another answer", async () => {
   const base = request(2);
   await ask(base);
@@ -112,7 +123,7 @@ test("the cache is bounded in bytes and in time, and none is none", async () => 
   const { model } = engine;
   const generation = (seed: number) => new Generation(prepare(model, request(seed)), model, 0);
   const one = generation(0);
-  const outcome = one.outcome();
+  const outcome = one.outcome("cpu");
   const small = new ResultCache({ maxBytes: 10_000, ttlMs: 60_000 });
   for (let seed = 0; seed < 100; seed++) small.keep(`${seed}`, generation(seed), outcome);
   assert.ok(small.bytes > 0 && small.bytes <= 10_000);

@@ -21,7 +21,7 @@ async function run(request: GenerateRequest): Promise<{ result: GenerationResult
 }
 
 /** What a generation's outcome is, without ids and times. */
-const essence = ({ samples, seed, usage }: GenerationResult) => ({ samples, seed, usage });
+const essence = ({ samples, seed, usage, receipt }: GenerationResult) => ({ samples, seed, usage, receipt });
 
 for (const golden of GOLDEN.generations)
   test(`equals the PyTorch oracle, ${golden.steps} steps, ${golden.length} tokens, temperature ${golden.temperature}, ${golden.order ?? "random"} order`, async () => {
@@ -166,6 +166,10 @@ test("requests that do not fit the context name the field", () => {
         error instanceof InvalidRequestError && error.fields[0]!.path === path && error.tooLarge === tooLarge,
     );
   refused({ ...base, prompt: "word ".repeat(context * 3) }, "/prompt", true);
+  refused({ ...base, prompt: "a", prompt_tokens: [1] }, "/prompt_tokens", false);
+  refused(base, "/prompt", false);
+  refused({ ...base, prompt_tokens: [1, 4095] }, "/prompt_tokens/1", false);
+  refused({ ...base, prompt_tokens: new Array(context).fill(1) }, "/prompt_tokens", true);
   refused({ ...base, prompt: "", length: context + 1 }, "/length", false);
 });
 
