@@ -149,7 +149,18 @@ console.log(
 );
 const folder = flags.folder ?? (await makeModel(root));
 const started = now();
-const args = ["dist/main.js", "serve", "--port", "0", "--model", folder, "--log-level", "warn"];
+const args = [
+  "dist/main.js",
+  "serve",
+  "--port",
+  "0",
+  "--model",
+  folder,
+  "--log-level",
+  "warn",
+  "--cache-mb",
+  "0",
+];
 server = spawn(process.execPath, [...args, "--threads", flags.threads], {
   cwd: PACKAGE_ROOT,
   stdio: ["ignore", "pipe", "inherit"],

@@ -51,7 +51,18 @@ const range = (values: number[], digits: number) =>
 
 /** Starts the built server on a free port. */
 async function startServer(): Promise<{ child: ChildProcess; origin: string }> {
-  const args = ["dist/main.js", "serve", "--port", "0", "--device", "cpu", "--log-level", "warn"];
+  const args = [
+    "dist/main.js",
+    "serve",
+    "--port",
+    "0",
+    "--device",
+    "cpu",
+    "--log-level",
+    "warn",
+    "--cache-mb",
+    "0",
+  ];
   const child = spawn(process.execPath, [...args, "--model", flags.model], {
     cwd: PACKAGE_ROOT,
     stdio: ["ignore", "pipe", "inherit"],
