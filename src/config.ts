@@ -17,6 +17,7 @@ export interface ModelConfig {
 export interface ServeConfig extends ModelConfig {
   host: string;
   port: number;
+  runtimes: number;
   maxBatchTokens: number;
   maxActive: number;
   maxQueue: number;
@@ -90,6 +91,10 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .argParser(integer(0, 65_535))
     .default(8080),
   ...MODEL_OPTIONS,
+  new Option("--runtimes <n>", "runtime processes side by side, each with the model and --threads of its own")
+    .env("DIDI_RUNTIMES")
+    .argParser(integer(1, 256))
+    .default(1),
   new Option("--max-batch-tokens <n>", "padded tokens in one model call")
     .env("DIDI_MAX_BATCH_TOKENS")
     .argParser(integer(1, 1 << 24))

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Engine, type EngineLimits } from "../src/engine/engine.ts";
 import { openModel } from "../src/model/model.ts";
-import { Runtime } from "../src/runtime/runtime.ts";
+import { RuntimePool } from "../src/runtime/pool.ts";
 
 export const MODEL = "stories-mdlm";
 
@@ -55,9 +55,10 @@ export const TINY_STUDENT = fileURLToPath(new URL("fixtures/tiny-student", impor
 export async function startEngine(
   limits: Partial<EngineLimits> = {},
   nameOrFolder: string = MODEL,
+  runtimes = 1,
 ): Promise<Engine> {
   const model = await openModel(nameOrFolder);
-  const runtime = await Runtime.start({ graphs: model.graphs, device: "cpu", threads: 1 });
+  const runtime = await RuntimePool.start({ graphs: model.graphs, device: "cpu", threads: 1 }, runtimes);
   const engine = new Engine(model, runtime, { ...LIMITS, ...limits });
   await engine.warmUp();
   return engine;

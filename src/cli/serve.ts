@@ -17,7 +17,7 @@ const LISTEN_ERRORS: Record<string, string> = {
 export async function serve(config: ServeConfig): Promise<void> {
   const { maxBatchTokens, maxActive, maxQueue } = config;
   const cache = { maxBytes: config.cacheMb * 1e6, ttlMs: config.cacheTtl * 1000 };
-  const engine = await startEngine(config, { maxBatchTokens, maxActive, maxQueue, cache });
+  const engine = await startEngine(config, { maxBatchTokens, maxActive, maxQueue, cache }, config.runtimes);
   const { runtime, model } = engine;
   const app = await buildApp(engine, { logger: { level: config.logLevel } });
   runtime.on("restart", ({ code, signal }) =>

@@ -4,7 +4,7 @@ import type { ModelConfig } from "../config.ts";
 import { Engine, type EngineLimits } from "../engine/engine.ts";
 import { StartupError } from "../errors.ts";
 import { openModel } from "../model/model.ts";
-import { Runtime } from "../runtime/runtime.ts";
+import { RuntimePool } from "../runtime/pool.ts";
 
 /** Limits of a command that generates once. */
 export const ONE_AT_A_TIME: EngineLimits = {
@@ -14,14 +14,11 @@ export const ONE_AT_A_TIME: EngineLimits = {
   cache: { maxBytes: 0, ttlMs: 0 },
 };
 
-/** Opens the model and starts its runtime process; `warmUp` is left to the caller. Throws StartupError. */
-export async function startEngine(config: ModelConfig, limits: EngineLimits): Promise<Engine> {
+/** Opens the model and starts its runtime processes; `warmUp` is left to the caller. Throws StartupError. */
+export async function startEngine(config: ModelConfig, limits: EngineLimits, runtimes = 1): Promise<Engine> {
   const model = await openModel(config.model, config.precision);
-  const runtime = await Runtime.start({
-    graphs: model.graphs,
-    device: config.device,
-    threads: config.threads,
-  });
+  const { device, threads } = config;
+  const runtime = await RuntimePool.start({ graphs: model.graphs, device, threads }, runtimes);
   return new Engine(model, runtime, limits);
 }
 

@@ -9,7 +9,7 @@ import { randomUUID } from "node:crypto";
 import { EventEmitter, once } from "node:events";
 import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
-import type { Runtime } from "../runtime/runtime.ts";
+import type { RuntimePool } from "../runtime/pool.ts";
 import { type CachedGeneration, type CacheLimits, cacheKey, ResultCache } from "./cache.ts";
 import { type BatchReport, Executor, type ExecutorLimits } from "./executor.ts";
 import { answer, type CacheState, Generation, type GenerationResult, replay } from "./generation.ts";
@@ -53,7 +53,7 @@ export class Engine extends EventEmitter<EngineEvents> {
 
   constructor(
     readonly model: Model,
-    readonly runtime: Runtime,
+    readonly runtime: RuntimePool,
     readonly limits: EngineLimits,
   ) {
     super();

@@ -5,8 +5,8 @@
 
 import { EventEmitter } from "node:events";
 import type { StepRecord } from "../diffusion/sampler.ts";
+import type { RuntimePool } from "../runtime/pool.ts";
 import type { GraphName } from "../runtime/protocol.ts";
-import type { Runtime } from "../runtime/runtime.ts";
 import { denoiseBatch, drawOrder, scoreBatch, splitDraws, splitRewards, tiltBatch } from "./batch.ts";
 import type { Generation } from "./generation.ts";
 import { costPerStep, Row } from "./row.ts";
@@ -45,14 +45,16 @@ type GenerationRow = Row<Generation>;
 export class Executor extends EventEmitter<ExecutorEvents> {
   #waiting: Generation[] = [];
   #rows: GenerationRow[] = [];
-  #running = false;
+  /** Rows whose call is running. */
+  readonly #busy = new Set<GenerationRow>();
+  #calls = 0;
   /** Milliseconds of model time per padded token and pass of the student, a moving average. */
   #msPerToken = 0.05;
   /** Milliseconds of a call, a moving average. */
   #msPerCall = 20;
 
   constructor(
-    readonly runtime: Runtime,
+    readonly runtime: RuntimePool,
     readonly context: number,
     readonly limits: ExecutorLimits,
   ) {
@@ -72,7 +74,7 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   /** Takes a generation on. Nothing is run before this returns. */
   add(generation: Generation): void {
     this.#waiting.push(generation);
-    setImmediate(() => void this.#run());
+    setImmediate(() => this.#run());
   }
 
   /** Forgets a generation: its rows are free before the next step. */
@@ -114,7 +116,7 @@ export class Executor extends EventEmitter<ExecutorEvents> {
       this.#rows.push(...rows);
       for (const row of rows) this.#settle(row);
     }
-    for (const row of this.#rows) if (!row.urgent && isDue(row.job)) row.hurry();
+    for (const row of this.#rows) if (!row.urgent && !this.#busy.has(row) && isDue(row.job)) row.hurry();
   }
 
   /** After a step: takes the steps that need no pass, and lets the row go when its sample is done. */
@@ -134,21 +136,24 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     this.emit("failed", generation, error);
   }
 
-  async #run(): Promise<void> {
-    if (this.#running) return;
-    this.#running = true;
-    try {
-      for (;;) {
-        this.#admit();
-        const rows = schedule(this.#rows, { maxTokens: this.limits.maxBatchTokens });
-        if (rows.length === 0) return;
-        await this.#step(rows[0]!.graph === "score" ? rows : drawOrder(rows));
-      }
-    } finally {
-      this.#running = false;
+  /** Starts calls while a runtime process is free and rows wait for a pass. */
+  #run(): void {
+    while (this.#calls < this.runtime.size) {
+      this.#admit();
+      const free = this.#rows.filter((row) => !this.#busy.has(row));
+      const rows = schedule(free, { maxTokens: this.limits.maxBatchTokens });
+      if (rows.length === 0) return;
+      this.#calls++;
+      for (const row of rows) this.#busy.add(row);
+      void this.#step(rows[0]!.graph === "score" ? rows : drawOrder(rows)).then(() => {
+        this.#calls--;
+        for (const row of rows) this.#busy.delete(row);
+        this.#run();
+      });
     }
   }
 
+  /** One step of rows that share a call. Rows whose call fails go apart until the one at fault stands alone. */
   async #step(rows: GenerationRow[]): Promise<void> {
     const now = performance.now();
     for (const { job } of rows) job.firstPassAt ??= now;
@@ -156,7 +161,12 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     try {
       outcomes = await this.#call(rows);
     } catch (error) {
-      for (const { job } of rows) this.#fail(job, error as Error);
+      const left = rows.filter(({ job }) => !job.over);
+      if (rows.length === 1) for (const { job } of left) this.#fail(job, error as Error);
+      const half = Math.ceil(left.length / 2);
+      if (rows.length > 1)
+        for (const part of [left.slice(0, half), left.slice(half)])
+          if (part.length > 0) await this.#step(part);
       return;
     }
     for (const [i, row] of rows.entries()) {

@@ -87,7 +87,10 @@ export interface RuntimeOptions {
   threads: number;
 }
 
-export type ToRuntime = { type: "load"; options: RuntimeOptions } | { type: "run"; id: number; call: Call };
+export type ToRuntime =
+  | { type: "load"; options: RuntimeOptions }
+  | { type: "run"; id: number; call: Call }
+  | { type: "ping" };
 
 export type FromRuntime =
   | {
@@ -97,5 +100,6 @@ export type FromRuntime =
       fallback?: string;
     }
   | { type: "load-failed"; message: string }
+  | { type: "pong" }
   | { type: "result"; id: number; result: Graphs[GraphName]["result"] }
   | { type: "failed"; id: number; message: string };

@@ -27,11 +27,18 @@ const WORKER = fileURLToPath(
   new URL(import.meta.url.endsWith(".ts") ? "worker.ts" : "worker.js", import.meta.url),
 );
 
-/** How often a pass is tried before it is given up; a pass that kills every process is at fault itself. */
+/** How often a pass is tried before it is given up: one that ends every process is at fault itself. */
 const ATTEMPTS = 3;
+/** The same for a pass of several rows, which are then tried apart. */
+const ATTEMPTS_TOGETHER = 2;
 /** Wait before the n-th restart in a row: doubles from here. */
 const BACKOFF_MS = 50;
 const LONGEST_BACKOFF_MS = 5_000;
+/** A pass that takes so many times what it should has hung, and so has a process that does not answer for so long. */
+const HUNG_FACTOR = 30;
+const HUNG_MS = 10_000;
+/** What a pass may take as long as none has been timed: graphs are prepared in the first. */
+const FIRST_PASS_MS = 300_000;
 
 interface Pass {
   id: number;
@@ -41,7 +48,7 @@ interface Pass {
   reject(error: Error): void;
 }
 
-interface RuntimeEvents {
+export interface RuntimeEvents {
   /** The process died and another takes its place. */
   restart: [{ code: number | null; signal: NodeJS.Signals | null }];
   /** A new process could not load the graphs; it is tried again. */
@@ -56,6 +63,9 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   #passes: Pass[] = [];
   #nextId = 1;
   #failures = 0;
+  /** Milliseconds per padded token of each graph, the slowest so far. */
+  readonly #msPerToken = new Map<GraphName, number>();
+  #watchdog: NodeJS.Timeout | undefined;
   /** Where the graphs run. */
   provider: Provider = "cpu";
   /** Why CUDA was not taken, when `auto` fell back to the CPU. */
@@ -91,6 +101,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   /** Ends the process; passes in flight are rejected. */
   async close(): Promise<void> {
     this.#closing = true;
+    clearTimeout(this.#watchdog);
     for (const pass of this.#passes.splice(0)) pass.reject(new RuntimeFailure("the runtime is closed"));
     const child = this.#child;
     if (!child || child.exitCode !== null || child.signalCode !== null) return;
@@ -107,6 +118,34 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   #send(pass: Pass): void {
     pass.attempts++;
     this.#post({ type: "run", id: pass.id, call: pass.call });
+    this.#expectAnswer(this.#patience(pass.call));
+  }
+
+  /** Milliseconds after which a pass has hung. */
+  #patience({ graph, batch }: Call): number {
+    const known = this.#msPerToken.get(graph);
+    return known === undefined
+      ? FIRST_PASS_MS
+      : Math.max(HUNG_MS, HUNG_FACTOR * known * batch.rows * batch.padded);
+  }
+
+  /** Ends the process unless it answers in time; its exit is dealt with like any other. */
+  #expectAnswer(milliseconds: number): void {
+    clearTimeout(this.#watchdog);
+    this.#watchdog = setTimeout(() => this.#child?.kill("SIGKILL"), milliseconds);
+    this.#watchdog.unref();
+  }
+
+  /** With nothing to do: asks now and then whether the process still answers. */
+  #rest(): void {
+    clearTimeout(this.#watchdog);
+    if (this.#closing) return;
+    this.#watchdog = setTimeout(() => {
+      if (!this.#loaded || this.#passes.length > 0) return;
+      this.#post({ type: "ping" });
+      this.#expectAnswer(HUNG_MS);
+    }, HUNG_MS);
+    this.#watchdog.unref();
   }
 
   async #launch(): Promise<void> {
@@ -153,29 +192,36 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     if (child.exitCode !== null || child.signalCode !== null)
       throw new StartupError("the runtime process died at once");
     this.#loaded = true;
+    this.#rest();
   }
 
   #receive(message: FromRuntime): void {
+    if (message.type === "pong" && this.#passes.length === 0) this.#rest();
     const pass = this.#passes[0];
     if (!pass || !("id" in message) || message.id !== pass.id) return;
     this.#failures = 0;
     this.#passes.shift();
-    if (message.type === "result") pass.resolve(message.result);
-    else pass.reject(new RuntimeFailure(message.message));
+    if (message.type === "result") {
+      const { graph, batch } = pass.call;
+      const perToken = message.result.milliseconds / (batch.rows * batch.padded);
+      this.#msPerToken.set(graph, Math.max(perToken, this.#msPerToken.get(graph) ?? 0));
+      pass.resolve(message.result);
+    } else pass.reject(new RuntimeFailure(message.message));
     const next = this.#passes[0];
     if (next) this.#send(next);
+    else this.#rest();
   }
 
   async #replace(code: number | null, signal: NodeJS.Signals | null): Promise<void> {
     this.#loaded = false;
+    clearTimeout(this.#watchdog);
     if (this.#closing) return;
     this.emit("restart", { code, signal });
     const pass = this.#passes[0];
-    if (pass && pass.attempts >= ATTEMPTS) {
+    if (pass && pass.attempts >= (pass.call.batch.rows > 1 ? ATTEMPTS_TOGETHER : ATTEMPTS)) {
       this.#passes.shift();
-      pass.reject(
-        new RuntimeFailure(`the pass ended ${ATTEMPTS} runtime processes (${signal ?? `exit code ${code}`})`),
-      );
+      const end = signal ?? `exit code ${code}`;
+      pass.reject(new RuntimeFailure(`the pass ended ${pass.attempts} runtime processes (${end})`));
     }
     while (!this.#closing) {
       if (this.#failures > 0) await sleep(Math.min(BACKOFF_MS * 2 ** this.#failures, LONGEST_BACKOFF_MS));

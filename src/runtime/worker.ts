@@ -18,6 +18,9 @@ async function handle(message: ToRuntime): Promise<void> {
         send({ type: "load-failed", message: (error as Error).message });
       }
       return;
+    case "ping":
+      send({ type: "pong" });
+      return;
     case "run":
       try {
         if (!model) throw new Error("no model is loaded");

@@ -133,7 +133,7 @@ test("a runtime process killed in the middle of a generation changes nothing", a
   const steps: StepEvent[] = [];
   const result = await engine.submit(request, (step) => {
     steps.push(step);
-    if (step.step === 10 || step.step === 20) process.kill(engine.runtime.pid!, "SIGKILL");
+    if (step.step === 10 || step.step === 20) process.kill(engine.runtime.pids[0]!, "SIGKILL");
   }).result;
   assert.equal(restarts, 2);
   assert.deepEqual(essence(result), essence(undisturbed.result));

@@ -56,7 +56,7 @@ test("guided and plain requests have the same bits alone, in company, in another
   const kill = ({ graph }: { graph: GraphName }) => {
     if (kills < 6 && graph !== "denoise") {
       kills++;
-      process.kill(engine.runtime.pid!, "SIGKILL");
+      process.kill(engine.runtime.pids[0]!, "SIGKILL");
     }
   };
   engine.on("batch", kill);

@@ -3,6 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Sample } from "../../src/diffusion/sampler.ts";
 import { denoiseBatch } from "../../src/engine/batch.ts";
 import { RuntimeFailure, StartupError } from "../../src/errors.ts";
@@ -99,8 +100,23 @@ test("a pass that ends every process is given up, and the next one is served", {
       // It is dead already.
     }
   }, 1500);
-  await assert.rejects(pass, /ended 3 runtime processes/).finally(() => clearInterval(chase));
+  await assert.rejects(pass, /ended 2 runtime processes/).finally(() => clearInterval(chase));
   assert.ok((await runtime.run("denoise", batch)).token.length > 0);
+});
+
+test("a process that hangs is replaced, at work and at rest", { timeout: 120_000 }, async () => {
+  const batch = denoiseBatch(rows(2));
+  const expected = plain(await runtime.run("denoise", batch));
+  let restarts = 0;
+  runtime.on("restart", () => restarts++);
+  process.kill(runtime.pid!, "SIGSTOP");
+  assert.deepEqual(plain(await runtime.run("denoise", batch)), expected);
+  assert.equal(restarts, 1);
+  const stopped = runtime.pid!;
+  process.kill(stopped, "SIGSTOP");
+  // It is asked after a while, and given up after another.
+  while (runtime.pid === stopped) await sleep(100);
+  assert.deepEqual(plain(await runtime.run("denoise", batch)), expected);
 });
 
 test("a file that is not a graph, and CUDA where it does not load, refuse to start", async () => {

@@ -1,0 +1,69 @@
+/** Several runtime processes of one model, side by side. */
+
+import { EventEmitter } from "node:events";
+import type { GraphName, Graphs, Provider, RuntimeOptions } from "./protocol.ts";
+import { Runtime, type RuntimeEvents } from "./runtime.ts";
+
+/** Passes go to the process that has the fewest. */
+export class RuntimePool extends EventEmitter<RuntimeEvents> {
+  readonly #load: Map<Runtime, number>;
+
+  private constructor(runtimes: readonly Runtime[]) {
+    super();
+    this.#load = new Map(runtimes.map((runtime) => [runtime, 0]));
+    for (const runtime of runtimes) {
+      runtime.on("restart", (end) => this.emit("restart", end));
+      runtime.on("load-failed", (message) => this.emit("load-failed", message));
+    }
+  }
+
+  /** Starts `count` processes. Throws StartupError if the model cannot be loaded; none is left then. */
+  static async start(options: RuntimeOptions, count = 1): Promise<RuntimePool> {
+    const started = await Promise.allSettled(Array.from({ length: count }, () => Runtime.start(options)));
+    const runtimes = started.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+    const failure = started.find((one) => one.status === "rejected");
+    if (!failure) return new RuntimePool(runtimes);
+    await Promise.all(runtimes.map((runtime) => runtime.close()));
+    throw failure.reason;
+  }
+
+  /** How many passes can run at once. */
+  get size(): number {
+    return this.#load.size;
+  }
+
+  /** Process ids, of those that live. */
+  get pids(): number[] {
+    return [...this.#load.keys()].flatMap(({ pid }) => (pid === undefined ? [] : [pid]));
+  }
+
+  /** Where the graphs run. */
+  get provider(): Provider {
+    return this.#first.provider;
+  }
+
+  /** Why CUDA was not taken, when `auto` fell back to the CPU. */
+  get fallback(): string | undefined {
+    return this.#first.fallback;
+  }
+
+  get #first(): Runtime {
+    return this.#load.keys().next().value!;
+  }
+
+  /** Runs one pass of a graph. Rejects with RuntimeFailure if it fails or its process cannot be kept alive. */
+  async run<G extends GraphName>(graph: G, batch: Graphs[G]["batch"]): Promise<Graphs[G]["result"]> {
+    const [runtime] = [...this.#load].reduce((least, one) => (one[1] < least[1] ? one : least));
+    this.#load.set(runtime, this.#load.get(runtime)! + 1);
+    try {
+      return await runtime.run(graph, batch);
+    } finally {
+      this.#load.set(runtime, this.#load.get(runtime)! - 1);
+    }
+  }
+
+  /** Ends the processes; passes in flight are rejected. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#load.keys()].map((runtime) => runtime.close()));
+  }
+}

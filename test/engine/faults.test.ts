@@ -1,0 +1,76 @@
+/** What happens to requests when runtime processes die under them. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { GenerateRequest } from "../../src/engine/request.ts";
+import { RuntimeFailure } from "../../src/errors.ts";
+import { RuntimePool } from "../../src/runtime/pool.ts";
+import type { GraphName, Graphs } from "../../src/runtime/protocol.ts";
+import { startEngine } from "../support.ts";
+
+const requests = Array.from(
+  { length: 10 },
+  (_, i): GenerateRequest => ({
+    prompt: "Once upon a time",
+    length: 40 + (i % 3),
+    steps: 6,
+    seed: 500 + i,
+    temperature: 1,
+  }),
+);
+
+test("a row that makes its call fail stands alone in the end; its neighbours finish with the same tokens", async () => {
+  const engine = await startEngine();
+  try {
+    const expected = await Promise.all(
+      requests.map(async (request) => (await engine.submit(request).result).samples),
+    );
+    const guilty = "a guilty prompt";
+    const marked = engine.model.tokenizer.encode(guilty, 256)!;
+    const run = engine.runtime.run.bind(engine.runtime);
+    // Every call that holds the guilty prompt fails as a whole: it asks for a position that does not exist.
+    engine.runtime.run = <G extends GraphName>(graph: G, batch: Graphs[G]["batch"]) => {
+      const holds = Array.from({ length: batch.rows }, (_, row) => row * batch.padded).some((start) =>
+        marked.every((id, i) => batch.tokens[start + i] === id),
+      );
+      return run(graph, holds ? { ...batch, picks: Int32Array.of(999, 0), draws: Int32Array.of(0) } : batch);
+    };
+    const doomed = engine.submit({ ...requests[0]!, prompt: guilty, length: 40 });
+    const others = requests.map((request) => engine.submit(request).result);
+    await assert.rejects(doomed.result, RuntimeFailure);
+    assert.deepEqual(
+      (await Promise.all(others)).map(({ samples }) => samples),
+      expected,
+    );
+  } finally {
+    await engine.runtime.close();
+  }
+});
+
+test("several runtime processes give the same bits as one, also when one of them dies", async () => {
+  const [one, three] = await Promise.all([startEngine(), startEngine({ maxBatchTokens: 128 }, undefined, 3)]);
+  try {
+    assert.equal(three.runtime.size, 3);
+    const ask = (engine: typeof one) =>
+      Promise.all(
+        requests.map(async (request) => (await engine.submit(request).result).receipt.trace_sha256),
+      );
+    const expected = await ask(one);
+    assert.deepEqual(await ask(three), expected);
+    let kills = 0;
+    three.on("batch", () => {
+      if (kills++ % 9 === 0) process.kill(three.runtime.pids[kills % 3]!, "SIGKILL");
+    });
+    assert.deepEqual(await ask(three), expected);
+    assert.ok(kills > 9);
+  } finally {
+    await Promise.all([one.runtime.close(), three.runtime.close()]);
+  }
+});
+
+test("if one of several processes cannot start, none is left", async () => {
+  const graphs = { denoise: "/no/such/graph.onnx" };
+  await assert.rejects(
+    RuntimePool.start({ graphs: { cpu: graphs, cuda: graphs }, device: "cpu", threads: 1 }, 2),
+  );
+});
