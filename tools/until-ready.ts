@@ -6,9 +6,9 @@ export async function untilReady(server: ChildProcess): Promise<{ origin: string
   // The pipe must stay open: a server that cannot write its log would fail.
   for await (const chunk of server.stdout!.setEncoding("utf8").iterator({ destroyOnReturn: false })) {
     output += chunk;
-    const ready = /ready at (\S+)\n/.exec(output);
-    // What is printed along with that line belongs to it.
-    if (ready && output.endsWith("\n\n")) {
+    // The example that is printed along with that line belongs to it; a line of the log may follow at once.
+    const ready = /ready at (\S+)\n\n[^]+?\n\n/.exec(output);
+    if (ready) {
       server.stdout!.resume();
       return { origin: ready[1]!, output };
     }
