@@ -7,7 +7,7 @@ export async function untilReady(server: ChildProcess): Promise<{ origin: string
   for await (const chunk of server.stdout!.setEncoding("utf8").iterator({ destroyOnReturn: false })) {
     output += chunk;
     // The example that is printed along with that line belongs to it; a line of the log may follow at once.
-    const ready = /ready at (\S+)\n\n[^]+?\n\n/.exec(output);
+    const ready = /ready at (\S+)\n\n[\s\S]+?\n\n/.exec(output);
     if (ready) {
       server.stdout!.resume();
       return { origin: ready[1]!, output };
