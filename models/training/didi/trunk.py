@@ -3,6 +3,7 @@ into them at sigma = 0 or computed from sigma in the graph, products in half whe
 """
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -93,7 +94,7 @@ class AdaptiveNorm(nn.Module):
         return Norm(self.weight * (1 + scale), shift)
 
 
-class GraphBlock(nn.Module):
+class GraphBlock(nn.Module, ABC):
     """A block as matrices to multiply with from the right; what adaLN does to it is up to the subclass."""
 
     MATRICES = ("qkv", "out", "up", "down")
@@ -111,9 +112,9 @@ class GraphBlock(nn.Module):
         self.down = nn.Parameter(block.mlp[2].weight.T.contiguous())
         self.down_bias = nn.Parameter(block.mlp[2].bias.clone())
 
+    @abstractmethod
     def modulation(self, c: Tensor | None) -> Modulation:
         """What adaLN makes of the conditioning vector c [B, cond]; None where it is folded in."""
-        raise NotImplementedError
 
     def heads_of(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normed x [B, L, d] -> rotated queries, rotated keys, values, each [B, H, L, D]."""
