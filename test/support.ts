@@ -31,8 +31,6 @@ export interface GoldenGuided extends GoldenGeneration {
 interface Golden {
   encodings: { text: string; ids: number[] }[];
   generations: GoldenGeneration[];
-  /** There if the model has a discriminator. */
-  guided?: GoldenGuided[];
 }
 
 /** Golden vectors of the shipped model. */
@@ -48,7 +46,15 @@ export const LIMITS: EngineLimits = {
   cache: { maxBytes: 0, ttlMs: 0 },
 };
 
-/** A converted checkpoint of random weights whose graphs take sigma and mask_bias (fixtures/make.ts). */
+/** Golden vectors of guided generations, of TINY_GUIDED. */
+export const GUIDED: GoldenGuided[] = JSON.parse(
+  readFileSync(new URL("golden/tiny-guided.json", import.meta.url), "utf8"),
+).guided;
+
+/** A converted checkpoint of random weights (fixtures/make.ts). */
+export const TINY_GUIDED = fileURLToPath(new URL("fixtures/tiny-guided", import.meta.url));
+
+/** The same checkpoint, converted so that its graphs take sigma and mask_bias. */
 export const TINY_STUDENT = fileURLToPath(new URL("fixtures/tiny-student", import.meta.url));
 
 /** An engine over a model, the shipped one if none is named, that has run once. Close it with `engine.runtime.close()`. */

@@ -7,19 +7,49 @@ import type { StepEvent } from "../../src/engine/narrator.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { InvalidRequestError } from "../../src/errors.ts";
 import type { GraphName } from "../../src/runtime/protocol.ts";
-import { startEngine, TINY_STUDENT } from "../support.ts";
+import { GUIDED, startEngine, TINY_GUIDED, TINY_STUDENT } from "../support.ts";
 
 let engine: Engine;
+/** The same weights without quirks, which the oracle's golden vectors are of. */
+let oracle: Engine;
 before(async () => {
   engine = await startEngine({}, TINY_STUDENT);
+  oracle = await startEngine({}, TINY_GUIDED);
 });
-after(() => engine.runtime.close());
+after(() => Promise.all([engine.runtime.close(), oracle.runtime.close()]));
 
-async function run(request: GenerateRequest) {
+async function run(target: Engine, request: GenerateRequest) {
   const steps: StepEvent[] = [];
-  const { samples, usage } = await engine.submit(request, (step) => steps.push(step)).result;
+  const { samples, usage } = await target.submit(request, (step) => steps.push(step)).result;
   return { samples, usage, steps };
 }
+
+for (const golden of GUIDED)
+  test(`equals the guided oracle, ${golden.steps} steps, ${JSON.stringify(golden.guidance)}`, async () => {
+    const { length, steps, seed, temperature, prompt } = golden;
+    const { candidates, scale_start, scale_end, rerank_ratio } = golden.guidance;
+    const { samples, steps: records } = await run(oracle, {
+      prompt: oracle.model.tokenizer.decode(prompt),
+      length,
+      steps,
+      seed,
+      temperature,
+      guidance: { mode: "rgas", candidates, scale: [scale_start, scale_end], rerank_ratio },
+    });
+    assert.deepEqual(samples[0]!.tokens, golden.tokens.slice(prompt.length));
+    for (const [k, record] of records.entries()) {
+      const expected = golden.steps_taken[k]!;
+      assert.deepEqual(
+        record.revealed.map(({ position, token }) => [position, token]),
+        golden.reveals[k]!.map(([position, token]) => [position, token]),
+      );
+      const { kind = "plain", rewards = [], chosen = null } = record.guidance ?? {};
+      if (expected.rewards.length > 0) assert.deepEqual([kind, chosen], [expected.kind, expected.chosen]);
+      assert.equal(rewards.length, expected.rewards.length);
+      for (const [i, reward] of rewards.entries())
+        assert.ok(Math.abs(reward - expected.rewards[i]!) < 1e-3 * Math.max(1, Math.abs(reward)));
+    }
+  });
 
 const GUIDANCES: GenerateRequest["guidance"][] = [
   { mode: "rgas" },
@@ -42,15 +72,18 @@ const requests = Array.from({ length: 15 }, (_, i): GenerateRequest => {
 
 test("guided and plain requests have the same bits alone, in company, in another order, and after kills", async () => {
   const alone = [];
-  for (const request of requests) alone.push(await run(request));
+  for (const request of requests) alone.push(await run(engine, request));
   const calls = new Map<GraphName, number>();
   const count = ({ graph, rows }: { graph: GraphName; rows: number }) =>
     calls.set(graph, Math.max(rows, calls.get(graph) ?? 0));
   engine.on("batch", count);
-  assert.deepEqual(await Promise.all(requests.map(run)), alone);
+  assert.deepEqual(await Promise.all(requests.map((request) => run(engine, request))), alone);
   for (const graph of ["denoise", "tilt", "score"] as const)
     assert.ok(calls.get(graph)! > 1, `${graph} was not shared`);
-  assert.deepEqual((await Promise.all(requests.toReversed().map(run))).reverse(), alone);
+  assert.deepEqual(
+    (await Promise.all(requests.toReversed().map((request) => run(engine, request)))).reverse(),
+    alone,
+  );
 
   let kills = 0;
   const kill = ({ graph }: { graph: GraphName }) => {
@@ -60,7 +93,7 @@ test("guided and plain requests have the same bits alone, in company, in another
     }
   };
   engine.on("batch", kill);
-  assert.deepEqual(await Promise.all(requests.map(run)), alone);
+  assert.deepEqual(await Promise.all(requests.map((request) => run(engine, request))), alone);
   assert.equal(kills, 6);
   engine.off("batch", kill);
   engine.off("batch", count);
@@ -68,7 +101,7 @@ test("guided and plain requests have the same bits alone, in company, in another
 
 test("steps tell what guidance did, and usage counts its passes", async () => {
   const request = { prompt: "", length: 40, steps: 8, seed: 3, temperature: 1 };
-  const { steps, usage } = await run({ ...request, guidance: { mode: "rgas", candidates: 5 } });
+  const { steps, usage } = await run(engine, { ...request, guidance: { mode: "rgas", candidates: 5 } });
   assert.deepEqual(
     steps.slice(0, 8).map(({ guidance }) => guidance?.kind),
     ["tilt", "tilt", "tilt", "tilt", "rerank", "rerank", "rerank", "rerank"],
@@ -79,7 +112,7 @@ test("steps tell what guidance did, and usage counts its passes", async () => {
   }
   assert.ok(usage.student_passes >= 8);
   assert.deepEqual([usage.discriminator_passes, usage.gradient_passes], [4 + 4 * 5, 4]);
-  const plain = await run(request);
+  const plain = await run(engine, request);
   assert.ok(plain.steps.every((step) => step.guidance === undefined));
   assert.deepEqual([plain.usage.discriminator_passes, plain.usage.gradient_passes], [0, 0]);
 });
@@ -109,10 +142,10 @@ test("guidance that cannot be used is refused with the field at fault", async ()
 
 test("top-k and top-p change what is drawn; top-k 1 is temperature 0", async () => {
   const request = { prompt: "ab", length: 30, steps: 4, seed: 9, temperature: 1 };
-  const { samples: plain } = await run(request);
-  const { samples: greedy } = await run({ ...request, temperature: 0 });
-  assert.deepEqual((await run({ ...request, top_k: 1 })).samples, greedy);
-  assert.deepEqual((await run({ ...request, top_p: 1e-6 })).samples, greedy);
-  assert.notDeepEqual((await run({ ...request, top_k: 5 })).samples, plain);
-  assert.deepEqual((await run({ ...request, top_k: 0, top_p: 1 })).samples, plain);
+  const { samples: plain } = await run(engine, request);
+  const { samples: greedy } = await run(engine, { ...request, temperature: 0 });
+  assert.deepEqual((await run(engine, { ...request, top_k: 1 })).samples, greedy);
+  assert.deepEqual((await run(engine, { ...request, top_p: 1e-6 })).samples, greedy);
+  assert.notDeepEqual((await run(engine, { ...request, top_k: 5 })).samples, plain);
+  assert.deepEqual((await run(engine, { ...request, top_k: 0, top_p: 1 })).samples, plain);
 });

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .backbone import Backbone, BackboneConfig
 from .discriminator import Discriminator, load_published_state, published_state
-from .export import PRECISIONS, write_model_folder
+from .export import PRECISIONS, round_to_half, write_model_folder
 
 HEAD_DIM = 64  # of the published model: the heads cannot be told from the shapes
 CONTEXT = 1024
@@ -138,6 +138,7 @@ def convert(
     heads: int | None = None,
     context: int = CONTEXT,
     tokenizer: Path | None = None,
+    weights: bool = False,
 ) -> None:
     """Writes the model folder `out` from the checkpoint folder `source`; all or nothing.
 
@@ -153,6 +154,10 @@ def convert(
         raise ConversionError(f"{tokenizer} does not exist; `didi-serve model convert` makes GPT-2's where it is missing")
     print(f"reading {source} ...", flush=True)
     backbone, discriminator = load_checkpoint(source, kind, heads, context)
+    if weights:
+        # The graphs are to hold what the weight files hold.
+        for network in filter(None, (backbone, discriminator)):
+            round_to_half(network)
     config = backbone.config
     print(
         f"{kind}: {backbone.parameter_count() / 1e6:.1f}M parameters, hidden {config.hidden}, {config.blocks} blocks, "
@@ -175,6 +180,7 @@ def convert(
                 precisions=precisions,
                 conditioning="sigma" if true_sigma else "none",
                 mask_logit="kept" if keep_mask_logit else "removed",
+                weights=weights,
             )
         except ValueError as error:
             raise ConversionError(str(error)) from error
@@ -198,6 +204,7 @@ def main() -> None:
     parser.add_argument("--licence", default="unknown", help="licence of the weights, for the manifest")
     parser.add_argument("--heads", type=int, help=f"attention heads (default: hidden / {HEAD_DIM})")
     parser.add_argument("--context", type=int, default=CONTEXT, help="longest canvas (default: %(default)s)")
+    parser.add_argument("--weights", action="store_true", help="add the weights in float16, for training and golden vectors")
     parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, if not in the checkpoint folder")
     args = parser.parse_args()
     if args.context < 1 or (args.heads is not None and args.heads < 1):
@@ -215,6 +222,7 @@ def main() -> None:
             heads=args.heads,
             context=args.context,
             tokenizer=args.tokenizer,
+            weights=args.weights,
         )
     except ConversionError as error:
         sys.exit(f"didi.convert: {error}")

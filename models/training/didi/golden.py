@@ -22,6 +22,8 @@ from .guided_sampling import Guidance
 
 MARGIN = 1e-5
 TOY_VOCAB = 7
+PROMPT = "Once upon a time"
+TEXTS = [PROMPT, "", "Lily and Ben went to the park. They", "naïve café 🙂 日本語\n\n  \"Don't,\" he said", "aaaaaaaaaaaa 12345 [MASK] <|endoftext|>"]
 
 
 def toy_denoiser(tokens: Tensor, where: Tensor | None = None) -> Tensor:
@@ -74,29 +76,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="model folder with its weights")
     parser.add_argument("--out", type=Path, required=True, help="folder of the golden files")
+    parser.add_argument("--only-guided", action="store_true", help="guided generations alone")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
     def case(prompt: list[int], length: int, steps: int, seed: int, temperature: float) -> dict:
         return {"prompt": prompt, "length": length, "steps": steps, "seed": seed, "temperature": temperature}
 
-    toy = [case([2, 0, 5], 20, steps, 2**40 + steps, 1.0) for steps in (1, 4, 16, 64)]
-    toy += [case([], 1, 8, 3, 1.0), case([1], 9, 5, 11, 0.5)]
-    toy += [{**case([1, 3], 30, steps, 12, 1.0), "order": "confidence"} for steps in (1, 7, 64)]
-    write(args.out / "toy.json", {"vocab_size": TOY_VOCAB, "generations": golden(toy_denoiser, TOY_VOCAB - 1, toy)})
-
     backbone = load_backbone(args.model / "weights.fp16.safetensors")
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
-    texts = ["Once upon a time", "", "Lily and Ben went to the park. They", "naïve café 🙂 日本語\n\n  \"Don't,\" he said", "aaaaaaaaaaaa 12345 [MASK] <|endoftext|>"]
-    prompt = tokenizer.encode(texts[0]).ids
-    cases = [case(prompt, 60, steps, 100 + steps, 1.0) for steps in (1, 4, 16, 64)]
-    cases += [case([], 33, 16, 7, 0.7), case(prompt, 40, 8, 9, 0.0)]
-    cases += [{**case(prompt, 50, 12, 21, 1.0), "order": "confidence"}]
-    plain = Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_str()), "added_tokens": []}))
-    content = {
-        "encodings": [{"text": text, "ids": plain.encode(text).ids} for text in texts],
-        "generations": golden(backbone, backbone.config.mask_id, cases),
-    }
+    prompt = tokenizer.encode(PROMPT).ids
+    content = {}
+    if not args.only_guided:
+        toy = [case([2, 0, 5], 20, steps, 2**40 + steps, 1.0) for steps in (1, 4, 16, 64)]
+        toy += [case([], 1, 8, 3, 1.0), case([1], 9, 5, 11, 0.5)]
+        write(args.out / "toy.json", {"vocab_size": TOY_VOCAB, "generations": golden(toy_denoiser, TOY_VOCAB - 1, toy)})
+
+        cases = [case(prompt, 60, steps, 100 + steps, 1.0) for steps in (1, 4, 16, 64)]
+        cases += [case([], 33, 16, 7, 0.7), case(prompt, 40, 8, 9, 0.0)]
+        # Short, for every masked position is drawn in every step and each draw has to be a fair one; and not of the toy,
+        # whose logits are few numbers: equal log-probabilities decide nothing.
+        cases += [{**case(prompt, 12, steps, 21, 1.0), "order": "confidence"} for steps in (1, 3, 6)]
+        plain = Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_str()), "added_tokens": []}))
+        content["encodings"] = [{"text": text, "ids": plain.encode(text).ids} for text in TEXTS]
+        content["generations"] = golden(backbone, backbone.config.mask_id, cases)
     discriminator = args.model / "discriminator.fp16.safetensors"
     if discriminator.exists():
         model = json.loads((args.model / "model.json").read_text())["guidance"]
