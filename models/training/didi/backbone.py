@@ -122,6 +122,8 @@ class BlockLayers(nn.Module):
             nn.GELU(approximate="tanh"),
             nn.Linear(config.mlp_ratio * d, d),
         )
+        # Of what each half adds to the residual stream; the trainer sets its rate.
+        self.dropout = nn.Dropout(0.0)
 
     def attend(self, x: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None) -> Tensor:
         """Multi-head attention over normed x [B, L, d], output projection included."""
@@ -142,8 +144,9 @@ class Block(BlockLayers):
 
     def forward(self, x: Tensor, c: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c)[:, None].chunk(6, dim=2)
-        x = x + gate_a * self.attend(modulate(self.norm1(x), shift_a, scale_a), cos, sin, keep)
-        return x + gate_m * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
+        attended = self.attend(modulate(self.norm1(x), shift_a, scale_a), cos, sin, keep)
+        x = x + gate_a * self.dropout(attended)
+        return x + gate_m * self.dropout(self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
 
 
 class OutputLayer(nn.Module):

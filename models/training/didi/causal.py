@@ -27,8 +27,8 @@ class CausalBlock(BlockLayers):
         q, k = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        x = x + self.attn_out(attention(q, k, v, keep).transpose(1, 2).reshape(B, S, d))
-        return x + self.mlp(self.norm2(x)), (k, v)
+        x = x + self.dropout(self.attn_out(attention(q, k, v, keep).transpose(1, 2).reshape(B, S, d)))
+        return x + self.dropout(self.mlp(self.norm2(x))), (k, v)
 
 
 class CausalLM(nn.Module):

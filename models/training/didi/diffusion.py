@@ -167,8 +167,9 @@ def sample_plain(model: Denoiser, z: Tensor, steps: int, mask_id: int) -> Tensor
     times = grid(steps)
     for step in range(steps + 1):
         shown = (z == mask_id) & (torch.rand(z.shape) >= stay_probability(times, step))
-        if shown.any():
-            z[shown] = categorical(subs(model(z, where=shown), mask_id))
+        rows = shown.any(dim=1)  # the others need no pass
+        if rows.any():
+            z[shown] = categorical(subs(model(z[rows], where=shown[rows]), mask_id))
     return z
 
 

@@ -4,7 +4,8 @@ The masked-diffusion denoiser by default; `--objective causal` trains an autoreg
 same sizes. Losses are in nats a token: the NELBO of the one, the negative log-likelihood of the other.
 
 A run is a folder: `checkpoint.pt` (everything a resume needs), `stable.pt` (the state where the
-learning rate starts to fall: the place to continue a longer run from), `log.csv`. The learning
+learning rate starts to fall: the place to continue a longer run from), `best.pt` (the lowest validation
+loss so far), `log.csv`. The learning
 rate warms up, stays, and falls to zero over the last part; `--resume` continues to the same curve
 bit for bit, because batches and noise are functions of the step.
 """
@@ -95,6 +96,9 @@ class Run:
         )
         self.objective = OBJECTIVES[args.objective](tokenizer.token_to_id(SEPARATOR))
         self.model = self.objective.build(self.config)
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = args.dropout
         self.optimizers = build_optimizers(self.model, args.lr, args.muon_lr)
         self.base_rates = [args.muon_lr, args.lr]
         self.ema = Ema(self.model, args.ema)
@@ -140,6 +144,7 @@ class Run:
                 group["lr"] = rate * factor
         rows, rng = batches.at(self.step)
         x = torch.from_numpy(rows)
+        torch.manual_seed(args.seed * 1_000_003 + self.step)  # of dropout
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
             loss = self.objective.train_loss(self.model, x, rng)
         for optimizer in self.optimizers:
@@ -159,8 +164,8 @@ class Run:
             return evaluate(self.objective, self.averaged.eval(), streams, per_source)
 
 
-def open_log(path: Path, resumed_at: int) -> tuple[TextIO, csv.DictWriter]:
-    """The log, cut back to the step that is resumed from."""
+def open_log(path: Path, resumed_at: int) -> tuple[TextIO, csv.DictWriter, float]:
+    """The log, cut back to the step that is resumed from, and the lowest validation loss in it."""
     kept = []
     if resumed_at and path.exists():
         with path.open() as file:
@@ -170,7 +175,7 @@ def open_log(path: Path, resumed_at: int) -> tuple[TextIO, csv.DictWriter]:
     writer.writeheader()
     writer.writerows(kept)
     file.flush()
-    return file, writer
+    return file, writer, min((float(row["validation_nats"]) for row in kept), default=float("inf"))
 
 
 def train(args: argparse.Namespace) -> None:
@@ -193,7 +198,7 @@ def train(args: argparse.Namespace) -> None:
     stop = []
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.append(True))
-    file, log = open_log(args.run / "log.csv", run.step)
+    file, log, best = open_log(args.run / "log.csv", run.step)
     stable_at = args.steps - max(1, int(args.steps * args.cooldown))
     started, cpu_started, tokens_started = time.time(), time.process_time() - run.cpu_seconds, run.tokens
     losses: list[float] = []
@@ -223,6 +228,9 @@ def train(args: argparse.Namespace) -> None:
             file.flush()
             losses = []
             run.save(checkpoint)
+            if weighted(by_source) < best:
+                best = weighted(by_source)
+                run.save(args.run / "best.pt")
             detail = ", ".join(f"{name[0]}: {value:.3f}" for name, value in by_source.items())
             print(
                 f"\rstep {run.step}/{args.steps}  validation {weighted(by_source):.4f} ({detail}) nats/token  "
@@ -257,6 +265,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=200)
     parser.add_argument("--cooldown", type=float, default=0.25, help="share of the steps over which the rate falls")
     parser.add_argument("--ema", type=float, default=0.998)
+    parser.add_argument("--dropout", type=float, default=0.0, help="of what attention and MLP add to the residual stream")
     parser.add_argument("--validate-every", type=int, default=200, help="steps between validations and checkpoints")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)

@@ -23,7 +23,7 @@ def run_training(run: Path, *extra: str) -> None:
 
 @pytest.mark.parametrize("objective", ["masked-diffusion", "causal"])
 def test_a_resumed_run_follows_the_same_curve(tmp_path, objective):
-    flags = ["--objective", objective, "--steps", "12"]
+    flags = ["--objective", objective, "--steps", "12", "--dropout", "0.1"]
     run_training(tmp_path / "whole", *flags)
     run_training(tmp_path / "parts", *flags)
     # Back to the state in which the rate began to fall, then on to the end.
@@ -39,6 +39,8 @@ def test_a_resumed_run_follows_the_same_curve(tmp_path, objective):
             curves.append([(row["step"], row["tokens"], row["validation_nats"]) for row in csv.DictReader(file)])
     assert curves[0] == curves[1]
     assert [int(step) for step, *_ in curves[0]] == [4, 8, 12]
+    best = torch.load(tmp_path / "whole" / "best.pt", weights_only=True)["step"]
+    assert (str(best)) == min(curves[0], key=lambda row: float(row[2]))[0]
 
 
 def test_splits_are_by_document_and_disjoint():
