@@ -192,6 +192,11 @@ export class Sample {
     return chosen === undefined ? record : { ...record, chosen };
   }
 
+  /** Steps of the budget that are left. */
+  get stepsLeft(): number {
+    return Math.max(0, this.params.steps - this.#step);
+  }
+
   /** True once steps were left out. */
   get hurried(): boolean {
     return this.#hurried;

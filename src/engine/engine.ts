@@ -92,7 +92,7 @@ export class Engine extends EventEmitter<EngineEvents> {
       for (const rerank_ratio of [0, 1]) guidances.push({ mode: "rgas", rerank_ratio });
     for (const guidance of guidances) {
       const request = { prompt: "", length: 1, steps: 1, seed: 0, temperature: 1, guidance };
-      await this.#start(prepare(this.model, request), undefined, undefined).result;
+      await this.#start(this.#prepare(request), undefined, undefined).result;
     }
     this.ready = true;
   }
@@ -106,7 +106,7 @@ export class Engine extends EventEmitter<EngineEvents> {
       throw new UnavailableError(
         this.#stopped ? "the server is shutting down" : "the model is still loading",
       );
-    const prepared = prepare(this.model, request);
+    const prepared = this.#prepare(request);
     // A seed that was drawn will not come again.
     const key = request.seed === undefined ? undefined : cacheKey(prepared);
     const cached = key === undefined ? undefined : this.#cache.get(key);
@@ -125,7 +125,7 @@ export class Engine extends EventEmitter<EngineEvents> {
 
   /** Whole seconds until the backlog is worked off, at the measured speed; 1 to 600. */
   retryAfter(): number {
-    return Math.min(600, Math.max(1, Math.ceil(this.#executor.backlogSeconds())));
+    return Math.min(600, Math.max(1, Math.ceil(this.#executor.backlogMs() / 1000)));
   }
 
   /** Takes no more requests; resolves when those accepted are finished. */
@@ -141,6 +141,10 @@ export class Engine extends EventEmitter<EngineEvents> {
       this.#executor.remove(generation);
       this.#fail(generation, new UnavailableError("the server is shutting down"));
     }
+  }
+
+  #prepare(request: GenerateRequest): PreparedRequest {
+    return prepare(this.model, request, (...work) => this.#executor.forecastMs(...work));
   }
 
   #start(

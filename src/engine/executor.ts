@@ -9,8 +9,10 @@ import type { RuntimePool } from "../runtime/pool.ts";
 import type { GraphName } from "../runtime/protocol.ts";
 import { denoiseBatch, drawOrder, scoreBatch, splitDraws, splitRewards, tiltBatch } from "./batch.ts";
 import type { Generation } from "./generation.ts";
-import { costPerStep, Row } from "./row.ts";
+import type { Budget } from "./budget.ts";
+import { Row } from "./row.ts";
 import { paddedLength, schedule } from "./scheduler.ts";
+import { Speed } from "./speed.ts";
 
 /** Bounds of the loop; all counts. */
 export interface ExecutorLimits {
@@ -48,10 +50,7 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   /** Rows whose call is running. */
   readonly #busy = new Set<GenerationRow>();
   #calls = 0;
-  /** Milliseconds of model time per padded token and pass of the student, a moving average. */
-  #msPerToken = 0.05;
-  /** Milliseconds of a call, a moving average. */
-  #msPerCall = 20;
+  readonly #speed = new Speed();
 
   constructor(
     readonly runtime: RuntimePool,
@@ -88,22 +87,44 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     return [...this.#waiting, ...new Set(this.#rows.map((row) => row.job))];
   }
 
-  /** Seconds until the backlog is worked off, at the measured speed. */
-  backlogSeconds(): number {
+  /** Milliseconds until the backlog is worked off, at the measured speed. */
+  backlogMs(): number {
+    return this.#workMs(this.all());
+  }
+
+  /**
+   * Milliseconds that a budget would take if it came now, for `n` samples of `length` tokens, prompt included: those
+   * that wait go first, and those that run share every round of steps with it.
+   */
+  forecastMs({ steps, guidance }: Budget, n: number, length: number): number {
+    const own = n * this.#speed.budgetMs(this.#padded(length), steps, guidance);
+    const round = this.#rows.reduce((sum, row) => {
+      const { request } = row.job;
+      return sum + this.#speed.budgetMs(row.padded, request.steps, request.guidance) / request.steps;
+    }, 0);
+    return this.#workMs(this.#waiting) + own + (steps * round) / this.runtime.size;
+  }
+
+  #padded(length: number): number {
+    return paddedLength(length, this.context);
+  }
+
+  /** Milliseconds of model time that these have left at most. */
+  #workMs(generations: readonly Generation[]): number {
     let work = 0;
-    for (const { request, samples } of this.all())
-      for (const sample of samples) {
-        const padded = paddedLength(sample.canvas.tokens.length, this.context);
-        const steps = Math.min(request.steps, sample.canvas.masked.length);
-        work += padded * steps * costPerStep(request.guidance);
+    for (const { request, samples } of generations)
+      for (const { canvas, stepsLeft } of samples) {
+        const whole = this.#speed.budgetMs(this.#padded(canvas.tokens.length), request.steps, request.guidance);
+        // A step that reveals nothing is free, so no more steps are paid than positions are masked.
+        work += (whole * Math.min(stepsLeft, canvas.masked.length)) / request.steps;
       }
-    return (work * this.#msPerToken) / 1000;
+    return work / this.runtime.size;
   }
 
   /** Gives waiting generations rows while there are some, those whose deadline has come in any case; hurries rows that are due. */
   #admit(): void {
     // A call that starts now may end only after two: the one before it and its own.
-    const soon = performance.now() + 2 * this.#msPerCall;
+    const soon = performance.now() + 2 * this.#speed.msPerCall;
     const isDue = (generation: Generation) => generation.deadlineAt <= soon;
     const due = this.#waiting.filter(isDue);
     while (this.#waiting.length > 0) {
@@ -206,8 +227,7 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     milliseconds: number,
   ): void {
     const paddedTokens = call.rows * padded;
-    this.#msPerCall += 0.1 * (milliseconds - this.#msPerCall);
-    if (call.graph === "denoise") this.#msPerToken += 0.1 * (milliseconds / paddedTokens - this.#msPerToken);
+    this.#speed.observe(call.graph, paddedTokens, milliseconds);
     for (const generation of new Set(rows.map(({ job }) => job))) generation.computeMs += milliseconds;
     this.emit("batch", { ...call, paddedTokens, milliseconds });
   }

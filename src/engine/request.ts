@@ -5,6 +5,7 @@ import type { Guidance } from "../diffusion/guidance.ts";
 import type { Order } from "../diffusion/sampler.ts";
 import { InvalidRequestError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
+import { type Budget, chooseBudget, type Forecast } from "./budget.ts";
 
 /** A request as the face hands it over: types and ranges are already checked. */
 export interface GenerateRequest {
@@ -14,8 +15,8 @@ export interface GenerateRequest {
   prompt_tokens?: number[] | undefined;
   /** New tokens; absent: DEFAULT_LENGTH or what the prompt leaves of the context. */
   length?: number | undefined;
-  /** Step budget, 1 to 1,024. */
-  steps: number;
+  /** Step budget, 1 to 1,024; or the best that the deadline has time for. */
+  steps: number | "auto";
   /** Integer in [0, 2^53); absent: drawn. */
   seed?: number | undefined;
   /** 0 takes the most likely token. */
@@ -64,8 +65,11 @@ export function drawSeed(): number {
   return randomInt(2 ** 48 - 1);
 }
 
-/** Tokenises the prompt and fits the canvas. Throws InvalidRequestError with the field at fault. */
-export function prepare(model: Model, request: GenerateRequest): PreparedRequest {
+/** Milliseconds that a budget would take from now on, for `n` samples of `length` tokens, prompt included. */
+export type ForecastFor = (budget: Budget, n: number, length: number) => number;
+
+/** Tokenises the prompt, fits the canvas and settles the budget. Throws InvalidRequestError with the field at fault. */
+export function prepare(model: Model, request: GenerateRequest, forecast: ForecastFor): PreparedRequest {
   const context = model.manifest.context_length;
   const promptTokens = promptOf(model, request);
   const room = context - promptTokens.length;
@@ -74,25 +78,47 @@ export function prepare(model: Model, request: GenerateRequest): PreparedRequest
     const message = `${length} new tokens and a prompt of ${promptTokens.length} do not fit the context of ${context}: at most ${room}`;
     throw new InvalidRequestError([{ path: "/length", message }]);
   }
-  const guidance = prepareGuidance(model, request.guidance);
   const order = request.order ?? "random";
-  if (guidance && order === "confidence") {
+  const n = request.n ?? 1;
+  const asked = prepareGuidance(model, request.guidance);
+  if (asked && order === "confidence") {
     const message = "guidance works in random order: use order random, or guidance mode none";
     throw new InvalidRequestError([{ path: "/order", message }]);
   }
+  const { steps, guidance } = settleBudget(model, request, asked, length, (budget) =>
+    forecast(budget, n, promptTokens.length + length),
+  );
   return {
     promptTokens,
     length,
-    steps: request.steps,
+    steps,
     seed: request.seed ?? drawSeed(),
     temperature: request.temperature,
     topK: request.top_k ?? 0,
     topP: request.top_p ?? 1,
     order,
-    n: request.n ?? 1,
+    n,
     deadlineMs: request.deadline_ms,
     guidance,
   };
+}
+
+/** The budget asked for, or the best there is time for. Throws InvalidRequestError if there is no deadline to go by. */
+function settleBudget(
+  model: Model,
+  { steps, deadline_ms, guidance, order }: GenerateRequest,
+  asked: Guidance | undefined,
+  length: number,
+  forecast: Forecast,
+): Budget {
+  if (steps !== "auto") return { steps, guidance: asked };
+  if (deadline_ms === undefined) {
+    const message = "is required when steps is auto: the budget is what there is time for";
+    throw new InvalidRequestError([{ path: "/deadline_ms", message }]);
+  }
+  const free = guidance === undefined && order !== "confidence" && model.manifest.guidance !== undefined;
+  const ways = free ? [undefined, prepareGuidance(model, { mode: "rgas" })] : [asked];
+  return chooseBudget(ways, model.manifest.quality ?? [], length, deadline_ms, forecast);
 }
 
 /** The prompt's ids. Throws InvalidRequestError if there is none or two, or it does not fit the model. */

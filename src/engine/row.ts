@@ -1,22 +1,12 @@
 /** A sample that is being denoised: what it needs next, and what comes of it. */
 
-import type { Guidance } from "../diffusion/guidance.ts";
 import { type Draws, isEmpty, type Sample, type StepPlan, type StepRecord } from "../diffusion/sampler.ts";
 import type { Schedule } from "../diffusion/schedule.ts";
 import { RuntimeFailure } from "../errors.ts";
 import type { GraphName } from "../runtime/protocol.ts";
 import type { DrawRow, RowDraws, ScoreRow } from "./batch.ts";
 import { paddedLength, type SchedulableRow } from "./scheduler.ts";
-
-/** Work of a row in a call of each graph, in passes of the student: the discriminator is as large, its gradient twice that. */
-const COST: Record<GraphName, number> = { denoise: 1, score: 1, tilt: 4 };
-
-/** Mean work of a step under these settings, in passes of the student. */
-export function costPerStep(guidance: Guidance | undefined): number {
-  if (!guidance) return 1;
-  const { candidates, rerankRatio } = guidance;
-  return (1 - rerankRatio) * COST.tilt + rerankRatio * (COST.denoise + candidates * COST.score);
-}
+import { COST } from "./speed.ts";
 
 /** Between two calls a row always has a plan that needs one: steps that reveal nothing are taken at once. */
 export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {

@@ -128,10 +128,10 @@ export interface components {
              */
             length?: number;
             /**
-             * @description Step budget. More steps, better text, more time.
+             * @description Step budget. More steps, better text, more time. `auto` takes the budget, and where `guidance` is absent the guidance, that the model's measured quality says is best among those that `deadline_ms` has time for now. The receipt says which they were: ask for those to get the same tokens again.
              * @default 16
              */
-            steps: number;
+            steps: number | "auto";
             /**
              * @description The same request with the same seed gives the same tokens. Drawn and returned when absent.
              * @example 7
@@ -290,10 +290,10 @@ export interface components {
              */
             length?: number;
             /**
-             * @description Step budget. More steps, better text, more time.
+             * @description Step budget. More steps, better text, more time. `auto` takes the budget, and where `guidance` is absent the guidance, that the model's measured quality says is best among those that `deadline_ms` has time for now. The receipt says which they were: ask for those to get the same tokens again.
              * @default 16
              */
-            steps: number;
+            steps: number | "auto";
             /**
              * @description The same request with the same seed gives the same tokens. Drawn and returned when absent.
              * @example 7

@@ -53,8 +53,21 @@ function fieldError(error: ErrorObject): FieldError {
   }
 }
 
+/** What is wrong with a value; where it had a choice of shapes, what each of them misses is one fault. */
+function fieldErrors(errors: readonly ErrorObject[]): FieldError[] {
+  const choices = errors.filter(({ keyword }) => keyword === "oneOf");
+  const choiceOf = ({ schemaPath }: ErrorObject) =>
+    choices.find((choice) => schemaPath.startsWith(`${choice.schemaPath}/`));
+  return errors.flatMap((error) => {
+    if (choiceOf(error)) return [];
+    const missed = errors.filter((other) => choiceOf(other) === error);
+    const { path, message } = fieldError(error);
+    return [{ path, message: missed.map((one) => fieldError(one).message).join(" or ") || message }];
+  });
+}
+
 /** A validator for `components.schemas[name]`. */
 export function validator<Name extends keyof Schemas>(name: Name): Validator<Schemas[Name]> {
   const check = ajv.compile<Schemas[Name]>({ $ref: `openapi#/components/schemas/${name}` });
-  return (value) => (check(value) ? { value } : { errors: check.errors!.map(fieldError) });
+  return (value) => (check(value) ? { value } : { errors: fieldErrors(check.errors!) });
 }

@@ -34,7 +34,8 @@ export interface Guidance {
 
 /** One row of a model's measured quality. */
 export interface Quality {
-  sampler: string;
+  /** `rgas` with the model's own guidance. */
+  sampler: "plain" | "rgas";
   steps: number;
   generative_perplexity: number;
   /** Nats. */

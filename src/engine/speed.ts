@@ -1,0 +1,43 @@
+/** How long the model takes, learnt from its own calls. */
+
+import { type Guidance, tiltedSteps } from "../diffusion/guidance.ts";
+import type { GraphName } from "../runtime/protocol.ts";
+
+/** Weight of the newest call in a moving average. */
+const NEWEST = 0.1;
+
+/** Work of a call of each graph, in passes of the student: the discriminator is as large, its gradient twice that. */
+export const COST: Record<GraphName, number> = { denoise: 1, score: 1, tilt: 4 };
+
+/** Moving averages over calls. Before the first call it answers 0. */
+export class Speed {
+  readonly #msPerToken = new Map<GraphName, number>();
+  #msPerCall = 0;
+
+  /** Takes note of a call. */
+  observe(graph: GraphName, paddedTokens: number, milliseconds: number): void {
+    const perToken = milliseconds / paddedTokens;
+    const before = this.#msPerToken.get(graph) ?? perToken;
+    this.#msPerToken.set(graph, before + NEWEST * (perToken - before));
+    this.#msPerCall += (this.#msPerCall === 0 ? 1 : NEWEST) * (milliseconds - this.#msPerCall);
+  }
+
+  /** Milliseconds of a call. */
+  get msPerCall(): number {
+    return this.#msPerCall;
+  }
+
+  /** Milliseconds that a budget takes on a canvas of so many padded tokens, its steps one by one. */
+  budgetMs(padded: number, steps: number, guidance: Guidance | undefined): number {
+    const tilted = guidance ? tiltedSteps(guidance, steps) : 0;
+    const reranked = guidance ? steps - tilted : 0;
+    const plain = steps - tilted - reranked;
+    const rerank = this.#ms("denoise") + (guidance?.candidates ?? 0) * this.#ms("score");
+    return padded * (plain * this.#ms("denoise") + tilted * this.#ms("tilt") + reranked * rerank);
+  }
+
+  /** Milliseconds per padded token; of a graph that has not run yet, in proportion to the student's. */
+  #ms(graph: GraphName): number {
+    return this.#msPerToken.get(graph) ?? (this.#msPerToken.get("denoise") ?? 0) * COST[graph];
+  }
+}
