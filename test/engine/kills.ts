@@ -1,0 +1,81 @@
+/** Generations while runtime processes are killed at random: what comes out has to be what comes out in peace. */
+
+import { setTimeout as sleep } from "node:timers/promises";
+import { uniformsAt } from "../../src/diffusion/philox.ts";
+import type { Engine } from "../../src/engine/engine.ts";
+import type { GenerateRequest } from "../../src/engine/request.ts";
+import { startEngine, TINY_GUIDED } from "../support.ts";
+
+/** What came of a run under kills. */
+export interface KillReport {
+  kills: number;
+  /** Generations that were answered meanwhile. */
+  answers: number;
+  /** Requests whose trace differs from the one in peace. */
+  different: number;
+  seconds: number;
+}
+
+/** Generations side by side. */
+const CLIENTS = 6;
+
+/** Plain, by confidence, and guided both ways; of several lengths and budgets. */
+const REQUESTS = Array.from({ length: 24 }, (_, i): GenerateRequest => {
+  const base = { prompt: "", length: 20 + 7 * (i % 4), steps: 4 + 5 * (i % 5), seed: i, temperature: 1 };
+  if (i % 4 === 1) return { ...base, order: "confidence" };
+  if (i % 4 >= 2) return { ...base, guidance: { mode: "rgas", rerank_ratio: i % 4 === 2 ? 0.5 : 1 } };
+  return base;
+});
+
+const traceOf = async (engine: Engine, request: GenerateRequest) =>
+  (await engine.submit(request).result).receipt.trace_sha256;
+
+/**
+ * Keeps an engine of two processes busy until `kills` of them were killed, at moments that `seed` draws. Rejects if a
+ * request fails. `progress` is told of each kill.
+ */
+export async function underKills(
+  kills: number,
+  seed: number,
+  progress: (done: number) => void = () => {},
+): Promise<KillReport> {
+  const engine = await startEngine({ maxBatchTokens: 192 }, TINY_GUIDED, 2);
+  const started = performance.now();
+  let over = false;
+  try {
+    const expected: string[] = [];
+    for (const request of REQUESTS) expected.push(await traceOf(engine, request));
+    const report: KillReport = { kills: 0, answers: 0, different: 0, seconds: 0 };
+    const client = async (first: number) => {
+      for (let i = first; !over; i += CLIENTS) {
+        const index = i % REQUESTS.length;
+        report.answers++;
+        if ((await traceOf(engine, REQUESTS[index]!)) !== expected[index]) report.different++;
+      }
+    };
+    const killer = async () => {
+      while (report.kills < kills && !over) {
+        const { draw, reveal } = uniformsAt({ seed, sample: 0, step: report.kills, candidate: 0 }, 0);
+        await sleep(600 * draw);
+        const { pids } = engine.runtime;
+        const pid = pids[Math.floor(reveal * pids.length)];
+        if (pid === undefined) continue;
+        try {
+          process.kill(pid, "SIGKILL");
+        } catch {
+          continue; // It is being replaced.
+        }
+        progress(++report.kills);
+      }
+    };
+    const clients = Promise.all(Array.from({ length: CLIENTS }, (_, i) => client(i)));
+    await Promise.race([killer(), clients]);
+    over = true;
+    await clients;
+    report.seconds = (performance.now() - started) / 1000;
+    return report;
+  } finally {
+    over = true;
+    await engine.runtime.close();
+  }
+}
