@@ -8,8 +8,8 @@ import type { StepRecord } from "../diffusion/sampler.ts";
 import type { RuntimePool } from "../runtime/pool.ts";
 import type { GraphName } from "../runtime/protocol.ts";
 import { denoiseBatch, drawOrder, scoreBatch, splitDraws, splitRewards, tiltBatch } from "./batch.ts";
-import type { Generation } from "./generation.ts";
 import type { Budget } from "./budget.ts";
+import type { Generation } from "./generation.ts";
 import { Row } from "./row.ts";
 import { paddedLength, schedule } from "./scheduler.ts";
 import { Speed } from "./speed.ts";
@@ -114,7 +114,11 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     let work = 0;
     for (const { request, samples } of generations)
       for (const { canvas, stepsLeft } of samples) {
-        const whole = this.#speed.budgetMs(this.#padded(canvas.tokens.length), request.steps, request.guidance);
+        const whole = this.#speed.budgetMs(
+          this.#padded(canvas.tokens.length),
+          request.steps,
+          request.guidance,
+        );
         // A step that reveals nothing is free, so no more steps are paid than positions are masked.
         work += (whole * Math.min(stepsLeft, canvas.masked.length)) / request.steps;
       }

@@ -121,7 +121,12 @@ test("an answer that met its deadline is not kept, and does not share", async ()
 
 test("the cache is bounded in bytes and in time, and none is none", async () => {
   const { model } = engine;
-  const generation = (seed: number) => new Generation(prepare(model, request(seed), () => 0), model, 0);
+  const generation = (seed: number) =>
+    new Generation(
+      prepare(model, request(seed), () => 0),
+      model,
+      0,
+    );
   const one = generation(0);
   const outcome = one.outcome("cpu");
   const small = new ResultCache({ maxBytes: 10_000, ttlMs: 60_000 });
