@@ -161,6 +161,37 @@ async function health(origin: string): Promise<void> {
   );
 }
 
+/** Milliseconds of each of `count` requests of 4 steps, one after the other. */
+async function shortRequests(origin: string, count: number): Promise<number[]> {
+  const latencies: number[] = [];
+  for (let seed = 0; seed < count; seed++) {
+    const started = performance.now();
+    await generate(origin, 4, seed);
+    latencies.push(performance.now() - started);
+  }
+  return latencies;
+}
+
+async function fairness(origin: string): Promise<void> {
+  await shortRequests(origin, 5);
+  const idle = median(await shortRequests(origin, 40));
+  let over = false;
+  const long = Promise.all(
+    Array.from({ length: 8 }, async (_, client) => {
+      for (let round = 0; !over; round++) await generate(origin, 128, 8 * round + client);
+    }),
+  );
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const busy = await shortRequests(origin, 100);
+  over = true;
+  await long;
+  const [p50, p95] = [quantile(busy, 0.5), quantile(busy, 0.95)];
+  console.log(
+    `\nA request of 4 steps: ${idle.toFixed(1)} ms on an idle server (median of 40); while 8 generations of 128 steps run, ` +
+      `p50 ${p50.toFixed(1)} ms, p95 ${p95.toFixed(1)} ms (of 100): ${(p95 / idle).toFixed(2)} times`,
+  );
+}
+
 const require = createRequire(import.meta.url);
 const ortVersion = JSON.parse(readFileSync(require.resolve("onnxruntime-node/package.json"), "utf8")).version;
 console.log(
@@ -170,6 +201,7 @@ console.log(
 const server = await startServer();
 try {
   await health(server.origin);
+  await fairness(server.origin);
   await throughput(server.origin);
 } finally {
   server.child.kill("SIGTERM");

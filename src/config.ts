@@ -18,7 +18,7 @@ export interface ServeConfig extends ModelConfig {
   host: string;
   port: number;
   runtimes: number;
-  maxBatchTokens: number;
+  maxBatchTokens: number | "auto";
   maxActive: number;
   maxQueue: number;
   /** Megabytes. */
@@ -95,10 +95,13 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .env("DIDI_RUNTIMES")
     .argParser(integer(1, 256))
     .default(1),
-  new Option("--max-batch-tokens <n>", "padded tokens in one model call")
+  new Option(
+    "--max-batch-tokens <n>",
+    "padded tokens in one model call; auto measures where the machine stops gaining",
+  )
     .env("DIDI_MAX_BATCH_TOKENS")
-    .argParser(integer(1, 1 << 24))
-    .default(2048),
+    .argParser((text) => (text === "auto" ? text : integer(1, 1 << 24)(text)))
+    .default("auto"),
   new Option("--max-active <n>", "samples denoised side by side; more wait in the queue")
     .env("DIDI_MAX_ACTIVE")
     .argParser(integer(1, 4096))

@@ -53,7 +53,7 @@ export async function serve(config: ServeConfig): Promise<void> {
   await warmUp(engine);
   if (runtime.fallback) app.log.warn(`CUDA does not load, running on the CPU: ${runtime.fallback}`);
   const address = app.listeningOrigin;
-  console.log(`didi-serve: ${model.manifest.name} (${model.precision[runtime.provider]}) on ${runtime.provider}, ready at ${address}
+  console.log(`didi-serve: ${model.manifest.name} (${model.precision[runtime.provider]}) on ${runtime.provider}, ${engine.batchTokens} tokens a call, ready at ${address}
 
   curl -s ${address}/generate -H 'content-type: application/json' \\
     -d '{"prompt": "Once upon a time", "length": 64, "steps": 16}'

@@ -11,6 +11,7 @@ import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts"
 import type { Model } from "../model/model.ts";
 import type { RuntimePool } from "../runtime/pool.ts";
 import { type CachedGeneration, type CacheLimits, cacheKey, ResultCache } from "./cache.ts";
+import { calibrate } from "./calibrate.ts";
 import { type BatchReport, Executor, type ExecutorLimits } from "./executor.ts";
 import { answer, type CacheState, Generation, type GenerationResult, replay } from "./generation.ts";
 import type { StepEvent } from "./narrator.ts";
@@ -84,17 +85,24 @@ export class Engine extends EventEmitter<EngineEvents> {
     return this.ready && !this.#stopped;
   }
 
-  /** Runs every graph of the model once; `ready` from then on. Rejects with RuntimeFailure if it cannot run. */
+  /** Runs every graph of the model once, and measures how large a call should be; `ready` from then on. Rejects with RuntimeFailure if it cannot run. */
   async warmUp(): Promise<void> {
     const guidances: (GuidanceRequest | undefined)[] = [undefined];
     // A step that tilts and one that re-ranks.
     if (this.model.manifest.guidance)
       for (const rerank_ratio of [0, 1]) guidances.push({ mode: "rgas", rerank_ratio });
     for (const guidance of guidances) {
-      const request = { prompt: "", length: 1, steps: 1, seed: 0, temperature: 1, guidance };
+      const request = { prompt: "", steps: 1, seed: 0, temperature: 1, guidance };
       await this.#start(this.#prepare(request), undefined, undefined).result;
     }
+    if (this.limits.maxBatchTokens === "auto")
+      this.#executor.bounds = await calibrate(this.model, this.runtime);
     this.ready = true;
+  }
+
+  /** Padded tokens that one call of the model holds at most. */
+  get batchTokens(): number {
+    return this.#executor.bounds.maxTokens;
   }
 
   /**

@@ -11,13 +11,13 @@ import { denoiseBatch, drawOrder, scoreBatch, splitDraws, splitRewards, tiltBatc
 import type { Budget } from "./budget.ts";
 import type { Generation } from "./generation.ts";
 import { Row } from "./row.ts";
-import { paddedLength, schedule } from "./scheduler.ts";
+import { type BatchLimits, paddedLength, schedule, startOf } from "./scheduler.ts";
 import { Speed } from "./speed.ts";
 
 /** Bounds of the loop; all counts. */
 export interface ExecutorLimits {
-  /** Padded tokens in one call of the model. */
-  maxBatchTokens: number;
+  /** Padded tokens in one call of the model; `auto` takes what was measured on this machine, once it was. */
+  maxBatchTokens: number | "auto";
   /** Samples that are denoised side by side; more wait in the queue. */
   maxActive: number;
 }
@@ -51,6 +51,10 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   readonly #busy = new Set<GenerationRow>();
   #calls = 0;
   readonly #speed = new Speed();
+  /** Bounds of a call: a single row until they are known. */
+  bounds: BatchLimits;
+  /** The highest that the least attained service of the rows has been. */
+  #clock = 0;
 
   constructor(
     readonly runtime: RuntimePool,
@@ -58,6 +62,8 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     readonly limits: ExecutorLimits,
   ) {
     super();
+    const maxTokens = limits.maxBatchTokens === "auto" ? 1 : limits.maxBatchTokens;
+    this.bounds = { maxTokens, lightTokens: maxTokens };
   }
 
   /** Generations that wait for a free row. */
@@ -135,9 +141,10 @@ export class Executor extends EventEmitter<ExecutorEvents> {
       const next = due.shift() ?? (this.#rows.length < this.limits.maxActive ? this.#waiting[0] : undefined);
       if (!next) break;
       this.#waiting = this.#waiting.filter((other) => other !== next);
-      const least = Math.min(...this.#rows.map((row) => row.attained));
-      const start = Number.isFinite(least) ? least : 0;
-      const rows = next.samples.map((sample) => new Row(next, sample, this.context, start));
+      const rows = next.samples.map((sample) => {
+        const padded = this.#padded(sample.canvas.tokens.length);
+        return new Row(next, sample, padded, startOf(padded, this.#clock));
+      });
       this.#rows.push(...rows);
       for (const row of rows) this.#settle(row);
     }
@@ -166,10 +173,15 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     while (this.#calls < this.runtime.size) {
       this.#admit();
       const free = this.#rows.filter((row) => !this.#busy.has(row));
-      const rows = schedule(free, { maxTokens: this.limits.maxBatchTokens });
+      const rows = schedule(free, this.bounds);
       if (rows.length === 0) return;
+      this.#clock = Math.max(this.#clock, Math.min(...this.#rows.map(({ attained }) => attained)));
       this.#calls++;
-      for (const row of rows) this.#busy.add(row);
+      for (const row of free) row.passedOver++;
+      for (const row of rows) {
+        this.#busy.add(row);
+        row.passedOver = 0;
+      }
       void this.#step(rows[0]!.graph === "score" ? rows : drawOrder(rows)).then(() => {
         this.#calls--;
         for (const row of rows) this.#busy.delete(row);

@@ -5,13 +5,12 @@ import type { Schedule } from "../diffusion/schedule.ts";
 import { RuntimeFailure } from "../errors.ts";
 import type { GraphName } from "../runtime/protocol.ts";
 import type { DrawRow, RowDraws, ScoreRow } from "./batch.ts";
-import { paddedLength, type SchedulableRow } from "./scheduler.ts";
+import type { SchedulableRow } from "./scheduler.ts";
 import { COST } from "./speed.ts";
 
 /** Between two calls a row always has a plan that needs one: steps that reveal nothing are taken at once. */
 export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
-  readonly padded: number;
-  attained: number;
+  passedOver = 0;
   plan: StepPlan;
   /** [M, L] of a re-ranked step whose candidates are drawn and not yet scored. */
   canvases: Int32Array[] = [];
@@ -20,11 +19,9 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
   constructor(
     readonly job: Job,
     readonly sample: Sample,
-    context: number,
-    attained: number,
+    readonly padded: number,
+    public attained: number,
   ) {
-    this.padded = paddedLength(sample.canvas.tokens.length, context);
-    this.attained = attained;
     this.plan = sample.plan();
   }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { paddedLength, schedule } from "../../src/engine/scheduler.ts";
+import { paddedLength, schedule, startOf } from "../../src/engine/scheduler.ts";
 
 const row = (name: string, padded: number, attained: number, graph = "denoise", width = 1) => ({
   name,
@@ -9,38 +9,41 @@ const row = (name: string, padded: number, attained: number, graph = "denoise", 
   graph,
   width,
   urgent: false,
+  passedOver: 0,
 });
+/** No row is too far ahead to come along. */
+const upTo = (maxTokens: number) => ({ maxTokens, lightTokens: maxTokens });
 const names = (rows: { name: string }[]) => rows.map(({ name }) => name).join("");
 
 test("the least served row goes first and takes rows of its own padded length along", () => {
   const rows = [row("a", 64, 640), row("b", 96, 96), row("c", 96, 0), row("d", 64, 32), row("e", 96, 192)];
-  assert.equal(names(schedule(rows, { maxTokens: 10_000 })), "cbe");
-  assert.equal(names(schedule(rows.toReversed(), { maxTokens: 10_000 })), "cbe");
+  assert.equal(names(schedule(rows, upTo(10_000))), "cbe");
+  assert.equal(names(schedule(rows.toReversed(), upTo(10_000))), "cbe");
 });
 
 test("a call stays within its bound of padded tokens, but one row always runs", () => {
   const rows = [row("a", 64, 3), row("b", 64, 1), row("c", 64, 2)];
-  assert.equal(names(schedule(rows, { maxTokens: 128 })), "bc");
-  assert.equal(names(schedule(rows, { maxTokens: 1 })), "b");
+  assert.equal(names(schedule(rows, upTo(128))), "bc");
+  assert.equal(names(schedule(rows, upTo(1))), "b");
 });
 
 test("rows of one call share a graph, and a row may take several canvases", () => {
   const rows = [row("a", 64, 0, "score", 4), row("b", 64, 1), row("c", 64, 2, "score", 4), row("d", 64, 3)];
-  assert.equal(names(schedule(rows, { maxTokens: 10_000 })), "ac");
-  assert.equal(names(schedule(rows, { maxTokens: 7 * 64 })), "a");
-  assert.equal(names(schedule(rows.slice(1), { maxTokens: 10_000 })), "bd");
+  assert.equal(names(schedule(rows, upTo(10_000))), "ac");
+  assert.equal(names(schedule(rows, upTo(7 * 64))), "a");
+  assert.equal(names(schedule(rows.slice(1), upTo(10_000))), "bd");
 });
 
 test("an urgent row goes first, whatever it has had", () => {
   const rows = [row("a", 64, 0), { ...row("b", 64, 900), urgent: true }, row("c", 32, 1)];
-  assert.equal(names(schedule(rows, { maxTokens: 64 })), "b");
-  assert.equal(names(schedule(rows, { maxTokens: 10_000 })), "ba");
+  assert.equal(names(schedule(rows, upTo(64))), "b");
+  assert.equal(names(schedule(rows, upTo(10_000))), "ba");
 });
 
 test("nothing to do is an empty call, and the rows are left as they were", () => {
-  assert.deepEqual(schedule([], { maxTokens: 1 }), []);
+  assert.deepEqual(schedule([], upTo(1)), []);
   const rows = Object.freeze([row("a", 32, 2), row("b", 32, 1)]);
-  schedule(rows, { maxTokens: 64 });
+  schedule(rows, upTo(64));
   assert.equal(names([...rows]), "ab");
 });
 
@@ -52,15 +55,69 @@ test("no row starves: served in turns, all get the same", () => {
     graph: "denoise",
     width: 1,
     urgent: false,
+    passedOver: 0,
     calls: 0,
   }));
   for (let i = 0; i < 900; i++)
-    for (const chosen of schedule(rows, { maxTokens: 32 })) {
+    for (const chosen of schedule(rows, upTo(32))) {
       chosen.attained += chosen.padded;
       chosen.calls++;
     }
   const served = rows.map(({ attained }) => attained);
   assert.ok(Math.max(...served) - Math.min(...served) <= 256, served.join());
+});
+
+test("rows that have had clearly more do not slow the first one down, unless that costs nothing", () => {
+  const rows = [row("a", 64, 0), row("b", 64, 4 * 64), row("c", 64, 5 * 64), row("d", 64, 6 * 64)];
+  assert.equal(names(schedule(rows, { maxTokens: 1000, lightTokens: 64 })), "ab");
+  assert.equal(names(schedule(rows, { maxTokens: 1000, lightTokens: 3 * 64 })), "abc");
+  assert.equal(names(schedule(rows, { maxTokens: 1000, lightTokens: 1000 })), "abcd");
+  assert.equal(names(schedule(rows.slice(1), { maxTokens: 1000, lightTokens: 64 })), "bcd");
+});
+
+test("a row passed over for more than two rounds goes first", () => {
+  const rows = [row("a", 64, 0), row("b", 64, 32), { ...row("c", 64, 9000), passedOver: 7 }];
+  assert.equal(names(schedule(rows, { maxTokens: 64, lightTokens: 64 })), "c");
+  assert.equal(names(schedule([...rows, row("d", 64, 1)], { maxTokens: 64, lightTokens: 64 })), "a");
+});
+
+test("a short request among long ones is done in a few calls; a stream of them starves nobody", () => {
+  const limits = { maxTokens: 4 * 64, lightTokens: 64 };
+  type Job = ReturnType<typeof row> & { left: number; came: number };
+  let clock = 0;
+  let now = 0;
+  let rows: Job[] = [];
+  const took: number[] = [];
+  const admit = (name: string, left: number) =>
+    rows.push({ ...row(name, 64, startOf(64, clock)), left, came: now });
+  for (let i = 0; i < 8; i++) admit("long", 1000);
+  const call = () => {
+    const batch = schedule(rows, limits);
+    clock = Math.max(clock, Math.min(...rows.map(({ attained }) => attained)));
+    for (const one of rows) one.passedOver++;
+    now++;
+    for (const one of batch) {
+      one.passedOver = 0;
+      one.attained += 64;
+      if (--one.left === 0 && one.name === "short") took.push(now - one.came);
+    }
+    rows = rows.filter(({ left }) => left > 0);
+  };
+  for (let i = 0; i < 50; i++) call();
+  admit("short", 4);
+  for (let i = 0; i < 10; i++) call();
+  assert.deepEqual(took, [4]);
+  // From now on there is always a short one.
+  const before = rows.map(({ left }) => left);
+  for (let i = 0; i < 400; i++) {
+    if (rows.length === 8) admit("short", 4);
+    call();
+  }
+  rows
+    .filter(({ name }) => name === "long")
+    .forEach(({ left }, i) => {
+      assert.ok(before[i]! - left >= 20, `${before[i]! - left} steps`);
+    });
 });
 
 test("the padded length rounds up within the context", () => {
