@@ -34,6 +34,9 @@ export interface BatchReport {
   milliseconds: number;
 }
 
+/** How often a call of several rows is tried; then they are tried apart. */
+const ATTEMPTS_TOGETHER = 2;
+
 interface ExecutorEvents {
   batch: [BatchReport];
   /** Every sample of a generation is done, or one of them failed. */
@@ -223,14 +226,15 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   /** One call of the graph that these rows share. For each row, what takes its part of the answer, or throws its error. */
   async #call(rows: GenerationRow[]): Promise<(() => StepRecord | undefined)[]> {
     const { graph } = rows[0]!;
+    const attempts = rows.length > 1 ? ATTEMPTS_TOGETHER : undefined;
     if (graph === "score") {
       const batch = scoreBatch(rows);
-      const result = await this.runtime.run(graph, batch);
+      const result = await this.runtime.run(graph, batch, attempts);
       this.#report(rows, { graph, rows: batch.rows, draws: 0 }, batch.padded, result.milliseconds);
       return splitRewards(rows, result).map((rewards, i) => () => rows[i]!.takeRewards(orThrow(rewards)));
     }
     const batch = graph === "tilt" ? tiltBatch(rows) : denoiseBatch(rows);
-    const result = await this.runtime.run(graph, batch);
+    const result = await this.runtime.run(graph, batch, attempts);
     const draws = batch.draws.length;
     this.#report(rows, { graph, rows: batch.rows, draws }, batch.padded, result.milliseconds);
     return splitDraws(rows, result).map((drawn, i) => () => rows[i]!.takeDraws(orThrow(drawn)));

@@ -51,12 +51,16 @@ export class RuntimePool extends EventEmitter<RuntimeEvents> {
     return this.#load.keys().next().value!;
   }
 
-  /** Runs one pass of a graph. Rejects with RuntimeFailure if it fails or its process cannot be kept alive. */
-  async run<G extends GraphName>(graph: G, batch: Graphs[G]["batch"]): Promise<Graphs[G]["result"]> {
+  /** Runs one pass of a graph. Rejects with RuntimeFailure if it fails or `attempts` processes ended under it. */
+  async run<G extends GraphName>(
+    graph: G,
+    batch: Graphs[G]["batch"],
+    attempts?: number,
+  ): Promise<Graphs[G]["result"]> {
     const [runtime] = [...this.#load].reduce((least, one) => (one[1] < least[1] ? one : least));
     this.#load.set(runtime, this.#load.get(runtime)! + 1);
     try {
-      return await runtime.run(graph, batch);
+      return await runtime.run(graph, batch, attempts);
     } finally {
       this.#load.set(runtime, this.#load.get(runtime)! - 1);
     }

@@ -28,9 +28,7 @@ const WORKER = fileURLToPath(
 );
 
 /** How often a pass is tried before it is given up: one that ends every process is at fault itself. */
-const ATTEMPTS = 3;
-/** The same for a pass of several rows, which are then tried apart. */
-const ATTEMPTS_TOGETHER = 2;
+const ATTEMPTS = 5;
 /** Wait before the n-th restart in a row: doubles from here. */
 const BACKOFF_MS = 50;
 const LONGEST_BACKOFF_MS = 5_000;
@@ -44,6 +42,8 @@ interface Pass {
   id: number;
   call: Call;
   attempts: number;
+  /** Most attempts. */
+  most: number;
   resolve(result: Graphs[GraphName]["result"]): void;
   reject(error: Error): void;
 }
@@ -87,12 +87,16 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     return this.#child?.pid;
   }
 
-  /** Runs one pass of a graph. Rejects with RuntimeFailure if it fails or the process cannot be kept alive. */
-  run<G extends GraphName>(graph: G, batch: Graphs[G]["batch"]): Promise<Graphs[G]["result"]> {
+  /** Runs one pass of a graph. Rejects with RuntimeFailure if it fails or `attempts` processes ended under it. */
+  run<G extends GraphName>(
+    graph: G,
+    batch: Graphs[G]["batch"],
+    attempts = ATTEMPTS,
+  ): Promise<Graphs[G]["result"]> {
     if (this.#closing) return Promise.reject(new RuntimeFailure("the runtime is closed"));
     return new Promise((resolve, reject) => {
       const call = { graph, batch } as Call;
-      const pass = { id: this.#nextId++, call, attempts: 0, resolve, reject };
+      const pass = { id: this.#nextId++, call, attempts: 0, most: attempts, resolve, reject };
       this.#passes.push(pass);
       if (this.#loaded && this.#passes.length === 1) this.#send(pass);
     });
@@ -218,7 +222,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     if (this.#closing) return;
     this.emit("restart", { code, signal });
     const pass = this.#passes[0];
-    if (pass && pass.attempts >= (pass.call.batch.rows > 1 ? ATTEMPTS_TOGETHER : ATTEMPTS)) {
+    if (pass && pass.attempts >= pass.most) {
       this.#passes.shift();
       const end = signal ?? `exit code ${code}`;
       pass.reject(new RuntimeFailure(`the pass ended ${pass.attempts} runtime processes (${end})`));

@@ -92,7 +92,7 @@ test("a pass that ends every process is given up, and the next one is served", {
     sigma: new Float32Array(256),
     maskBias: new Float32Array(256),
   };
-  const pass = runtime.run("denoise", slow);
+  const pass = runtime.run("denoise", slow, 2);
   const chase = setInterval(() => {
     try {
       if (runtime.pid) process.kill(runtime.pid, "SIGKILL");

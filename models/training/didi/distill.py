@@ -19,15 +19,19 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .backbone import Backbone
+from .corpus import SOURCES, load_stream, random_windows
 from .diffusion import corrupt, in_batches, sample_plain
 from .discriminator import Discriminator
-from .export import load_backbone, save_weights
+from .export import load_backbone, load_discriminator, save_weights
 from .policy import (
     Step,
+    branch,
     discriminator_loss,
     entropy,
     group_advantage,
@@ -46,6 +50,8 @@ def cosine_rate(iteration: int, iterations: int, warmup: int, peak: float, least
         return peak * (iteration + 1) / warmup
     return least + 0.5 * (peak - least) * (1 + math.cos(math.pi * (iteration - warmup) / max(1, iterations - warmup)))
 
+
+TOKENIZER = Path(__file__).resolve().parents[2] / "stories-mdlm" / "tokenizer.json"
 
 LOG_FIELDS = ["iteration", "discriminator_loss", "accuracy", "reward", "jeffreys", "entropy", "gradient_norm"]
 
@@ -83,14 +89,17 @@ class Distillation:
         for name in ("student", "discriminator", "student_optimizer", "discriminator_optimizer"):
             getattr(self, name).load_state_dict(state[name])
 
+    def begin_from(self, folder: Path) -> None:
+        """Takes up the student and discriminator of a model folder."""
+        self.student.load_state_dict(load_backbone(folder / "weights.fp16.safetensors").state_dict())
+        self.discriminator.load_state_dict(load_discriminator(folder / "discriminator.fp16.safetensors").state_dict())
+        self.ema = Ema(self.student, self.args.ema)
+
     def averaged(self) -> Backbone:
         """The student that is served: the moving average."""
         student = Backbone(self.student.config)
         student.load_state_dict(self.ema.weights)
         return student.eval()
-
-    def corrupt(self, x: Tensor, t: Tensor) -> Tensor:
-        return corrupt(x, t, torch.rand(x.shape), self.student.config.mask_id)
 
     def update_discriminator(self, student_z: Tensor, teacher_z: Tensor) -> tuple[float, float]:
         """One step of telling the two apart; returns loss and accuracy at masked positions."""
@@ -112,7 +121,7 @@ class Distillation:
         for step in steps:
             if args.jeffreys:
                 with torch.no_grad():
-                    log_q = predict(self.teacher, step.asked)
+                    log_q = predict(self.teacher, step.before)
                 divergence = divergence + jeffreys(step.log_p, log_q, args.jeffreys_beta)
             if args.entropy:
                 uncertainty = uncertainty + entropy(step.log_p)
@@ -136,17 +145,27 @@ class Distillation:
     def autocast_iteration(self) -> dict[str, float]:
         args, mask_id = self.args, self.student.config.mask_id
         torch.manual_seed(args.seed * 1_000_003 + self.done)
-        count = args.groups * args.group_size
-        # A group shares its times, so that its rewards differ by what was written alone.
-        tau, t = torch.rand(2, args.groups).repeat_interleave(args.group_size, dim=1)
-        t = t.clamp(min=args.t_min)
-        steps = rollout(self.student, count, self.pool.shape[1], None if args.one_step else tau)
-        teacher_x = self.pool[torch.randint(len(self.pool), (count,))]
-
-        student_z, teacher_z = self.corrupt(steps[-1].after, t), self.corrupt(teacher_x, t)
-        loss, accuracy = self.update_discriminator(student_z, teacher_z)
+        repeated = lambda v: v.repeat_interleave(args.group_size, dim=0)  # noqa: E731
+        # A group shares its times and masks, so that its rewards differ by what was written alone.
+        uniform, again = torch.rand(2, args.groups, self.pool.shape[1])
+        tau, t = torch.rand(2, args.groups)
+        if args.branch_steps:
+            step_count = args.branch_steps[self.done % len(args.branch_steps)]
+            step, ends = branch(self.student, step_count, args.group_size, uniform)
+            # Where the step ends is where it is judged; but text has no masks to be judged at, and is corrupted a little.
+            text = ends < 0.5 / step_count
+            t = torch.where(text, t * 2 / step_count, ends)
+            steps, uniform = [step], torch.where(text[:, None], again, uniform)
+        else:
+            steps = rollout(self.student, None if args.one_step else repeated(tau), repeated(uniform))
+            uniform, t = again, t.clamp(min=args.t_min)
+        uniform, t = repeated(uniform), repeated(t)
+        student_z = corrupt(steps[-1].after.flatten(0, 1), t, uniform, mask_id)
+        teacher_z = corrupt(self.pool[torch.randint(len(self.pool), (len(t),))], t, uniform, mask_id)
+        shown = torch.randperm(len(t))[: args.discriminator_rows]
+        loss, accuracy = self.update_discriminator(student_z[shown], teacher_z[shown])
         with torch.no_grad():
-            reward = log_odds_reward(self.discriminator(student_z), student_z, mask_id)
+            reward = log_odds_reward(self.discriminator(student_z), student_z, mask_id, args.reach)
         advantage = group_advantage(reward, args.group_size) if args.group_normalisation else reward
         weight = 1 / t if args.weight == "elbo" else torch.ones_like(t)
         log = self.update_student(steps, advantage, weight)
@@ -169,6 +188,13 @@ def teacher_samples(teacher: Backbone, args: argparse.Namespace) -> Tensor:
         )
 
 
+def training_windows(args: argparse.Namespace) -> Tensor:
+    """Text of the training split in the teacher samples' place: [pool, length] ids."""
+    tokenizer = Tokenizer.from_file(str(args.tokenizer))
+    streams = {name: load_stream(name, "train", tokenizer) for name in SOURCES}
+    return torch.from_numpy(random_windows(streams, args.pool, args.length, np.random.default_rng(args.seed)))
+
+
 def distill(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     args.run.mkdir(parents=True, exist_ok=True)
@@ -177,9 +203,15 @@ def distill(args: argparse.Namespace) -> None:
         sys.exit(f"{checkpoint} exists: pass --resume to continue it, or name another --run")
     torch.manual_seed(args.seed)
     teacher = load_backbone(args.teacher)
-    if not pool_path.exists():
-        save(teacher_samples(teacher, args), pool_path)
-    run = Distillation(teacher, torch.load(pool_path, weights_only=True), args)
+    if args.reference == "data":
+        pool = training_windows(args)
+    else:
+        if not pool_path.exists():
+            save(teacher_samples(teacher, args), pool_path)
+        pool = torch.load(pool_path, weights_only=True)
+    run = Distillation(teacher, pool, args)
+    if args.init:
+        run.begin_from(args.init)
     if args.resume:
         run.load(torch.load(checkpoint, weights_only=True))
     stop: list[bool] = []
@@ -214,23 +246,41 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, required=True, help="checkpoint.pt of the teacher's training run")
     parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
     parser.add_argument("--iterations", type=int, default=10_000)
+    parser.add_argument(
+        "--init", type=Path, metavar="FOLDER", help="start from this model folder's student and discriminator, not the teacher"
+    )
+    parser.add_argument(
+        "--reference", choices=["teacher", "data"], default="teacher", help="what the discriminator holds the student against"
+    )
+    parser.add_argument("--tokenizer", type=Path, default=TOKENIZER, help="tokenizer.json, for --reference data")
     parser.add_argument("--length", type=int, default=128, help="tokens of a sample")
     parser.add_argument("--groups", type=int, default=4, help="groups an iteration; each shares start, tau and t")
     parser.add_argument("--group-size", type=int, default=4)
-    parser.add_argument("--pool", type=int, default=2048, help="teacher samples to draw from")
+    parser.add_argument("--pool", type=int, default=2048, help="samples of the reference to draw from")
     parser.add_argument("--teacher-steps", type=int, default=128, help="steps of a teacher sample")
     parser.add_argument("--lr", type=float, default=1e-5, help="the student's highest learning rate")
     parser.add_argument("--least-lr", type=float, default=1e-6, help="where its learning rate ends")
     parser.add_argument("--warmup", type=int, default=1000)
     parser.add_argument("--discriminator-lr", type=float, default=1e-5)
     parser.add_argument("--discriminator-blocks", type=int, default=4, help="last blocks that are trained")
+    parser.add_argument("--discriminator-rows", type=int, help="rows of an iteration that it learns from (default: all)")
     parser.add_argument("--label-smoothing", type=float, default=0.1)
     parser.add_argument("--t-min", type=float, default=1e-2, help="least corruption time")
     parser.add_argument("--weight", choices=["one", "elbo"], default="one", help="w(t): 1, or 1/t as in the ELBO")
+    parser.add_argument(
+        "--reach", type=int, help="tokens answer for the rewards of positions no further away than this (default: of all)"
+    )
     parser.add_argument("--jeffreys", type=float, default=0.01, help="weight of the divergence to the teacher; 0: off")
     parser.add_argument("--jeffreys-beta", type=float, default=0.5)
     parser.add_argument("--entropy", type=float, default=5e-4, help="weight of the entropy bonus; 0: off")
     parser.add_argument("--one-step", action="store_true", help="ablation: generate in one step")
+    parser.add_argument(
+        "--branch-steps",
+        type=int,
+        nargs="+",
+        metavar="STEPS",
+        help="instead of generating in two steps, branch generations of this many steps at one of them, judged where it ends",
+    )
     parser.add_argument("--group-normalisation", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--save-every", type=int, default=100, help="iterations between checkpoints")

@@ -12,38 +12,37 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .backbone import Backbone
-from .diffusion import alpha, categorical, subs
+from .diffusion import alpha, categorical, grid, subs
 
 
 @dataclass
 class Step:
-    """One step of a generation, `before` -> `after`, each [B, L].
+    """One step of generations: from each canvas of `before` [N, L] to its G continuations `after` [N, G, L].
 
-    `log_p` [P, V] is the model's p(x0 | before) at the masked positions of `before`, row by row; or, if
-    every row of `before` is the same, at those of one row.
+    `log_p` [P, V] is the model's p(x0 | before) at the masked positions of `before`, row by row.
     """
 
     before: Tensor
     after: Tensor
     log_p: Tensor
 
-    @property
-    def asked(self) -> Tensor:
-        """The states that `log_p` speaks of: `before`, or its first row if one stands for all."""
-        mask_id = self.log_p.shape[1] - 1
-        masked = int((self.before == mask_id).sum())
-        return self.before if masked == len(self.log_p) else self.before[:1]
-
     def log_prob(self) -> Tensor:
-        """log-probability [B] of the tokens that the step revealed."""
-        masked = self.before == self.log_p.shape[1] - 1
-        tokens = self.after[masked]
-        # One row's log_p serves all rows in turn.
-        pick = torch.arange(len(tokens)) % max(1, len(self.log_p))
-        revealed = tokens != self.log_p.shape[1] - 1
-        chosen = self.log_p[pick[revealed], tokens[revealed]]
-        rows = masked.nonzero()[:, 0][revealed]
-        return torch.zeros(len(self.before)).index_add(0, rows, chosen)
+        """log-probability of each token that the step revealed, and 0 elsewhere: [N * G, L]."""
+        mask_id = self.log_p.shape[1] - 1
+        masked = self.before == mask_id
+        place = torch.zeros_like(self.before).masked_scatter(masked, torch.arange(len(self.log_p)))
+        revealed = masked[:, None] & (self.after != mask_id)
+        chosen = self.log_p[place[:, None].expand_as(self.after)[revealed], self.after[revealed]]
+        return torch.zeros(self.after.shape).masked_scatter(revealed, chosen).flatten(0, 1)
+
+
+def take_step(log_p: Tensor, before: Tensor, shown: Tensor) -> Step:
+    """Draws the tokens of `shown` [N, G, L], where `before` [N, L] is masked, from log_p [P, V]."""
+    masked = before == log_p.shape[1] - 1
+    place = torch.zeros_like(before).masked_scatter(masked, torch.arange(len(log_p)))
+    after = before[:, None].expand(shown.shape).clone()
+    after[shown] = categorical(log_p.detach()[place[:, None].expand(shown.shape)[shown]])
+    return Step(before, after, log_p)
 
 
 def predict(model: Backbone, canvas: Tensor) -> Tensor:
@@ -52,42 +51,73 @@ def predict(model: Backbone, canvas: Tensor) -> Tensor:
     return subs(model(canvas, where=canvas == mask_id), mask_id)
 
 
-def rollout(student: Backbone, count: int, length: int, tau: Tensor | None) -> list[Step]:
-    """`count` generations from all masks through the state at tau [count] (intermediate-state matching);
-    without tau in a single step. Keeps the graph: what is rewarded is what was just computed."""
+def rollout(student: Backbone, tau: Tensor | None, uniform: Tensor) -> list[Step]:
+    """Generations from all masks through the state at tau [B] (intermediate-state matching) to text; without tau
+    in a single step. `uniform` [B, L] decides what the state at tau shows. Keeps the graph: what is rewarded is
+    what was just computed."""
     mask_id = student.config.mask_id
-    start = torch.full((count, length), mask_id)
-    log_p = predict(student, start[:1])
-    shown = torch.ones_like(start, dtype=torch.bool)
+    start = torch.full((1, uniform.shape[1]), mask_id)
+    shown = torch.ones_like(uniform, dtype=torch.bool)
     if tau is not None:
-        shown = torch.rand(start.shape) >= ((1 - alpha(tau)) / (1 - alpha(1.0)))[:, None]
-    middle = start.clone()
-    middle[shown] = categorical(log_p.detach().expand(count, length, -1)[shown])
-    steps = [Step(start, middle, log_p)]
+        shown = uniform >= ((1 - alpha(tau)) / (1 - alpha(1.0)))[:, None]
+    steps = [take_step(predict(student, start), start, shown[None])]
     if tau is not None:
-        log_p = predict(student, middle)
-        x = middle.clone()
-        x[middle == mask_id] = categorical(log_p.detach())
-        steps.append(Step(middle, x, log_p))
+        middle = steps[0].after[0]
+        steps.append(take_step(predict(student, middle), middle, (middle == mask_id)[:, None]))
     return steps
 
 
-def log_odds_reward(scores: Tensor, z: Tensor, mask_id: int, clip: float = 8.0) -> Tensor:
-    """Reward [B]: mean over the masked positions of z [B, L] of the clipped log-odds (0 if none is masked)."""
+def branch(student: Backbone, steps: int, branches: int, uniform: Tensor) -> tuple[Step, Tensor]:
+    """Generations of `steps` steps, each stopped before a step of its own and taken through that one in several ways.
+
+    Row i of `uniform` [N, L], which decides when each position is revealed, belongs to step i mod `steps`. The
+    steps before it are the student's own. Returns the step, with its graph, and the time [N] that it ends at.
+    """
+    mask_id, times = student.config.mask_id, torch.tensor(grid(steps))
+    # A position is revealed when the chance of a mask falls below its uniform; the last step reveals the rest.
+    chance = torch.cat(((1 - alpha(times[:-1])) / (1 - alpha(1.0)), torch.zeros(1)))
+    at = torch.arange(len(uniform)) % steps
+    z = torch.full(uniform.shape, mask_id)
+    for k in range(steps - 1):
+        shown = (z == mask_id) & (uniform >= chance[k + 1]) & (at > k)[:, None]
+        rows = shown.any(1)
+        with torch.no_grad():
+            z[shown] = categorical(subs(student(z[rows], where=shown[rows]), mask_id))
+    shown = (z == mask_id) & (uniform >= chance[at + 1][:, None])
+    return take_step(predict(student, z), z, shown[:, None].expand(-1, branches, -1)), times[at + 1]
+
+
+def log_odds_reward(scores: Tensor, z: Tensor, mask_id: int, reach: int | None = None, clip: float = 8.0) -> Tensor:
+    """Reward [B, 1]: mean over the masked positions of z [B, L] of the clipped log-odds (0 if none is masked).
+
+    With `reach`, a reward for each position [B, L]: the mean over the masked positions no further away than that.
+    """
     masked = z == mask_id
-    return torch.where(masked, scores.clamp(-clip, clip), 0.0).sum(-1) / masked.sum(-1).clamp(min=1)
+    total, count = torch.where(masked, scores.clamp(-clip, clip), 0.0), masked.to(scores.dtype)
+    if reach is None:
+        total, count = total.sum(-1, keepdim=True), count.sum(-1, keepdim=True)
+    else:
+        total, count = (F.pad(v, (reach, reach)).unfold(-1, 2 * reach + 1, 1).sum(-1) for v in (total, count))
+    return total / count.clamp(min=1)
 
 
 def group_advantage(reward: Tensor, group: int, clip: float = 3.0, eps: float = 1e-4) -> Tensor:
-    """Rewards [N * group] normalised inside each group of samples that share start, tau and t."""
-    grouped = reward.view(-1, group)
-    normalised = (grouped - grouped.mean(1, keepdim=True)) / (grouped.std(1, keepdim=True) + eps)
-    return normalised.clamp(-clip, clip).view(-1)
+    """Rewards [N * group, K] normalised inside each group of samples that share start, tau and t.
+
+    Each of the K is centred on its own mean; the group has one spread, so that where nothing differs stays small.
+    """
+    grouped = reward.unflatten(0, (-1, group))
+    centred = grouped - grouped.mean(1, keepdim=True)
+    spread = (centred.square().sum(1, keepdim=True) / (group - 1)).mean(2, keepdim=True).sqrt()
+    return (centred / (spread + eps)).clamp(-clip, clip).flatten(0, 1)
 
 
 def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
-    """Scalar whose gradient estimates that of the weighted KL: -mean of w(t) * advantage * log p; all [B]."""
-    return -(weight * advantage.detach() * log_prob).mean()
+    """Scalar whose gradient estimates that of the weighted KL: -mean of w(t) times the sum of advantage * log p.
+
+    `log_prob` [B, L], `advantage` [B, 1] or [B, L], `weight` [B].
+    """
+    return -(weight * (advantage.detach() * log_prob).sum(-1)).mean()
 
 
 def jeffreys(log_p: Tensor, log_q: Tensor, beta: float = 0.5) -> Tensor:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import randomised
 from didi.backbone import Backbone, BackboneConfig
-from didi.diffusion import alpha, corrupt, sample_plain, subs
+from didi.diffusion import alpha, corrupt, grid, sample_plain, subs
 from didi.discriminator import Discriminator
 from didi.distill import Distillation, parse_args
-from didi.policy import Step, entropy, group_advantage, jeffreys, log_odds_reward, policy_gradient_loss, predict, rollout
+from didi.policy import Step, branch, entropy, group_advantage, jeffreys, log_odds_reward, policy_gradient_loss, predict, rollout
 from torch import Tensor
 
 MASK, L = 2, 2
@@ -86,7 +86,7 @@ def test_two_step_distribution_is_one_and_rollouts_follow_it():
     assert abs(float(exact.sum()) - 1) < 1e-5
     torch.manual_seed(0)
     n = 20_000
-    x = rollout(student, n, L, torch.full((n,), 0.6))[-1].after
+    x = rollout(student, torch.full((n,), 0.6), torch.rand(n, L))[-1].after.flatten(0, 1)
     counts = torch.bincount(x[:, 0] * 2 + x[:, 1], minlength=4)
     assert float(((counts - n * exact) ** 2 / (n * exact)).sum()) < 16.27  # 3 degrees of freedom, p = 0.001
 
@@ -110,11 +110,11 @@ def test_the_gradient_estimate_agrees_with_the_exact_gradient(tau, t):
     batches, size = 60, 500
     estimates = []
     for _ in range(batches):
-        steps = rollout(student, size, L, torch.full((size,), tau))
-        z = corrupt(steps[-1].after, torch.full((size,), t), torch.rand(size, L), MASK)
+        steps = rollout(student, torch.full((size,), tau), torch.rand(size, L))
+        z = corrupt(steps[-1].after.flatten(0, 1), torch.full((size,), t), torch.rand(size, L), MASK)
         log_prob = steps[0].log_prob() + steps[1].log_prob()
         reward = log_ratio[z[:, 0] * 3 + z[:, 1]]
-        estimates.append(flat_gradient(policy_gradient_loss(log_prob, reward, torch.ones(size))))
+        estimates.append(flat_gradient(policy_gradient_loss(log_prob, reward[:, None], torch.ones(size))))
     estimates = torch.stack(estimates)
     # Along the exact gradient, and along directions of no meaning: parameters one by one are too correlated
     # for a count of z-scores to mean anything.
@@ -154,7 +154,7 @@ def test_training_reduces_the_exact_kl():
     assert kl() < 0.1 * before, f"{before} -> {kl()}"
 
 
-@pytest.mark.parametrize("flags", [["--one-step"], ["--no-group-normalisation"], ["--entropy", "0"], ["--weight", "elbo"], ["--bf16"]])
+@pytest.mark.parametrize("flags", [["--one-step"], ["--branch-steps", "1", "2"], ["--discriminator-rows", "16"], ["--no-group-normalisation"], ["--entropy", "0"], ["--weight", "elbo"], ["--bf16"]])
 def test_every_ingredient_can_be_switched_off_and_a_resumed_run_repeats(flags):
     first, second = distillation(*flags), distillation(*flags)
     for _ in range(2):
@@ -173,10 +173,15 @@ def test_only_the_last_blocks_and_the_head_of_the_discriminator_learn():
 def test_rewards_divergence_and_advantages():
     z = torch.tensor([[MASK, 0], [MASK, MASK], [1, 0]])
     scores = torch.tensor([[2.0, 99.0], [100.0, -4.0], [5.0, 5.0]])
-    assert torch.equal(log_odds_reward(scores, z, MASK), torch.tensor([2.0, 2.0, 0.0]))
+    assert torch.equal(log_odds_reward(scores, z, MASK), torch.tensor([[2.0], [2.0], [0.0]]))
+    assert torch.equal(log_odds_reward(scores, z, MASK, reach=0), torch.tensor([[2.0, 0.0], [8.0, -4.0], [0.0, 0.0]]))
+    assert torch.equal(log_odds_reward(scores, z, MASK, reach=L), log_odds_reward(scores, z, MASK).expand(3, L))
 
-    advantage = group_advantage(torch.tensor([1.0, 3.0, 5.0, 5.0]), 2)
-    assert torch.allclose(advantage, torch.tensor([-0.7071, 0.7071, 0.0, 0.0]), atol=1e-3)
+    advantage = group_advantage(torch.tensor([1.0, 3.0, 5.0, 5.0])[:, None], 2)
+    assert torch.allclose(advantage, torch.tensor([-0.7071, 0.7071, 0.0, 0.0])[:, None], atol=1e-3)
+    # Of two positions, the one where nothing differs stays at 0, and the spread is that of the group.
+    advantage = group_advantage(torch.tensor([[1.0, 4.0], [3.0, 4.0]]), 2)
+    assert torch.allclose(advantage, torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), atol=1e-3)
 
     p, q = (torch.log_softmax(torch.randn(3, 4, generator=torch.Generator().manual_seed(i)), -1) for i in (0, 1))
     kl = lambda a, b: (a.exp() * (a - b)).sum(-1)  # noqa: E731
@@ -189,11 +194,32 @@ def test_rewards_divergence_and_advantages():
 def test_a_step_s_log_probability_is_that_of_what_it_revealed():
     student = tiny_backbone(1)
     torch.manual_seed(0)
-    steps = rollout(student, 6, 4, torch.linspace(0.1, 0.9, 6))
-    assert steps[0].asked.shape == (1, 4) and steps[1].asked is steps[1].before
+    steps = rollout(student, torch.linspace(0.1, 0.9, 6), torch.rand(6, 4))
+    steps.append(branch(student, 4, 3, torch.rand(8, 4))[0])
+    assert [step.after.shape for step in steps] == [(1, 6, 4), (6, 1, 4), (8, 3, 4)]
     for step in steps:
-        assert torch.allclose(step.log_p, predict(student, step.asked))
+        assert torch.allclose(step.log_p, predict(student, step.before))
         log_p = subs(student(step.before), MASK)
-        expected = [step_probability(log_p[i], step.before[i], step.after[i]).log() for i in range(6)]
-        assert torch.allclose(step.log_prob(), torch.stack(expected), atol=1e-5)
-    assert not (steps[-1].after == MASK).any()
+        expected = [
+            step_probability(log_p[i], before, after).log()
+            for i, before in enumerate(step.before)
+            for after in step.after[i]
+        ]
+        assert torch.allclose(step.log_prob().sum(-1), torch.stack(expected), atol=1e-5)
+    assert not (steps[1].after == MASK).any()
+
+
+@torch.no_grad()
+def test_a_branch_stops_where_its_step_ends():
+    student, steps, n = tiny_backbone(1), 4, 400
+    torch.manual_seed(0)
+    uniform = torch.rand(n, 4)
+    step, ends = branch(student, steps, 2, uniform)
+    assert torch.allclose(ends[:steps], torch.tensor(grid(steps)[1:]))
+    for k in range(steps):
+        before, after = step.before[k::steps], step.after[k::steps]
+        u = uniform[k::steps]
+        assert torch.equal(before == MASK, u < 1 - k / steps)
+        assert torch.equal(after == MASK, (u < 1 - (k + 1) / steps)[:, None].expand_as(after))
+        # What was shown before stays.
+        assert torch.equal(torch.where(before == MASK, MASK, after[:, 0]), before)
