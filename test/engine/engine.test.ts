@@ -224,6 +224,18 @@ test("at its deadline a request gets its best canvas", async () => {
   assert.deepEqual(free.steps, (await run({ ...request, steps: 8, deadline_ms: undefined })).steps);
 });
 
+test("steps auto takes a budget that meets the deadline, and the receipt repeats the answer", async () => {
+  const request = { prompt: "", length: 64, seed: 9, temperature: 1 };
+  const { result } = await run({ ...request, steps: "auto", deadline_ms: 60_000 });
+  assert.equal(result.usage.steps, 64, "without a deadline that presses, a step a token");
+  assert.equal(result.receipt.request.steps, 64);
+  const again = await run({ ...request, steps: 64 });
+  assert.deepEqual(result.samples, again.result.samples);
+  const hasty = await run({ ...request, steps: "auto", deadline_ms: 20 });
+  assert.ok(hasty.result.usage.steps < 64, `${hasty.result.usage.steps} steps in 20 ms`);
+  assert.throws(() => engine.submit({ ...request, steps: "auto" }), InvalidRequestError);
+});
+
 test("a request that waits past its deadline is answered with one pass", async () => {
   const small = await startEngine({ maxActive: 1 });
   try {

@@ -62,6 +62,9 @@ class Distillation:
     def __init__(self, teacher: Backbone, pool: Tensor, args: argparse.Namespace):
         self.args, self.pool = args, pool
         self.teacher = teacher.requires_grad_(False)
+        # Logits divided by the temperature.
+        for parameter in self.teacher.output_layer.linear.parameters():
+            parameter.div_(args.start_temperature)
         self.student = copy.deepcopy(teacher).requires_grad_(True)
         self.discriminator = Discriminator(teacher, args.discriminator_blocks)
         self.student_optimizer = torch.optim.AdamW(self.student.parameters(), lr=args.lr, betas=(0.9, 0.999), weight_decay=0)
@@ -127,13 +130,14 @@ class Distillation:
                 uncertainty = uncertainty + entropy(step.log_p)
         loss = policy_gradient_loss(log_prob, advantage, weight)
         loss = loss + args.jeffreys * divergence - args.entropy * uncertainty
+        learnt = self.done - 1 - args.discriminator_first
         for group in self.student_optimizer.param_groups:
-            group["lr"] = cosine_rate(self.done, args.iterations, args.warmup, args.lr, args.least_lr)
+            group["lr"] = cosine_rate(learnt, args.iterations - args.discriminator_first, args.warmup, args.lr, args.least_lr)
         self.student_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.student_optimizer.step()
-        self.ema.update(self.student, self.done)
+        self.ema.update(self.student, learnt)
         figures = {"jeffreys": divergence, "entropy": uncertainty, "gradient_norm": norm}
         return {name: float(value.detach()) for name, value in figures.items()}
 
@@ -164,12 +168,14 @@ class Distillation:
         teacher_z = corrupt(self.pool[torch.randint(len(self.pool), (len(t),))], t, uniform, mask_id)
         shown = torch.randperm(len(t))[: args.discriminator_rows]
         loss, accuracy = self.update_discriminator(student_z[shown], teacher_z[shown])
+        self.done += 1
+        if self.done <= args.discriminator_first:
+            return {"discriminator_loss": loss, "accuracy": accuracy}
         with torch.no_grad():
             reward = log_odds_reward(self.discriminator(student_z), student_z, mask_id, args.reach)
         advantage = group_advantage(reward, args.group_size) if args.group_normalisation else reward
         weight = 1 / t if args.weight == "elbo" else torch.ones_like(t)
         log = self.update_student(steps, advantage, weight)
-        self.done += 1
         return {"discriminator_loss": loss, "accuracy": accuracy, "reward": float(reward.mean()), **log}
 
 
@@ -252,6 +258,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--reference", choices=["teacher", "data"], default="teacher", help="what the discriminator holds the student against"
     )
+    parser.add_argument(
+        "--start-temperature", type=float, default=1.0, help="the student starts as the teacher sharpened to this temperature"
+    )
     parser.add_argument("--tokenizer", type=Path, default=TOKENIZER, help="tokenizer.json, for --reference data")
     parser.add_argument("--length", type=int, default=128, help="tokens of a sample")
     parser.add_argument("--groups", type=int, default=4, help="groups an iteration; each shares start, tau and t")
@@ -263,6 +272,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=1000)
     parser.add_argument("--discriminator-lr", type=float, default=1e-5)
     parser.add_argument("--discriminator-blocks", type=int, default=4, help="last blocks that are trained")
+    parser.add_argument("--discriminator-first", type=int, default=0, help="iterations before the student begins to learn")
     parser.add_argument("--discriminator-rows", type=int, help="rows of an iteration that it learns from (default: all)")
     parser.add_argument("--label-smoothing", type=float, default=0.1)
     parser.add_argument("--t-min", type=float, default=1e-2, help="least corruption time")
