@@ -65,7 +65,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Answers 200 once the model has run, 503 before that and while shutting down */
+        /** Answers 200 once the model has run, 503 before that, while no runtime process holds the model, and while shutting down */
         get: operations["ready"];
         put?: never;
         post?: never;

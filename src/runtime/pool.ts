@@ -32,6 +32,11 @@ export class RuntimePool extends EventEmitter<RuntimeEvents> {
     return this.#load.size;
   }
 
+  /** True while any of the processes holds the model. */
+  get loaded(): boolean {
+    return [...this.#load.keys()].some((runtime) => runtime.loaded);
+  }
+
   /** Process ids, of those that live. */
   get pids(): number[] {
     return [...this.#load.keys()].flatMap(({ pid }) => (pid === undefined ? [] : [pid]));

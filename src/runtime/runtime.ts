@@ -82,6 +82,11 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     return runtime;
   }
 
+  /** True while a process holds the model; false while one is being replaced. */
+  get loaded(): boolean {
+    return this.#loaded;
+  }
+
   /** Process id of the runtime process, while there is one. */
   get pid(): number | undefined {
     return this.#child?.pid;

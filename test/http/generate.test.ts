@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { Engine } from "../../src/engine/engine.ts";
@@ -174,6 +175,24 @@ test("before the model has run the server is alive but not ready, and says when 
   await loading.warmUp();
   assert.equal((await early.inject("/readyz")).statusCode, 200);
   await early.close();
+});
+
+test("while its runtime process is replaced the server is not ready, and loses nothing", async () => {
+  const killed = await startEngine();
+  const app = await buildApp(killed);
+  try {
+    assert.equal((await app.inject("/readyz")).statusCode, 200);
+    const gone = once(killed.runtime, "restart");
+    process.kill(killed.runtime.pids[0]!, "SIGKILL");
+    await gone;
+    assert.equal((await app.inject("/readyz")).statusCode, 503);
+    const payload = { prompt: "Once", length: 8, steps: 2 };
+    assert.equal((await app.inject({ method: "POST", url: "/generate", payload })).statusCode, 200);
+    assert.equal((await app.inject("/readyz")).statusCode, 200);
+  } finally {
+    await app.close();
+    await killed.runtime.close();
+  }
 });
 
 test("health, readiness, metrics and the contract are served", async () => {

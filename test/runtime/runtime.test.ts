@@ -95,7 +95,8 @@ test("a pass that ends every process is given up, and the next one is served", {
   const pass = runtime.run("denoise", slow, 2);
   const chase = setInterval(() => {
     try {
-      if (runtime.pid) process.kill(runtime.pid, "SIGKILL");
+      // One that still loads has no pass to lose.
+      if (runtime.loaded && runtime.pid) process.kill(runtime.pid, "SIGKILL");
     } catch {
       // It is dead already.
     }

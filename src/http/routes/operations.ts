@@ -14,6 +14,8 @@ export async function operationsRoutes(
   app.get("/readyz", async () => {
     if (!engine.accepting)
       throw new UnavailableError("the model is still loading, or the server is shutting down");
+    // Requests are still taken: they wait for the process that is on its way.
+    if (!engine.runtime.loaded) throw new UnavailableError("the runtime process is being replaced");
     return { status: "ok" };
   });
   app.get("/metrics", async (_request, reply) =>
