@@ -10,6 +10,7 @@ from didi.backbone import Backbone, BackboneConfig
 from didi.diffusion import alpha, corrupt, grid, sample_plain, subs
 from didi.discriminator import Discriminator
 from didi.distill import Distillation, parse_args
+from didi.export import save_discriminator, save_weights
 from didi.policy import Step, branch, entropy, group_advantage, jeffreys, log_odds_reward, policy_gradient_loss, predict, rollout
 from torch import Tensor
 
@@ -154,7 +155,7 @@ def test_training_reduces_the_exact_kl():
     assert kl() < 0.1 * before, f"{before} -> {kl()}"
 
 
-@pytest.mark.parametrize("flags", [["--one-step"], ["--branch-steps", "1", "2"], ["--discriminator-rows", "16"], ["--no-group-normalisation"], ["--entropy", "0"], ["--weight", "elbo"], ["--bf16"]])
+@pytest.mark.parametrize("flags", [["--one-step"], ["--branch-steps", "1", "2"], ["--reach", "1"], ["--discriminator-first", "1"], ["--discriminator-rows", "16"], ["--no-group-normalisation"], ["--entropy", "0"], ["--weight", "elbo"], ["--bf16"]])
 def test_every_ingredient_can_be_switched_off_and_a_resumed_run_repeats(flags):
     first, second = distillation(*flags), distillation(*flags)
     for _ in range(2):
@@ -223,3 +224,32 @@ def test_a_branch_stops_where_its_step_ends():
         assert torch.equal(after == MASK, (u < 1 - (k + 1) / steps)[:, None].expand_as(after))
         # What was shown before stays.
         assert torch.equal(torch.where(before == MASK, MASK, after[:, 0]), before)
+
+
+def test_the_student_waits_for_the_discriminator():
+    run = distillation("--discriminator-first", "2")
+    before = copy.deepcopy(run.student.state_dict())
+    judge = run.discriminator.main[0].weight_orig.detach().clone()
+    for _ in range(2):
+        assert "reward" not in run.iteration()
+    assert all(torch.equal(before[name], tensor) for name, tensor in run.student.state_dict().items())
+    assert not torch.equal(judge, run.discriminator.main[0].weight_orig)
+    assert "reward" in run.iteration()
+    assert any(not torch.equal(before[name], tensor) for name, tensor in run.student.state_dict().items())
+
+
+@torch.no_grad()
+def test_a_run_starts_from_a_folder_or_from_a_sharpened_teacher(tmp_path):
+    student, judge = tiny_backbone(5), Discriminator(tiny_backbone(6))
+    save_weights(student, tmp_path / "weights.fp16.safetensors")
+    save_discriminator(judge, tmp_path / "discriminator.fp16.safetensors")
+    run = distillation()
+    run.begin_from(tmp_path)
+    z = STATES.clone()
+    assert torch.allclose(run.student(z), student(z), atol=1e-2)
+    assert torch.allclose(run.averaged()(z), student(z), atol=1e-2)
+    assert torch.allclose(run.discriminator.eval()(z), judge.eval()(z), rtol=2e-2, atol=2e-2)
+
+    sharp = Distillation(tiny_backbone(2), run.pool, parse_args(["--run", "-", "--teacher", "-", "--start-temperature", "0.5"]))
+    for model in (sharp.student, sharp.teacher):
+        assert torch.allclose(model(z), 2 * tiny_backbone(2)(z), atol=1e-5)

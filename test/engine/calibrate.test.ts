@@ -1,0 +1,26 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { calibrate } from "../../src/engine/calibrate.ts";
+import type { RuntimePool } from "../../src/runtime/pool.ts";
+import type { DenoiseBatch } from "../../src/runtime/protocol.ts";
+import { startEngine } from "../support.ts";
+
+test("a call grows until doubling it brings no throughput", async () => {
+  const engine = await startEngine({ maxBatchTokens: "auto" });
+  try {
+    const bounds = async (milliseconds: (rows: number) => number) => {
+      // Only the clock is made up: every call runs.
+      const run = async (graph: "denoise", batch: DenoiseBatch) => ({
+        ...(await engine.runtime.run(graph, batch)),
+        milliseconds: milliseconds(batch.rows),
+      });
+      return calibrate(engine.model, { run } as unknown as RuntimePool);
+    };
+    assert.deepEqual(await bounds((rows) => 10 * rows), { maxTokens: 128, lightTokens: 128 });
+    assert.deepEqual(await bounds((rows) => Math.max(10, 4 * rows)), { maxTokens: 512, lightTokens: 256 });
+    assert.deepEqual(await bounds((rows) => 8 + 2 * rows), { maxTokens: 64 * 128, lightTokens: 256 });
+    assert.ok(engine.batchTokens >= 128);
+  } finally {
+    await engine.runtime.close();
+  }
+});
