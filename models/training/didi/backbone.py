@@ -218,5 +218,12 @@ class Backbone(nn.Module):
         c = self.condition(torch.zeros(1, device=tokens.device) if sigma is None else sigma)
         return self.output_layer(self.hidden(tokens, c, length), c, where)
 
+    @torch.no_grad()
+    def sharpen(self, temperature: float) -> "Backbone":
+        """Divides the logits by `temperature`, in the weights; returns the model."""
+        for parameter in self.output_layer.linear.parameters():
+            parameter.div_(temperature)
+        return self
+
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())

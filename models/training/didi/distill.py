@@ -28,7 +28,7 @@ from .backbone import Backbone
 from .corpus import SOURCES, load_stream, random_windows
 from .diffusion import corrupt, in_batches, sample_plain
 from .discriminator import Discriminator
-from .export import load_backbone, load_discriminator, save_weights
+from .export import load_backbone, load_discriminator, save_weights, weight_files
 from .policy import (
     Step,
     branch,
@@ -61,10 +61,7 @@ class Distillation:
 
     def __init__(self, teacher: Backbone, pool: Tensor, args: argparse.Namespace):
         self.args, self.pool = args, pool
-        self.teacher = teacher.requires_grad_(False)
-        # Logits divided by the temperature.
-        for parameter in self.teacher.output_layer.linear.parameters():
-            parameter.div_(args.start_temperature)
+        self.teacher = teacher.requires_grad_(False).sharpen(args.start_temperature)
         self.student = copy.deepcopy(teacher).requires_grad_(True)
         self.discriminator = Discriminator(teacher, args.discriminator_blocks)
         self.student_optimizer = torch.optim.AdamW(self.student.parameters(), lr=args.lr, betas=(0.9, 0.999), weight_decay=0)
@@ -94,8 +91,9 @@ class Distillation:
 
     def begin_from(self, folder: Path) -> None:
         """Takes up the student and discriminator of a model folder."""
-        self.student.load_state_dict(load_backbone(folder / "weights.fp16.safetensors").state_dict())
-        self.discriminator.load_state_dict(load_discriminator(folder / "discriminator.fp16.safetensors").state_dict())
+        student, discriminator = weight_files(folder)
+        self.student.load_state_dict(load_backbone(student).state_dict())
+        self.discriminator.load_state_dict(load_discriminator(discriminator).state_dict())
         self.ema = Ema(self.student, self.args.ema)
 
     def averaged(self) -> Backbone:
@@ -249,7 +247,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--run", type=Path, required=True, help="folder of this run")
-    parser.add_argument("--teacher", type=Path, required=True, help="checkpoint.pt of the teacher's training run")
+    parser.add_argument("--teacher", type=Path, required=True, help="the teacher's weights: checkpoint.pt of its training run, or .safetensors")
     parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
     parser.add_argument("--iterations", type=int, default=10_000)
     parser.add_argument(
@@ -298,7 +296,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 matrix products")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.group_size == 1 and args.group_normalisation:
+        parser.error("--group-size 1 has nothing to normalise by: pass 2 or more, or --no-group-normalisation")
+    return args
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 Generative perplexity and entropy at every step count for the teacher, the student, the student with reward
 guidance (RGAS) and the autoregressive peer, all from empty canvases; real text of the test split as the floor
-and its words shuffled as the ceiling. Writes `quality.json` and `quality.svg`; a cell that is already there is
-kept, so an interrupted run goes on where it stopped.
+and its words shuffled as the ceiling. Writes `quality.json` and `quality.svg`, and the student's figures into its
+`model.json`, where `steps: "auto"` finds them; a cell that is already there is kept, so an interrupted run goes on
+where it stopped.
 """
 
 import argparse
@@ -26,10 +27,13 @@ from .diffusion import in_batches, sample_plain
 from .export import load_backbone, load_discriminator
 from .guided_sampling import Guidance, sample_guided
 from .measure import measure, shuffle_words
-from .quality_picture import draw_quality
+from .quality_picture import SHARPENED_TEACHER, draw_quality
 
 MODELS = Path(__file__).resolve().parent.parent.parent
 STEPS = [1, 2, 4, 8, 16, 32, 64, 128]
+
+# The student's samplers, as `model.json` calls them.
+SERVED = {"student": "plain", "student with RGAS": "rgas"}
 
 # Completes all-mask canvases [B, L] in a number of steps.
 Sampler = Callable[[Tensor, int], Tensor]
@@ -38,12 +42,14 @@ Sampler = Callable[[Tensor, int], Tensor]
 def diffusion_samplers(args: argparse.Namespace) -> dict[str, Sampler]:
     """The samplers of the table, by name."""
     teacher = load_backbone(args.teacher / "weights.fp16.safetensors")
+    sharpened = load_backbone(args.teacher / "weights.fp16.safetensors").sharpen(args.teacher_temperature)
     student = load_backbone(args.student / "weights.fp16.safetensors")
     discriminator = load_discriminator(args.student / "discriminator.fp16.safetensors")
     guidance = Guidance(**json.loads((args.student / "model.json").read_text())["guidance"])
     mask_id = student.config.mask_id
     return {
         "teacher": lambda z, steps: sample_plain(teacher, z, steps, mask_id),
+        SHARPENED_TEACHER: lambda z, steps: sample_plain(sharpened, z, steps, mask_id),
         "student": lambda z, steps: sample_plain(student, z, steps, mask_id),
         "student with RGAS": lambda z, steps: sample_guided(student, discriminator, guidance, z, steps),
     }
@@ -68,6 +74,8 @@ def settings(args: argparse.Namespace) -> dict:
         "samples": args.samples,
         "length": args.length,
         "seed": args.seed,
+        "bf16": args.bf16,
+        "teacher_temperature": args.teacher_temperature,
         "teacher": digest(args.teacher / "weights.fp16.safetensors"),
         "student": digest(args.student / "weights.fp16.safetensors"),
         "discriminator": digest(args.student / "discriminator.fp16.safetensors"),
@@ -111,7 +119,9 @@ def evaluate(args: argparse.Namespace) -> None:
         # A cell's samples do not depend on which cells came before it.
         torch.manual_seed(args.seed * 1_000_003 + (steps or 0))
         started = time.time()
-        quality = measure(write(), judge, end).to_dict()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+            x = write()
+        quality = measure(x, judge, end).to_dict()
         table.add({"sampler": sampler, "steps": steps, **quality, "seconds": round(time.time() - started, 1)})
         low, high = quality["generative_perplexity_interval"]
         budget = f" at {steps} steps" if steps else ""
@@ -127,6 +137,15 @@ def evaluate(args: argparse.Namespace) -> None:
             label = f"{name} at {steps} steps"
             cell(name, steps, lambda: in_batches(fill, args.samples, args.length, tokenizer.token_to_id("[MASK]"), label))  # noqa: B023
     draw_quality(table.cells, args.out / "quality.svg")
+    store_quality(table.cells, args.student / "model.json")
+
+
+def store_quality(cells: list[dict], path: Path) -> None:
+    """The student's cells into a manifest."""
+    measures = ("steps", "generative_perplexity", "entropy")
+    served = [cell for cell in cells if cell["sampler"] in SERVED]
+    rows = [{"sampler": SERVED[cell["sampler"]], **{name: cell[name] for name in measures}} for cell in served]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quality": rows}, indent=2) + "\n")
 
 
 def main() -> None:
@@ -142,6 +161,10 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=512, help="samples a cell")
     parser.add_argument("--length", type=int, default=128, help="tokens of a sample")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--teacher-temperature", type=float, default=0.85, help="of the rows of a sharpened teacher")
+    parser.add_argument(
+        "--bf16", action=argparse.BooleanOptionalAction, default=True, help="sample with bfloat16 matrix products; the judge has float32"
+    )
     parser.add_argument("--again", action="store_true", help="start over")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     evaluate(parser.parse_args())

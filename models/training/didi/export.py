@@ -45,6 +45,14 @@ def load_backbone(path: Path) -> Backbone:
     return model.eval()
 
 
+def weight_files(source: Path) -> tuple[Path, Path | None]:
+    """Where a model folder, or a checkpoint, has its backbone and its discriminator (None where there is none)."""
+    if source.is_dir():
+        discriminator = source / "discriminator.fp16.safetensors"
+        return source / "weights.fp16.safetensors", discriminator if discriminator.exists() else None
+    return source, source if "discriminator" in torch.load(source, weights_only=True) else None
+
+
 def save_weights(backbone: Backbone, path: Path) -> None:
     """The weights under the published names, in float16: what further training and distillation start from."""
     weights = {name: tensor.half().contiguous() for name, tensor in backbone.state_dict().items()}
@@ -213,22 +221,23 @@ def main() -> None:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="checkpoint.pt of a training run, or of a distillation (with its discriminator)"
+        "--checkpoint", type=Path, required=True, help="checkpoint.pt of a training run or a distillation, or the weights of a model folder"
     )
     parser.add_argument("--out", type=Path, required=True, help="model folder; must hold tokenizer.json")
     parser.add_argument("--name", help="the model's name, if not the folder's")
     parser.add_argument("--description", default="Masked-diffusion language model of children's stories.")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="of the graphs")
+    parser.add_argument("--temperature", type=float, default=1.0, help="to divide the logits by, once and for all")
     parser.add_argument("--guidance", type=json.loads, help="guidance defaults as JSON, where there is a discriminator")
     args = parser.parse_args()
-    distilled = "discriminator" in torch.load(args.checkpoint, weights_only=True)
+    backbone, discriminator = weight_files(args.checkpoint)
     write_model_folder(
         args.out,
         name=args.name or args.out.name,
         description=args.description,
         licence="MIT",
-        backbone=round_to_half(load_backbone(args.checkpoint)),
-        discriminator=round_to_half(load_discriminator(args.checkpoint)) if distilled else None,
+        backbone=round_to_half(load_backbone(backbone).sharpen(args.temperature)),
+        discriminator=round_to_half(load_discriminator(discriminator)) if discriminator else None,
         precisions=args.precision,
         guidance=args.guidance,
         weights=True,

@@ -45,7 +45,8 @@ def tilted(
     embedding = discriminator.trunk.vocab_embed.embedding
     with torch.enable_grad():
         leaf = log_p.detach().requires_grad_(True)
-        canvas = embedding.detach()[z].masked_scatter(masked[..., None], torch.softmax(leaf, dim=-1) @ embedding.detach())
+        soft = torch.softmax(leaf, dim=-1) @ embedding.detach()
+        canvas = embedding.detach()[z].masked_scatter(masked[..., None], soft.float())
         reward = (discriminator.scores(canvas) * masked).sum(-1)
         (gradient,) = torch.autograd.grad(reward.sum(), leaf)
     return torch.log_softmax(log_p + scale * gradient.clamp(-clip, clip), dim=-1), reward.detach()

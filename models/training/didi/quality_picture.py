@@ -7,8 +7,11 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
 
+SHARPENED_TEACHER = "sharpened teacher"
+
 STYLES = {
     "teacher": {"color": "0.55", "marker": "s", "linestyle": "--"},
+    SHARPENED_TEACHER: {"color": "0.75", "marker": "v", "linestyle": ":"},
     "student": {"color": "black", "marker": "o", "linestyle": "-"},
     "student with RGAS": {"color": "tab:red", "marker": "^", "linestyle": "-"},
 }

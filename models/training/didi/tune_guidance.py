@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from .causal_export import load_causal
 from .corpus import SEPARATOR
 from .diffusion import in_batches
-from .export import load_backbone, load_discriminator
+from .export import load_backbone, load_discriminator, weight_files
 from .guided_sampling import Guidance, sample_guided
 from .measure import measure
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, required=True, help="folder of the judge")
     parser.add_argument("--out", type=Path, required=True, help="CSV of the results")
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16])
-    parser.add_argument("--scales", type=float, nargs="+", default=[0, 10, 40, 160, 640], help="h0 and h1 alike")
+    parser.add_argument("--scales", type=float, nargs="+", default=[0, 0.25, 1, 4], help="h0 and h1 alike")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0, 0.5, 1], help="shares of re-ranked steps")
     parser.add_argument("--candidates", type=int, nargs="+", default=[4])
     parser.add_argument("--samples", type=int, default=256)
@@ -38,10 +38,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=5)
     args = parser.parse_args()
 
-    weights = (args.student, args.student)
-    if args.student.is_dir():
-        weights = (args.student / "weights.fp16.safetensors", args.student / "discriminator.fp16.safetensors")
-    student, discriminator = load_backbone(weights[0]), load_discriminator(weights[1])
+    weights, rewarding = weight_files(args.student)
+    student, discriminator = load_backbone(weights), load_discriminator(rewarding)
     judge = load_causal(args.judge)
     end = Tokenizer.from_file(str(args.judge / "tokenizer.json")).token_to_id(SEPARATOR)
     mask_id = student.config.mask_id

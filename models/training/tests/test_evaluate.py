@@ -11,12 +11,13 @@ import torch
 from conftest import randomised
 from didi import distill as distillation
 from didi import evaluate as evaluation
+from didi import export as exporting
 from didi.backbone import Backbone, BackboneConfig
 from didi.causal import CausalLM
 from didi.causal_export import neox_config, to_neox
 from didi.corpus import SEPARATOR
 from didi.discriminator import Discriminator
-from didi.export import load_backbone, load_discriminator, save_discriminator, save_weights
+from didi.export import load_backbone, load_discriminator, save_discriminator, save_weights, weight_files
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
@@ -58,11 +59,14 @@ def test_the_table_is_made_once_and_goes_on_where_it_stopped(folders, tmp_path, 
     cells = run("--steps", "1", "2")
     samplers = [(cell["sampler"], cell["steps"]) for cell in cells]
     assert samplers[:3] == [("real text", None), ("shuffled words", None), ("autoregressive peer", 16)]
-    assert samplers[3:] == [(s, n) for s in ("teacher", "student", "student with RGAS") for n in (1, 2)]
+    assert samplers[3:] == [(s, n) for s in ("teacher", "sharpened teacher", "student", "student with RGAS") for n in (1, 2)]
     for cell in cells:
         low, high = cell["generative_perplexity_interval"]
         assert low <= cell["generative_perplexity"] <= high and cell["samples"] == 6
     assert "<svg" in (tmp_path / "quality.svg").read_text()
+    stored = json.loads((folders / "student" / "model.json").read_text())["quality"]
+    assert [(row["sampler"], row["steps"]) for row in stored] == [(s, n) for s in ("plain", "rgas") for n in (1, 2)]
+    assert [row["entropy"] for row in stored] == [cell["entropy"] for cell in cells[-4:]]
     # A judge that knows nothing of language: words in order are no better to it, and their entropy is the same.
     assert cells[0]["entropy"] == cells[1]["entropy"]
 
@@ -92,4 +96,29 @@ def test_a_distillation_writes_its_log_and_students_and_resumes(folders, tmp_pat
         student = load_backbone(tmp_path / f"student-{n:06}.safetensors")
         assert not torch.equal(student.vocab_embed.embedding, teacher.vocab_embed.embedding)
     discriminator = load_discriminator(tmp_path / "checkpoint.pt")
+    assert weight_files(tmp_path / "checkpoint.pt") == (tmp_path / "checkpoint.pt", tmp_path / "checkpoint.pt")
     assert discriminator(torch.zeros(1, 3, dtype=torch.int64)).shape == (1, 3)
+
+
+def test_real_text_takes_the_teacher_s_place_and_a_group_of_one_is_refused(folders, tmp_path, capsys):
+    argv = ["--run", str(tmp_path), "--teacher", str(folders / "teacher" / "weights.fp16.safetensors"), "--length", "12"]
+    argv += ["--reference", "data", "--groups", "2", "--pool", "8", "--iterations", "1", "--threads", "1"]
+    argv += ["--discriminator-blocks", "1"]
+    distillation.distill(distillation.parse_args([*argv, "--group-size", "2"]))
+    assert (tmp_path / "checkpoint.pt").exists() and not (tmp_path / "teacher-samples.pt").exists()
+    windows = distillation.training_windows(distillation.parse_args(argv))
+    assert windows.shape == (8, 12) and " the" in Tokenizer.from_file(str(TOKENIZER)).decode(windows.flatten().tolist())
+    with pytest.raises(SystemExit):
+        distillation.parse_args([*argv, "--group-size", "1"])
+    assert "--no-group-normalisation" in capsys.readouterr().err
+
+
+def test_a_folder_s_weights_are_exported_again_sharpened(folders, tmp_path, monkeypatch):
+    shutil.copyfile(TOKENIZER, tmp_path / "tokenizer.json")
+    monkeypatch.setattr(sys, "argv", ["export", "--checkpoint", str(folders / "student"), "--out", str(tmp_path), "--temperature", "0.5"])
+    exporting.main()
+    before = load_backbone(folders / "student" / "weights.fp16.safetensors")
+    after = load_backbone(tmp_path / "weights.fp16.safetensors")
+    tokens = torch.arange(10)[None]
+    assert torch.allclose(after(tokens), 2 * before(tokens), atol=1e-3)
+    assert set(json.loads((tmp_path / "model.json").read_text())["graphs"]) == {"denoise", "tilt", "score"}
