@@ -1,0 +1,95 @@
+/** The built server as a process of its own, and what the benchmarks ask of it. */
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
+import { PACKAGE_ROOT } from "../src/package-root.ts";
+import { untilReady } from "../tools/until-ready.ts";
+
+export interface Server {
+  child: ChildProcess;
+  origin: string;
+  /** Seconds from the start of the process to its readiness. */
+  readySeconds: number;
+}
+
+/** Starts the built server on a free port, without its cache. */
+export async function startServer(model: string, ...flags: string[]): Promise<Server> {
+  const args = ["dist/main.js", "serve", "--port", "0", "--device", "cpu", "--log-level", "warn"];
+  const started = performance.now();
+  const child = spawn(process.execPath, [...args, "--cache-mb", "0", "--model", model, ...flags], {
+    cwd: PACKAGE_ROOT,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const { origin } = await untilReady(child);
+  return { child, origin, readySeconds: (performance.now() - started) / 1000 };
+}
+
+/** What a benchmark asks for. */
+export interface Job {
+  length: number;
+  steps: number;
+  seed: number;
+}
+
+/** One generation from an empty prompt: how many tokens came. Rejects with what the server says. */
+export async function generate(origin: string, job: Job): Promise<number> {
+  const response = await fetch(`${origin}/generate`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ prompt: "", guidance: { mode: "none" }, ...job }),
+  });
+  if (!response.ok) throw new Error(await response.text());
+  return ((await response.json()) as { usage: { completion_tokens: number } }).usage.completion_tokens;
+}
+
+/** Tokens a second of `clients` clients that each ask `rounds` times. */
+export async function served(
+  origin: string,
+  clients: number,
+  rounds: number,
+  length: number,
+  steps: number,
+): Promise<number> {
+  const started = performance.now();
+  const client = async (c: number) => {
+    let tokens = 0;
+    for (let r = 0; r < rounds; r++)
+      tokens += await generate(origin, { length, steps, seed: r * clients + c });
+    return tokens;
+  };
+  const tokens = await Promise.all(Array.from({ length: clients }, (_, c) => client(c)));
+  return tokens.reduce((a, b) => a + b) / ((performance.now() - started) / 1000);
+}
+
+/** The value of one of the server's own metrics. Throws if there is none of that name. */
+export async function metric(origin: string, name: string): Promise<number> {
+  const text = await (await fetch(`${origin}/metrics`)).text();
+  const line = text.split("\n").find((candidate) => candidate.startsWith(`${name} `));
+  if (!line) throw new Error(`no metric ${name}`);
+  return Number(line.slice(name.length + 1));
+}
+
+/** Resident megabytes of a server and of its runtime processes; undefined where there is no /proc. */
+export function memory({ child }: Server): { server: number; runtime: number } | undefined {
+  const resident = (id: number | string) =>
+    Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${id}/status`, "utf8"))?.[1] ?? 0) / 1000;
+  try {
+    const children = readdirSync(`/proc/${child.pid}/task`).flatMap((task) =>
+      readFileSync(`/proc/${child.pid}/task/${task}/children`, "utf8").trim().split(/\s+/),
+    );
+    const runtime = children.filter(Boolean).reduce((sum, id) => sum + resident(id), 0);
+    return { server: resident(child.pid!), runtime };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Prints the memory of a server. */
+export function sayMemory(server: Server, when: string): void {
+  const used = memory(server);
+  const megabytes = (value: number) => `${Math.ceil(value).toLocaleString("en")} MB`;
+  if (used)
+    console.log(
+      `Memory ${when}: server ${megabytes(used.server)}, runtime process ${megabytes(used.runtime)}`,
+    );
+}

@@ -1,0 +1,86 @@
+"""The straight sampler, for the server's benchmarks to be held against: `python -m didi.reference_speed --weights FILE`.
+
+As published: every step runs the network on every position, with logits [B, L, V] in full, and draws at every masked
+position. Reads a line of JSON a job on standard input, and answers each with a line: the seconds it took. Jobs:
+
+    {"job": "sample", "rows": 1, "length": 128, "steps": 16}
+    {"job": "products", "rows": 1, "length": 128, "picks": 8}
+
+`products` times the matrix products alone of one step whose last block and head run at so many positions a row: the least
+that a step can take at this machine's rate.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .backbone import Backbone, BackboneConfig
+from .convert import load_checkpoint
+from .diffusion import categorical, grid, stay_probability, subs
+from .export import load_backbone
+
+
+@torch.no_grad()
+def sample_straight(model: Backbone, rows: int, length: int, steps: int) -> Tensor:
+    """[rows, length] ids from empty canvases; a pass for each step, and one that cleans up."""
+    mask_id = model.config.mask_id
+    z, times = torch.full((rows, length), mask_id), grid(steps)
+    for step in range(steps + 1):
+        if step == steps and not (z == mask_id).any():
+            break
+        drawn = categorical(subs(model(z), mask_id))
+        z = torch.where((z == mask_id) & (torch.rand(z.shape) >= stay_probability(times, step)), drawn, z)
+    return z
+
+
+def products(config: BackboneConfig, rows: int, length: int, picks: int) -> list[tuple[int, int, int, int]]:
+    """The products of a step as (count, m, k, n): `count` times [m, k] @ [k, n]."""
+    d, wide, head = config.hidden, config.mlp_ratio * config.hidden, config.hidden // config.heads
+    everywhere, picked = rows * length, rows * picks
+    attention = [(1, everywhere, d, 3 * d), (rows * config.heads, length, head, length), (rows * config.heads, length, length, head)]
+    rest = lambda m: [(1, m, d, d), (1, m, d, wide), (1, m, wide, d)]  # noqa: E731
+    blocks = config.blocks * attention + (config.blocks - 1) * rest(everywhere) + rest(picked)
+    return [*blocks, (1, picked, d, config.vocab_size)]
+
+
+def time_products(shapes: list[tuple[int, int, int, int]]) -> float:
+    """Seconds of all of them, each with a matrix of its own, as layers have them."""
+    operands = [(torch.randn(c, m, k), torch.randn(c, k, n), torch.empty(c, m, n)) for c, m, k, n in shapes]
+    started = time.perf_counter()
+    for left, right, out in operands:
+        if len(left) == 1:
+            torch.mm(left[0], right[0], out=out[0])
+        else:
+            torch.bmm(left, right, out=out)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--weights", type=Path, help="weights.fp16.safetensors of a model folder")
+    source.add_argument("--checkpoint", type=Path, help="folder of a published checkpoint")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    model = load_backbone(args.weights) if args.weights else load_checkpoint(args.checkpoint, "mdlm")[0]
+    print(json.dumps({"torch": torch.__version__, "threads": args.threads}), flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        sizes = {name: job[name] for name in ("rows", "length")}
+        started = time.perf_counter()
+        if job["job"] == "sample":
+            sample_straight(model, **sizes, steps=job["steps"])
+            seconds = time.perf_counter() - started
+        else:
+            seconds = time_products(products(model.config, **sizes, picks=job["picks"]))
+        print(json.dumps(seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
