@@ -1,5 +1,6 @@
 /** The baseline: a loop around `denoise` in a process of its own, with no queue, no IPC and no HTTP. */
 
+import { promptCanvas } from "../src/diffusion/canvas.ts";
 import { isEmpty, Sample } from "../src/diffusion/sampler.ts";
 import { denoiseBatch, splitDraws } from "../src/engine/batch.ts";
 import { paddedLength } from "../src/engine/scheduler.ts";
@@ -38,7 +39,12 @@ async function run(job: BareJob): Promise<number> {
   const started = performance.now();
   for (let round = 0; round < job.rounds; round++) {
     const rows = Array.from({ length: job.rows }, (_, i) => {
-      const params = { prompt: [], length: job.length, steps: job.steps, sample: 0, ...draw };
+      const params = {
+        canvas: promptCanvas([], job.length, mask_token_id),
+        steps: job.steps,
+        sample: 0,
+        ...draw,
+      };
       const sample = new Sample({ ...params, seed: round * job.rows + i }, schedule, mask_token_id);
       return { sample, padded: paddedLength(job.length, context_length) };
     });
@@ -58,7 +64,7 @@ async function run(job: BareJob): Promise<number> {
       for (const { sample, plan } of due) if (isEmpty(plan)) sample.apply(plan, []);
       if (working.length === 0) continue;
       const call = { graph: "denoise" as const, batch: denoiseBatch(working) };
-      const draws = splitDraws(working, (await graphs.run(call)) as DenoiseResult);
+      const draws = splitDraws(working, call.batch, (await graphs.run(call)) as DenoiseResult);
       for (const [i, { sample, plan }] of working.entries()) {
         const row = draws[i]!;
         if (row instanceof Error) throw row;

@@ -1,5 +1,6 @@
 /** What the graphs' and the batches' savings are worth, each with and without, in this process. */
 
+import { promptCanvas } from "../src/diffusion/canvas.ts";
 import { type DrawPlan, isEmpty, Sample } from "../src/diffusion/sampler.ts";
 import { type DrawRow, denoiseBatch, splitDraws, tiltBatch } from "../src/engine/batch.ts";
 import { paddedLength } from "../src/engine/scheduler.ts";
@@ -60,7 +61,7 @@ async function wholeGeneration(
 ): Promise<number> {
   const { mask_token_id, context_length } = model.manifest;
   const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
-  const params = { prompt: [], length: job.length, steps: job.steps, seed: 1, ...draw };
+  const params = { canvas: promptCanvas([], job.length, mask_token_id), steps: job.steps, seed: 1, ...draw };
   const samples = Array.from(
     { length: job.rows },
     (_, sample) => new Sample({ ...params, sample }, model.schedule, mask_token_id),
@@ -82,7 +83,11 @@ async function wholeGeneration(
         ? working
         : working.map((row) => ({ ...row, plan: { ...row.plan, step: 1 } }));
       const batch = denoiseBatch(first);
-      const drawn = splitDraws(working, (await graphs.run({ graph: "denoise", batch })) as DenoiseResult);
+      const drawn = splitDraws(
+        working,
+        batch,
+        (await graphs.run({ graph: "denoise", batch })) as DenoiseResult,
+      );
       for (const [i, { sample, plan }] of working.entries()) {
         const outcome = drawn[i]!;
         if (outcome instanceof Error) throw outcome;

@@ -2,7 +2,7 @@
 
 import { readFile } from "node:fs/promises";
 import type { ModelConfig } from "../config.ts";
-import type { GenerationResult } from "../engine/generation.ts";
+import type { Answer } from "../engine/answer.ts";
 import type { Receipt } from "../engine/receipt.ts";
 import { InvalidRequestError, RuntimeFailure, StartupError } from "../errors.ts";
 import { valid, validator } from "../http/openapi.ts";
@@ -14,10 +14,10 @@ export interface VerifyConfig extends Pick<ModelConfig, "device" | "threads"> {
 }
 
 /** A receipt, or an answer with one. */
-type Evidence = { receipt: Receipt; samples?: GenerationResult["samples"] };
+type Evidence = { receipt: Receipt; samples?: Answer["samples"] };
 
 async function readEvidence(path: string): Promise<Evidence> {
-  let content: { receipt?: unknown; samples?: GenerationResult["samples"] };
+  let content: { receipt?: unknown; samples?: Answer["samples"] };
   try {
     content = JSON.parse(path === "-" ? await readStdin() : await readFile(path, "utf8"));
   } catch (error) {
@@ -40,7 +40,7 @@ async function readStdin(): Promise<string> {
 }
 
 /** Where two answers differ first. */
-function difference(before: GenerationResult["samples"], now: GenerationResult["samples"]): string {
+function difference(before: Answer["samples"], now: Answer["samples"]): string {
   for (const [i, sample] of now.entries()) {
     const told = before[i]?.tokens ?? [];
     const at = sample.tokens.findIndex((token, j) => token !== told[j]);

@@ -1,4 +1,4 @@
-/** A canvas: the prompt, fixed, then positions that start masked and are revealed step by step. */
+/** A canvas: ids that are given, and positions that start masked and are revealed step by step. */
 
 /** One revealed position. */
 export interface Reveal {
@@ -9,22 +9,30 @@ export interface Reveal {
   logprob: number;
 }
 
+/** Where a canvas is masked, ascending. */
+export function maskedPositions(tokens: ArrayLike<number>, maskId: number): number[] {
+  return Array.from(tokens).flatMap((token, position) => (token === maskId ? [position] : []));
+}
+
+/** A prompt's ids followed by `length` masks: what text generation starts from. */
+export function promptCanvas(prompt: readonly number[], length: number, maskId: number): number[] {
+  return [...prompt, ...new Array<number>(length).fill(maskId)];
+}
+
 /** Token ids of one sample, with its masked positions in ascending order. */
 export class Canvas {
   /** [L] ids; masked positions hold `maskId`. */
   readonly tokens: Int32Array;
   #masked: number[];
 
-  /** Prompt ids followed by `length` masks. Throws RangeError if there is nothing to generate. */
+  /** [L] ids, the mask where text is to be generated. Throws RangeError if there is nothing to generate. */
   constructor(
-    prompt: readonly number[],
-    length: number,
+    tokens: readonly number[],
     readonly maskId: number,
   ) {
-    if (!(length >= 1)) throw new RangeError(`a canvas needs at least one masked position, not ${length}`);
-    this.tokens = new Int32Array(prompt.length + length).fill(maskId);
-    this.tokens.set(prompt);
-    this.#masked = Array.from({ length }, (_, i) => prompt.length + i);
+    this.tokens = Int32Array.from(tokens);
+    this.#masked = maskedPositions(tokens, maskId);
+    if (this.#masked.length === 0) throw new RangeError("a canvas needs at least one masked position");
   }
 
   /** Positions that are still masked, ascending. */

@@ -20,9 +20,8 @@ export type Order = "random" | "confidence";
 
 /** What defines a sample, apart from the model. */
 export interface SampleParams {
-  prompt: readonly number[];
-  /** New tokens, at least 1. */
-  length: number;
+  /** [L] ids, the mask where text is to be generated: at least one. */
+  canvas: readonly number[];
   /** Step budget, at least 1. */
   steps: number;
   /** Integer in [0, 2^53). */
@@ -79,6 +78,8 @@ export interface StepRecord {
   revealed: Reveal[];
   /** Positions still masked after the step. */
   masked: number;
+  /** Of the predicted distributions, nats, mean over the positions drawn; absent where none was. */
+  entropy?: number;
   /** Of the soft canvas when tilting, of each candidate when re-ranking; empty when nothing was scored. */
   rewards: number[];
   /** Which candidate was kept; absent when there was no choice. */
@@ -96,6 +97,8 @@ export interface Passes {
 export class Sample {
   readonly canvas: Canvas;
   readonly passes: Passes = { student: 0, discriminator: 0, gradient: 0 };
+  /** Positions masked at the start. */
+  readonly #length: number;
   #step = 0;
   #hurried = false;
 
@@ -104,7 +107,8 @@ export class Sample {
     readonly schedule: Schedule,
     maskId: number,
   ) {
-    this.canvas = new Canvas(params.prompt, params.length, maskId);
+    this.canvas = new Canvas(params.canvas, maskId);
+    this.#length = this.canvas.masked.length;
   }
 
   /** True once the budget is spent and nothing is masked. */
@@ -131,12 +135,12 @@ export class Sample {
   }
 
   #draw(candidate: number, stay: number): DrawPlan {
-    const { seed, sample, steps, length, order } = this.params;
+    const { seed, sample, steps, order } = this.params;
     const key = { seed, sample, step: this.#step, candidate };
     const plan: DrawPlan = { positions: [], uniforms: [] };
     const byConfidence = order === "confidence";
     if (byConfidence) {
-      plan.keep = this.canvas.masked.length - maskedAfter(this.schedule, steps, this.#step, length);
+      plan.keep = this.canvas.masked.length - maskedAfter(this.schedule, steps, this.#step, this.#length);
       if (plan.keep === 0) return plan;
     }
     for (const position of this.canvas.masked) {

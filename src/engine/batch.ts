@@ -34,6 +34,8 @@ export interface ScoreRow {
 export interface RowDraws {
   candidates: Draws[];
   rewards: number[];
+  /** Nats, mean over the draws. */
+  entropy: number;
 }
 
 /** The noise level sigma(t) = -ln alpha(t). */
@@ -132,10 +134,10 @@ export function tiltBatch(rows: readonly DrawRow[]): TiltBatch {
   return { ...denoiseBatch(rows), scale: Float32Array.from(rows, (row) => row.plan.scale) };
 }
 
-/** What `score` is asked: every canvas of every row, at the time its step ends. */
+/** What `score` is asked: every canvas of every row, at the time its step ends, or after the last step at the end of time. */
 export function scoreBatch(rows: readonly ScoreRow[]): Canvases {
   const sigmas = rows.flatMap(({ canvases, schedule, plan, steps }) =>
-    canvases.map(() => sigma(schedule, gridTime(schedule, steps, plan.step + 1))),
+    canvases.map(() => sigma(schedule, gridTime(schedule, steps, Math.min(plan.step + 1, steps)))),
   );
   return layOut(
     rows.flatMap((row) => row.canvases),
@@ -149,10 +151,12 @@ const notFinite = (what: string) => new RuntimeFailure(`the model gave a ${what}
 /** Each row's draws, for rows in `drawOrder`, or the error of a row whose numbers are not finite (its neighbours are not affected). */
 export function splitDraws(
   rows: readonly DrawRow[],
+  batch: DenoiseBatch,
   result: DenoiseResult & Partial<ScoreResult>,
 ): (RowDraws | RuntimeFailure)[] {
   let start = 0;
   return rows.map(({ plan }, index) => {
+    const first = start;
     const candidates = plan.candidates.map(({ positions }) => {
       const end = start + positions.length;
       const draws = { tokens: result.token.slice(start, end), logprobs: result.logprob.slice(start, end) };
@@ -162,7 +166,10 @@ export function splitDraws(
     const rewards = result.reward ? [result.reward[index]!] : [];
     if (!candidates.every(({ logprobs }) => logprobs.every(Number.isFinite)))
       return notFinite("log-probability");
-    return rewards.every(Number.isFinite) ? { candidates, rewards } : notFinite("reward");
+    if (!rewards.every(Number.isFinite)) return notFinite("reward");
+    let entropy = 0;
+    for (let i = first; i < start; i++) entropy += result.entropy[batch.draws[i]!]! / (start - first);
+    return { candidates, rewards, entropy };
   });
 }
 

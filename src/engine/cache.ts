@@ -1,13 +1,14 @@
 /** Answers that were computed before: the same request with the same seed has the same answer. */
 
 import { LRUCache } from "lru-cache";
-import type { Generation, Outcome } from "./generation.ts";
+import type { Outcome } from "./answer.ts";
+import type { Generation } from "./generation.ts";
 import type { SampleRecord } from "./narrator.ts";
-import type { PreparedRequest } from "./request.ts";
+import type { Computation } from "./request.ts";
 
 /** A finished generation, as it is kept. */
 export interface CachedGeneration {
-  request: PreparedRequest;
+  computation: Computation;
   records: readonly SampleRecord[];
   outcome: Outcome;
 }
@@ -20,17 +21,16 @@ export interface CacheLimits {
   ttlMs: number;
 }
 
-/** What an answer depends on, as a string; the deadline is not part of it, for an answer that met one is not kept. */
-export function cacheKey({ deadlineMs: _, ...request }: PreparedRequest): string {
-  return JSON.stringify(request);
+/** A computation as a string. */
+export function cacheKey(computation: Computation): string {
+  return JSON.stringify(computation);
 }
 
 /** Bytes that an entry takes, roughly: numbers are doubles, a reveal an object of three of them. */
-function sizeOf(key: string, { request, records, outcome }: CachedGeneration): number {
+function sizeOf(key: string, { computation, records, outcome }: CachedGeneration): number {
   const reveals = records.reduce((sum, { record }) => sum + record.revealed.length, 0);
-  const tokens = request.promptTokens.length + outcome.usage.completion_tokens;
-  const text = outcome.samples.reduce((sum, sample) => sum + 2 * sample.text.length, 0);
-  return 512 + 2 * key.length + 160 * records.length + 64 * reveals + 8 * tokens + text;
+  const tokens = (2 + outcome.canvases.length) * computation.canvas.length;
+  return 1024 + 2 * key.length + 160 * records.length + 64 * reveals + 8 * tokens;
 }
 
 /** Bounded in bytes and time; the least recently used goes first. */
@@ -56,7 +56,7 @@ export class ResultCache {
   }
 
   /** Keeps a finished generation, unless steps were left out of it. */
-  keep(key: string, { request, records, samples }: Generation, outcome: Outcome): void {
-    if (!samples.some(({ hurried }) => hurried)) this.#entries?.set(key, { request, records, outcome });
+  keep(key: string, { computation, records }: Generation, outcome: Outcome): void {
+    if (!outcome.hurried.includes(true)) this.#entries?.set(key, { computation, records, outcome });
   }
 }

@@ -10,11 +10,12 @@ import { EventEmitter, once } from "node:events";
 import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import type { RuntimePool } from "../runtime/pool.ts";
+import { type Answer, answer, type CacheState } from "./answer.ts";
 import { type CachedGeneration, type CacheLimits, cacheKey, ResultCache } from "./cache.ts";
 import { calibrate } from "./calibrate.ts";
 import { type BatchReport, Executor, type ExecutorLimits } from "./executor.ts";
-import { answer, type CacheState, Generation, type GenerationResult, replay } from "./generation.ts";
-import type { StepEvent } from "./narrator.ts";
+import { Generation } from "./generation.ts";
+import { Narrator, type StepEvent } from "./narrator.ts";
 import { type GenerateRequest, type GuidanceRequest, type PreparedRequest, prepare } from "./request.ts";
 
 /** Bounds of the engine. */
@@ -27,7 +28,7 @@ export interface EngineLimits extends ExecutorLimits {
 interface EngineEvents {
   batch: [BatchReport];
   /** A request was answered or ended. */
-  finished: [{ outcome: "done" | "cancelled" | "failed"; result?: GenerationResult }];
+  finished: [{ outcome: "done" | "cancelled" | "failed"; result?: Answer }];
 }
 
 /** A request that was accepted. */
@@ -36,7 +37,7 @@ export interface Ticket {
   /** The seed in use, given or drawn. */
   seed: number;
   /** Rejects with CancelledError after `cancel`, with RuntimeFailure if the model fails. */
-  result: Promise<GenerationResult>;
+  result: Promise<Answer>;
   /** Gives the request up; its rows are free before the next step. Safe to call at any time. */
   cancel(): void;
 }
@@ -116,12 +117,12 @@ export class Engine extends EventEmitter<EngineEvents> {
       );
     const prepared = this.#prepare(request);
     // A seed that was drawn will not come again.
-    const key = request.seed === undefined ? undefined : cacheKey(prepared);
+    const key = request.seed === undefined ? undefined : cacheKey(prepared.computation);
     const cached = key === undefined ? undefined : this.#cache.get(key);
-    if (cached) return this.#answerFrom(cached, onStep);
+    if (cached) return this.#answerFrom(cached, this.#narrator(prepared, onStep));
     const running =
       key === undefined || prepared.deadlineMs !== undefined ? undefined : this.#shareable.get(key);
-    if (running) return this.#subscribe(running, "shared", onStep);
+    if (running) return this.#subscribe(running, "shared", this.#narrator(prepared, onStep));
     const free = Math.max(0, this.limits.maxActive - this.activeRows);
     if (this.queueLength >= this.limits.maxQueue + free)
       throw new OverloadedError(
@@ -160,24 +161,28 @@ export class Engine extends EventEmitter<EngineEvents> {
     key: string | undefined,
     onStep: ((event: StepEvent) => void) | undefined,
   ): Ticket {
-    const generation = new Generation(request, this.model, performance.now());
+    const { computation, deadlineMs } = request;
+    const generation = new Generation(computation, this.model, deadlineMs, performance.now());
     if (key !== undefined) {
       this.#keys.set(generation, key);
-      if (request.deadlineMs === undefined) this.#shareable.set(key, generation);
+      if (deadlineMs === undefined) this.#shareable.set(key, generation);
     }
-    const ticket = this.#subscribe(generation, "miss", onStep);
+    const ticket = this.#subscribe(generation, "miss", this.#narrator(request, onStep));
     this.#executor.add(generation);
     return ticket;
   }
 
-  #subscribe(
-    generation: Generation,
-    cache: CacheState,
+  #narrator(
+    { computation, view }: PreparedRequest,
     onStep: ((event: StepEvent) => void) | undefined,
-  ): Ticket {
+  ): Narrator {
+    return new Narrator(this.model, computation, view, onStep);
+  }
+
+  #subscribe(generation: Generation, cache: CacheState, narrator: Narrator): Ticket {
     const id = randomUUID();
-    const { promise, resolve, reject } = promiseWithResolvers<GenerationResult>();
-    const subscriber = { id, acceptedAt: performance.now(), cache, onStep, resolve, reject };
+    const { promise, resolve, reject } = promiseWithResolvers<Answer>();
+    const subscriber = { id, acceptedAt: performance.now(), cache, narrator, resolve, reject };
     generation.subscribe(subscriber);
     const cancel = () => {
       if (generation.over || !generation.leave(subscriber, new CancelledError("cancelled"))) return;
@@ -187,18 +192,17 @@ export class Engine extends EventEmitter<EngineEvents> {
       generation.over = true;
       this.#forget(generation);
     };
-    return { id, seed: generation.request.seed, result: promise, cancel };
+    return { id, seed: generation.computation.seed, result: promise, cancel };
   }
 
-  #answerFrom({ request, records, outcome }: CachedGeneration, onStep?: (event: StepEvent) => void): Ticket {
+  #answerFrom({ computation, records, outcome }: CachedGeneration, narrator: Narrator): Ticket {
     const id = randomUUID();
     const acceptedAt = performance.now();
-    const { promise, resolve, reject } = promiseWithResolvers<GenerationResult>();
+    const { promise, resolve, reject } = promiseWithResolvers<Answer>();
     const later = setImmediate(() => {
-      replay(this.model, request, records, onStep);
       const total_ms = performance.now() - acceptedAt;
       const timing = { queue_ms: 0, compute_ms: 0, total_ms };
-      const result = answer(this.model, request, outcome, { id, cache: "hit" }, timing);
+      const result = answer(outcome, records, { id, cache: "hit", narrator }, timing);
       this.emit("finished", { outcome: "done", result });
       resolve(result);
     });
@@ -206,7 +210,7 @@ export class Engine extends EventEmitter<EngineEvents> {
       clearImmediate(later);
       reject(new CancelledError("cancelled"));
     };
-    return { id, seed: request.seed, result: promise, cancel };
+    return { id, seed: computation.seed, result: promise, cancel };
   }
 
   #finish(generation: Generation): void {

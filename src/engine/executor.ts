@@ -102,14 +102,14 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   }
 
   /**
-   * Milliseconds that a budget would take if it came now, for `n` samples of `length` tokens, prompt included: those
+   * Milliseconds that a budget would take if it came now, for so many samples of `length` tokens, those given included: those
    * that wait go first, and those that run share every round of steps with it.
    */
-  forecastMs({ steps, guidance }: Budget, n: number, length: number): number {
-    const own = n * this.#speed.budgetMs(this.#padded(length), steps, guidance);
+  forecastMs({ steps, guidance }: Budget, samples: number, length: number): number {
+    const own = samples * this.#speed.budgetMs(this.#padded(length), steps, guidance);
     const round = this.#rows.reduce((sum, row) => {
-      const { request } = row.job;
-      return sum + this.#speed.budgetMs(row.padded, request.steps, request.guidance) / request.steps;
+      const { steps, guidance } = row.job.computation;
+      return sum + this.#speed.budgetMs(row.padded, steps, guidance) / steps;
     }, 0);
     return this.#workMs(this.#waiting) + own + (steps * round) / this.runtime.size;
   }
@@ -121,15 +121,15 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   /** Milliseconds of model time that these have left at most. */
   #workMs(generations: readonly Generation[]): number {
     let work = 0;
-    for (const { request, samples } of generations)
+    for (const { computation, samples } of generations)
       for (const { canvas, stepsLeft } of samples) {
         const whole = this.#speed.budgetMs(
           this.#padded(canvas.tokens.length),
-          request.steps,
-          request.guidance,
+          computation.steps,
+          computation.guidance,
         );
         // A step that reveals nothing is free, so no more steps are paid than positions are masked.
-        work += (whole * Math.min(stepsLeft, canvas.masked.length)) / request.steps;
+        work += (whole * Math.min(stepsLeft, canvas.masked.length)) / computation.steps;
       }
     return work / this.runtime.size;
   }
@@ -146,7 +146,7 @@ export class Executor extends EventEmitter<ExecutorEvents> {
       this.#waiting = this.#waiting.filter((other) => other !== next);
       const rows = next.samples.map((sample) => {
         const padded = this.#padded(sample.canvas.tokens.length);
-        return new Row(next, sample, padded, startOf(padded, this.#clock));
+        return new Row(next, sample, padded, startOf(padded, this.#clock), next.computation.ranked);
       });
       this.#rows.push(...rows);
       for (const row of rows) this.#settle(row);
@@ -160,9 +160,10 @@ export class Executor extends EventEmitter<ExecutorEvents> {
       if (row.job.over) return;
       row.job.announce(row.sample, record);
     }
-    if (row.job.over || !row.sample.done) return;
+    if (row.job.over || !row.done) return;
+    if (row.reward !== undefined) row.job.rewards[row.sample.params.sample] = row.reward;
     this.#rows = this.#rows.filter((other) => other !== row);
-    if (row.job.samples.every((sample) => sample.done)) this.emit("done", row.job);
+    if (!this.#rows.some(({ job }) => job === row.job)) this.emit("done", row.job);
   }
 
   #fail(generation: Generation, error: Error): void {
@@ -213,8 +214,7 @@ export class Executor extends EventEmitter<ExecutorEvents> {
       if (row.job.over) continue;
       try {
         const record = outcomes[i]!();
-        if (!record) continue;
-        row.job.announce(row.sample, record);
+        if (record) row.job.announce(row.sample, record);
         this.#settle(row);
       } catch (error) {
         // Such as a graph that draws ids outside the vocabulary: its row fails, its neighbours go on.
@@ -237,7 +237,7 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     const result = await this.runtime.run(graph, batch, attempts);
     const draws = batch.draws.length;
     this.#report(rows, { graph, rows: batch.rows, draws }, batch.padded, result.milliseconds);
-    return splitDraws(rows, result).map((drawn, i) => () => rows[i]!.takeDraws(orThrow(drawn)));
+    return splitDraws(rows, batch, result).map((drawn, i) => () => rows[i]!.takeDraws(orThrow(drawn)));
   }
 
   #report(

@@ -1,8 +1,9 @@
-/** Steps as a listener sees them: with text, which takes the canvases to date. */
+/** Steps as a client sees them: with text, which takes the canvases to date. */
 
 import type { StepRecord } from "../diffusion/sampler.ts";
 import type { Model } from "../model/model.ts";
-import type { PreparedRequest } from "./request.ts";
+import type { Computation } from "./request.ts";
+import { render, type View } from "./text.ts";
 
 /** A revealed position with the text of its token. */
 export interface RevealedToken {
@@ -29,7 +30,9 @@ export interface StepEvent {
   t: number;
   revealed: RevealedToken[];
   masked: number;
-  /** The generated part so far, masked positions as ░. */
+  /** Nats, mean over the positions drawn; absent where none was. */
+  entropy?: number;
+  /** The answer's text so far, masked positions as ░. */
   text: string;
   /** Absent in a plain step, and where nothing was revealed. */
   guidance?: StepGuidance;
@@ -41,30 +44,43 @@ export interface SampleRecord {
   record: StepRecord;
 }
 
-/** Tells the steps of one request, given in order; keeps the canvases between them. */
+/** Tells the steps of one request to one client, each once and in order; keeps the canvases between them. */
 export class Narrator {
-  /** [n, length] the generated part of each sample. */
-  readonly #generated: Int32Array[];
+  readonly #canvases: Int32Array[];
+  #told = 0;
+  /** Every step told, if the client wants a trace. */
+  readonly trace: StepEvent[] | undefined;
 
   constructor(
     readonly model: Model,
-    readonly request: PreparedRequest,
+    readonly computation: Computation,
+    readonly view: View,
+    readonly onStep: ((event: StepEvent) => void) | undefined,
   ) {
-    const { n, length } = request;
-    const maskId = model.manifest.mask_token_id;
-    this.#generated = Array.from({ length: n }, () => new Int32Array(length).fill(maskId));
+    this.trace = view.trace ? [] : undefined;
+    this.#canvases = Array.from({ length: computation.samples }, () => Int32Array.from(computation.canvas));
   }
 
-  /** The next step. */
-  tell({ sample, record }: SampleRecord): StepEvent {
+  /** Tells those of `records` that were not told yet. */
+  tell(records: readonly SampleRecord[]): void {
+    const from = this.#told;
+    this.#told = records.length;
+    if (!this.onStep && !this.trace) return;
+    for (const entry of records.slice(from)) {
+      const event = this.#event(entry);
+      this.trace?.push(event);
+      this.onStep?.(event);
+    }
+  }
+
+  #event({ sample, record }: SampleRecord): StepEvent {
     const { tokenizer } = this.model;
-    const generated = this.#generated[sample]!;
-    const start = this.request.promptTokens.length;
-    for (const { position, token } of record.revealed) generated[position - start] = token;
+    const canvas = this.#canvases[sample]!;
+    for (const { position, token } of record.revealed) canvas[position] = token;
     return {
       sample,
       step: record.step + 1,
-      steps: this.request.steps,
+      steps: this.computation.steps,
       t: record.t,
       revealed: record.revealed.map(({ position, token, logprob }) => ({
         position,
@@ -73,7 +89,8 @@ export class Narrator {
         logprob,
       })),
       masked: record.masked,
-      text: tokenizer.decode(generated),
+      ...(record.entropy !== undefined && { entropy: record.entropy }),
+      text: render(tokenizer, canvas, this.view).text,
       ...guidanceOf(record),
     };
   }

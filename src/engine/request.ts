@@ -1,20 +1,17 @@
 /** From what a client asks for to what the sampler needs, checked against the model. */
 
 import { randomInt } from "node:crypto";
+import { maskedPositions } from "../diffusion/canvas.ts";
 import type { Guidance } from "../diffusion/guidance.ts";
 import type { Order } from "../diffusion/sampler.ts";
 import { InvalidRequestError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import { type Budget, chooseBudget, type Forecast } from "./budget.ts";
+import { type CanvasRequest, layoutOf } from "./layout.ts";
+import type { View } from "./text.ts";
 
 /** A request as the face hands it over: types and ranges are already checked. */
-export interface GenerateRequest {
-  /** Either this or `prompt_tokens`. */
-  prompt?: string | undefined;
-  /** The prompt as ids; the mask is not among them. */
-  prompt_tokens?: number[] | undefined;
-  /** New tokens; absent: DEFAULT_LENGTH or what the prompt leaves of the context. */
-  length?: number | undefined;
+export interface GenerateRequest extends CanvasRequest {
   /** Step budget, 1 to 1,024; or the best that the deadline has time for. */
   steps: number | "auto";
   /** Integer in [0, 2^53); absent: drawn. */
@@ -27,8 +24,18 @@ export interface GenerateRequest {
   top_p?: number | undefined;
   /** Absent: random. */
   order?: Order | undefined;
-  /** Samples of the same prompt; absent: 1. */
+  /** Samples in the answer; absent: 1. */
   n?: number | undefined;
+  /** Samples that are generated, for the `n` of the highest reward to be answered; absent: n, unranked. */
+  best_of?: number | undefined;
+  /** Texts before which a generated span ends; absent: none. */
+  stop?: string | string[] | undefined;
+  /** Absent: no. */
+  echo?: boolean | undefined;
+  /** Absent: no. */
+  logprobs?: boolean | undefined;
+  /** Absent: no. */
+  trace?: boolean | undefined;
   /** Milliseconds after which the best canvas so far is the answer; absent: no deadline. */
   deadline_ms?: number | undefined;
   guidance?: GuidanceRequest | undefined;
@@ -43,64 +50,71 @@ export interface GuidanceRequest {
   rerank_ratio?: number | undefined;
 }
 
-/** A request that fits the model. */
-export interface PreparedRequest {
-  promptTokens: number[];
-  length: number;
+/** Everything that the tokens depend on, apart from the model. */
+export interface Computation {
+  /** [L] ids, the mask where text is to be generated. */
+  canvas: number[];
   steps: number;
   seed: number;
   temperature: number;
   topK: number;
   topP: number;
   order: Order;
-  n: number;
-  deadlineMs: number | undefined;
+  /** How many samples. */
+  samples: number;
+  /** Whether each is scored at its end, and the best come first. */
+  ranked: boolean;
   guidance: Guidance | undefined;
 }
 
-const DEFAULT_LENGTH = 128;
+/** A request that fits the model. */
+export interface PreparedRequest {
+  computation: Computation;
+  view: View;
+  deadlineMs: number | undefined;
+}
 
 /** A fresh seed: 48 random bits, so that every JSON reader keeps it exactly. */
 export function drawSeed(): number {
   return randomInt(2 ** 48 - 1);
 }
 
-/** Milliseconds that a budget would take from now on, for `n` samples of `length` tokens, prompt included. */
-export type ForecastFor = (budget: Budget, n: number, length: number) => number;
+/** Milliseconds that a budget would take from now on, for so many samples of `length` tokens, those given included. */
+export type ForecastFor = (budget: Budget, samples: number, length: number) => number;
 
-/** Tokenises the prompt, fits the canvas and settles the budget. Throws InvalidRequestError with the field at fault. */
+const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
+
+/** Lays out the canvas and settles the budget. Throws InvalidRequestError with the field at fault. */
 export function prepare(model: Model, request: GenerateRequest, forecast: ForecastFor): PreparedRequest {
-  const context = model.manifest.context_length;
-  const promptTokens = promptOf(model, request);
-  const room = context - promptTokens.length;
-  const length = request.length ?? Math.min(DEFAULT_LENGTH, room);
-  if (length > room) {
-    const message = `${length} new tokens and a prompt of ${promptTokens.length} do not fit the context of ${context}: at most ${room}`;
-    throw new InvalidRequestError([{ path: "/length", message }]);
-  }
+  const layout = layoutOf(model, request);
+  const { canvas } = layout;
+  if (request.echo && !layout.continues)
+    throw refuse("/echo", "has no effect without a prompt: the text of a template is always whole");
   const order = request.order ?? "random";
-  const n = request.n ?? 1;
   const asked = prepareGuidance(model, request.guidance);
-  if (asked && order === "confidence") {
-    const message = "guidance works in random order: use order random, or guidance mode none";
-    throw new InvalidRequestError([{ path: "/order", message }]);
-  }
-  const { steps, guidance } = settleBudget(model, request, asked, length, (budget) =>
-    forecast(budget, n, promptTokens.length + length),
+  if (asked && order === "confidence")
+    throw refuse("/order", "guidance works in random order: use order random, or guidance mode none");
+  const { n, samples, ranked } = countOf(model, request);
+  const generated = maskedPositions(canvas, model.manifest.mask_token_id).length;
+  const { steps, guidance } = settleBudget(model, request, asked, generated, (budget) =>
+    forecast(budget, samples, canvas.length),
   );
+  const { seed = drawSeed(), temperature, top_k: topK = 0, top_p: topP = 1 } = request;
+  const { stop = [], echo = false, logprobs = false, trace = false } = request;
   return {
-    promptTokens,
-    length,
-    steps,
-    seed: request.seed ?? drawSeed(),
-    temperature: request.temperature,
-    topK: request.top_k ?? 0,
-    topP: request.top_p ?? 1,
-    order,
-    n,
+    computation: { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance },
+    view: { layout, n, stop: typeof stop === "string" ? [stop] : stop, echo, logprobs, trace },
     deadlineMs: request.deadline_ms,
-    guidance,
   };
+}
+
+/** How many samples are answered and generated. */
+function countOf(model: Model, { n = 1, best_of }: GenerateRequest) {
+  if (best_of === undefined) return { n, samples: n, ranked: false };
+  if (best_of < n) throw refuse("/best_of", `must be at least n, which is ${n}`);
+  if (!model.manifest.guidance)
+    throw refuse("/best_of", `${model.manifest.name} has no discriminator to rank by: leave it out`);
+  return { n, samples: best_of, ranked: true };
 }
 
 /** The budget asked for, or the best there is time for. Throws InvalidRequestError if there is no deadline to go by. */
@@ -108,39 +122,15 @@ function settleBudget(
   model: Model,
   { steps, deadline_ms, guidance, order }: GenerateRequest,
   asked: Guidance | undefined,
-  length: number,
+  generated: number,
   forecast: Forecast,
 ): Budget {
   if (steps !== "auto") return { steps, guidance: asked };
-  if (deadline_ms === undefined) {
-    const message = "is required when steps is auto: the budget is what there is time for";
-    throw new InvalidRequestError([{ path: "/deadline_ms", message }]);
-  }
+  if (deadline_ms === undefined)
+    throw refuse("/deadline_ms", "is required when steps is auto: the budget is what there is time for");
   const free = guidance === undefined && order !== "confidence" && model.manifest.guidance !== undefined;
   const ways = free ? [undefined, prepareGuidance(model, { mode: "rgas" })] : [asked];
-  return chooseBudget(ways, model.manifest.quality ?? [], length, deadline_ms, forecast);
-}
-
-/** The prompt's ids. Throws InvalidRequestError if there is none or two, or it does not fit the model. */
-function promptOf({ manifest, tokenizer }: Model, { prompt, prompt_tokens }: GenerateRequest): number[] {
-  const { context_length: context, mask_token_id: mask, name } = manifest;
-  const refuse = (path: string, message: string, tooLarge = false) =>
-    new InvalidRequestError([{ path, message }], tooLarge);
-  if (prompt !== undefined && prompt_tokens !== undefined)
-    throw refuse("/prompt_tokens", "the prompt is given twice: leave out /prompt or /prompt_tokens");
-  if (prompt === undefined && prompt_tokens === undefined)
-    throw refuse("/prompt", "is missing: give the text to continue, or its ids in /prompt_tokens");
-  const wrong = prompt_tokens?.findIndex((id) => id >= mask) ?? -1;
-  if (wrong >= 0) throw refuse(`/prompt_tokens/${wrong}`, `must be an id below ${mask}, the mask of ${name}`);
-  const ids = prompt_tokens ?? tokenizer.encode(prompt!, context);
-  if (ids !== undefined && ids.length < context) return [...ids];
-  const size = ids ? `${ids.length}` : `more than ${context}`;
-  const path = prompt_tokens ? "/prompt_tokens" : "/prompt";
-  throw refuse(
-    path,
-    `the prompt has ${size} tokens, and ${name} has a context of ${context}: shorten it`,
-    true,
-  );
+  return chooseBudget(ways, model.manifest.quality ?? [], generated, deadline_ms, forecast);
 }
 
 /** The guidance of a request, filled up with the model's defaults; undefined for the plain sampler. */
@@ -150,14 +140,17 @@ function prepareGuidance(model: Model, request: GuidanceRequest | undefined): Gu
   if (mode === "none") {
     const given = Object.entries(settings).find(([, value]) => value !== undefined);
     if (!given) return undefined;
-    const message = "has no effect without guidance: leave it out, or set /guidance/mode to rgas";
-    throw new InvalidRequestError([{ path: `/guidance/${given[0]}`, message }]);
+    throw refuse(
+      `/guidance/${given[0]}`,
+      "has no effect without guidance: leave it out, or set /guidance/mode to rgas",
+    );
   }
   const defaults = model.manifest.guidance;
-  if (!defaults) {
-    const message = `${model.manifest.name} has no discriminator to guide with: use mode none, or another model`;
-    throw new InvalidRequestError([{ path: "/guidance/mode", message }]);
-  }
+  if (!defaults)
+    throw refuse(
+      "/guidance/mode",
+      `${model.manifest.name} has no discriminator to guide with: use mode none, or another model`,
+    );
   const [scaleStart, scaleEnd] = settings.scale ?? [defaults.scale_start, defaults.scale_end];
   return {
     candidates: settings.candidates ?? defaults.candidates,

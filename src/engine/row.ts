@@ -1,6 +1,6 @@
 /** A sample that is being denoised: what it needs next, and what comes of it. */
 
-import { type Draws, isEmpty, type Sample, type StepPlan, type StepRecord } from "../diffusion/sampler.ts";
+import { isEmpty, type Sample, type StepPlan, type StepRecord } from "../diffusion/sampler.ts";
 import type { Schedule } from "../diffusion/schedule.ts";
 import { RuntimeFailure } from "../errors.ts";
 import type { GraphName } from "../runtime/protocol.ts";
@@ -12,17 +12,27 @@ import { COST } from "./speed.ts";
 export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
   passedOver = 0;
   plan: StepPlan;
-  /** [M, L] of a re-ranked step whose candidates are drawn and not yet scored. */
+  /** [M, L] to be scored: of a re-ranked step whose candidates are drawn, or [1, L] of a finished one. */
   canvases: Int32Array[] = [];
-  #drawn: Draws[] | undefined;
+  /** Of a re-ranked step, what waits for the scores. */
+  #drawn: RowDraws | undefined;
+  /** The finished canvas's, if it is ranked. */
+  reward: number | undefined;
 
   constructor(
     readonly job: Job,
     readonly sample: Sample,
     readonly padded: number,
     public attained: number,
+    /** Whether the finished canvas is scored. */
+    readonly ranked: boolean,
   ) {
     this.plan = sample.plan();
+  }
+
+  /** True once nothing is left to run. */
+  get done(): boolean {
+    return this.sample.done && (!this.ranked || this.reward !== undefined);
   }
 
   get tokens(): Int32Array {
@@ -51,7 +61,7 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
 
   /** The graph of the next call. */
   get graph(): GraphName {
-    if (this.#drawn) return "score";
+    if (this.#drawn || this.sample.done) return "score";
     return this.plan.kind === "tilt" ? "tilt" : "denoise";
   }
 
@@ -61,10 +71,11 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
 
   /** Leaves out the steps that are left; candidates that wait for their score are dropped. */
   hurry(): void {
+    if (this.sample.done) return;
     this.sample.hurry();
     this.#drawn = undefined;
     this.canvases = [];
-    if (!this.sample.done) this.plan = this.sample.plan();
+    this.#goOn();
   }
 
   /** Canvases in the next call. */
@@ -74,35 +85,46 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
 
   /** Takes steps that reveal nothing and need no pass, until one does or the sample is done. */
   *skip(): Generator<StepRecord> {
-    while (!this.sample.done && isEmpty(this.plan)) yield this.#take([], []);
+    while (!this.sample.done && isEmpty(this.plan)) yield this.#take();
   }
 
   /** The answer to a call that drew tokens: a finished step, or nothing if its candidates are to be scored first. */
-  takeDraws({ candidates, rewards }: RowDraws): StepRecord | undefined {
+  takeDraws(drawn: RowDraws): StepRecord | undefined {
     this.#account();
-    if (this.plan.kind !== "rerank") return this.#take(candidates, rewards);
-    this.canvases = this.sample.candidateCanvases(this.plan, candidates);
-    this.#drawn = candidates;
+    if (this.plan.kind !== "rerank") return this.#take(drawn);
+    this.canvases = this.sample.candidateCanvases(this.plan, drawn.candidates);
+    this.#drawn = drawn;
     return undefined;
   }
 
-  /** The answer to a call that scored the candidates. */
-  takeRewards(rewards: number[]): StepRecord {
-    if (!this.#drawn) throw new RuntimeFailure("rewards came before draws");
+  /** The answer to a call that scored the candidates: a finished step; or, at the end, the finished canvas: nothing. */
+  takeRewards(rewards: number[]): StepRecord | undefined {
     this.#account();
+    if (this.sample.done) {
+      this.reward = rewards[0]!;
+      this.sample.passes.discriminator++;
+      return undefined;
+    }
+    if (!this.#drawn) throw new RuntimeFailure("rewards came before draws");
     const drawn = this.#drawn;
     this.#drawn = undefined;
-    this.canvases = [];
-    return this.#take(drawn, rewards);
+    return this.#take({ ...drawn, rewards });
   }
 
   #account(): void {
     this.attained += this.padded * this.width * COST[this.graph];
   }
 
-  #take(draws: readonly Draws[], rewards: readonly number[]): StepRecord {
-    const record = this.sample.apply(this.plan, draws, rewards);
-    if (!this.sample.done) this.plan = this.sample.plan();
-    return record;
+  /** Takes the step, one that reveals nothing if there are no draws. */
+  #take(drawn?: RowDraws): StepRecord {
+    const record = this.sample.apply(this.plan, drawn?.candidates ?? [], drawn?.rewards);
+    this.#goOn();
+    return drawn ? { ...record, entropy: drawn.entropy } : record;
+  }
+
+  /** What comes after a step: another, or the score of the finished canvas, or nothing. */
+  #goOn(): void {
+    if (this.sample.done) this.canvases = [this.tokens];
+    else this.plan = this.sample.plan();
   }
 }

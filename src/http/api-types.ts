@@ -113,7 +113,7 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description Needs `prompt` or `prompt_tokens`. */
+        /** @description Needs one of `prompt`, `prompt_tokens`, `template` and `tokens`. */
         GenerateRequest: {
             /**
              * @description The text to continue; may be empty. It stays as it is at the start of the canvas.
@@ -123,7 +123,14 @@ export interface components {
             /** @description The prompt as ids of the model's vocabulary, in place of `prompt`; the mask is not among them */
             prompt_tokens?: number[];
             /**
-             * @description New tokens. Prompt and length together must fit the model's context. Default: 128, or what the prompt leaves of the context if that is less.
+             * @description Text with spans to fill, each written `{{mask:N}}` for N tokens. The text around them comes back untouched; the texts between spans are tokenised apart from each other.
+             * @example Once upon a time there was a {{mask:6}} who lived in {{mask:8}}.
+             */
+            template?: string;
+            /** @description The whole canvas as ids, the model's mask where text is to be generated */
+            tokens?: number[];
+            /**
+             * @description New tokens after a prompt. Prompt and length together must fit the model's context. Default: 128, or what the prompt leaves of the context if that is less.
              * @example 64
              */
             length?: number;
@@ -159,10 +166,20 @@ export interface components {
              */
             order: "random" | "confidence";
             /**
-             * @description Samples of this prompt. They share the pass of the first step.
+             * @description Samples in the answer. They share the pass of the first step.
              * @default 1
              */
             n: number;
+            /** @description Generate so many samples, score each finished one with the model's discriminator, and answer the `n` of the highest reward, best first. Needs a model with a discriminator. */
+            best_of?: number;
+            /** @description The text of a generated span ends before the first of these, wherever the borders of tokens lie. `tokens` keeps what came after. */
+            stop?: string | string[];
+            /** @description Begin the text with the prompt; absent: false */
+            echo?: boolean;
+            /** @description Give the log-probability of each generated token; absent: false */
+            logprobs?: boolean;
+            /** @description Give every step in the answer; absent: false */
+            trace?: boolean;
             /** @description Milliseconds from acceptance by which an answer is wanted. When they run out, one last pass reveals all that is still masked, and `finish_reason` is `deadline`. */
             deadline_ms?: number;
             guidance?: components["schemas"]["Guidance"];
@@ -193,6 +210,8 @@ export interface components {
              */
             cache: "miss" | "shared" | "hit";
             receipt: components["schemas"]["Receipt"];
+            /** @description Every step of every sample, in the order they were taken; if it was asked for */
+            trace?: components["schemas"]["TraceStep"][];
             timing: components["schemas"]["Timing"];
         };
         /** @description What `didi-serve verify` computes the answer again from. The same model gives the same trace on the same kind of processor, whatever else is running. */
@@ -213,25 +232,33 @@ export interface components {
             trace_sha256: string;
         };
         Sample: {
-            /** @description What was generated, without the prompt, up to the first end of text */
+            /** @description Which of the samples generated, as in the steps */
+            sample: number;
+            /** @description Of a prompt: what was generated, up to the first end of text or stop string, after the prompt if it is echoed. Otherwise the whole text, its spans filled. */
             text: string;
-            /** @description Every generated id, those after an end of text included */
+            /** @description Of a template or tokens, what each span was filled with */
+            spans?: string[];
+            /** @description Every generated id in order of position, those after an end of text included */
             tokens: number[];
+            /** @description Natural log of the probability of each of `tokens` when it was revealed, at temperature 1; if asked for */
+            logprobs?: number[];
+            /** @description The discriminator's log-odds summed over the finished canvas; with `best_of` */
+            reward?: number;
             /**
-             * @description `deadline` when steps were left out to answer in time; otherwise `stop` when an end of text came first, else `length`
+             * @description `deadline` when steps were left out to answer in time; otherwise `stop` when an end of text or a stop string ended a span, else `length`
              * @enum {string}
              */
             finish_reason: "length" | "stop" | "deadline";
         };
         Usage: {
             prompt_tokens: number;
-            /** @description Generated ids, as in `tokens` */
+            /** @description Generated ids, of every sample that was generated */
             completion_tokens: number;
             /** @description The step budget */
             steps: number;
             /** @description Forward passes of the student, of all samples (one that samples share counts for each). A step that reveals nothing needs none. With probability of about length x 1e-5 a clean-up pass after the last step adds one. */
             student_passes: number;
-            /** @description Canvases that the discriminator scored: one in a step that tilts, one for each candidate in a step that chooses among them. */
+            /** @description Canvases that the discriminator scored: one in a step that tilts, one for each candidate in a step that chooses among them, one for each sample that is ranked. */
             discriminator_passes: number;
             /** @description Backward passes through the discriminator; one in a step that tilts */
             gradient_passes: number;
@@ -285,7 +312,14 @@ export interface components {
             /** @description The prompt as ids of the model's vocabulary, in place of `prompt`; the mask is not among them */
             prompt_tokens?: number[];
             /**
-             * @description New tokens. Prompt and length together must fit the model's context. Default: 128, or what the prompt leaves of the context if that is less.
+             * @description Text with spans to fill, each written `{{mask:N}}` for N tokens. The text around them comes back untouched; the texts between spans are tokenised apart from each other.
+             * @example Once upon a time there was a {{mask:6}} who lived in {{mask:8}}.
+             */
+            template?: string;
+            /** @description The whole canvas as ids, the model's mask where text is to be generated */
+            tokens?: number[];
+            /**
+             * @description New tokens after a prompt. Prompt and length together must fit the model's context. Default: 128, or what the prompt leaves of the context if that is less.
              * @example 64
              */
             length?: number;
@@ -321,10 +355,20 @@ export interface components {
              */
             order: "random" | "confidence";
             /**
-             * @description Samples of this prompt. They share the pass of the first step.
+             * @description Samples in the answer. They share the pass of the first step.
              * @default 1
              */
             n: number;
+            /** @description Generate so many samples, score each finished one with the model's discriminator, and answer the `n` of the highest reward, best first. Needs a model with a discriminator. */
+            best_of?: number;
+            /** @description The text of a generated span ends before the first of these, wherever the borders of tokens lie. `tokens` keeps what came after. */
+            stop?: string | string[];
+            /** @description Begin the text with the prompt; absent: false */
+            echo?: boolean;
+            /** @description Give the log-probability of each generated token; absent: false */
+            logprobs?: boolean;
+            /** @description Give every step in the answer; absent: false */
+            trace?: boolean;
             /** @description Milliseconds from acceptance by which an answer is wanted. When they run out, one last pass reveals all that is still masked, and `finish_reason` is `deadline`. */
             deadline_ms?: number;
             guidance?: components["schemas"]["Guidance"];
@@ -349,6 +393,26 @@ export interface components {
             id: string;
             seed: number;
         };
+        /** @description One denoising step, as a `step` event tells it */
+        TraceStep: {
+            /** @description Which sample of the request */
+            sample: number;
+            /** @description 1 to steps; steps + 1 is the clean-up pass, rarely needed */
+            step: number;
+            /** @description The step budget */
+            steps: number;
+            /** @description Diffusion time the step started from: 1 is all masked */
+            t: number;
+            /** @description The positions this step revealed, in order; empty when it revealed none */
+            revealed: components["schemas"]["Reveal"][];
+            /** @description How many positions are still masked */
+            masked: number;
+            /** @description Entropy of the predicted distributions in nats, mean over the positions drawn; absent where none was. Of merged steps: of the last of them. */
+            entropy?: number;
+            /** @description The answer's text so far; each masked position is shown as ░ */
+            text: string;
+            guidance?: components["schemas"]["StepGuidance"];
+        };
         /** @description One denoising step. A reader that falls behind gets several steps merged into one event: their reveals together, the rest as after the last of them. */
         StepEvent: {
             /**
@@ -369,7 +433,9 @@ export interface components {
             revealed: components["schemas"]["Reveal"][];
             /** @description How many positions are still masked */
             masked: number;
-            /** @description The generated part so far; each masked position is shown as ░ */
+            /** @description Entropy of the predicted distributions in nats, mean over the positions drawn; absent where none was. Of merged steps: of the last of them. */
+            entropy?: number;
+            /** @description The answer's text so far; each masked position is shown as ░ */
             text: string;
             guidance?: components["schemas"]["StepGuidance"];
         };
@@ -412,6 +478,8 @@ export interface components {
              */
             cache: "miss" | "shared" | "hit";
             receipt: components["schemas"]["Receipt"];
+            /** @description Every step of every sample, in the order they were taken; if it was asked for */
+            trace?: components["schemas"]["TraceStep"][];
             timing: components["schemas"]["Timing"];
         };
         ErrorEvent: {

@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { chooseCandidate, type Guidance, stepKind, tiltScale } from "../../src/diffusion/guidance.ts";
-import { Sample } from "../../src/diffusion/sampler.ts";
 import { LOG_LINEAR, stayProbability } from "../../src/diffusion/schedule.ts";
-import { chiSquare, drive, softmax, type ToyDenoiser, type ToyDiscriminator } from "./toy.ts";
+import { chiSquare, drive, softmax, type ToyDenoiser, type ToyDiscriminator, toySample } from "./toy.ts";
 
 const PUBLISHED: Guidance = { candidates: 4, scaleStart: 30, scaleEnd: 40, rerankRatio: 0.5 };
 const base = { prompt: [], sample: 0, temperature: 1, topK: 0, topP: 1, order: "random" as const };
@@ -150,7 +149,7 @@ test("steps record their rewards and choice, and passes are counted apart", () =
 
 test("a mask drawn in a guided step leaves its position masked, and is refused in a plain one", () => {
   const guidance = { ...PUBLISHED, rerankRatio: 0 };
-  const guided = new Sample({ ...base, length: 3, steps: 1, seed: 0, guidance }, LOG_LINEAR, MASK);
+  const guided = toySample({ ...base, length: 3, steps: 1, seed: 0, guidance }, MASK);
   const tokens = [0, MASK, 2];
   const record = guided.apply(guided.plan(), [{ tokens, logprobs: [0, 0, 0] }], [1]);
   assert.deepEqual([record.revealed.map(({ position }) => position), record.masked], [[0, 2], 1]);

@@ -1,15 +1,15 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { type Order, Sample, type SampleParams } from "../../src/diffusion/sampler.ts";
+import type { Order } from "../../src/diffusion/sampler.ts";
 import { LOG_LINEAR, stayProbability } from "../../src/diffusion/schedule.ts";
-import { chiSquare, drive, softmax, type ToyDenoiser } from "./toy.ts";
+import { chiSquare, drive, softmax, type ToyDenoiser, type ToyParams, toySample } from "./toy.ts";
 
 const base = { prompt: [], sample: 0, temperature: 1, topK: 0, topP: 1, order: "random" as const };
 
 interface GoldenToy {
   vocab_size: number;
-  generations: (Omit<SampleParams, "sample" | "topK" | "topP" | "order"> & { order?: Order } & {
+  generations: (Omit<ToyParams, "sample" | "topK" | "topP" | "order"> & { order?: Order } & {
     tokens: number[];
     reveals: [number, number, number][][];
   })[];
@@ -150,7 +150,7 @@ test("the clean-up pass comes only when something is still masked after the last
 });
 
 test("a plan that is not the next one, or draws that do not fit, are refused", () => {
-  const sample = new Sample({ ...base, length: 3, steps: 1, seed: 0 }, LOG_LINEAR, 2);
+  const sample = toySample({ ...base, length: 3, steps: 1, seed: 0 }, 2);
   const plan = sample.plan();
   const draws = (tokens: number[]) => [{ tokens, logprobs: tokens.map(() => 0) }];
   assert.throws(() => sample.apply({ ...plan, step: 1 }, draws([0, 0, 0])), RangeError);
@@ -161,7 +161,7 @@ test("a plan that is not the next one, or draws that do not fit, are refused", (
   assert.deepEqual(sample.plan(), plan);
   sample.apply(plan, draws([0, 1, 0]));
   assert.throws(() => sample.plan(), RangeError);
-  assert.throws(() => new Sample({ ...base, length: 0, steps: 1, seed: 0 }, LOG_LINEAR, 2), RangeError);
+  assert.throws(() => toySample({ ...base, length: 0, steps: 1, seed: 0 }, 2), RangeError);
 });
 
 test("by confidence, each step reveals its share", () => {
@@ -185,7 +185,7 @@ test("by confidence, each step reveals its share", () => {
 });
 
 test("a hurried sample reveals the rest in one more step", () => {
-  const sample = new Sample({ ...base, length: 30, steps: 8, seed: 0 }, LOG_LINEAR, 2);
+  const sample = toySample({ ...base, length: 30, steps: 8, seed: 0 }, 2);
   const draw = () => {
     const plan = sample.plan();
     const tokens = plan.candidates[0]!.positions.map(() => 1);

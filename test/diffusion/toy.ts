@@ -1,6 +1,7 @@
 /** Hand-made denoisers and a driver, for tests of the sampler without a model. */
 
 import assert from "node:assert/strict";
+import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import {
   type Draws,
   isEmpty,
@@ -47,14 +48,22 @@ export interface ToyDiscriminator {
   tilt(p: number[], canvas: Int32Array, position: number, scale: number): number[];
 }
 
+/** A sample's parameters with the canvas as a prompt and a number of masks after it. */
+export type ToyParams = Omit<SampleParams, "canvas"> & { prompt: readonly number[]; length: number };
+
+/** A sample at its start. */
+export function toySample({ prompt, length, ...params }: ToyParams, maskId: number): Sample {
+  return new Sample({ ...params, canvas: promptCanvas(prompt, length, maskId) }, LOG_LINEAR, maskId);
+}
+
 /** Runs a sample to its end; returns the canvas, the steps and the passes. */
 export function drive(
-  params: SampleParams,
+  params: ToyParams,
   maskId: number,
   denoise: ToyDenoiser,
   discriminator?: ToyDiscriminator,
 ): { tokens: number[]; steps: StepRecord[]; passes: Passes } {
-  const sample = new Sample(params, LOG_LINEAR, maskId);
+  const sample = toySample(params, maskId);
   const steps: StepRecord[] = [];
   while (!sample.done) {
     const plan = sample.plan();

@@ -122,11 +122,7 @@ test("an answer that met its deadline is not kept, and does not share", async ()
 test("the cache is bounded in bytes and in time, and none is none", async () => {
   const { model } = engine;
   const generation = (seed: number) =>
-    new Generation(
-      prepare(model, request(seed), () => 0),
-      model,
-      0,
-    );
+    new Generation(prepare(model, request(seed), () => 0).computation, model, undefined, 0);
   const one = generation(0);
   const outcome = one.outcome("cpu");
   const small = new ResultCache({ maxBytes: 10_000, ttlMs: 60_000 });
@@ -144,6 +140,10 @@ test("the cache is bounded in bytes and in time, and none is none", async () => 
   const none = new ResultCache({ maxBytes: 0, ttlMs: 1000 });
   none.keep("a", one, outcome);
   assert.equal(none.get("a"), undefined);
-  assert.notEqual(cacheKey(one.request), cacheKey({ ...one.request, seed: 1 }));
-  assert.equal(cacheKey(one.request), cacheKey({ ...one.request, deadlineMs: 5 }));
+  const key = (more: Partial<GenerateRequest>) =>
+    cacheKey(prepare(model, { ...request(0), ...more }, () => 0).computation);
+  assert.notEqual(key({}), key({ seed: 1 }));
+  // How the answer is told, and by when, is no part of what is computed.
+  for (const more of [{ deadline_ms: 5 }, { stop: "a" }, { echo: true }, { logprobs: true }, { trace: true }])
+    assert.equal(key({}), key(more));
 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import type { Answer } from "../../src/engine/answer.ts";
 import type { Engine } from "../../src/engine/engine.ts";
-import type { GenerationResult } from "../../src/engine/generation.ts";
 import type { StepEvent } from "../../src/engine/narrator.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { CancelledError, InvalidRequestError, OverloadedError, UnavailableError } from "../../src/errors.ts";
@@ -14,14 +14,14 @@ before(async () => {
 after(() => engine.runtime.close());
 
 /** Runs a request to its end; steps as the listener saw them. */
-async function run(request: GenerateRequest): Promise<{ result: GenerationResult; steps: StepEvent[] }> {
+async function run(request: GenerateRequest): Promise<{ result: Answer; steps: StepEvent[] }> {
   const steps: StepEvent[] = [];
   const result = await engine.submit(request, (step) => steps.push(step)).result;
   return { result, steps };
 }
 
 /** What a generation's outcome is, without ids and times. */
-const essence = ({ samples, seed, usage, receipt }: GenerationResult) => ({ samples, seed, usage, receipt });
+const essence = ({ samples, seed, usage, receipt }: Answer) => ({ samples, seed, usage, receipt });
 
 for (const golden of GOLDEN.generations)
   test(`equals the PyTorch oracle, ${golden.steps} steps, ${golden.length} tokens, temperature ${golden.temperature}, ${golden.order ?? "random"} order`, async () => {

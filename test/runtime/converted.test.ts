@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
+import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import { Sample } from "../../src/diffusion/sampler.ts";
 import { denoiseBatch } from "../../src/engine/batch.ts";
 import type { Engine } from "../../src/engine/engine.ts";
@@ -48,7 +49,7 @@ function drawMany(model: Model): DenoiseBatch {
   const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
   const { schedule } = model;
   const sample = new Sample(
-    { prompt: [1, 2, 3], length: 16, steps: 1, seed: 5, sample: 0, ...draw },
+    { canvas: promptCanvas([1, 2, 3], 16, mask_token_id), steps: 1, seed: 5, sample: 0, ...draw },
     schedule,
     mask_token_id,
   );

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import { Sample } from "../../src/diffusion/sampler.ts";
 import { denoiseBatch } from "../../src/engine/batch.ts";
 import { RuntimeFailure, StartupError } from "../../src/errors.ts";
@@ -23,7 +24,8 @@ after(() => runtime.close());
 function rows(count: number, padded = 96) {
   return Array.from({ length: count }, (_, i) => {
     const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
-    const params = { prompt: [5, 6, 7 + i], length: 70 + i, steps: 4, seed: 40 + i, sample: 0, ...draw };
+    const canvas = promptCanvas([5, 6, 7 + i], 70 + i, model.manifest.mask_token_id);
+    const params = { canvas, steps: 4, seed: 40 + i, sample: 0, ...draw };
     const { schedule } = model;
     const sample = new Sample(params, schedule, model.manifest.mask_token_id);
     return { padded, tokens: sample.canvas.tokens, ...draw, schedule, plan: sample.plan() };

@@ -1,0 +1,182 @@
+/** Prompts, templates and ids into canvases, and canvases into text. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { Engine } from "../../src/engine/engine.ts";
+import type { StepEvent } from "../../src/engine/narrator.ts";
+import type { GenerateRequest } from "../../src/engine/request.ts";
+import { InvalidRequestError } from "../../src/errors.ts";
+import { startEngine, TINY_GUIDED } from "../support.ts";
+
+let engine: Engine;
+/** Of random weights, with a discriminator. */
+let guided: Engine;
+before(async () => {
+  engine = await startEngine();
+  guided = await startEngine({}, TINY_GUIDED);
+});
+after(() => Promise.all([engine.runtime.close(), guided.runtime.close()]));
+
+const base = { steps: 6, seed: 4, temperature: 1 };
+
+async function run(target: Engine, request: Partial<GenerateRequest>) {
+  const steps: StepEvent[] = [];
+  const answer = await target.submit({ ...base, ...request }, (step) => steps.push(step)).result;
+  return { answer, steps, sample: answer.samples[0]! };
+}
+
+function refused(target: Engine, request: Partial<GenerateRequest>, path: string, message: RegExp): void {
+  assert.throws(
+    () => target.submit({ ...base, ...request }),
+    (error) => {
+      assert.ok(error instanceof InvalidRequestError);
+      assert.equal(error.fields[0]!.path, path);
+      assert.match(error.fields[0]!.message, message);
+      return true;
+    },
+  );
+}
+
+test("a template's spans are filled, and its text comes back to the byte", async () => {
+  const texts = ["Thé cat 🐈 sat ", " on the ", ".\n\n  é̂́ said [MASK] and <|endoftext|>"];
+  const template = `${texts[0]}{{mask:4}}${texts[1]}{{mask:1}}${texts[2]}{{mask:7}}`;
+  const { sample, answer, steps } = await run(engine, { template });
+  assert.equal(sample.spans!.length, 3);
+  assert.equal(sample.text, texts.map((text, i) => text + sample.spans![i]).join(""));
+  assert.equal(sample.tokens.length, 12);
+  assert.equal(answer.usage.completion_tokens, 12);
+  assert.equal(steps.at(-1)!.text, sample.text);
+  assert.ok(steps[0]!.text.includes("░") && steps[0]!.text.startsWith(texts[0]!));
+  const positions = steps.flatMap(({ revealed }) => revealed.map(({ position }) => position));
+  assert.equal(new Set(positions).size, 12);
+
+  // The receipt's ids are the same canvas, and give the same tokens.
+  const { receipt } = answer;
+  assert.equal(receipt.request.tokens!.filter((id) => id === engine.model.manifest.mask_token_id).length, 12);
+  const again = await run(engine, receipt.request);
+  assert.deepEqual(again.answer.receipt, receipt);
+  assert.deepEqual(again.sample.spans, sample.spans);
+});
+
+test("a template that ends in a span is the prompt it begins with", async () => {
+  const prompt = await run(engine, { prompt: "Once upon a time", length: 30 });
+  const template = await run(engine, { template: "Once upon a time{{mask:30}}" });
+  assert.deepEqual(template.sample.tokens, prompt.sample.tokens);
+  assert.equal(template.answer.receipt.trace_sha256, prompt.answer.receipt.trace_sha256);
+  assert.equal(template.sample.text, `Once upon a time${prompt.sample.text}`);
+});
+
+test("what is no canvas is refused, and says why", () => {
+  const context = engine.model.manifest.context_length;
+  const mask = engine.model.manifest.mask_token_id;
+  refused(engine, {}, "/prompt", /is missing/);
+  refused(engine, { prompt: "a", template: "{{mask:1}}" }, "/template", /cannot stand beside \/prompt/);
+  refused(engine, { template: "no span" }, "/template", /no span to fill/);
+  for (const broken of [
+    "{{mask}}",
+    "{{mask:0}}",
+    "{{mask:-1}}",
+    "{{mask:1e3}}",
+    "{{mask: 3}}",
+    "{{mask:99999999}}",
+  ])
+    refused(engine, { template: `a ${broken} b {{mask:2}}` }, "/template", /which is no span/);
+  refused(engine, { template: `{{mask:${context + 1}}}` }, "/template", /context of 256/);
+  refused(engine, { template: `a{{mask:${context}}}` }, "/template", /context of 256/);
+  refused(engine, { template: "a b ".repeat(20_000) }, "/template", /context of 256/);
+  refused(engine, { template: "{{mask:9}}", length: 9 }, "/length", /no effect beside \/template/);
+  refused(engine, { template: "{{mask:9}}", echo: true }, "/echo", /no effect without a prompt/);
+  refused(engine, { tokens: [1, 2] }, "/tokens", /no masked position/);
+  refused(engine, { tokens: [mask, mask + 1] }, "/tokens/1", /at most 4095/);
+  refused(engine, { tokens: new Array(context + 1).fill(mask) }, "/tokens", /context of 256/);
+  refused(guided, { prompt: "a", n: 3, best_of: 2 }, "/best_of", /at least n, which is 3/);
+});
+
+test("a span ends before a stop string, across the borders of tokens; the tokens stay", async () => {
+  const request = { prompt: "Once upon a time", length: 60 };
+  const { sample: whole } = await run(engine, request);
+  for (let at = 5; at + 7 < whole.text.length; at += 11) {
+    const stop = whole.text.slice(at, at + 7);
+    const cut = whole.text.indexOf(stop);
+    const { sample } = await run(engine, { ...request, stop: ["not in it", stop] });
+    assert.equal(sample.text, whole.text.slice(0, cut));
+    assert.equal(sample.finish_reason, "stop");
+    assert.deepEqual(sample.tokens, whole.tokens);
+  }
+  // The earlier of two ends it.
+  const [first, later] = [whole.text.slice(8, 14), whole.text.slice(20, 26)];
+  const { sample } = await run(engine, { ...request, stop: [later, first] });
+  assert.equal(
+    sample.text,
+    whole.text.slice(0, Math.min(whole.text.indexOf(first), whole.text.indexOf(later))),
+  );
+});
+
+test("echo, log-probabilities and the trace are told as asked, and change nothing", async () => {
+  const request = { prompt: "The dog ", length: 24, n: 2 };
+  const plain = await run(engine, request);
+  const asked = await run(engine, { ...request, echo: true, logprobs: true, trace: true });
+  assert.equal(asked.answer.receipt.trace_sha256, plain.answer.receipt.trace_sha256);
+  assert.equal(plain.answer.trace, undefined);
+  assert.deepEqual(asked.answer.trace, asked.steps);
+  for (const [i, sample] of asked.answer.samples.entries()) {
+    assert.equal(sample.text, `The dog ${plain.answer.samples[i]!.text}`);
+    const reveals = asked.steps
+      .filter((step) => step.sample === i)
+      .flatMap(({ revealed }) => revealed)
+      .sort((a, b) => a.position - b.position);
+    assert.deepEqual(
+      sample.logprobs,
+      reveals.map(({ logprob }) => logprob),
+    );
+    assert.deepEqual(
+      sample.tokens,
+      reveals.map(({ token }) => token),
+    );
+  }
+});
+
+test("a step tells the mean entropy of what it drew from", async () => {
+  const { steps } = await run(engine, { prompt: "", length: 40, steps: 64 });
+  for (const { entropy, revealed } of steps) {
+    assert.equal(entropy === undefined, revealed.length === 0);
+    if (entropy !== undefined) assert.ok(entropy >= 0 && entropy <= Math.log(4096));
+  }
+  // A single position with a single likely token has next to none; an empty canvas has much.
+  assert.ok(steps.find(({ entropy }) => entropy !== undefined)!.entropy! > 3);
+});
+
+test("best_of scores every finished canvas and answers the best, each for itself as it would be alone", async () => {
+  const { model } = guided;
+  const request = { prompt: "ab", length: 12, seed: 9 };
+  const all = await run(guided, { ...request, n: 6 });
+  const ranked = await run(guided, { ...request, n: 3, best_of: 6 });
+  const rewards = ranked.answer.samples.map(({ reward }) => reward!);
+  assert.deepEqual(
+    rewards,
+    rewards.toSorted((a, b) => b - a),
+  );
+  assert.equal(rewards.length, 3);
+  for (const { sample, tokens } of ranked.answer.samples)
+    assert.deepEqual(tokens, all.answer.samples[sample]!.tokens);
+  const { usage } = ranked.answer;
+  assert.equal(usage.completion_tokens, 72);
+  assert.equal(usage.discriminator_passes, all.answer.usage.discriminator_passes + 6);
+  // The reward is that of `score` on the whole canvas.
+  const best = ranked.answer.samples[0]!;
+  const tokens = Int32Array.from([...model.tokenizer.encode("ab", 99)!, ...best.tokens]);
+  const padded = new Int32Array(32);
+  padded.set(tokens);
+  const { reward } = await guided.runtime.run("score", {
+    ...{ rows: 1, padded: 32, tokens: padded },
+    ...{ length: Int32Array.of(tokens.length), sigma: new Float32Array(1) },
+  });
+  assert.equal(reward[0], best.reward);
+  // Six alone, to see that no better one was left out.
+  const everyone = await run(guided, { ...request, n: 6, best_of: 6 });
+  assert.deepEqual(
+    everyone.answer.samples.slice(0, 3).map(({ reward }) => reward),
+    rewards,
+  );
+  assert.notEqual(everyone.answer.receipt.trace_sha256, all.answer.receipt.trace_sha256);
+});
