@@ -13,7 +13,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Generate text and answer when it is finished */
+        /**
+         * Generate text and answer when it is finished, or with every step on the way
+         * @description With `Accept: text/event-stream` the answer is a stream of the events that a WebSocket gets: `accepted`, a `step` each, `done` or `error`, each with an id (not where `deadline_ms` is given). To resume a broken stream, send the same request again with the last id as `Last-Event-ID`: the steps after it follow, none twice and none left out.
+         */
         post: operations["generate"];
         delete?: never;
         options?: never;
@@ -525,7 +528,10 @@ export interface operations {
     generate: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description Of an event stream, the id of the last event that arrived */
+                "Last-Event-ID"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -550,6 +556,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["GenerateResponse"];
+                    "text/event-stream": string;
                 };
             };
             400: components["responses"]["Problem"];

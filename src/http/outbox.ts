@@ -1,29 +1,41 @@
 /**
- * What goes out on a socket, bounded for a reader that falls behind.
+ * What goes out to a client, bounded for a reader that falls behind.
  *
- * While more than LIMIT bytes wait in the socket, steps are held back and merged, one for each sample,
- * and nothing more is read from the client. Every reveal still arrives exactly once.
+ * While more than LIMIT bytes wait, steps are held back and merged, one for each sample, and nothing more is read from
+ * the client. Every reveal still arrives exactly once.
  */
 
-import type { WebSocket } from "ws";
 import type { Schemas } from "./openapi.ts";
 
-type ServerEvent = Schemas["ServerEvent"];
+export type ServerEvent = Schemas["ServerEvent"];
 type StepEvent = Schemas["StepEvent"];
 
-/** Bytes that may wait in a socket before steps are merged. */
+/** Bytes that may wait before steps are merged. */
 const LIMIT = 256 * 1024;
 
-/** Sends events in order over one socket. */
+/** Where events go. */
+export interface Sink {
+  /** False once nothing more can be written. */
+  readonly open: boolean;
+  /** Bytes written and not yet taken by the network. */
+  readonly waiting: number;
+  /** Calls back when it is on its way. */
+  write(event: ServerEvent, sent: () => void): void;
+  /** Stops, and goes on, reading from the client. */
+  pause(): void;
+  resume(): void;
+}
+
+/** Sends events in order. */
 export class Outbox {
   /** Merged steps that wait, by generation and sample. */
   readonly #held = new Map<string, StepEvent>();
 
-  constructor(readonly socket: WebSocket) {}
+  constructor(readonly sink: Sink) {}
 
-  /** Sends an event, or holds a step back. Does nothing once the socket is closing. */
+  /** Sends an event, or holds a step back. Does nothing once the client is gone. */
   send(event: ServerEvent): void {
-    if (this.socket.readyState !== this.socket.OPEN) return;
+    if (!this.sink.open) return;
     if (event.type === "step" && this.#congested) {
       this.#hold(event);
       return;
@@ -33,7 +45,7 @@ export class Outbox {
   }
 
   get #congested(): boolean {
-    return this.socket.bufferedAmount > LIMIT;
+    return this.sink.waiting > LIMIT;
   }
 
   #hold(event: StepEvent): void {
@@ -52,11 +64,11 @@ export class Outbox {
   }
 
   #write(event: ServerEvent): void {
-    this.socket.send(JSON.stringify(event), () => {
+    this.sink.write(event, () => {
       if (this.#congested) return;
       this.#flush("");
-      if (this.socket.isPaused) this.socket.resume();
+      this.sink.resume();
     });
-    if (this.#congested) this.socket.pause();
+    if (this.#congested) this.sink.pause();
   }
 }

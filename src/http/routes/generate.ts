@@ -1,15 +1,52 @@
-/** POST /generate: a prompt in, the finished text out. */
+/** POST /generate: a prompt in, the finished text out; or every step on the way, as server-sent events. */
 
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Engine } from "../../engine/engine.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
+import { Outbox } from "../outbox.ts";
+import { toProblem } from "../problem.ts";
+import { EventStream, parseLastEventId, wantsEvents } from "../sse.ts";
+
+type Body = Schemas["GenerateRequest"];
 
 export async function generateRoute(app: FastifyInstance, { engine }: { engine: Engine }) {
   const validate = validator("GenerateRequest");
-  app.post("/generate", async (request, reply): Promise<Schemas["GenerateResponse"]> => {
-    const ticket = engine.submit(valid(validate(request.body)));
+  app.post("/generate", async (request, reply): Promise<Schemas["GenerateResponse"] | undefined> => {
+    const body = valid(validate(request.body));
+    if (wantsEvents(request.headers.accept)) return stream(engine, body, request, reply);
+    const ticket = engine.submit(body);
     // A client that hangs up before its answer frees its rows.
     reply.raw.once("close", ticket.cancel);
     return ticket.result;
   });
+}
+
+/** Answers with events. Throws, before anything is sent, what `submit` throws. */
+async function stream(
+  engine: Engine,
+  body: Body,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<undefined> {
+  // What a deadline leaves out depends on the clock: such a generation cannot be told from the middle.
+  const resumable = body.deadline_ms === undefined;
+  const header = request.headers["last-event-id"];
+  const seen = resumable && header ? parseLastEventId(String(header), body.seed) : undefined;
+  const ticket = engine.submit({ ...body, seed: seen?.seed ?? body.seed }, (step) => {
+    if (step.step > (seen?.steps[step.sample] ?? 0)) outbox.send({ type: "step", id, ...step });
+  });
+  const { id, seed } = ticket;
+  reply.hijack();
+  reply.raw.once("close", ticket.cancel);
+  const progress = seen ?? { seed, steps: [] };
+  const outbox = new Outbox(new EventStream(reply.raw, progress, resumable, reply.getHeaders()));
+  if (!seen) outbox.send({ type: "accepted", id, seed });
+  try {
+    outbox.send({ type: "done", ...(await ticket.result) });
+  } catch (error) {
+    const { problem, bug } = toProblem(error);
+    if (bug) request.log.error({ err: error }, "generation failed");
+    outbox.send({ type: "error", id, error: { ...problem, request_id: request.id } });
+  }
+  reply.raw.end();
 }

@@ -1,0 +1,87 @@
+/**
+ * Server-sent events: the socket's events as the answer of a POST.
+ *
+ * A broken stream is resumed without state: the same request with the same seed has the same steps, so an event's id
+ * says the seed and how many steps of each sample were told, and whoever sends it back is told the rest.
+ */
+
+import type { ServerResponse } from "node:http";
+import { InvalidRequestError } from "../errors.ts";
+import type { ServerEvent, Sink } from "./outbox.ts";
+
+/** Milliseconds after which a client should try again. */
+const RETRY_MS = 1000;
+/** Milliseconds between the comments that keep an idle connection open. */
+const HEARTBEAT_MS = 15_000;
+
+/** What a client has seen of a generation. */
+export interface Progress {
+  seed: number;
+  /** Steps told of each sample; shorter if some have none. */
+  steps: number[];
+}
+
+/** True if the client asks for an event stream, and would not rather have JSON. */
+export function wantsEvents(accept: string | undefined): boolean {
+  return /(^|,)\s*text\/event-stream\s*(;|,|$)/i.test(accept ?? "");
+}
+
+/** The header that resumes a stream. Throws InvalidRequestError if it is not an id of ours, or of another seed. */
+export function parseLastEventId(header: string, seed: number | undefined): Progress {
+  const refuse = (message: string) => new InvalidRequestError([{ path: "/headers/Last-Event-ID", message }]);
+  const match = /^(\d{1,16}):(\d{1,5}(?:,\d{1,5}){0,15})?$/.exec(header);
+  if (!match) throw refuse("is not an id of this server's events: leave it out to start anew");
+  const progress = { seed: Number(match[1]), steps: (match[2] ?? "").split(",").map(Number) };
+  if (progress.seed > Number.MAX_SAFE_INTEGER || (seed !== undefined && seed !== progress.seed))
+    throw refuse(`belongs to a generation of seed ${match[1]}, not ${seed}: send the same request again`);
+  return progress;
+}
+
+/** Writes events to a response; starts it. */
+export class EventStream implements Sink {
+  readonly #steps: number[];
+  readonly #seed: number;
+  readonly #heartbeat: NodeJS.Timeout;
+
+  /** `resumable` events carry an id; `headers` are the response's own. */
+  constructor(
+    readonly response: ServerResponse,
+    { seed, steps }: Progress,
+    readonly resumable: boolean,
+    headers: Record<string, number | string | string[] | undefined>,
+  ) {
+    this.#seed = seed;
+    this.#steps = [...steps];
+    for (const [name, value] of Object.entries(headers))
+      if (value !== undefined) response.setHeader(name, value);
+    response.writeHead(200, {
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-store",
+      // nginx would collect the events otherwise.
+      "x-accel-buffering": "no",
+    });
+    response.write(`retry: ${RETRY_MS}\n\n`);
+    this.#heartbeat = setInterval(() => response.write(": still here\n\n"), HEARTBEAT_MS);
+    response.once("close", () => clearInterval(this.#heartbeat));
+  }
+
+  get open(): boolean {
+    return !this.response.destroyed && !this.response.writableEnded;
+  }
+
+  get waiting(): number {
+    return this.response.writableLength;
+  }
+
+  write(event: ServerEvent, sent: () => void): void {
+    if (event.type === "step") {
+      while (this.#steps.length < event.sample) this.#steps.push(0);
+      this.#steps[event.sample] = event.step;
+    }
+    const id = this.resumable ? `id: ${this.#seed}:${this.#steps.join()}\n` : "";
+    this.response.write(`event: ${event.type}\n${id}data: ${JSON.stringify(event)}\n\n`, () => sent());
+  }
+
+  pause(): void {}
+  resume(): void {}
+}
