@@ -44,6 +44,60 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * The same in the words of OpenAI's completions API
+         * @description For clients that speak it already. `steps`, `guidance`, `top_k` and `diffusing` are our own. Fields that have no meaning here are refused, not ignored. With `stream` the answer is a stream of CompletionResponse objects as server-sent events that ends with `[DONE]`: text grows from the left, a position is sent when all before it are known; with `diffusing` each chunk holds the whole text so far instead, masked positions as ░.
+         */
+        post: operations["completions"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The model that is served, in the words of OpenAI's API */
+        get: operations["models"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/models/{model}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The model of that name */
+        get: operations["modelByName"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -273,6 +327,108 @@ export interface components {
             compute_ms: number;
             /** @description Milliseconds from acceptance to the end */
             total_ms: number;
+        };
+        CompletionRequest: {
+            /** @description The name of the model that is served */
+            model: string;
+            /** @description The text to continue, or its ids; or a list of those, each answered `n` times */
+            prompt: string | string[] | number[] | number[][];
+            /** @description What comes after the completion, which then fills the gap */
+            suffix?: string | null;
+            /**
+             * @description New tokens
+             * @default 16
+             */
+            max_tokens: number | null;
+            /** @default 1 */
+            n: number | null;
+            /** @description As in GenerateRequest */
+            best_of?: number | null;
+            /** @description As in GenerateRequest */
+            seed?: number | null;
+            /** @description Texts before which the completion ends */
+            stop?: null | string | string[];
+            /** @default 1 */
+            temperature: number | null;
+            /** @default 1 */
+            top_p: number | null;
+            /** @default 0 */
+            top_k: number | null;
+            /** @description 0 gives each token's log-probability. Those of other tokens never leave the model, so there are no alternatives to list. Not together with `stream`. */
+            logprobs?: number | null;
+            /**
+             * @description Begin the text with the prompt
+             * @default false
+             */
+            echo: boolean | null;
+            /** @default false */
+            stream: boolean | null;
+            stream_options?: null | {
+                /** @description End with a chunk that has `usage` and no choice */
+                include_usage?: boolean;
+            };
+            /**
+             * @description Step budget
+             * @default 16
+             */
+            steps: number | null;
+            guidance?: components["schemas"]["Guidance"];
+            /**
+             * @description With `stream`: each chunk replaces the whole text
+             * @default false
+             */
+            diffusing: boolean | null;
+        };
+        CompletionResponse: {
+            id: string;
+            /** @constant */
+            object: "text_completion";
+            /** @description Seconds since 1970 */
+            created: number;
+            model: string;
+            choices: components["schemas"]["CompletionChoice"][];
+            usage?: null | {
+                prompt_tokens: number;
+                completion_tokens: number;
+                total_tokens: number;
+            };
+        };
+        CompletionChoice: {
+            /** @description Prompt by prompt, `n` each */
+            index: number;
+            text: string;
+            logprobs: null | {
+                tokens: string[];
+                token_logprobs: (number | null)[];
+                top_logprobs: null;
+                text_offset: number[];
+            };
+            finish_reason: null | ("stop" | "length");
+        };
+        ModelList: {
+            /** @constant */
+            object: "list";
+            data: components["schemas"]["ModelCard"][];
+        };
+        ModelCard: {
+            id: string;
+            /** @constant */
+            object: "model";
+            /** @description Always 0 */
+            created: number;
+            /** @description Always didi-serve */
+            owned_by: string;
+        };
+        OpenAIError: {
+            error: {
+                /** @description What happened and what to do */
+                message: string;
+                type: string;
+                /** @description The field at fault */
+                param: string | null;
+                /** @description A stable name of the kind of problem */
+                code: string | null;
+            };
         };
         Status: {
             /** @enum {string} */
@@ -517,6 +673,17 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description What went wrong, in the shape of OpenAI's API */
+        OpenAIError: {
+            headers: {
+                /** @description Seconds after which trying again makes sense, of 429 and 503 */
+                "Retry-After"?: number;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["OpenAIError"];
+            };
+        };
     };
     parameters: never;
     requestBodies: never;
@@ -584,6 +751,89 @@ export interface operations {
                 content?: never;
             };
             426: components["responses"]["Problem"];
+        };
+    };
+    completions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "model": "stories-didi",
+                 *       "prompt": "Once upon a time",
+                 *       "max_tokens": 64,
+                 *       "seed": 7
+                 *     }
+                 */
+                "application/json": components["schemas"]["CompletionRequest"];
+            };
+        };
+        responses: {
+            /** @description The finished completions */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CompletionResponse"];
+                    "text/event-stream": string;
+                };
+            };
+            400: components["responses"]["OpenAIError"];
+            404: components["responses"]["OpenAIError"];
+            413: components["responses"]["OpenAIError"];
+            415: components["responses"]["OpenAIError"];
+            429: components["responses"]["OpenAIError"];
+            500: components["responses"]["OpenAIError"];
+            503: components["responses"]["OpenAIError"];
+        };
+    };
+    models: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A list of one */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelList"];
+                };
+            };
+        };
+    };
+    modelByName: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is the one that is served */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelCard"];
+                };
+            };
+            404: components["responses"]["OpenAIError"];
         };
     };
     health: {

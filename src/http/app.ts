@@ -9,10 +9,10 @@ import Fastify, {
   LogController,
 } from "fastify";
 import type { Engine } from "../engine/engine.ts";
-import { NotFoundError } from "../errors.ts";
 import { createMetrics } from "./metrics.ts";
-import { toProblem } from "./problem.ts";
+import { noRoute, toProblem } from "./problem.ts";
 import { generateRoute } from "./routes/generate.ts";
+import { openaiRoutes } from "./routes/openai.ts";
 import { operationsRoutes } from "./routes/operations.ts";
 import { streamRoute } from "./routes/stream.ts";
 
@@ -52,11 +52,7 @@ export async function buildApp(
     );
   });
   app.setErrorHandler(sendProblem);
-  app.setNotFoundHandler((request) => {
-    throw new NotFoundError(
-      `${request.method} ${request.url.split("?")[0]} is not a route: see /openapi.yaml`,
-    );
-  });
+  app.setNotFoundHandler(noRoute);
   await app.register(websocket, {
     options: { maxPayload: MAX_MESSAGE_BYTES },
     preClose(done) {
@@ -68,5 +64,6 @@ export async function buildApp(
   await app.register(operationsRoutes, { engine, metrics: createMetrics(engine) });
   await app.register(generateRoute, { engine });
   await app.register(streamRoute, { engine });
+  await app.register(openaiRoutes, { engine, prefix: "/v1" });
   return app;
 }

@@ -79,6 +79,11 @@ export function toProblem(error: unknown): ProblemAnswer {
   return fromFramework(error);
 }
 
+/** Throws for a request that no route takes. */
+export function noRoute({ method, url }: { method: string; url: string }): never {
+  throw new NotFoundError(`${method} ${url.split("?")[0]} is not a route: see /openapi.yaml`);
+}
+
 /** Fastify's own errors carry a code and a status. */
 function fromFramework(error: unknown): ProblemAnswer {
   const { code, statusCode, message } = error as { code?: string; statusCode?: number; message?: string };
