@@ -98,6 +98,114 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v2": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The server, in the words of the Open Inference Protocol v2 */
+        get: operations["inferenceServer"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/health/live": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** As /healthz */
+        get: operations["inferenceLive"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/health/ready": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** As /readyz */
+        get: operations["inferenceReady"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/models/{model}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        /** The tensors that the model takes and gives */
+        get: operations["inferenceModel"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/models/{model}/ready": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        /** As /readyz, for the model of that name */
+        get: operations["inferenceModelReady"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/models/{model}/infer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Generate text from a tensor of prompts */
+        post: operations["infer"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -430,6 +538,74 @@ export interface components {
                 code: string | null;
             };
         };
+        InferenceServer: {
+            name: string;
+            version: string;
+            extensions: string[];
+        };
+        InferenceLive: {
+            live: boolean;
+        };
+        InferenceReady: {
+            ready: boolean;
+        };
+        InferenceModelReady: {
+            name: string;
+            ready: boolean;
+        };
+        InferenceModel: {
+            name: string;
+            platform: string;
+            inputs: components["schemas"]["TensorType"][];
+            outputs: components["schemas"]["TensorType"][];
+        };
+        TensorType: {
+            name: string;
+            datatype: string;
+            shape: number[];
+        };
+        TextTensor: {
+            name: string;
+            shape: number[];
+            /** @constant */
+            datatype: "BYTES";
+            data: string[];
+            parameters?: Record<string, never>;
+        };
+        InferenceRequest: {
+            id?: string;
+            /** @description One tensor, `text_input`: the prompts */
+            inputs: components["schemas"]["TextTensor"][];
+            outputs?: {
+                /** @constant */
+                name: "text_output";
+                parameters?: Record<string, never>;
+            }[];
+            /** @description Fields of GenerateRequest other than those of the canvas and of how the answer is told */
+            parameters?: {
+                length?: number;
+                /** @default 16 */
+                steps?: number;
+                seed?: number;
+                /** @default 1 */
+                temperature?: number;
+                /** @default 0 */
+                top_k?: number;
+                /** @default 1 */
+                top_p?: number;
+                deadline_ms?: number;
+                guidance?: components["schemas"]["Guidance"];
+            };
+        };
+        InferenceResponse: {
+            id: string;
+            model_name: string;
+            outputs: components["schemas"]["TextTensor"][];
+        };
+        InferenceError: {
+            /** @description What happened and what to do */
+            error: string;
+        };
         Status: {
             /** @enum {string} */
             status: "ok";
@@ -684,6 +860,17 @@ export interface components {
                 "application/json": components["schemas"]["OpenAIError"];
             };
         };
+        /** @description What went wrong, in the shape of the Open Inference Protocol */
+        InferenceError: {
+            headers: {
+                /** @description Seconds after which trying again makes sense, of 429 and 503 */
+                "Retry-After"?: number;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["InferenceError"];
+            };
+        };
     };
     parameters: never;
     requestBodies: never;
@@ -834,6 +1021,168 @@ export interface operations {
                 };
             };
             404: components["responses"]["OpenAIError"];
+        };
+    };
+    inferenceServer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Name, version and extensions */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InferenceServer"];
+                };
+            };
+        };
+    };
+    inferenceLive: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Alive */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InferenceLive"];
+                };
+            };
+        };
+    };
+    inferenceReady: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Ready to serve */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InferenceReady"];
+                };
+            };
+            503: components["responses"]["InferenceError"];
+        };
+    };
+    inferenceModel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is the one that is served */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InferenceModel"];
+                };
+            };
+            404: components["responses"]["InferenceError"];
+        };
+    };
+    inferenceModelReady: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Ready to serve */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InferenceModelReady"];
+                };
+            };
+            404: components["responses"]["InferenceError"];
+            503: components["responses"]["InferenceError"];
+        };
+    };
+    infer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "inputs": [
+                 *         {
+                 *           "name": "text_input",
+                 *           "shape": [
+                 *             1
+                 *           ],
+                 *           "datatype": "BYTES",
+                 *           "data": [
+                 *             "Once upon a time"
+                 *           ]
+                 *         }
+                 *       ],
+                 *       "parameters": {
+                 *         "length": 64,
+                 *         "steps": 16,
+                 *         "seed": 7
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["InferenceRequest"];
+            };
+        };
+        responses: {
+            /** @description A text for each prompt */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InferenceResponse"];
+                };
+            };
+            400: components["responses"]["InferenceError"];
+            404: components["responses"]["InferenceError"];
+            413: components["responses"]["InferenceError"];
+            415: components["responses"]["InferenceError"];
+            429: components["responses"]["InferenceError"];
+            500: components["responses"]["InferenceError"];
+            503: components["responses"]["InferenceError"];
         };
     };
     health: {

@@ -1,17 +1,12 @@
 /** The face: a Fastify application over an engine. Building it does not listen, so tests can inject. */
 
 import websocket from "@fastify/websocket";
-import Fastify, {
-  type FastifyInstance,
-  type FastifyReply,
-  type FastifyRequest,
-  type FastifyServerOptions,
-  LogController,
-} from "fastify";
+import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from "fastify";
 import type { Engine } from "../engine/engine.ts";
 import { createMetrics } from "./metrics.ts";
-import { noRoute, toProblem } from "./problem.ts";
+import { noRoute, sendAs } from "./problem.ts";
 import { generateRoute } from "./routes/generate.ts";
+import { inferenceRoutes } from "./routes/inference.ts";
 import { openaiRoutes } from "./routes/openai.ts";
 import { operationsRoutes } from "./routes/operations.ts";
 import { streamRoute } from "./routes/stream.ts";
@@ -22,14 +17,7 @@ const MAX_MESSAGE_BYTES = 1024 * 1024;
 /** Close code of a WebSocket whose server is going away (RFC 6455). */
 const GOING_AWAY = 1001;
 
-/** Answers anything that was thrown with a problem object; a bug goes to the log. */
-function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
-  const { problem, bug } = toProblem(error);
-  if (bug) request.log.error({ err: error }, "request failed");
-  if (problem.retry_after !== undefined) reply.header("retry-after", problem.retry_after);
-  problem.request_id = request.id;
-  reply.code(problem.status).type("application/problem+json").send(problem);
-}
+const sendProblem = sendAs((problem) => problem, "application/problem+json");
 
 /** Builds the application. `logger` is Fastify's option. */
 export async function buildApp(
@@ -65,5 +53,6 @@ export async function buildApp(
   await app.register(generateRoute, { engine });
   await app.register(streamRoute, { engine });
   await app.register(openaiRoutes, { engine, prefix: "/v1" });
+  await app.register(inferenceRoutes, { engine, prefix: "/v2" });
   return app;
 }

@@ -17,6 +17,9 @@ export const CONTRACT_TEXT = readFileSync(join(PACKAGE_ROOT, "openapi.yaml"), "u
 /** openapi.yaml, parsed. */
 export const CONTRACT = parse(CONTRACT_TEXT, { merge: true });
 
+/** The server's version, the contract's. */
+export const VERSION: string = CONTRACT.info.version;
+
 const ajv = new Ajv2020({
   allErrors: true,
   useDefaults: true,

@@ -1,5 +1,7 @@
 /** Errors as RFC 9457 problem objects. Internals never leave the server: a bug shows its request id only. */
 
+import type { FastifyReply, FastifyRequest } from "fastify";
+import type { Engine } from "../engine/engine.ts";
 import {
   CancelledError,
   type FieldError,
@@ -77,6 +79,25 @@ export function toProblem(error: unknown): ProblemAnswer {
     return { problem: problem("model-failure", detail), bug: true };
   }
   return fromFramework(error);
+}
+
+/** Throws UnavailableError unless a request would be computed now. */
+export function checkReady(engine: Engine): void {
+  if (!engine.accepting)
+    throw new UnavailableError("the model is still loading, or the server is shutting down");
+  // Requests are still taken: they wait for the process that is on its way.
+  if (!engine.runtime.loaded) throw new UnavailableError("the runtime process is being replaced");
+}
+
+/** An error handler that answers anything thrown in one shape; a bug goes to the log. */
+export function sendAs(shape: (problem: Problem) => object, contentType = "application/json; charset=utf-8") {
+  return (error: unknown, request: FastifyRequest, reply: FastifyReply): void => {
+    const { problem, bug } = toProblem(error);
+    if (bug) request.log.error({ err: error }, "request failed");
+    if (problem.retry_after !== undefined) reply.header("retry-after", problem.retry_after);
+    reply.header("x-request-id", request.id).code(problem.status).type(contentType);
+    reply.send(shape({ ...problem, request_id: request.id }));
+  };
 }
 
 /** Throws for a request that no route takes. */

@@ -1,24 +1,17 @@
 /** `/v1`: for clients that speak OpenAI's completions API. */
 
-import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import type { Answer } from "../../engine/answer.ts";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Engine, Ticket } from "../../engine/engine.ts";
-import type { StepEvent } from "../../engine/narrator.ts";
 import { NotFoundError } from "../../errors.ts";
 import { Growth } from "../openai/growth.ts";
-import { inside, type Prompted, requestsOf } from "../openai/requests.ts";
+import { inside, requestsOf } from "../openai/requests.ts";
 import { choicesOf, errorOf, finishReason, usageOf } from "../openai/responses.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
-import { noRoute, toProblem } from "../problem.ts";
+import { noRoute, sendAs, toProblem } from "../problem.ts";
+import { answersOf, cancelAll, submitAll } from "../together.ts";
 
 type CompletionRequest = Schemas["CompletionRequest"];
 type CompletionResponse = Schemas["CompletionResponse"];
-
-/** A prompt that is being answered. */
-interface Running {
-  prompted: Prompted;
-  ticket: Ticket;
-}
 
 export async function openaiRoutes(app: FastifyInstance, { engine }: { engine: Engine }) {
   const validate = validator("CompletionRequest");
@@ -29,12 +22,7 @@ export async function openaiRoutes(app: FastifyInstance, { engine }: { engine: E
     if (model !== name) throw new NotFoundError(`the model ${model} is not served here: it is ${name}`);
   }
 
-  app.setErrorHandler((error: FastifyError, request, reply) => {
-    const { problem, bug } = toProblem(error);
-    if (bug) request.log.error({ err: error }, "request failed");
-    if (problem.retry_after !== undefined) reply.header("retry-after", problem.retry_after);
-    reply.code(problem.status).header("x-request-id", request.id).send(errorOf(problem));
-  });
+  app.setErrorHandler(sendAs(errorOf));
   app.setNotFoundHandler(noRoute);
   app.get("/models", async (): Promise<Schemas["ModelList"]> => ({ object: "list", data: [card] }));
   app.get<{ Params: { model: string } }>("/models/:model", async ({ params }) => {
@@ -45,51 +33,26 @@ export async function openaiRoutes(app: FastifyInstance, { engine }: { engine: E
     const body = valid(validate(request.body));
     checkModel(body.model);
     if (body.stream) return stream(engine, body, request, reply);
-    const running = submitAll(engine, requestsOf(body), () => undefined);
-    reply.raw.once("close", () => running.forEach(({ ticket }) => void ticket.cancel()));
-    const answers = await all(running);
+    const prompts = requestsOf(body);
+    const tickets = submitAll(
+      engine,
+      prompts.map((prompt) => prompt.request),
+    );
+    reply.raw.once("close", () => cancelAll(tickets));
+    const answers = await answersOf(tickets);
     const n = body.n ?? 1;
     return {
-      ...head(running, name),
-      choices: answers.flatMap((answer, i) =>
-        choicesOf(answer, running[i]!.prompted, i * n, engine.model.tokenizer),
-      ),
+      ...head(tickets, name),
+      choices: answers.flatMap((answer, i) => choicesOf(answer, prompts[i]!, i * n, engine.model.tokenizer)),
       usage: usageOf(answers),
     };
   });
 }
 
 /** What every chunk begins with. */
-function head(running: readonly Running[], model: string) {
+function head(tickets: readonly Ticket[], model: string) {
   const created = Math.floor(Date.now() / 1000);
-  return { id: `cmpl-${running[0]!.ticket.id}`, object: "text_completion" as const, created, model };
-}
-
-/** Submits them all or none. Throws what `submit` throws. */
-function submitAll(
-  engine: Engine,
-  prompts: readonly Prompted[],
-  listen: (prompt: number) => ((step: StepEvent) => void) | undefined,
-): Running[] {
-  const running: Running[] = [];
-  try {
-    for (const [i, prompted] of prompts.entries())
-      running.push({ prompted, ticket: engine.submit(prompted.request, listen(i)) });
-    return running;
-  } catch (error) {
-    for (const { ticket } of running) ticket.cancel();
-    throw error;
-  }
-}
-
-/** Every answer; the first failure ends them all. */
-async function all(running: readonly Running[]): Promise<Answer[]> {
-  try {
-    return await Promise.all(running.map(({ ticket }) => ticket.result));
-  } catch (error) {
-    for (const { ticket } of running) ticket.cancel();
-    throw error;
-  }
+  return { id: `cmpl-${tickets[0]!.id}`, object: "text_completion" as const, created, model };
 }
 
 /** Answers with chunks. Throws, before anything is sent, what `submit` throws. */
@@ -110,15 +73,19 @@ async function stream(
   const chunk = (index: number, text: string, finish_reason: "stop" | "length" | null = null) =>
     send({ ...start, choices: [{ index, text, logprobs: null, finish_reason }] });
   // Which samples are answered is known before the end only where they are not ranked.
-  const running = submitAll(engine, prompts, (i) => (step) => {
-    if (body.best_of != null) return;
-    const text = inside(step.text, prompts[i]!);
-    const told = body.diffusing ? text : growths[i]![step.sample]!.take(text);
-    if (told !== "") chunk(i * n + step.sample, told);
-  });
-  const start = head(running, engine.model.manifest.name);
+  const tickets = submitAll(
+    engine,
+    prompts.map((prompt) => prompt.request),
+    (i, step) => {
+      if (body.best_of != null) return;
+      const text = inside(step.text, prompts[i]!);
+      const told = body.diffusing ? text : growths[i]![step.sample]!.take(text);
+      if (told !== "") chunk(i * n + step.sample, told);
+    },
+  );
+  const start = head(tickets, engine.model.manifest.name);
   reply.hijack();
-  reply.raw.once("close", () => running.forEach(({ ticket }) => void ticket.cancel()));
+  reply.raw.once("close", () => cancelAll(tickets));
   for (const [key, value] of Object.entries(reply.getHeaders())) reply.raw.setHeader(key, value!);
   reply.raw.writeHead(200, {
     "content-type": "text/event-stream; charset=utf-8",
@@ -126,10 +93,10 @@ async function stream(
   });
   try {
     const answers = await Promise.all(
-      running.map(async ({ ticket, prompted }, i) => {
-        const answer = await ticket.result;
+      tickets.map(async ({ result }, i) => {
+        const answer = await result;
         for (const [k, sample] of answer.samples.entries()) {
-          const text = inside(sample.text, prompted);
+          const text = inside(sample.text, prompts[i]!);
           chunk(i * n + k, body.diffusing ? text : growths[i]![k]!.end(text), finishReason(sample));
         }
         return answer;
@@ -138,7 +105,7 @@ async function stream(
     if (body.stream_options?.include_usage) send({ ...start, choices: [], usage: usageOf(answers) });
     send("[DONE]");
   } catch (error) {
-    for (const { ticket } of running) ticket.cancel();
+    cancelAll(tickets);
     const { problem, bug } = toProblem(error);
     if (bug) request.log.error({ err: error }, "completion failed");
     send(errorOf(problem));

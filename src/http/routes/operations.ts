@@ -3,8 +3,8 @@
 import type { FastifyInstance } from "fastify";
 import type { Registry } from "prom-client";
 import type { Engine } from "../../engine/engine.ts";
-import { UnavailableError } from "../../errors.ts";
 import { CONTRACT_TEXT } from "../openapi.ts";
+import { checkReady } from "../problem.ts";
 
 export async function operationsRoutes(
   app: FastifyInstance,
@@ -12,10 +12,7 @@ export async function operationsRoutes(
 ) {
   app.get("/healthz", async () => ({ status: "ok" }));
   app.get("/readyz", async () => {
-    if (!engine.accepting)
-      throw new UnavailableError("the model is still loading, or the server is shutting down");
-    // Requests are still taken: they wait for the process that is on its way.
-    if (!engine.runtime.loaded) throw new UnavailableError("the runtime process is being replaced");
+    checkReady(engine);
     return { status: "ok" };
   });
   app.get("/metrics", async (_request, reply) =>

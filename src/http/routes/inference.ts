@@ -1,0 +1,66 @@
+/** `/v2`: the Open Inference Protocol (KServe), for gateways and clients that speak it. Text goes in and out as BYTES. */
+
+import type { FastifyInstance } from "fastify";
+import type { Engine } from "../../engine/engine.ts";
+import { InvalidRequestError, NotFoundError } from "../../errors.ts";
+import { type Schemas, VERSION, valid, validator } from "../openapi.ts";
+import { checkReady, noRoute, sendAs } from "../problem.ts";
+import { answersOf, cancelAll, submitAll } from "../together.ts";
+
+/** Tensors of any model. */
+const INPUT = { name: "text_input", datatype: "BYTES", shape: [-1] };
+const OUTPUT = { name: "text_output", datatype: "BYTES", shape: [-1] };
+
+interface ByName {
+  Params: { model: string };
+}
+
+export async function inferenceRoutes(app: FastifyInstance, { engine }: { engine: Engine }) {
+  const validate = validator("InferenceRequest");
+  const { name } = engine.model.manifest;
+  const checkModel = (model: string) => {
+    if (model !== name) throw new NotFoundError(`the model ${model} is not served here: it is ${name}`);
+  };
+  app.setErrorHandler(sendAs(({ detail }): Schemas["InferenceError"] => ({ error: detail })));
+  app.setNotFoundHandler(noRoute);
+  app.get(
+    "/",
+    async (): Promise<Schemas["InferenceServer"]> => ({
+      name: "didi-serve",
+      version: VERSION,
+      extensions: [],
+    }),
+  );
+  app.get("/health/live", async (): Promise<Schemas["InferenceLive"]> => ({ live: true }));
+  app.get("/health/ready", async (): Promise<Schemas["InferenceReady"]> => {
+    checkReady(engine);
+    return { ready: true };
+  });
+  app.get<ByName>("/models/:model", async ({ params }): Promise<Schemas["InferenceModel"]> => {
+    checkModel(params.model);
+    return { name, platform: "onnxruntime_onnx", inputs: [INPUT], outputs: [OUTPUT] };
+  });
+  app.get<ByName>("/models/:model/ready", async ({ params }): Promise<Schemas["InferenceModelReady"]> => {
+    checkModel(params.model);
+    checkReady(engine);
+    return { name, ready: true };
+  });
+  app.post<ByName>("/models/:model/infer", async (request, reply): Promise<Schemas["InferenceResponse"]> => {
+    checkModel(request.params.model);
+    const { id, inputs, parameters } = valid(validate(request.body));
+    const [input] = inputs as [Schemas["TextTensor"]];
+    const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
+    if (input.name !== INPUT.name) throw refuse("/inputs/0/name", `must be ${INPUT.name}`);
+    if (input.shape[0] !== input.data.length)
+      throw refuse("/inputs/0/shape", `must be the number of texts, [${input.data.length}]`);
+    const settings = { steps: 16, temperature: 1, ...parameters };
+    const tickets = submitAll(
+      engine,
+      input.data.map((prompt) => ({ ...settings, prompt })),
+    );
+    reply.raw.once("close", () => cancelAll(tickets));
+    const data = (await answersOf(tickets)).map(({ samples }) => samples[0]!.text);
+    const output = { ...OUTPUT, datatype: "BYTES" as const, shape: [data.length], data };
+    return { id: id ?? tickets[0]!.id, model_name: name, outputs: [output] };
+  });
+}
