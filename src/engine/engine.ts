@@ -15,7 +15,14 @@ import { calibrate } from "./calibrate.ts";
 import { type BatchReport, Executor, type ExecutorLimits } from "./executor.ts";
 import { answer, type CacheState, Generation, type GenerationResult, replay } from "./generation.ts";
 import type { StepEvent } from "./narrator.ts";
-import { type GenerateRequest, type GuidanceRequest, type PreparedRequest, prepare } from "./request.ts";
+import {
+  type GenerateRequest,
+  type GuidanceRequest,
+  type MaskSpan,
+  maskSpans,
+  type PreparedRequest,
+  prepare,
+} from "./request.ts";
 
 /** Bounds of the engine. */
 export interface EngineLimits extends ExecutorLimits {
@@ -35,6 +42,8 @@ export interface Ticket {
   id: string;
   /** The seed in use, given or drawn. */
   seed: number;
+  /** Where its canvas is masked at first. */
+  spans: MaskSpan[];
   /** Rejects with CancelledError after `cancel`, with RuntimeFailure if the model fails. */
   result: Promise<GenerationResult>;
   /** Gives the request up; its rows are free before the next step. Safe to call at any time. */
@@ -187,7 +196,8 @@ export class Engine extends EventEmitter<EngineEvents> {
       generation.over = true;
       this.#forget(generation);
     };
-    return { id, seed: generation.request.seed, result: promise, cancel };
+    const { seed } = generation.request;
+    return { id, seed, spans: maskSpans(generation.request), result: promise, cancel };
   }
 
   #answerFrom({ request, records, outcome }: CachedGeneration, onStep?: (event: StepEvent) => void): Ticket {
@@ -206,7 +216,7 @@ export class Engine extends EventEmitter<EngineEvents> {
       clearImmediate(later);
       reject(new CancelledError("cancelled"));
     };
-    return { id, seed: request.seed, result: promise, cancel };
+    return { id, seed: request.seed, spans: maskSpans(request), result: promise, cancel };
   }
 
   #finish(generation: Generation): void {

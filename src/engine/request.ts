@@ -58,6 +58,17 @@ export interface PreparedRequest {
   guidance: Guidance | undefined;
 }
 
+/** A run of masks on a canvas: its first position, counted from the start of the canvas, and how many there are. */
+export interface MaskSpan {
+  start: number;
+  length: number;
+}
+
+/** Where a request's canvas is masked at first, in order. */
+export function maskSpans({ promptTokens, length }: PreparedRequest): MaskSpan[] {
+  return [{ start: promptTokens.length, length }];
+}
+
 const DEFAULT_LENGTH = 128;
 
 /** A fresh seed: 48 random bits, so that every JSON reader keeps it exactly. */

@@ -13,7 +13,9 @@ import { NotFoundError } from "../errors.ts";
 import { createMetrics } from "./metrics.ts";
 import { toProblem } from "./problem.ts";
 import { generateRoute } from "./routes/generate.ts";
+import { modelRoute } from "./routes/model.ts";
 import { operationsRoutes } from "./routes/operations.ts";
+import { playgroundRoutes } from "./routes/playground.ts";
 import { streamRoute } from "./routes/stream.ts";
 
 /** Largest body or WebSocket message, bytes. A prompt that fits any context fits in it. */
@@ -68,5 +70,7 @@ export async function buildApp(
   await app.register(operationsRoutes, { engine, metrics: createMetrics(engine) });
   await app.register(generateRoute, { engine });
   await app.register(streamRoute, { engine });
+  await app.register(modelRoute, { engine });
+  await app.register(playgroundRoutes);
   return app;
 }
