@@ -72,7 +72,8 @@ export class CanvasView {
       if (this.#shown[place] === key) continue;
       this.#shown[place] = key;
       cell.className = classes.join(" ");
-      if (!token) this.#fill(cell, " ", "", "");
+      // A space that holds its line puts the block where a word would be.
+      if (!token) this.#fill(cell, " ", "\u00a0", "");
       else if (isEnd) this.#fill(cell, " ", "end", "");
       else this.#fill(cell, ...inkOf(token.text));
       cell.classList.toggle("sized", token !== undefined);

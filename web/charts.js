@@ -59,7 +59,7 @@ export class Charts {
       steps,
       range: [0, nats],
       cursor,
-      reading: readingOf(now?.surprisal, now?.entropy),
+      reading: `${readingOf(now?.surprisal, ...(entropy.length > 0 ? [now?.entropy] : []))} nats`,
     });
     this.#drawRewards(run, steps, cursor);
   }
@@ -93,12 +93,9 @@ export class Charts {
   }
 }
 
-/** @param {...(number | undefined)} values */
+/** Values in words; a dash for what is not there. @param {...(number | undefined)} values */
 const readingOf = (...values) =>
-  values
-    .filter((value) => value !== undefined)
-    .map(brief)
-    .join(" · ") || "–";
+  values.map((value) => (value === undefined ? "–" : brief(value))).join(" · ");
 
 /** The reward of what a step kept; a step that tilts has one. @param {import("./run.js").StepFigures["guidance"]} guidance */
 const keptReward = (guidance) => guidance?.rewards[guidance.chosen ?? 0];

@@ -74,7 +74,13 @@ export function inspect(view, shown) {
     if (place === undefined) leave();
     else if (place !== active) look(place);
   });
-  root.addEventListener("pointerleave", leave);
+  // A finger leaves as soon as it is lifted: what it touched stays until another touch.
+  root.addEventListener("pointerleave", ({ pointerType }) => {
+    if (pointerType !== "touch") leave();
+  });
+  addEventListener("pointerdown", ({ target }) => {
+    if (active >= 0 && view.placeOf(target) === undefined) leave();
+  });
   root.addEventListener("blur", leave);
   root.addEventListener("keydown", (event) => {
     if (event.key === "Escape") leave();

@@ -64,6 +64,7 @@ function settle() {
 
 function generate() {
   if (!form.valid) return;
+  cancel();
   const asked = settings();
   history.replaceState(null, "", `#${toHash(asked)}`);
   for (const [i, panel] of shownPanels().entries()) {

@@ -31,6 +31,7 @@ export class Panel {
   #player;
   #steps;
   #guided;
+  #canGuide = false;
   #page;
 
   /**
@@ -53,10 +54,10 @@ export class Panel {
     inspect(this.#view, () => ({ run: this.run, step: this.#player.step }));
     for (const input of [this.#steps, this.#guided])
       input.addEventListener("input", () => {
-        this.#showSteps();
+        this.#showSettings();
         page.changed();
       });
-    this.#showSteps();
+    this.#showSettings();
   }
 
   get element() {
@@ -65,22 +66,23 @@ export class Panel {
 
   /** @returns {RunSettings} */
   get settings() {
-    return { steps: this.#steps.valueAsNumber, guided: this.#guided.checked && !this.#guided.disabled };
+    return { steps: this.#steps.valueAsNumber, guided: this.#guided.checked };
   }
 
   /** @param {RunSettings} settings */
   set settings({ steps, guided }) {
     this.#steps.value = String(steps);
     this.#guided.checked = guided;
-    this.#showSteps();
+    this.#showSettings();
   }
 
   /** Offers guidance, or says why not. @param {Schemas["ModelInfo"]["guidance"]} guidance */
   set guidance(guidance) {
-    this.#guided.disabled = guidance === undefined;
+    this.#canGuide = guidance !== undefined;
     find(this.#root, ".guided-hint", HTMLElement).textContent = guidance
       ? `scale ${guidance.scale?.join(" to ")}, ${guidance.candidates} candidates`
       : "this model has no discriminator";
+    this.#showSettings();
   }
 
   /** Shows a canvas that nothing has run on. @param {Piece[]} pieces */
@@ -105,7 +107,9 @@ export class Panel {
     this.#draw();
   }
 
-  #showSteps() {
+  #showSettings() {
+    // A link may ask for guidance that this model lacks: then the box can be cleared, and the server says why not.
+    this.#guided.disabled = !this.#canGuide && !this.#guided.checked;
     const steps = this.#steps;
     find(this.#root, ".steps-value", HTMLElement).textContent = steps.value;
     steps.style.setProperty("--share", String((steps.valueAsNumber - 1) / (MAX_STEPS - 1)));
