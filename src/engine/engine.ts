@@ -14,7 +14,9 @@ import { type Answer, answer, type CacheState } from "./answer.ts";
 import { type CachedGeneration, type CacheLimits, cacheKey, ResultCache } from "./cache.ts";
 import { calibrate } from "./calibrate.ts";
 import { type BatchReport, Executor, type ExecutorLimits } from "./executor.ts";
+
 import { Generation } from "./generation.ts";
+import { type MaskSpan, maskSpans } from "./layout.ts";
 import { Narrator, type StepEvent } from "./narrator.ts";
 import { type GenerateRequest, type GuidanceRequest, type PreparedRequest, prepare } from "./request.ts";
 
@@ -36,6 +38,8 @@ export interface Ticket {
   id: string;
   /** The seed in use, given or drawn. */
   seed: number;
+  /** Where its canvas is masked at first. */
+  spans: MaskSpan[];
   /** Rejects with CancelledError after `cancel`, with RuntimeFailure if the model fails. */
   result: Promise<Answer>;
   /** Gives the request up; its rows are free before the next step. Safe to call at any time. */
@@ -192,7 +196,8 @@ export class Engine extends EventEmitter<EngineEvents> {
       generation.over = true;
       this.#forget(generation);
     };
-    return { id, seed: generation.computation.seed, result: promise, cancel };
+    const { seed } = generation.computation;
+    return { id, seed, spans: maskSpans(narrator.view.layout), result: promise, cancel };
   }
 
   #answerFrom({ computation, records, outcome }: CachedGeneration, narrator: Narrator): Ticket {
@@ -210,7 +215,7 @@ export class Engine extends EventEmitter<EngineEvents> {
       clearImmediate(later);
       reject(new CancelledError("cancelled"));
     };
-    return { id, seed: computation.seed, result: promise, cancel };
+    return { id, seed: computation.seed, spans: maskSpans(narrator.view.layout), result: promise, cancel };
   }
 
   #finish(generation: Generation): void {

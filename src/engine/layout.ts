@@ -18,12 +18,18 @@ export interface CanvasRequest {
   length?: number | undefined;
 }
 
+/** A run of masks on a canvas: its first position, counted from the start of the canvas, and how many there are. */
+export interface MaskSpan {
+  start: number;
+  length: number;
+}
+
 /** A part of the canvas, in order. */
 export type Piece =
   /** Given; what it shows. */
   | { kind: "text"; text: string }
   /** To be generated. */
-  | { kind: "span"; start: number; length: number };
+  | ({ kind: "span" } & MaskSpan);
 
 /** A canvas, and how to read it as text. */
 export interface Layout {
@@ -32,6 +38,13 @@ export interface Layout {
   pieces: Piece[];
   /** True if a prompt is continued, so that the answer is the one span at the end. */
   continues: boolean;
+}
+
+/** Where a canvas is masked at first, in order. */
+export function maskSpans({ pieces }: Layout): MaskSpan[] {
+  return pieces.flatMap((piece) =>
+    piece.kind === "span" ? [{ start: piece.start, length: piece.length }] : [],
+  );
 }
 
 const DEFAULT_LENGTH = 128;

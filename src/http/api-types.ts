@@ -206,6 +206,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/model": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The model that is served, and what it can do */
+        get: operations["model"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A page to try the model on; the files it needs lie beside it */
+        get: operations["playground"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -606,6 +640,35 @@ export interface components {
             /** @description What happened and what to do */
             error: string;
         };
+        ModelInfo: {
+            name: string;
+            description: string;
+            /** @description Weights of the student */
+            parameters: number;
+            /** @description Tokens of the longest canvas, prompt included */
+            context_length: number;
+            /** @description Ids, end of text and mask included */
+            vocab_size: number;
+            /** @description The text of a sample ends before it */
+            end_of_text_token_id: number;
+            /** @description What a guided request takes where it leaves something out; absent if the model cannot be guided */
+            guidance?: components["schemas"]["Guidance"];
+            /** @description Measured on samples of the model; absent if it was not */
+            quality?: components["schemas"]["Quality"][];
+        };
+        Quality: {
+            /**
+             * @description Without guidance or with it
+             * @enum {string}
+             */
+            sampler: "plain" | "rgas";
+            /** @description The step budget */
+            steps: number;
+            /** @description Perplexity of the samples to a causal model; less is better */
+            generative_perplexity: number;
+            /** @description Of a sample's unigrams, nats; far below that of text is repetition */
+            entropy: number;
+        };
         Status: {
             /** @enum {string} */
             status: "ok";
@@ -727,6 +790,14 @@ export interface components {
             type: "accepted";
             id: string;
             seed: number;
+            /** @description Where the masks lie on the canvas, in order */
+            spans: components["schemas"]["MaskSpan"][];
+        };
+        MaskSpan: {
+            /** @description The first position, counted as in a step's `revealed` */
+            start: number;
+            /** @description Positions */
+            length: number;
         };
         /** @description One denoising step, as a `step` event tells it */
         TraceStep: {
@@ -1183,6 +1254,46 @@ export interface operations {
             429: components["responses"]["InferenceError"];
             500: components["responses"]["InferenceError"];
             503: components["responses"]["InferenceError"];
+        };
+    };
+    model: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The model */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelInfo"];
+                };
+            };
+        };
+    };
+    playground: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The page */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
         };
     };
     health: {

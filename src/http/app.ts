@@ -7,8 +7,10 @@ import { createMetrics } from "./metrics.ts";
 import { noRoute, sendAs } from "./problem.ts";
 import { generateRoute } from "./routes/generate.ts";
 import { inferenceRoutes } from "./routes/inference.ts";
+import { modelRoute } from "./routes/model.ts";
 import { openaiRoutes } from "./routes/openai.ts";
 import { operationsRoutes } from "./routes/operations.ts";
+import { playgroundRoutes } from "./routes/playground.ts";
 import { streamRoute } from "./routes/stream.ts";
 
 /** Largest body or WebSocket message, bytes. A prompt that fits any context fits in it. */
@@ -54,5 +56,7 @@ export async function buildApp(
   await app.register(streamRoute, { engine });
   await app.register(openaiRoutes, { engine, prefix: "/v1" });
   await app.register(inferenceRoutes, { engine, prefix: "/v2" });
+  await app.register(modelRoute, { engine });
+  await app.register(playgroundRoutes);
   return app;
 }

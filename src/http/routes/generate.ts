@@ -35,12 +35,12 @@ async function stream(
   const ticket = engine.submit({ ...body, seed: seen?.seed ?? body.seed }, (step) => {
     if (step.step > (seen?.steps[step.sample] ?? 0)) outbox.send({ type: "step", id, ...step });
   });
-  const { id, seed } = ticket;
+  const { id, seed, spans } = ticket;
   reply.hijack();
   reply.raw.once("close", ticket.cancel);
   const progress = seen ?? { seed, steps: [] };
   const outbox = new Outbox(new EventStream(reply.raw, progress, resumable, reply.getHeaders()));
-  if (!seen) outbox.send({ type: "accepted", id, seed });
+  if (!seen) outbox.send({ type: "accepted", id, seed, spans });
   try {
     outbox.send({ type: "done", ...(await ticket.result) });
   } catch (error) {

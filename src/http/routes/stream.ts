@@ -49,7 +49,7 @@ export async function streamRoute(app: FastifyInstance, { engine }: { engine: En
         ]);
       const ticket = engine.submit(body, (step) => outbox.send({ type: "step", id, ...step }));
       tickets.set(id, ticket);
-      outbox.send({ type: "accepted", id, seed: ticket.seed });
+      outbox.send({ type: "accepted", id, seed: ticket.seed, spans: ticket.spans });
       ticket.result
         .then((result) => outbox.send({ type: "done", ...result, id }))
         .catch((error) => fail(id, error))

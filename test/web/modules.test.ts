@@ -1,0 +1,132 @@
+/** The playground's modules that need no browser. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { validator } from "../../src/http/openapi.ts";
+import { figuresOf, statusOf } from "../../web/figures.js";
+import { brief, inkOf, percent, shadeOf } from "../../web/format.js";
+import { generateMessage, piecesOf } from "../../web/request.js";
+import { Run } from "../../web/run.js";
+import { DEFAULTS, fromHash, toHash } from "../../web/settings.js";
+
+const SETTINGS = {
+  prompt: "One & two = {{mask:3}} #3\nend",
+  length: 12,
+  temperature: 0.35,
+  seed: Number.MAX_SAFE_INTEGER,
+  runs: [
+    { steps: 4, guided: false },
+    { steps: 128, guided: true },
+  ],
+};
+
+test("a link gives back the settings it was made from", () => {
+  assert.deepEqual(fromHash(`#${toHash(SETTINGS)}`), { settings: SETTINGS, run: false });
+  const one = { ...SETTINGS, prompt: "", runs: [{ steps: 1, guided: true }] };
+  assert.deepEqual(fromHash(toHash(one, { run: true })), { settings: one, run: true });
+});
+
+test("what a link leaves out or has out of range is the default", () => {
+  assert.deepEqual(fromHash(""), { settings: DEFAULTS, run: false });
+  const bad = "steps=129&length=0&temperature=2.5&seed=-1&guided=yes&run=0&unknown=1";
+  assert.deepEqual(fromHash(bad), { settings: DEFAULTS, run: false });
+  assert.deepEqual(fromHash("steps=1.5&length=&temperature=x&seed=9007199254740993").settings, DEFAULTS);
+});
+
+test("a prompt is followed by its masks, a template has them where it says", () => {
+  assert.deepEqual(piecesOf({ prompt: "Once", length: 5 }), [{ text: "Once" }, { masks: 5 }]);
+  assert.deepEqual(piecesOf({ prompt: "{{mask:2}} and {{mask:30}}{{mask:1}}.", length: 5 }), [
+    { masks: 2 },
+    { text: " and " },
+    { masks: 30 },
+    { masks: 1 },
+    { text: "." },
+  ]);
+  assert.deepEqual(piecesOf({ prompt: "{{mask}} {{mask:x}}", length: 1 }), [
+    { text: "{{mask}} {{mask:x}}" },
+    { masks: 1 },
+  ]);
+});
+
+test("messages are what the contract takes; a template is sent as one, without a length", () => {
+  const check = validator("GenerateMessage");
+  const message = generateMessage("1", { ...SETTINGS, prompt: "Once" }, { steps: 8, guided: true });
+  assert.ok("value" in check(structuredClone(message)));
+  assert.deepEqual(message.guidance, { mode: "rgas" });
+  assert.deepEqual(generateMessage("1", SETTINGS, { steps: 8, guided: false }), {
+    type: "generate",
+    id: "1",
+    template: SETTINGS.prompt,
+    steps: 8,
+    temperature: SETTINGS.temperature,
+    seed: SETTINGS.seed,
+  });
+});
+
+const step = (number: number, masked: number, revealed: [position: number, logprob: number][]) =>
+  ({
+    type: "step",
+    id: "1",
+    sample: 0,
+    step: number,
+    steps: 2,
+    t: 1,
+    masked,
+    text: "",
+    revealed: revealed.map(([position, logprob]) => ({ position, logprob, token: position, text: " a" })),
+  }) as const;
+
+test("a run keeps what each step revealed, by its place among the masks", () => {
+  const run = new Run("1", piecesOf({ prompt: "{{mask:1}} b {{mask:2}}", length: 1 }), 2);
+  assert.equal(statusOf(run, 0), "waiting for the server");
+  const spans = [
+    { start: 0, length: 1 },
+    { start: 4, length: 2 },
+  ];
+  run.apply({ type: "accepted", id: "1", seed: 7, spans });
+  run.apply(
+    step(1, 1, [
+      [0, -1],
+      [5, -3],
+    ]),
+  );
+  assert.deepEqual([run.state, run.reached, run.over], ["running", 1, false]);
+  assert.deepEqual(
+    run.cells.map((cell) => cell && [cell.position, cell.step]),
+    [[0, 1], undefined, [5, 1]],
+  );
+  run.apply({ ...step(2, 1, []), entropy: 0.5 } as Parameters<Run["apply"]>[0]);
+  assert.deepEqual(
+    run.figures.map(({ masked, surprisal, entropy }) => [masked, surprisal, entropy]),
+    [
+      [1, 2, undefined],
+      [1, undefined, 0.5],
+    ],
+  );
+  assert.equal(statusOf(run, 1), "step 1 of 2");
+});
+
+test("a run ends cancelled or failed by what the server says", () => {
+  const error = { title: "Title", status: 499, detail: "Detail." };
+  const cancelled = new Run("1", [{ masks: 1 }], 2);
+  cancelled.apply({
+    type: "error",
+    id: "1",
+    error: { ...error, type: "urn:didi-serve:problem:cancelled" },
+  });
+  assert.deepEqual([cancelled.state, cancelled.over, cancelled.failure], ["cancelled", true, undefined]);
+  const failed = new Run("1", [{ masks: 1 }], 2);
+  failed.apply({ type: "error", id: "1", error: { ...error, type: "urn:didi-serve:problem:internal" } });
+  assert.deepEqual([failed.state, failed.failure], ["failed", { title: "Title", detail: "Detail." }]);
+  assert.equal(statusOf(failed, 0), "failed");
+  assert.equal(figuresOf(failed).speed, "–");
+});
+
+test("numbers and tokens read well", () => {
+  assert.deepEqual([0, 60, 1234.5, 12.34, 0.126].map(brief), ["0", "60", "1,235", "12.3", "0.13"]);
+  assert.deepEqual([0, Math.log(0.0123), -20].map(percent), ["100%", "1.23%", "below 0.01%"]);
+  assert.deepEqual([0, Math.log(0.3), -99].map(shadeOf), [0, 2, 6]);
+  assert.deepEqual(inkOf(" girl\n"), [" ", "girl", "\n"]);
+  assert.deepEqual(inkOf("\n"), ["", "↵", "\n"]);
+  assert.deepEqual(inkOf("  "), ["", "␣", "  "]);
+});

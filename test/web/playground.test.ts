@@ -1,0 +1,226 @@
+/** The playground in headless Chromium. */
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import type { Browser } from "playwright-core";
+import type { Engine } from "../../src/engine/engine.ts";
+import type { Schemas } from "../../src/http/openapi.ts";
+import { launchChromium } from "../../tools/chromium.ts";
+import { MODEL, startEngine, TINY_GUIDED } from "../support.ts";
+import { lowContrasts, open, panelIn, Server, SKIPPED, textOf } from "./support.ts";
+
+const PROMPT = "Once upon a time";
+/** A run of many steps, which leaves time to step in. */
+const LONG = "prompt=Once&length=250&steps=128";
+
+describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
+  let engine: Engine;
+  let server: Server;
+  let origin: string;
+  let browser: Browser;
+  before(async () => {
+    browser = await launchChromium();
+    engine = await startEngine();
+    server = new Server(engine);
+    origin = await server.start();
+  });
+  after(async () => {
+    await browser?.close();
+    await server?.stop();
+    await engine?.runtime.close();
+  });
+
+  const answerOf = async (request: object) => {
+    const response = await fetch(`${origin}/generate`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(request),
+    });
+    return (await response.json()) as Schemas["GenerateResponse"];
+  };
+
+  test("loads: the model, a connection, a canvas of masks, and nothing from elsewhere", async () => {
+    const { page, check } = await open(browser, origin);
+    await page.locator('#connection[data-state="open"]').waitFor();
+    await page.getByText(MODEL).waitFor();
+    assert.equal(await page.locator(".mask").count(), 96);
+    assert.equal((await textOf(page)).trim(), PROMPT);
+    await page.locator("#length").fill("12");
+    assert.equal(await page.locator(".mask").count(), 12);
+    assert.ok(await page.locator(".panel .guided").first().isDisabled());
+    check();
+    await page.close();
+  });
+
+  test("generates: steps arrive in order and are shown in order, and the text is the server's", async () => {
+    const { page, events, check } = await open(browser, origin);
+    await page.evaluate(() => {
+      const panel = document.querySelector<HTMLElement>('.panel[data-name="A"]')!;
+      const seen: number[] = [];
+      Object.assign(window, { seen });
+      new MutationObserver(() => seen.push(Number(panel.dataset.step))).observe(panel, {
+        attributeFilter: ["data-step"],
+      });
+    });
+    await page.locator("#length").fill("40");
+    await page.locator("#seed").fill("5");
+    await page.locator("#generate").click();
+    await page.locator('.panel[data-state="done"][data-step="16"]').waitFor();
+    const arrived = events.flatMap(({ type, step }) => (type === "step" ? [step] : []));
+    assert.deepEqual(
+      arrived,
+      Array.from({ length: 16 }, (_, i) => i + 1),
+    );
+    const seen = await page.evaluate(() => [...new Set((window as unknown as { seen: number[] }).seen)]);
+    assert.ok(seen.length > 2 && seen.every((step, i) => i === 0 || step > seen[i - 1]!), `${seen}`);
+    assert.equal(await page.locator(".mask").count(), 0);
+
+    const { samples, usage } = await answerOf({
+      prompt: PROMPT,
+      length: 40,
+      steps: 16,
+      temperature: 0.8,
+      seed: 5,
+    });
+    assert.equal(await textOf(page), PROMPT + samples[0]!.text);
+    assert.equal(
+      await page.locator('[data-figure="passes"]').first().textContent(),
+      `${usage.student_passes}`,
+    );
+    assert.match((await page.locator('[data-figure="speed"]').first().textContent())!, /^[\d,.]+$/);
+    assert.equal(await page.locator(".chart-rewards").first().isVisible(), false);
+    check();
+    await page.close();
+  });
+
+  test("the scrubber replays the steps, the keyboard looks at tokens", async () => {
+    const { page, check } = await open(browser, `${origin}/#prompt=Once&length=30&steps=8&seed=2&run=1`);
+    await page.locator('.panel[data-state="done"][data-step="8"]').waitFor();
+    const scrubber = page.locator(".scrubber").first();
+    await scrubber.press("Home");
+    assert.equal(await page.locator(".mask").count(), 30);
+    await scrubber.press("ArrowRight");
+    await scrubber.press("ArrowRight");
+    assert.equal(await page.locator(".status").first().textContent(), "step 2 of 8");
+    const masked = await page.locator(".mask").count();
+    assert.equal(await page.locator(".chart-masked .reading").first().textContent(), String(masked));
+    await page.locator(".replay").first().press("Enter");
+    await page.locator('.panel[data-step="8"]').waitFor();
+    assert.equal(await page.locator(".mask").count(), 0);
+
+    const bubble = page.locator("#bubble");
+    await page.locator(".canvas").first().press("ArrowRight");
+    assert.match((await bubble.textContent())!, /probability .+%step \d of 8 · position \d+ · id \d+/);
+    await page.keyboard.press("Escape");
+    assert.ok(await bubble.isHidden());
+    await page.locator(".token .ink").nth(5).hover();
+    assert.match((await bubble.textContent())!, /probability/);
+    check();
+    await page.close();
+  });
+
+  test("two runs side by side; a link reproduces both", async () => {
+    const { page, check } = await open(browser, origin);
+    await page.locator("#compare").check();
+    await page.locator("#length").fill("24");
+    await page.locator('.panel[data-name="A"] .steps').fill("4");
+    await page.locator('.panel[data-name="B"] .steps').fill("32");
+    await page.locator("#prompt").press("Control+Enter");
+    await panelIn(page, "done", "A").waitFor();
+    await page.locator('.panel[data-name="B"][data-state="done"][data-step="32"]').waitFor();
+    await page.locator("#copy-link").click();
+    const link = page.url();
+    assert.match(link, /run=1/);
+    const other = await open(browser, link);
+    await other.page.locator('.panel[data-name="A"][data-state="done"][data-step="4"]').waitFor();
+    await other.page.locator('.panel[data-name="B"][data-state="done"][data-step="32"]').waitFor();
+    for (const name of ["A", "B"]) assert.equal(await textOf(other.page, name), await textOf(page, name));
+    assert.notEqual(await textOf(page, "A"), await textOf(page, "B"));
+    check();
+    other.check();
+    await other.page.close();
+    await page.close();
+  });
+
+  test("cancel stops a run where it is", async () => {
+    const { page, check } = await open(browser, `${origin}/#${LONG}&seed=11&run=1`);
+    await panelIn(page, "running").waitFor();
+    await page.getByRole("button", { name: "Cancel" }).click();
+    await panelIn(page, "cancelled").waitFor();
+    assert.ok((await page.locator(".mask").count()) > 0);
+    await page.getByRole("button", { name: "Generate" }).waitFor();
+    check();
+    await page.close();
+  });
+
+  test("an error of the server is a message, and the next run works", async () => {
+    const { page, check } = await open(browser, `${origin}/#prompt=Once&length=256&run=1`);
+    await panelIn(page, "failed").waitFor();
+    const message = await page.getByRole("alert").first().textContent();
+    assert.match(message!, /not valid\..+do not fit the context of 256: at most 255/);
+    await page.locator("#length").fill("8");
+    await page.locator("#generate").click();
+    await panelIn(page, "done").waitFor();
+    assert.ok(await page.getByRole("alert").first().isHidden());
+
+    // A link may ask for what this model cannot do: the box stays ticked until it is cleared.
+    await page.goto(`${origin}/#prompt=Once&length=8&guided=1&run=1`);
+    await panelIn(page, "failed").waitFor();
+    assert.match((await page.getByRole("alert").first().textContent())!, /guidance/);
+    await page.locator(".guided").first().uncheck();
+    assert.ok(await page.locator(".guided").first().isDisabled());
+    check();
+    await page.close();
+  });
+
+  test("a server that goes away fails what runs, and is found again when it is back", async () => {
+    const { page, check } = await open(browser, `${origin}/#${LONG}&seed=12&run=1`);
+    await panelIn(page, "running").waitFor();
+    await server.stop();
+    await panelIn(page, "failed").waitFor();
+    assert.match(
+      (await page.getByRole("alert").first().textContent())!,
+      /connection was lost.+Generate again/i,
+    );
+    await page.locator('#connection[data-state="lost"]').waitFor();
+    await page.locator("#generate").click();
+    await page.getByText("The server cannot be reached").waitFor();
+    await server.start();
+    await page.locator('#connection[data-state="open"]').waitFor();
+    await page.locator("#length").fill("8");
+    await page.locator("#generate").click();
+    await panelIn(page, "done").waitFor();
+    check(/ERR_CONNECTION_REFUSED/);
+    await page.close();
+  });
+
+  test("a model with a discriminator can be guided, and its rewards are shown", async () => {
+    const guided = await startEngine({}, TINY_GUIDED);
+    const its = new Server(guided);
+    const { page, check } = await open(browser, await its.start());
+    await page.locator('.panel[data-name="A"] .guided:enabled').check();
+    await page.locator("#length").fill("20");
+    await page.locator("#generate").click();
+    await page.locator('.panel[data-state="done"][data-step="16"]').waitFor();
+    assert.match((await page.locator(".chart-rewards .reading").first().textContent())!, /\d/);
+    assert.match((await page.locator('[data-figure="passes"]').first().textContent())!, /^\d+ \+ \d+$/);
+    check();
+    await page.close();
+    await its.stop();
+    await guided.runtime.close();
+  });
+
+  for (const colorScheme of ["light", "dark"] as const)
+    test(`on a phone in ${colorScheme}: nothing sticks out, and texts stand out`, async () => {
+      const address = `${origin}/#prompt=Once&length=60&steps=8&steps2=16&temperature=1.5&seed=4&run=1`;
+      const phone = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, colorScheme };
+      const { page, check } = await open(browser, address, { ...phone, reducedMotion: "reduce" });
+      await panelIn(page, "done", "A").waitFor();
+      await page.locator('.panel[data-name="B"][data-state="done"][data-step="16"]').waitFor();
+      await page.locator(".about summary").click();
+      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0);
+      assert.deepEqual(await lowContrasts(page, 4.5), []);
+      check();
+      await page.close();
+    });
+});

@@ -1,0 +1,125 @@
+/** A served model with the playground open in Chromium. */
+
+import assert from "node:assert/strict";
+import type { FastifyInstance } from "fastify";
+import type { BrowserContextOptions, Page } from "playwright-core";
+import type { Engine } from "../../src/engine/engine.ts";
+import { buildApp } from "../../src/http/app.ts";
+import { CHROMIUM, hasChromium } from "../../tools/chromium.ts";
+
+/** Why the tests in a browser are skipped; false where they run. Where they must run, a missing browser fails them. */
+export const SKIPPED =
+  !hasChromium && !process.env.DIDI_REQUIRE_BROWSER
+    ? `no browser at ${CHROMIUM}: install the package chromium, or set DIDI_CHROMIUM`
+    : false;
+
+/** A server that can go away and come back at the same address. */
+export class Server {
+  #app: FastifyInstance | undefined;
+  #port = 0;
+
+  constructor(readonly engine: Engine) {}
+
+  async start(): Promise<string> {
+    this.#app = await buildApp(this.engine);
+    await this.#app.listen({ host: "127.0.0.1", port: this.#port });
+    this.#port = Number(new URL(this.#app.listeningOrigin).port);
+    return this.#app.listeningOrigin;
+  }
+
+  async stop(): Promise<void> {
+    await this.#app?.close();
+  }
+}
+
+/** What a page must be good at besides its work: it asks its own server alone and logs no error. */
+export interface Watched {
+  page: Page;
+  /** Messages of the server, parsed, in order. */
+  events: { type: string; id?: string; step?: number }[];
+  /** Throws if the page asked another host or logged an error; those that match `expected` are fine. */
+  check(expected?: RegExp): void;
+}
+
+/** Opens an address in a context of its own. */
+export async function open(
+  browser: { newPage(options: BrowserContextOptions): Promise<Page> },
+  address: string,
+  options: BrowserContextOptions = {},
+): Promise<Watched> {
+  const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options });
+  page.setDefaultTimeout(20_000);
+  const { host } = new URL(address);
+  const faults: string[] = [];
+  const events: Watched["events"] = [];
+  page.on("pageerror", (error) => faults.push(String(error)));
+  page.on("console", (message) => {
+    if (message.type() === "error") faults.push(message.text());
+  });
+  page.on("request", (request) => {
+    if (new URL(request.url()).host !== host) faults.push(`asked for ${request.url()}`);
+  });
+  page.on("websocket", (socket) =>
+    socket.on("framereceived", ({ payload }) => events.push(JSON.parse(String(payload)))),
+  );
+  await page.goto(address);
+  const check = (expected?: RegExp) =>
+    assert.deepEqual(
+      faults.filter((fault) => !expected?.test(fault)),
+      [],
+    );
+  return { page, events, check };
+}
+
+/** A panel in a state. */
+export const panelIn = (page: Page, state: string, name = "A") =>
+  page.locator(`.panel[data-name="${name}"][data-state="${state}"]`);
+
+/** What a canvas reads, without the signs for white space; masks are nothing. */
+export async function textOf(page: Page, name = "A"): Promise<string> {
+  const text = await page.locator(`.panel[data-name="${name}"] .canvas`).textContent();
+  return text!.replaceAll("↵", "");
+}
+
+/** Texts of a page whose contrast to what lies behind them is below a ratio. */
+export async function lowContrasts(page: Page, least: number): Promise<string[]> {
+  // The compiler names functions by a helper, which the page lacks.
+  await page.evaluate("globalThis.__name = (named) => named");
+  return page.evaluate(findLowContrasts, least);
+}
+
+/**
+ * Runs in the page: texts whose contrast to what lies behind them is below a ratio. Colours are composed by
+ * drawing them, since computed ones come in several notations.
+ */
+function findLowContrasts(least: number): string[] {
+  const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true })!;
+  const blend = (layers: string[]) => {
+    context.clearRect(0, 0, 1, 1);
+    for (const layer of layers) {
+      context.fillStyle = layer;
+      context.fillRect(0, 0, 1, 1);
+    }
+    return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+  };
+  const luminance = (rgb: number[]) => {
+    const [r, g, b] = rgb.map((byte) => {
+      const share = byte / 255;
+      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r! + 0.7152 * g! + 0.0722 * b!;
+  };
+  const found: string[] = [];
+  for (const element of document.querySelectorAll<HTMLElement>("body *")) {
+    const own = Array.from(element.childNodes).some((node) => node.nodeType === 3 && node.nodeValue!.trim());
+    if (!own || !element.checkVisibility() || element.closest(".mask, :disabled, .unseen")) continue;
+    const layers: string[] = [];
+    for (let at: Element | null = element; at; at = at.parentElement)
+      layers.unshift(getComputedStyle(at).backgroundColor);
+    const behind = luminance(blend(layers));
+    const text = luminance(blend([...layers, getComputedStyle(element).color]));
+    const ratio = (Math.max(behind, text) + 0.05) / (Math.min(behind, text) + 0.05);
+    if (ratio < least) found.push(`${ratio.toFixed(2)} ${element.className} ${element.textContent}`);
+  }
+  return found;
+}

@@ -1,0 +1,183 @@
+/** The playground: puts the form, the panels and the connection together. */
+
+import { mostNats } from "./charts.js";
+import { Connection } from "./connection.js";
+import { find } from "./dom.js";
+import { Form } from "./form.js";
+import { brief } from "./format.js";
+import { fetchModel, showModel } from "./model-info.js";
+import { Panel } from "./panel.js";
+import { generateMessage, piecesOf } from "./request.js";
+import { Run } from "./run.js";
+import { fromHash, SECOND_RUN, toHash } from "./settings.js";
+
+const LOST = {
+  title: "The connection was lost",
+  detail: "The server went away before this run ended. Generate again once the page says it is connected.",
+};
+const UNREACHABLE = {
+  title: "The server cannot be reached",
+  detail: "Start it with npm start, or check the network, then generate again.",
+};
+
+const connectionText = find(document, "#connection", HTMLElement);
+const announcement = find(document, "#announcement", HTMLElement);
+const runsElement = find(document, "#runs", HTMLElement);
+
+/** @type {number | undefined} */
+let endOfText;
+let runAtOnce = false;
+let count = 0;
+
+/** @type {import("./panel.js").Page} */
+const page = {
+  changed: settle,
+  nats: () => Math.max(...shownPanels().map(({ run }) => mostNats(run))),
+  endOfText: () => endOfText,
+};
+const [first, second] = [new Panel("A", page), new Panel("B", page)];
+runsElement.append(first.element, second.element);
+
+const form = new Form({ changed: settle, submitted: generate, cancelled: cancel });
+
+/** The panels in use. @returns {Panel[]} */
+function shownPanels() {
+  return form.compare ? [first, second] : [first];
+}
+
+/** @returns {import("./settings.js").Settings} */
+function settings() {
+  return { ...form.settings, runs: shownPanels().map((panel) => panel.settings) };
+}
+
+/** Fits the page to changed settings: nothing is run, and what has run stays until the canvas differs. */
+function settle() {
+  const { compare } = form;
+  second.element.hidden = !compare;
+  runsElement.classList.toggle("two", compare);
+  const pieces = piecesOf(form.settings);
+  for (const panel of shownPanels()) {
+    const same = JSON.stringify(panel.run?.pieces) === JSON.stringify(pieces);
+    if (!same && (panel.run?.over ?? true)) panel.preview(pieces);
+  }
+}
+
+function generate() {
+  if (!form.valid) return;
+  cancel();
+  const asked = settings();
+  history.replaceState(null, "", `#${toHash(asked)}`);
+  for (const [i, panel] of shownPanels().entries()) {
+    const own = asked.runs[i] ?? SECOND_RUN;
+    const run = new Run(String(++count), piecesOf(asked), own.steps);
+    panel.start(run);
+    if (!connection.send(generateMessage(run.id, asked, own))) {
+      run.fail(UNREACHABLE);
+      connection.retry();
+    }
+  }
+  changed();
+}
+
+function cancel() {
+  for (const { run } of [first, second])
+    if (run && !run.over) connection.send({ type: "cancel", id: run.id });
+}
+
+/** Shows what has changed about the runs. */
+function changed() {
+  for (const panel of [first, second]) panel.update();
+  const running = [first, second].some(({ run }) => run && !run.over);
+  form.running = running;
+}
+
+/** Tells those who do not see the canvas. @param {Panel} panel */
+function announce({ element, run }) {
+  if (!run) return;
+  const { state, failure, result } = run;
+  const text = {
+    waiting: "",
+    running: "runs",
+    done: `is done: ${result?.samples[0]?.text ?? ""}`,
+    cancelled: "is cancelled",
+    failed: `has failed. ${failure?.title}. ${failure?.detail}`,
+  }[state];
+  announcement.textContent = `Run ${element.dataset.name} ${text}`;
+}
+
+const address = new URL("generate/stream", location.href);
+address.protocol = address.protocol.replace("http", "ws");
+address.hash = "";
+
+const connection = new Connection(address.href, {
+  async opened() {
+    connectionText.dataset.state = "open";
+    connectionText.textContent = "connected";
+    try {
+      const model = await fetchModel();
+      endOfText = model.end_of_text_token_id;
+      form.context = model.context_length;
+      for (const panel of [first, second]) panel.guidance = model.guidance;
+      showModel(model);
+    } catch {
+      // The socket is about to close as well, and then says so.
+      return;
+    }
+    settle();
+    if (runAtOnce) generate();
+    runAtOnce = false;
+  },
+  received(event) {
+    const panel = [first, second].find(({ run }) => run && run.id === event.id);
+    if (!panel?.run) return;
+    const { state } = panel.run;
+    panel.run.apply(event);
+    if (panel.run.state !== state) announce(panel);
+    changed();
+  },
+  lost(waitMs) {
+    connectionText.dataset.state = "lost";
+    connectionText.textContent = `no connection, trying again in ${brief(waitMs / 1000)} s`;
+    for (const panel of [first, second]) {
+      if (!panel.run || panel.run.over) continue;
+      panel.run.fail(LOST);
+      announce(panel);
+    }
+    changed();
+  },
+});
+
+/** Takes the settings of the page's address. */
+function open() {
+  const link = fromHash(location.hash);
+  runAtOnce = link.run;
+  form.settings = link.settings;
+  first.settings = link.settings.runs[0] ?? SECOND_RUN;
+  second.settings = link.settings.runs[1] ?? SECOND_RUN;
+  settle();
+}
+
+addEventListener("hashchange", () => {
+  open();
+  if (runAtOnce) generate();
+  runAtOnce = false;
+});
+
+const copyButton = find(document, "#copy-link", HTMLButtonElement);
+copyButton.addEventListener("click", async () => {
+  const link = new URL(`#${toHash(settings(), { run: true })}`, location.href);
+  history.replaceState(null, "", link);
+  try {
+    await navigator.clipboard.writeText(link.href);
+    announcement.textContent = "The link is copied.";
+    copyButton.textContent = "Link copied";
+  } catch {
+    // Without the right to the clipboard, the address bar has the link.
+    copyButton.textContent = "Link is in the address bar";
+  }
+  setTimeout(() => {
+    copyButton.textContent = "Copy link";
+  }, 2000);
+});
+
+open();
