@@ -36,6 +36,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument(
+        "--bf16", action=argparse.BooleanOptionalAction, default=True, help="sample with bfloat16 matrix products"
+    )
     args = parser.parse_args()
 
     weights, rewarding = weight_files(args.student)
@@ -58,7 +61,9 @@ def main() -> None:
                 continue
             torch.manual_seed(args.seed)
             fill = lambda z: sample_guided(student, discriminator, guidance, z, steps)  # noqa: B023, E731
-            quality = measure(in_batches(fill, args.samples, args.length, mask_id, f"{steps} steps, {guidance}"), judge, end)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+                x = in_batches(fill, args.samples, args.length, mask_id, f"{steps} steps, {guidance}")
+            quality = measure(x, judge, end)
             figures = {"generative_perplexity": round(quality.generative_perplexity, 3), "entropy": round(quality.entropy, 4)}
             writer.writerow({"steps": steps, **guidance.__dict__, **figures})
             file.flush()
