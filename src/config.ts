@@ -69,7 +69,7 @@ const DEVICE_OPTIONS: readonly Option[] = [
 export const MODEL_OPTIONS: readonly Option[] = [
   new Option(MODEL_FLAGS, "a model under models/, or a path to a folder")
     .env("DIDI_MODEL")
-    .default("stories-mdlm"),
+    .default("stories-didi"),
   ...DEVICE_OPTIONS,
   new Option("--precision <precision>", "of the model's matrices; auto is fp16 on CUDA, else fp32, if there")
     .env("DIDI_PRECISION")

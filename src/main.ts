@@ -40,7 +40,10 @@ const generateCommand = program
   .addOption(new Option("--steps <n>", "step budget").argParser(integer(1, 1024)).default(16))
   .addOption(new Option("--seed <n>", "drawn when absent").argParser(integer(0, Number.MAX_SAFE_INTEGER)))
   .addOption(
-    new Option("--temperature <x>", "0 takes the most likely token").argParser(decimal(0, 2)).default(1),
+    new Option(
+      "--temperature <x>",
+      "0 takes the most likely token (default: 1, or the model's own with guidance)",
+    ).argParser(decimal(0, 2)),
   )
   .addOption(
     new Option("--top-k <n>", "draw from so many of the likeliest tokens; 0 from all")

@@ -6,7 +6,10 @@ import { Engine, type EngineLimits } from "../src/engine/engine.ts";
 import { openModel } from "../src/model/model.ts";
 import { RuntimePool } from "../src/runtime/pool.ts";
 
-export const MODEL = "stories-mdlm";
+export const MODEL = "stories-didi";
+
+/** A shipped model without a discriminator. */
+export const TEACHER = "stories-mdlm";
 
 /** A generation of the Python reference sampler. */
 export interface GoldenGeneration {

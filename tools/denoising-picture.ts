@@ -11,7 +11,7 @@ const REQUEST = { prompt: "Once upon a time", length: 20, steps: 8, seed: 3, tem
 const LINE = 26;
 
 const engine = await startEngine(
-  { model: "stories-mdlm", device: "cpu", precision: "auto", threads: 0 },
+  { model: "stories-didi", device: "cpu", precision: "auto", threads: 0 },
   ONE_AT_A_TIME,
 );
 await warmUp(engine);

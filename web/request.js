@@ -40,7 +40,8 @@ export function generateMessage(id, { prompt, length, temperature, seed }, { ste
     id,
     ...(isTemplate(prompt) ? { template: prompt } : { prompt, length }),
     steps,
-    temperature,
+    // At 1 the server takes the model's own, which with guidance may be another.
+    ...(temperature !== 1 && { temperature }),
     seed,
     ...(guided && { guidance: { mode: "rgas" } }),
   };

@@ -21,7 +21,7 @@
 export const DEFAULTS = {
   prompt: "Once upon a time",
   length: 96,
-  temperature: 0.8,
+  temperature: 1,
   seed: 7,
   runs: [{ steps: 16, guided: false }],
 };

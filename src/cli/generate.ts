@@ -12,7 +12,7 @@ export interface GenerateConfig extends ModelConfig {
   length?: number;
   steps: number;
   seed?: number;
-  temperature: number;
+  temperature?: number;
   topK: number;
   topP: number;
   order: Order;

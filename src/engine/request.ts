@@ -16,8 +16,8 @@ export interface GenerateRequest extends CanvasRequest {
   steps: number | "auto";
   /** Integer in [0, 2^53); absent: drawn. */
   seed?: number | undefined;
-  /** 0 takes the most likely token. */
-  temperature: number;
+  /** 0 takes the most likely token; absent: 1, or the model's own for guided draws. */
+  temperature?: number | undefined;
   /** 0 or absent: all tokens. */
   top_k?: number | undefined;
   /** In (0, 1]; absent: 1. */
@@ -99,7 +99,8 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   const { steps, guidance } = settleBudget(model, request, asked, generated, (budget) =>
     forecast(budget, samples, canvas.length),
   );
-  const { seed = drawSeed(), temperature, top_k: topK = 0, top_p: topP = 1 } = request;
+  const { seed = drawSeed(), top_k: topK = 0, top_p: topP = 1 } = request;
+  const temperature = request.temperature ?? (guidance && model.manifest.guidance?.temperature) ?? 1;
   const { stop = [], echo = false, logprobs = false, trace = false } = request;
   return {
     computation: { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance },

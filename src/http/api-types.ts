@@ -343,11 +343,8 @@ export interface components {
              * @example 7
              */
             seed?: number;
-            /**
-             * @description Sharpens (below 1) or flattens (above 1) each token's distribution; 0 takes the most likely token.
-             * @default 1
-             */
-            temperature: number;
+            /** @description Sharpens (below 1) or flattens (above 1) each token's distribution; 0 takes the most likely token. Absent: 1, or with guidance the model's own for it. */
+            temperature?: number;
             /**
              * @description Draw each token from so many of the likeliest; 0 from all. Applied after the temperature.
              * @default 0
@@ -490,8 +487,8 @@ export interface components {
             seed?: number | null;
             /** @description Texts before which the completion ends */
             stop?: null | string | string[];
-            /** @default 1 */
-            temperature: number | null;
+            /** @description As in GenerateRequest */
+            temperature?: number | null;
             /** @default 1 */
             top_p: number | null;
             /** @default 0 */
@@ -621,7 +618,6 @@ export interface components {
                 /** @default 16 */
                 steps?: number;
                 seed?: number;
-                /** @default 1 */
                 temperature?: number;
                 /** @default 0 */
                 top_k?: number;
@@ -653,6 +649,8 @@ export interface components {
             end_of_text_token_id: number;
             /** @description What a guided request takes where it leaves something out; absent if the model cannot be guided */
             guidance?: components["schemas"]["Guidance"];
+            /** @description The same for its temperature; present with guidance */
+            guided_temperature?: number;
             /** @description Measured on samples of the model; absent if it was not */
             quality?: components["schemas"]["Quality"][];
         };
@@ -731,11 +729,8 @@ export interface components {
              * @example 7
              */
             seed?: number;
-            /**
-             * @description Sharpens (below 1) or flattens (above 1) each token's distribution; 0 takes the most likely token.
-             * @default 1
-             */
-            temperature: number;
+            /** @description Sharpens (below 1) or flattens (above 1) each token's distribution; 0 takes the most likely token. Absent: 1, or with guidance the model's own for it. */
+            temperature?: number;
             /**
              * @description Draw each token from so many of the likeliest; 0 from all. Applied after the temperature.
              * @default 0

@@ -30,6 +30,8 @@ export interface Guidance {
   scale_start: number;
   scale_end: number;
   rerank_ratio: number;
+  /** Of guided draws; absent: 1. */
+  temperature?: number;
 }
 
 /** One row of a model's measured quality. */

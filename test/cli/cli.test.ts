@@ -54,7 +54,7 @@ for (const command of [[], ["serve"], ["generate"], ["verify"], ["model", "conve
     if (command.includes("convert")) assert.match(stdout, /--from <dir>.*--true-sigma.*DIDI_PYTHON/s);
     else if (command.includes("verify")) assert.match(stdout, /receipt.*Exits with 0 if it is equal/s);
     else if (command[0])
-      assert.match(stdout, /--model <name\|folder>.*\(default:\s+"stories-mdlm",\s+env:\s+DIDI_MODEL\)/s);
+      assert.match(stdout, /--model <name\|folder>.*\(default:\s+"stories-didi",\s+env:\s+DIDI_MODEL\)/s);
   });
 
 const WRONG: [name: string, args: string[], env: Record<string, string>, code: number, says: RegExp][] = [

@@ -7,7 +7,7 @@ import type { StepEvent } from "../../src/engine/narrator.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { InvalidRequestError } from "../../src/errors.ts";
 import type { GraphName } from "../../src/runtime/protocol.ts";
-import { GUIDED, startEngine, TINY_GUIDED, TINY_STUDENT } from "../support.ts";
+import { GUIDED, startEngine, TEACHER, TINY_GUIDED, TINY_STUDENT } from "../support.ts";
 
 let engine: Engine;
 /** The same weights without quirks, which the oracle's golden vectors are of. */
@@ -118,7 +118,7 @@ test("steps tell what guidance did, and usage counts its passes", async () => {
 });
 
 test("guidance that cannot be used is refused with the field at fault", async () => {
-  const plain = await startEngine();
+  const plain = await startEngine({}, TEACHER);
   const base = { prompt: "", length: 4, steps: 2, seed: 0, temperature: 1 };
   const field = (target: Engine, guidance: GenerateRequest["guidance"]) => {
     try {
@@ -134,6 +134,10 @@ test("guidance that cannot be used is refused with the field at fault", async ()
     assert.equal(noDiscriminator?.path, "/guidance/mode");
     assert.match(noDiscriminator!.message, /has no discriminator/);
     assert.equal(field(plain, { mode: "none" }), undefined);
+    assert.throws(
+      () => plain.submit({ ...base, best_of: 2 }),
+      /\/best_of: .*has no discriminator to rank by/,
+    );
     assert.equal(field(engine, { mode: "none", candidates: 4 })?.path, "/guidance/candidates");
   } finally {
     await plain.runtime.close();
@@ -148,4 +152,22 @@ test("top-k and top-p change what is drawn; top-k 1 is temperature 0", async () 
   assert.deepEqual((await run(engine, { ...request, top_p: 1e-6 })).samples, greedy);
   assert.notDeepEqual((await run(engine, { ...request, top_k: 5 })).samples, plain);
   assert.deepEqual((await run(engine, { ...request, top_k: 0, top_p: 1 })).samples, plain);
+});
+
+test("guided draws are taken at the model's own temperature unless the request says another", async () => {
+  const shipped = await startEngine();
+  const own = shipped.model.manifest.guidance!.temperature!;
+  assert.ok(own > 0 && own < 1);
+  const request: GenerateRequest = { prompt: "Once", length: 20, steps: 4, seed: 2 };
+  const guidance = { mode: "rgas" } as const;
+  const temperature = async (more: Partial<GenerateRequest>) =>
+    (await shipped.submit({ ...request, ...more }).result).receipt.request.temperature;
+  assert.equal(await temperature({}), 1);
+  assert.equal(await temperature({ guidance }), own);
+  assert.equal(await temperature({ guidance, temperature: 1 }), 1);
+  assert.deepEqual(
+    (await run(shipped, { ...request, guidance })).samples,
+    (await run(shipped, { ...request, guidance, temperature: own })).samples,
+  );
+  await shipped.runtime.close();
 });

@@ -196,7 +196,7 @@ test("errors come in OpenAI's shape, with the field and what to do", async () =>
   await refused({ logprobs: 5 }, 400, "logprobs", /must be <= 0/);
   await refused({ max_tokens: 0 }, 400, "max_tokens", /must be >= 1/);
   await refused({ max_tokens: 999 }, 400, "max_tokens", /do not fit the context of 256/);
-  await refused({ best_of: 2 }, 400, "best_of", /no discriminator/);
+  await refused({ n: 3, best_of: 2 }, 400, "best_of", /at least n, which is 3/);
   await refused({ suffix: "b", echo: true }, 400, "echo", /no effect/);
   await refused({ prompt: [1, 2], suffix: "b" }, 400, "suffix", /needs a prompt that is text/);
   await refused({ stream_options: { include_usage: true } }, 400, "stream_options", /without stream/);

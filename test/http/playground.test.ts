@@ -4,14 +4,14 @@ import type { FastifyInstance } from "fastify";
 import type { Engine } from "../../src/engine/engine.ts";
 import { buildApp } from "../../src/http/app.ts";
 import { type Schemas, validator } from "../../src/http/openapi.ts";
-import { MODEL, startEngine, TINY_GUIDED } from "../support.ts";
+import { startEngine, TEACHER, TINY_GUIDED } from "../support.ts";
 
 const checkModel = validator("ModelInfo");
 
 let engine: Engine;
 let app: FastifyInstance;
 before(async () => {
-  engine = await startEngine();
+  engine = await startEngine({}, TEACHER);
   app = await buildApp(engine);
 });
 after(async () => {
@@ -22,7 +22,7 @@ after(async () => {
 test("GET /model tells what the model is; without a discriminator, no guidance", async () => {
   const body = (await app.inject("/model")).json<Schemas["ModelInfo"]>();
   assert.deepEqual(checkModel(structuredClone(body)), { value: body });
-  assert.equal(body.name, MODEL);
+  assert.equal(body.name, TEACHER);
   assert.equal(body.context_length, 256);
   assert.equal(body.guidance, undefined);
 });
@@ -33,6 +33,7 @@ test("GET /model tells the guidance that a guided request takes by default", asy
   const body = (await its.inject("/model")).json<Schemas["ModelInfo"]>();
   assert.deepEqual(checkModel(structuredClone(body)), { value: body });
   assert.deepEqual(body.guidance, { mode: "rgas", scale: [30, 40], candidates: 4, rerank_ratio: 0.5 });
+  assert.equal(body.guided_temperature, 1);
   await its.close();
   await guided.runtime.close();
 });

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
 import { StartupError } from "../../src/errors.ts";
 import { modelFolder, openModel } from "../../src/model/model.ts";
-import { MODEL, TINY_STUDENT } from "../support.ts";
+import { MODEL, TEACHER, TINY_STUDENT } from "../support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-model-"));
 const folder = join(root, "copy");
@@ -78,7 +78,7 @@ test("auto takes fp16 for CUDA alone; a precision by name goes for both; one tha
   assert.match(auto.graphs.cuda.denoise, /denoise\.fp16\.onnx$/);
   const half = await openModel(TINY_STUDENT, "fp16");
   assert.match(half.graphs.cpu.denoise, /denoise\.fp16\.onnx$/);
-  assert.deepEqual((await openModel(MODEL)).precision, { cpu: "fp32", cuda: "fp32" });
+  assert.deepEqual((await openModel(TEACHER)).precision, { cpu: "fp32", cuda: "fp32" });
   await assert.rejects(
     openModel(TINY_STUDENT, "int8"),
     /tiny-student has no int8 graphs: --precision can be fp32 or fp16/,

@@ -6,7 +6,7 @@ import type { Browser } from "playwright-core";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { Schemas } from "../../src/http/openapi.ts";
 import { launchChromium } from "../../tools/chromium.ts";
-import { MODEL, startEngine, TINY_GUIDED } from "../support.ts";
+import { startEngine, TEACHER, TINY_GUIDED } from "../support.ts";
 import { lowContrasts, open, panelIn, Server, SKIPPED, textOf } from "./support.ts";
 
 const PROMPT = "Once upon a time";
@@ -20,7 +20,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
   let browser: Browser;
   before(async () => {
     browser = await launchChromium();
-    engine = await startEngine();
+    engine = await startEngine({}, TEACHER);
     server = new Server(engine);
     origin = await server.start();
   });
@@ -42,7 +42,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
   test("loads: the model, a connection, a canvas of masks, and nothing from elsewhere", async () => {
     const { page, check } = await open(browser, origin);
     await page.locator('#connection[data-state="open"]').waitFor();
-    await page.getByText(MODEL).waitFor();
+    await page.getByText(TEACHER).waitFor();
     assert.equal(await page.locator(".mask").count(), 96);
     assert.equal((await textOf(page)).trim(), PROMPT);
     await page.locator("#length").fill("12");
@@ -79,7 +79,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
       prompt: PROMPT,
       length: 40,
       steps: 16,
-      temperature: 0.8,
+      temperature: 1,
       seed: 5,
     });
     assert.equal(await textOf(page), PROMPT + samples[0]!.text);

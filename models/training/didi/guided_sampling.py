@@ -16,12 +16,14 @@ from .discriminator import Discriminator
 @dataclass(frozen=True)
 class Guidance:
     """Early steps tilt by scale_start..scale_end times the reward's gradient; late steps, a share of
-    rerank_ratio, draw `candidates` and choose among them by reward. Defaults: the published settings."""
+    rerank_ratio, draw `candidates` and choose among them by reward; all draws at `temperature`. Defaults: the
+    published settings."""
 
     candidates: int = 4
     scale_start: float = 30.0
     scale_end: float = 40.0
     rerank_ratio: float = 0.5
+    temperature: float = 1.0
 
     def tilted_steps(self, steps: int) -> int:
         """How many of `steps` tilt; the others re-rank."""
@@ -75,10 +77,12 @@ def sample_guided(
         stay = stay_probability(times, step)
         log_p = subs(student(z, where=masked), mask_id)
         if step == steps:
-            z = reveal(z, log_p, stay)
+            z = reveal(z, log_p / guidance.temperature, stay)
         elif step < guidance.tilted_steps(steps):
-            z = reveal(z, tilted(log_p, z, discriminator, guidance.scale(step, steps))[0], stay)
+            log_p, _ = tilted(log_p, z, discriminator, guidance.scale(step, steps))
+            z = reveal(z, log_p / guidance.temperature, stay)
         else:
+            log_p = log_p / guidance.temperature
             z = rerank(torch.stack([reveal(z, log_p, stay) for _ in range(guidance.candidates)], dim=1), discriminator)
     return z
 

@@ -1,6 +1,6 @@
 """Finds the guidance defaults of a model: `python -m didi.tune_guidance --student FOLDER --judge FOLDER --out FILE`.
 
-A grid over scale, share of re-ranked steps and candidates at few steps, with samples of a seed of their own (the
+A grid over scale, share of re-ranked steps, candidates and temperature at few steps, with samples of a seed of their own (the
 card's are of another). Written as CSV; settings that are there already are not repeated.
 """
 
@@ -19,7 +19,8 @@ from .export import load_backbone, load_discriminator, weight_files
 from .guided_sampling import Guidance, sample_guided
 from .measure import measure
 
-FIELDS = ["steps", "candidates", "scale_start", "scale_end", "rerank_ratio", "generative_perplexity", "entropy"]
+SETTINGS = ["steps", "candidates", "scale_start", "scale_end", "rerank_ratio", "temperature"]
+FIELDS = [*SETTINGS, "generative_perplexity", "entropy"]
 
 
 def main() -> None:
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--scales", type=float, nargs="+", default=[0, 0.25, 1, 4], help="h0 and h1 alike")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0, 0.5, 1], help="shares of re-ranked steps")
     parser.add_argument("--candidates", type=int, nargs="+", default=[4])
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[1, 0.94], help="of guided draws")
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--seed", type=int, default=5)
@@ -48,16 +50,17 @@ def main() -> None:
     mask_id = student.config.mask_id
 
     rows = list(csv.DictReader(args.out.open())) if args.out.exists() else []
-    done = {tuple(float(row[field]) for field in FIELDS[:5]) for row in rows}
+    done = {tuple(float(row[field]) for field in SETTINGS) for row in rows}
     with args.out.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         if not rows:
             writer.writeheader()
-        for steps, ratio, scale, candidates in itertools.product(args.steps, args.ratios, args.scales, args.candidates):
+        grid = itertools.product(args.steps, args.ratios, args.scales, args.candidates, args.temperatures)
+        for steps, ratio, scale, candidates, temperature in grid:
             if ratio == 1 and scale != args.scales[0]:
                 continue  # nothing is tilted
-            guidance = Guidance(candidates=candidates, scale_start=scale, scale_end=scale, rerank_ratio=ratio)
-            if (steps, candidates, scale, scale, ratio) in done:
+            guidance = Guidance(candidates, scale, scale, ratio, temperature)
+            if (steps, candidates, scale, scale, ratio, temperature) in done:
                 continue
             torch.manual_seed(args.seed)
             fill = lambda z: sample_guided(student, discriminator, guidance, z, steps)  # noqa: B023, E731

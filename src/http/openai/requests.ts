@@ -30,7 +30,7 @@ export function requestsOf(body: CompletionRequest): Prompted[] {
   const shared = {
     steps: body.steps ?? 16,
     seed: body.seed ?? undefined,
-    temperature: body.temperature ?? 1,
+    temperature: body.temperature ?? undefined,
     top_k: body.top_k ?? 0,
     top_p: body.top_p ?? 1,
     n: body.n ?? 1,

@@ -53,7 +53,7 @@ export async function inferenceRoutes(app: FastifyInstance, { engine }: { engine
     if (input.name !== INPUT.name) throw refuse("/inputs/0/name", `must be ${INPUT.name}`);
     if (input.shape[0] !== input.data.length)
       throw refuse("/inputs/0/shape", `must be the number of texts, [${input.data.length}]`);
-    const settings = { steps: 16, temperature: 1, ...parameters };
+    const settings = { steps: 16, ...parameters };
     const tickets = submitAll(
       engine,
       input.data.map((prompt) => ({ ...settings, prompt })),

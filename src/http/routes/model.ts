@@ -29,6 +29,7 @@ export async function modelRoute(app: FastifyInstance, { engine }: { engine: Eng
         candidates: guidance.candidates,
         rerank_ratio: guidance.rerank_ratio,
       },
+      guided_temperature: guidance.temperature ?? 1,
     }),
     ...(quality && { quality }),
   };
