@@ -36,6 +36,18 @@ export class NotFoundError extends Error {
   override name = "NotFoundError";
 }
 
+/** There is such a route, but not for this method. */
+export class MethodNotAllowedError extends Error {
+  override name = "MethodNotAllowedError";
+  constructor(
+    message: string,
+    /** Methods that the route takes. */
+    readonly allowed: readonly string[],
+  ) {
+    super(message);
+  }
+}
+
 /** A WebSocket route was asked for without an upgrade. */
 export class UpgradeRequiredError extends Error {
   override name = "UpgradeRequiredError";

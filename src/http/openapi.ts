@@ -20,6 +20,20 @@ export const CONTRACT = parse(CONTRACT_TEXT, { merge: true });
 /** The server's version, the contract's. */
 export const VERSION: string = CONTRACT.info.version;
 
+const METHODS = ["get", "post", "put", "patch", "delete"];
+
+/** The contract's routes: what their paths look like, and which methods they take. */
+const ROUTES = Object.entries(CONTRACT.paths as Record<string, object>).map(([path, route]) => ({
+  pattern: new RegExp(`^${path.replaceAll(".", "\\.").replace(/\{\w+\}/g, "[^/]+")}/?$`),
+  methods: METHODS.filter((method) => method in route).map((method) => method.toUpperCase()),
+}));
+
+/** Methods that the contract has for a path; none if there is no such path. HEAD goes with GET. */
+export function methodsOf(path: string): string[] {
+  const methods = ROUTES.find(({ pattern }) => pattern.test(path))?.methods ?? [];
+  return methods.includes("GET") ? ["GET", "HEAD", ...methods.filter((method) => method !== "GET")] : methods;
+}
+
 const ajv = new Ajv2020({
   allErrors: true,
   useDefaults: true,

@@ -6,13 +6,14 @@ import {
   CancelledError,
   type FieldError,
   InvalidRequestError,
+  MethodNotAllowedError,
   NotFoundError,
   OverloadedError,
   RuntimeFailure,
   UnavailableError,
   UpgradeRequiredError,
 } from "../errors.ts";
-import type { Schemas } from "./openapi.ts";
+import { methodsOf, type Schemas } from "./openapi.ts";
 
 export type Problem = Schemas["Problem"];
 
@@ -27,6 +28,7 @@ const KINDS = {
   "invalid-request": [400, "The request is not valid"],
   "invalid-json": [400, "The body is not JSON"],
   "not-found": [404, "There is nothing here"],
+  "method-not-allowed": [405, "This route takes another method"],
   "too-large": [413, "The request is too large"],
   "unsupported-media-type": [415, "The body must be JSON"],
   "upgrade-required": [426, "This route is a WebSocket"],
@@ -68,6 +70,7 @@ export function toProblem(error: unknown): ProblemAnswer {
     return { problem: invalidRequest(error.fields, kind), bug: false };
   }
   if (error instanceof NotFoundError) return expected("not-found", error.message);
+  if (error instanceof MethodNotAllowedError) return expected("method-not-allowed", error.message);
   if (error instanceof UpgradeRequiredError) return expected("upgrade-required", error.message);
   if (error instanceof OverloadedError || error instanceof UnavailableError) {
     const kind = error instanceof OverloadedError ? "overloaded" : "unavailable";
@@ -95,14 +98,18 @@ export function sendAs(shape: (problem: Problem) => object, contentType = "appli
     const { problem, bug } = toProblem(error);
     if (bug) request.log.error({ err: error }, "request failed");
     if (problem.retry_after !== undefined) reply.header("retry-after", problem.retry_after);
+    if (error instanceof MethodNotAllowedError) reply.header("allow", error.allowed.join(", "));
     reply.header("x-request-id", request.id).code(problem.status).type(contentType);
     reply.send(shape({ ...problem, request_id: request.id }));
   };
 }
 
-/** Throws for a request that no route takes. */
+/** Throws NotFoundError or MethodNotAllowedError for a request that no route takes. */
 export function noRoute({ method, url }: { method: string; url: string }): never {
-  throw new NotFoundError(`${method} ${url.split("?")[0]} is not a route: see /openapi.yaml`);
+  const path = url.split("?")[0]!;
+  const allowed = methodsOf(path);
+  if (allowed.length === 0) throw new NotFoundError(`${method} ${path} is not a route: see /openapi.yaml`);
+  throw new MethodNotAllowedError(`${path} takes ${allowed.join(" or ")}, not ${method}`, allowed);
 }
 
 /** Fastify's own errors carry a code and a status. */

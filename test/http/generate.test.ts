@@ -126,6 +126,21 @@ test("an unknown route, a broken URL and a WebSocket route without an upgrade ar
   assert.equal((await problemOf(await fetch(`${origin}/generate/stream`))).status, 426);
 });
 
+test("another method is answered 405 with those that there are", async () => {
+  for (const [method, path, allow] of [
+    ["GET", "/generate", "POST"],
+    ["DELETE", "/healthz", "GET, HEAD"],
+    ["PUT", "/v1/models/any", "GET, HEAD"],
+    ["PATCH", "/v2/models/any/infer", "POST"],
+  ] as const) {
+    const response = await fetch(`${origin}${path}`, { method });
+    assert.equal(response.status, 405);
+    assert.equal(response.headers.get("allow"), allow);
+  }
+  const response = await app.inject({ method: "TRACE", url: "/metrics" });
+  assert.equal(response.statusCode, 405);
+});
+
 test("every fault of a request is named at once", async () => {
   const problem = await problemOf(await post({ prompt: "", steps: 0, seed: -1, colour: 1 }));
   assert.deepEqual(problem.errors!.map(({ path }) => path).sort(), ["/colour", "/seed", "/steps"]);
