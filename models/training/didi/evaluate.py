@@ -32,6 +32,8 @@ from .quality_picture import SHARPENED_TEACHER, draw_quality
 MODELS = Path(__file__).resolve().parent.parent.parent
 STEPS = [1, 2, 4, 8, 16, 32, 64, 128]
 
+SAMPLERS = ["teacher", SHARPENED_TEACHER, "student", "student with RGAS"]
+
 # The student's samplers, as `model.json` calls them.
 SERVED = {"student": "plain", "student with RGAS": "rgas"}
 
@@ -131,7 +133,8 @@ def evaluate(args: argparse.Namespace) -> None:
     cell("real text", None, lambda: real)
     cell("shuffled words", None, lambda: shuffle_words(real, word_starts(tokenizer), args.seed))
     cell("autoregressive peer", args.length, lambda: sample_causal(peer, args.samples, args.length, end))
-    for name, sampler in diffusion_samplers(args).items():
+    samplers = {name: sampler for name, sampler in diffusion_samplers(args).items() if name in args.samplers}
+    for name, sampler in samplers.items():
         for steps in args.steps:
             fill = lambda z: sampler(z, steps)  # noqa: B023, E731
             label = f"{name} at {steps} steps"
@@ -158,6 +161,7 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, default=MODELS / "stories-judge", help="folder of the causal model that grades")
     parser.add_argument("--out", type=Path, default=MODELS / "stories-didi", help="where the results go")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="step counts")
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS, help="rows to measure now")
     parser.add_argument("--samples", type=int, default=512, help="samples a cell")
     parser.add_argument("--length", type=int, default=128, help="tokens of a sample")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,0 +1,51 @@
+/** `npm run contract`: holds a live server to openapi.yaml with schemathesis. */
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { PACKAGE_ROOT } from "../src/package-root.ts";
+import { untilReady } from "./until-ready.ts";
+
+const { values: flags } = parseArgs({
+  options: {
+    schemathesis: { type: "string", default: "schemathesis" },
+    seconds: { type: "string", default: "90" },
+    seed: { type: "string", default: "1" },
+    help: { type: "boolean", default: false },
+  },
+});
+if (flags.help) {
+  console.log(`npm run contract -- [flags]
+  --schemathesis <program>  (default schemathesis; pip install -r test/contract-requirements.txt)
+  --seconds <n>             time for generated requests (default 90)
+  --seed <n>                of the requests (default 1)`);
+  process.exit(0);
+}
+// A model of random weights: what is tried is the face.
+const model = join(PACKAGE_ROOT, "test", "fixtures", "tiny-guided");
+const args = ["dist/main.js", "serve", "--port", "0", "--device", "cpu", "--log-level", "error"];
+const server = spawn(process.execPath, [...args, "--model", model], {
+  cwd: PACKAGE_ROOT,
+  stdio: ["ignore", "pipe", "inherit"],
+});
+const scratch = mkdtempSync(join(tmpdir(), "didi-contract-"));
+process.once("exit", () => {
+  server.kill("SIGKILL");
+  rmSync(scratch, { recursive: true, force: true });
+});
+process.once("SIGINT", () => process.exit(130));
+const { origin } = await untilReady(server);
+const run = ["run", `${origin}/openapi.yaml`, "--url", origin, "--seed", flags.seed];
+run.push("--phases", "examples,coverage,fuzzing", "--max-time", flags.seconds, "--continue-on-failure");
+// Whether a request that the schema allows is accepted depends on the model, its context above all.
+run.push("--exclude-checks", "positive_data_acceptance", "--request-timeout", "30", "--warnings", "off");
+run.push("--exclude-path", "/generate/stream");
+const [code] = (await once(spawn(flags.schemathesis, run, { cwd: scratch, stdio: "inherit" }), "exit")) as [
+  number | null,
+];
+const alive = (await fetch(`${origin}/readyz`)).ok;
+if (!alive) console.error("the server is not ready afterwards");
+process.exit(code === 0 && alive ? 0 : 1);
