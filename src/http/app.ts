@@ -12,6 +12,7 @@ import { openaiRoutes } from "./routes/openai.ts";
 import { operationsRoutes } from "./routes/operations.ts";
 import { playgroundRoutes } from "./routes/playground.ts";
 import { streamRoute } from "./routes/stream.ts";
+import { COMPRESSION, keepAlive } from "./socket.ts";
 
 /** Largest body or WebSocket message, bytes. A prompt that fits any context fits in it. */
 const MAX_MESSAGE_BYTES = 1024 * 1024;
@@ -21,15 +22,20 @@ const GOING_AWAY = 1001;
 
 const sendProblem = sendAs((problem) => problem, "application/problem+json");
 
-/** Builds the application. `logger` is Fastify's option. */
+/** Milliseconds between pings of a WebSocket. */
+const PING_MS = 30_000;
+
+/** Builds the application. `logger` is Fastify's option; `pingMs` the time between pings of a WebSocket. */
 export async function buildApp(
   engine: Engine,
-  options: Pick<FastifyServerOptions, "logger"> = {},
+  { pingMs = PING_MS, ...options }: Pick<FastifyServerOptions, "logger"> & { pingMs?: number } = {},
 ): Promise<FastifyInstance> {
   const app = Fastify({
     ...options,
     bodyLimit: MAX_MESSAGE_BYTES,
     forceCloseConnections: true,
+    // Compiling the schemas takes a second, and many on a machine that is busy.
+    pluginTimeout: 60_000,
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: () => crypto.randomUUID(),
     frameworkErrors: sendProblem,
@@ -44,13 +50,15 @@ export async function buildApp(
   app.setErrorHandler(sendProblem);
   app.setNotFoundHandler(noRoute);
   await app.register(websocket, {
-    options: { maxPayload: MAX_MESSAGE_BYTES },
+    options: { maxPayload: MAX_MESSAGE_BYTES, perMessageDeflate: COMPRESSION },
     preClose(done) {
+      stopPings();
       for (const client of app.websocketServer.clients)
         client.close(GOING_AWAY, "the server is shutting down");
       app.websocketServer.close(done);
     },
   });
+  const stopPings = keepAlive(app.websocketServer, pingMs);
   await app.register(operationsRoutes, { engine, metrics: createMetrics(engine) });
   await app.register(generateRoute, { engine });
   await app.register(streamRoute, { engine });

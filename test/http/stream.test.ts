@@ -150,6 +150,36 @@ test("a message beyond the size limit closes the socket with 1009, and the serve
   assert.equal((await fetch(`${origin}/healthz`)).status, 200);
 });
 
+test("a socket that does not answer pings is ended; one that does, or that only reads slowly, lives", async () => {
+  const { app: pinging, origin } = await listen(engine, { pingMs: 60 });
+  const [alive, dead, slow] = [
+    await StreamClient.connect(origin),
+    await StreamClient.connect(origin, { autoPong: false }),
+    await StreamClient.connect(origin),
+  ];
+  const sockets = [...pinging.websocketServer.clients];
+  sockets[2]!.pause();
+  assert.equal(await dead!.closed, 1006);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  assert.equal(alive!.socket.readyState, alive!.socket.OPEN);
+  assert.equal(slow!.socket.readyState, slow!.socket.OPEN);
+  await pinging.close();
+});
+
+test("messages are compressed where that pays: for a peer elsewhere, and not for one on this machine", async () => {
+  const bytesOf = async (headers: Record<string, string>) => {
+    const client = await StreamClient.connect(origin, { headers });
+    client.send({ type: "generate", id: "a", prompt: "", length: 120, steps: 4, seed: 6 });
+    await client.end("a");
+    const { bytesRead } = (client.socket as unknown as { _socket: { bytesRead: number } })._socket;
+    client.socket.close();
+    return { bytesRead, events: client.events.filter(({ type }) => type === "step") };
+  };
+  const [near, far] = [await bytesOf({}), await bytesOf({ "x-forwarded-for": "192.0.2.1" })];
+  assert.deepEqual(far.events, near.events);
+  assert.ok(far.bytesRead < near.bytesRead / 2, `${far.bytesRead} of ${near.bytesRead} bytes`);
+});
+
 test("a reader that stops reading gets merged steps and bounded memory, and loses no token", async () => {
   const client = await StreamClient.connect(origin);
   client.socket.pause();

@@ -1,7 +1,7 @@
 /** A listening server over a test engine, and a WebSocket client that keeps what it receives. */
 
 import type { FastifyInstance } from "fastify";
-import { WebSocket } from "ws";
+import { type ClientOptions, WebSocket } from "ws";
 import type { Engine } from "../../src/engine/engine.ts";
 import { buildApp } from "../../src/http/app.ts";
 import type { Schemas } from "../../src/http/openapi.ts";
@@ -9,8 +9,11 @@ import type { Schemas } from "../../src/http/openapi.ts";
 export type ServerEvent = Schemas["ServerEvent"];
 
 /** Listens on a free port of the loopback interface. */
-export async function listen(engine: Engine): Promise<{ app: FastifyInstance; origin: string }> {
-  const app = await buildApp(engine);
+export async function listen(
+  engine: Engine,
+  options: Parameters<typeof buildApp>[1] = {},
+): Promise<{ app: FastifyInstance; origin: string }> {
+  const app = await buildApp(engine, options);
   await app.listen({ host: "127.0.0.1", port: 0 });
   return { app, origin: app.listeningOrigin };
 }
@@ -29,8 +32,8 @@ export class StreamClient {
     this.closed = new Promise((resolve) => socket.once("close", resolve));
   }
 
-  static async connect(origin: string): Promise<StreamClient> {
-    const socket = new WebSocket(`${origin.replace("http", "ws")}/generate/stream`);
+  static async connect(origin: string, options: ClientOptions = {}): Promise<StreamClient> {
+    const socket = new WebSocket(`${origin.replace("http", "ws")}/generate/stream`, options);
     const client = new StreamClient(socket);
     await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
     return client;

@@ -5,34 +5,18 @@ import type { WebSocket } from "ws";
 import type { Engine, Ticket } from "../../engine/engine.ts";
 import { InvalidRequestError, UpgradeRequiredError } from "../../errors.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
-import { Outbox, type Sink } from "../outbox.ts";
+import { Outbox } from "../outbox.ts";
 import { problem, toProblem } from "../problem.ts";
+import { isFar, socketSink } from "../socket.ts";
 
 /** Generations that one socket may have running. */
 const MAX_PER_SOCKET = 64;
-
-/** A socket as a place for events to go. */
-function socketSink(socket: WebSocket): Sink {
-  return {
-    get open() {
-      return socket.readyState === socket.OPEN;
-    },
-    get waiting() {
-      return socket.bufferedAmount;
-    },
-    write: (event, sent) => socket.send(JSON.stringify(event), sent),
-    pause: () => socket.pause(),
-    resume: () => {
-      if (socket.isPaused) socket.resume();
-    },
-  };
-}
 
 export async function streamRoute(app: FastifyInstance, { engine }: { engine: Engine }) {
   const validators = { generate: validator("GenerateMessage"), cancel: validator("CancelMessage") };
   const open = (socket: WebSocket, request: FastifyRequest) => {
     const tickets = new Map<string, Ticket>();
-    const outbox = new Outbox(socketSink(socket));
+    const outbox = new Outbox(socketSink(socket, isFar(request.raw)));
     const fail = (id: string | undefined, error: unknown) => {
       const answer = toProblem(error);
       if (answer.bug) request.log.error({ err: error }, "generation failed");
