@@ -2,7 +2,7 @@
 
 Generative perplexity and entropy at every step count for the teacher, the student, the student with reward
 guidance (RGAS) and the autoregressive peer, all from empty canvases; real text of the test split as the floor
-and its words shuffled as the ceiling. Writes `quality.json` and `quality.svg`, and the student's figures into its
+and its words shuffled as the ceiling. Writes `quality.json`, `quality.svg` and `quality.md`, and the student's figures into its
 `model.json`, where `steps: "auto"` finds them; a cell that is already there is kept, so an interrupted run goes on
 where it stopped.
 """
@@ -27,7 +27,7 @@ from .diffusion import in_batches, sample_plain
 from .export import load_backbone, load_discriminator
 from .guided_sampling import Guidance, sample_guided
 from .measure import measure, shuffle_words
-from .quality_picture import SHARPENED_TEACHER, draw_quality
+from .quality_picture import SHARPENED_TEACHER, draw_quality, quality_markdown
 
 MODELS = Path(__file__).resolve().parent.parent.parent
 STEPS = [1, 2, 4, 8, 16, 32, 64, 128]
@@ -140,6 +140,7 @@ def evaluate(args: argparse.Namespace) -> None:
             label = f"{name} at {steps} steps"
             cell(name, steps, lambda: in_batches(fill, args.samples, args.length, tokenizer.token_to_id("[MASK]"), label))  # noqa: B023
     draw_quality(table.cells, args.out / "quality.svg")
+    (args.out / "quality.md").write_text(quality_markdown(table.cells))
     store_quality(table.cells, args.student / "model.json")
 
 

@@ -1,4 +1,4 @@
-"""The quality table as a picture: perplexity and entropy against steps."""
+"""The quality table as a picture, perplexity and entropy against steps, and as Markdown."""
 
 from pathlib import Path
 
@@ -16,6 +16,23 @@ STYLES = {
     "student with RGAS": {"color": "tab:red", "marker": "^", "linestyle": "-"},
 }
 LEVELS = {"autoregressive peer": "-.", "real text": ":"}
+
+
+def quality_markdown(cells: list[dict]) -> str:
+    """A row for each budget, each cell "perplexity (95% interval), entropy"; then what has no budget."""
+
+    def show(cell: dict) -> str:
+        low, high = cell["generative_perplexity_interval"]
+        digits = 0 if cell["generative_perplexity"] >= 100 else 1
+        return f"{cell['generative_perplexity']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f}), {cell['entropy']:.3f}"
+
+    by_name = {(cell["sampler"], cell["steps"]): show(cell) for cell in cells}
+    steps = sorted({cell["steps"] for cell in cells if cell["sampler"] in STYLES})
+    lines = [f"| steps | {' | '.join(STYLES)} |", f"| --- |{' --- |' * len(STYLES)}"]
+    lines += [f"| {n} | {' | '.join(by_name.get((name, n), '') for name in STYLES)} |" for n in steps]
+    others = [cell for cell in cells if cell["sampler"] not in STYLES]
+    lines += ["", *(f"- {cell['sampler']}: {show(cell)}" for cell in others)]
+    return "\n".join(lines) + "\n"
 
 
 def save_svg(figure, path: Path) -> None:

@@ -18,6 +18,7 @@ from didi.causal_export import neox_config, to_neox
 from didi.corpus import SEPARATOR
 from didi.discriminator import Discriminator
 from didi.export import load_backbone, load_discriminator, save_discriminator, save_weights, weight_files
+from didi.quality_picture import quality_markdown
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
@@ -64,6 +65,8 @@ def test_the_table_is_made_once_and_goes_on_where_it_stopped(folders, tmp_path, 
         low, high = cell["generative_perplexity_interval"]
         assert low <= cell["generative_perplexity"] <= high and cell["samples"] == 6
     assert "<svg" in (tmp_path / "quality.svg").read_text()
+    table = (tmp_path / "quality.md").read_text()
+    assert table.count("\n| ") == 3 and "- real text: " in table
     stored = json.loads((folders / "student" / "model.json").read_text())["quality"]
     assert [(row["sampler"], row["steps"]) for row in stored] == [(s, n) for s in ("plain", "rgas") for n in (1, 2)]
     assert [row["entropy"] for row in stored] == [cell["entropy"] for cell in cells[-4:]]
@@ -122,3 +125,11 @@ def test_a_folder_s_weights_are_exported_again_sharpened(folders, tmp_path, monk
     tokens = torch.arange(10)[None]
     assert torch.allclose(after(tokens), 2 * before(tokens), atol=1e-3)
     assert set(json.loads((tmp_path / "model.json").read_text())["graphs"]) == {"denoise", "tilt", "score"}
+
+
+def test_the_card_s_table_is_that_of_the_result_file():
+    models = TOKENIZER.parents[1]
+    content = json.loads((models / "stories-didi" / "quality.json").read_text())
+    table = quality_markdown(content["cells"])
+    assert (models / "stories-didi" / "quality.md").read_text() == table
+    assert table in (models / "README.md").read_text()
