@@ -83,6 +83,9 @@ export const VERIFY_OPTIONS: readonly Option[] = [
   ...DEVICE_OPTIONS,
 ];
 
+/** Flags of `model check`: every precision is checked. */
+export const CHECK_OPTIONS: readonly Option[] = DEVICE_OPTIONS;
+
 /** Flags of `serve`. */
 export const SERVE_OPTIONS: readonly Option[] = [
   new Option("--host <address>", "address to listen on").env("DIDI_HOST").default("127.0.0.1"),
