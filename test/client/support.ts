@@ -3,12 +3,17 @@
 import { once } from "node:events";
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+import { after } from "node:test";
 
 /** A server of a test. */
 export interface TestServer {
   origin: string;
   close(): Promise<void>;
 }
+
+const open = new Set<TestServer>();
+// A test that fails does not reach its own close, and the process would not end.
+after(() => Promise.all([...open].map((server) => server.close())));
 
 async function start(server: Server, sockets: Set<Socket>): Promise<TestServer> {
   server.on("connection", (socket) => {
@@ -17,13 +22,16 @@ async function start(server: Server, sockets: Set<Socket>): Promise<TestServer> 
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
-  return {
+  const started: TestServer = {
     origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     async close() {
+      open.delete(started);
       for (const socket of sockets) socket.destroy();
       await new Promise((resolve) => server.close(resolve));
     },
   };
+  open.add(started);
+  return started;
 }
 
 /** What a proxy lets through of one connection's answer: bytes, and how it stops after them. */
