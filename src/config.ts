@@ -29,25 +29,37 @@ export interface ServeConfig extends ModelConfig {
   logLevel: string;
 }
 
-/** Parses an integer in [least, most]. Throws InvalidArgumentError, which commander turns into one line. */
-export function integer(least: number, most: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (!/^\d+$/.test(text) || value < least || value > most)
-      throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
+/** Reads a flag's value; knows, for people, what it takes. Throws InvalidArgumentError, which commander turns into one line. */
+export type Parser<T> = ((text: string) => T) & { values: string };
+
+function parser<T>(values: string, parse: (text: string) => T | undefined): Parser<T> {
+  const checked = (text: string) => {
+    const value = parse(text);
+    if (value === undefined) throw new InvalidArgumentError(`It must be ${values}.`);
     return value;
   };
+  return Object.assign(checked, { values });
 }
 
-/** Parses a number in [least, most]. Throws InvalidArgumentError. */
-export function decimal(least: number, most: number): (text: string) => number {
-  return (text) => {
+/** Parses an integer in [least, most]. */
+export const integer = (least: number, most: number): Parser<number> =>
+  parser(`a whole number from ${least} to ${most}`, (text) => {
     const value = Number(text);
-    if (text.trim() === "" || !(value >= least && value <= most))
-      throw new InvalidArgumentError(`It must be a number from ${least} to ${most}.`);
-    return value;
-  };
-}
+    return /^\d+$/.test(text) && value >= least && value <= most ? value : undefined;
+  });
+
+/** Parses a number in [least, most]. */
+export const decimal = (least: number, most: number): Parser<number> =>
+  parser(`a number from ${least} to ${most}`, (text) => {
+    const value = Number(text);
+    return text.trim() !== "" && value >= least && value <= most ? value : undefined;
+  });
+
+/** Parses `auto`, or what `parse` takes. */
+const orAuto = (parse: Parser<number>): Parser<number | "auto"> =>
+  Object.assign((text: string) => (text === "auto" ? text : parse(text)), {
+    values: `auto, or ${parse.values}`,
+  });
 
 const DEVICES: readonly Device[] = ["auto", "cpu", "cuda"];
 
@@ -83,6 +95,9 @@ export const VERIFY_OPTIONS: readonly Option[] = [
   ...DEVICE_OPTIONS,
 ];
 
+/** Flags of `model check`: every precision is checked. */
+export const CHECK_OPTIONS: readonly Option[] = DEVICE_OPTIONS;
+
 /** Flags of `serve`. */
 export const SERVE_OPTIONS: readonly Option[] = [
   new Option("--host <address>", "address to listen on").env("DIDI_HOST").default("127.0.0.1"),
@@ -100,7 +115,7 @@ export const SERVE_OPTIONS: readonly Option[] = [
     "padded tokens in one model call; auto measures where the machine stops gaining",
   )
     .env("DIDI_MAX_BATCH_TOKENS")
-    .argParser((text) => (text === "auto" ? text : integer(1, 1 << 24)(text)))
+    .argParser(orAuto(integer(1, 1 << 24)))
     .default("auto"),
   new Option("--max-active <n>", "samples denoised side by side; more wait in the queue")
     .env("DIDI_MAX_ACTIVE")

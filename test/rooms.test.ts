@@ -26,6 +26,19 @@ test("imports run one way: cli -> http -> engine -> runtime -> model -> diffusio
   assert.ok(edges > 20);
 });
 
+test("the client imports itself, and types of http", () => {
+  const own = files.filter((name) => name.startsWith("client/"));
+  assert.ok(own.length > 3);
+  for (const file of own)
+    for (const [line, target] of readFileSync(join(SRC, file), "utf8").matchAll(
+      /^(?:im|ex)port[^;]*? from "([^"]+)"/gm,
+    ))
+      assert.ok(
+        target!.startsWith("./") || (/^import type /.test(line) && target!.startsWith("../http/")),
+        `${file}: ${line}`,
+      );
+});
+
 test("diffusion knows no package, no clock and no randomness of its own", () => {
   for (const file of files.filter((name) => name.startsWith("diffusion/"))) {
     const text = readFileSync(join(SRC, file), "utf8");

@@ -11,6 +11,7 @@ import { modelRoute } from "./routes/model.ts";
 import { openaiRoutes } from "./routes/openai.ts";
 import { operationsRoutes } from "./routes/operations.ts";
 import { playgroundRoutes } from "./routes/playground.ts";
+import { referenceRoute } from "./routes/reference.ts";
 import { streamRoute } from "./routes/stream.ts";
 import { COMPRESSION, keepAlive } from "./socket.ts";
 
@@ -66,5 +67,6 @@ export async function buildApp(
   await app.register(inferenceRoutes, { engine, prefix: "/v2" });
   await app.register(modelRoute, { engine });
   await app.register(playgroundRoutes);
+  await app.register(referenceRoute);
   return app;
 }

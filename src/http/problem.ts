@@ -42,10 +42,17 @@ const KINDS = {
 /** The last part of a problem's `type`. */
 export type ProblemKind = keyof typeof KINDS;
 
+function head(kind: ProblemKind): Pick<Problem, "type" | "title" | "status"> {
+  const [status, title] = KINDS[kind];
+  return { type: `urn:didi-serve:problem:${kind}`, title, status };
+}
+
+/** What problems of every kind begin with. */
+export const PROBLEMS = (Object.keys(KINDS) as ProblemKind[]).map(head);
+
 /** A problem object of a kind. */
 export function problem(kind: ProblemKind, detail: string, errors?: FieldError[]): Problem {
-  const [status, title] = KINDS[kind];
-  return { type: `urn:didi-serve:problem:${kind}`, title, status, detail, ...(errors && { errors }) };
+  return { ...head(kind), detail, ...(errors && { errors }) };
 }
 
 /** The problem of an invalid request, naming each field. */

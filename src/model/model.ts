@@ -83,19 +83,27 @@ function paths(folder: string, files: ReadonlyMap<string, ModelFile>): GraphPath
   return { denoise: path("denoise"), ...guided };
 }
 
+/** Where models lie that are known by name. */
+export const MODELS = join(PACKAGE_ROOT, "models");
+
 /** The folder `--model` means: a path if it looks like one, else a name under `models/`. */
 export function modelFolder(nameOrFolder: string): string {
   const isPath = isAbsolute(nameOrFolder) || /^\.{1,2}$|[/\\]/.test(nameOrFolder);
-  return isPath ? resolve(nameOrFolder) : join(PACKAGE_ROOT, "models", nameOrFolder);
+  return isPath ? resolve(nameOrFolder) : join(MODELS, nameOrFolder);
+}
+
+/** That folder. Throws StartupError if there is none. */
+export async function existingFolder(nameOrFolder: string): Promise<string> {
+  const folder = modelFolder(nameOrFolder);
+  if ((await stat(folder).catch(() => undefined))?.isDirectory()) return folder;
+  throw new StartupError(
+    `model folder ${folder} does not exist: give a name that \`didi-serve model list\` shows, or a path to a folder`,
+  );
 }
 
 /** Opens a model by name or folder, verifying every file it may load. Throws StartupError naming what is wrong. */
 export async function openModel(nameOrFolder: string, choice: PrecisionChoice = "auto"): Promise<Model> {
-  const folder = modelFolder(nameOrFolder);
-  if (!(await stat(folder).catch(() => undefined))?.isDirectory())
-    throw new StartupError(
-      `model folder ${folder} does not exist: give --model a shipped name or a path to a folder`,
-    );
+  const folder = await existingFolder(nameOrFolder);
   const manifest = await readManifest(folder);
   const precision = choosePrecision(folder, manifest.graphs.denoise, choice);
   const loaded = { cpu: filesOf(manifest, precision.cpu), cuda: filesOf(manifest, precision.cuda) };

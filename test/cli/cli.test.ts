@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { cp, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -11,28 +11,10 @@ import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { untilReady } from "../../tools/until-ready.ts";
 import { StreamClient } from "../http/support.ts";
 import { MODEL } from "../support.ts";
+import { didi, ENTRY } from "./support.ts";
 
-const ENTRY = ["--import", "tsx", join(PACKAGE_ROOT, "src", "main.ts")];
 const root = await mkdtemp(join(tmpdir(), "didi-cli-"));
 after(() => rm(root, { recursive: true }));
-
-interface Outcome {
-  code: number | null;
-  stdout: string;
-  stderr: string;
-}
-
-/** Runs the command line to its end. */
-function didi(args: string[], env: Record<string, string> = {}): Promise<Outcome> {
-  return new Promise((resolve) => {
-    const child = execFile(
-      process.execPath,
-      [...ENTRY, ...args],
-      { cwd: PACKAGE_ROOT, env: { ...process.env, ...env } },
-      (_error, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr }),
-    );
-  });
-}
 
 /** Starts `serve` on a free port; resolves once it says that it is ready. */
 async function serve(
@@ -46,15 +28,27 @@ async function serve(
   return { child, exit, ...(await untilReady(child)) };
 }
 
-for (const command of [[], ["serve"], ["generate"], ["verify"], ["model", "convert"]])
-  test(`${command.join(" ") || "didi-serve"} --help explains itself`, async () => {
-    const { code, stdout } = await didi([...command, "--help"]);
+const MODEL_FLAG = /--model <name\|folder>.*\(default:\s+"stories-didi",\s+env:\s+DIDI_MODEL\)/s;
+
+const HELP: [command: string, explains: RegExp][] = [
+  ["", /serve.*generate.*verify.*model.*completion/s],
+  ["serve", MODEL_FLAG],
+  ["generate", MODEL_FLAG],
+  ["verify", /receipt.*Exits with 0 if it is equal/s],
+  ["model", /list.*check.*convert/s],
+  ["model list", /--json/],
+  ["model check", /<name\|folder>.*--device.*exits with 1 at the first fault/s],
+  ["model convert", /--from <dir>.*--true-sigma.*DIDI_PYTHON/s],
+  ["completion", /choices: "bash",\s+"zsh",\s+"fish"/],
+];
+
+for (const [command, explains] of HELP)
+  test(`didi-serve ${command} --help explains itself, with examples`, async () => {
+    const { code, stdout } = await didi([...command.split(" ").filter(Boolean), "--help"]);
     assert.equal(code, 0);
     assert.match(stdout, /Usage: didi-serve/);
-    if (command.includes("convert")) assert.match(stdout, /--from <dir>.*--true-sigma.*DIDI_PYTHON/s);
-    else if (command.includes("verify")) assert.match(stdout, /receipt.*Exits with 0 if it is equal/s);
-    else if (command[0])
-      assert.match(stdout, /--model <name\|folder>.*\(default:\s+"stories-didi",\s+env:\s+DIDI_MODEL\)/s);
+    assert.match(stdout, explains);
+    assert.match(stdout, new RegExp(`Examples:\\n  .*didi-serve ${command}`));
   });
 
 const WRONG: [name: string, args: string[], env: Record<string, string>, code: number, says: RegExp][] = [
@@ -62,6 +56,8 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
   ["an unknown command", ["sevre"], {}, 2, /unknown command 'sevre'/],
   ["a port that is no number", ["serve", "--port", "http"], {}, 2, /--port.*whole number from 0 to 65535/],
   ["a bad environment variable", ["serve"], { DIDI_PORT: "70000" }, 2, /DIDI_PORT.*whole number/],
+  ["a shell there is no script for", ["completion", "tcsh"], {}, 2, /Allowed choices are bash, zsh, fish/],
+  ["a check of nothing", ["model", "check", "gone"], {}, 1, /models.gone does not exist/],
   ["an unknown device", ["serve", "--device", "tpu"], {}, 2, /--device.*auto, cpu, cuda/],
   [
     "a temperature out of range",

@@ -1,0 +1,169 @@
+/** The tree of commands: what the command line understands, and what each command runs. */
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Argument, Command, Option } from "commander";
+import {
+  CHECK_OPTIONS,
+  decimal,
+  integer,
+  MODEL_OPTIONS,
+  SERVE_OPTIONS,
+  type ServeConfig,
+  VERIFY_OPTIONS,
+} from "../config.ts";
+import { PACKAGE_ROOT } from "../package-root.ts";
+import { completionScript, SHELLS, type Shell } from "./completion.ts";
+import { CONVERT_OPTIONS, type ConvertConfig, convert } from "./convert.ts";
+import { type GenerateConfig, generate } from "./generate.ts";
+import { type CheckConfig, checkModel } from "./model-check.ts";
+import { printModels } from "./model-list.ts";
+import { serve } from "./serve.ts";
+import { type VerifyConfig, verify } from "./verify.ts";
+
+/** Flags of `generate` beside those of where the model runs. */
+const GENERATE_OPTIONS: readonly Option[] = [
+  new Option("--length <n>", "new tokens (default: 128, or what fits)").argParser(integer(1, 1 << 20)),
+  new Option("--steps <n>", "step budget").argParser(integer(1, 1024)).default(16),
+  new Option("--seed <n>", "drawn when absent").argParser(integer(0, Number.MAX_SAFE_INTEGER)),
+  new Option(
+    "--temperature <x>",
+    "0 takes the most likely token (default: 1, or the model's own with guidance)",
+  ).argParser(decimal(0, 2)),
+  new Option("--top-k <n>", "draw from so many of the likeliest tokens; 0 from all")
+    .argParser(integer(0, 1 << 20))
+    .default(0),
+  new Option("--top-p <x>", "draw from the fewest tokens that add up to this probability")
+    .argParser(decimal(1e-6, 1))
+    .default(1),
+  new Option("--order <order>", "which positions a step reveals")
+    .choices(["random", "confidence"])
+    .default("random"),
+  new Option("--guidance <mode>", "rgas guides with the model's discriminator")
+    .choices(["none", "rgas"])
+    .default("none"),
+  new Option("--show-steps", "draw each denoising step in place").default(false),
+  new Option("--json", "print the whole answer as JSON").default(false),
+  ...MODEL_OPTIONS,
+];
+
+const examples = (...lines: string[]) => `\nExamples:\n${lines.map((line) => `  ${line}`).join("\n")}`;
+
+/** Commander exits with 1 for a wrong command line; here that is 2, and 1 is for what the machine lacks. */
+function inOneLine(command: Command): void {
+  command.exitOverride().configureOutput({
+    outputError: (text, write) =>
+      write(
+        `${text
+          .replace(/^error: /, "didi-serve: ")
+          .trim()
+          .replaceAll("\n", " ")}\n`,
+      ),
+  });
+  for (const child of command.commands) inOneLine(child);
+}
+
+/** Builds it. Parsing throws CommanderError where the command line is wrong or help was asked for. */
+export function buildProgram(): Command {
+  const program = new Command("didi-serve")
+    .description("A server for few-step masked-diffusion language models.")
+    .version(JSON.parse(readFileSync(join(PACKAGE_ROOT, "package.json"), "utf8")).version)
+    .addHelpText("after", examples("didi-serve serve", "didi-serve serve --help"));
+  const add = (parent: Command, name: string, description: string, options: readonly Option[] = []) => {
+    const command = parent.command(name).description(description);
+    for (const option of options) command.addOption(option);
+    return command;
+  };
+
+  add(program, "serve", "answer POST /generate and stream denoising steps over WebSockets", SERVE_OPTIONS)
+    .addHelpText(
+      "after",
+      examples(
+        "didi-serve serve --port 8000 --device cpu",
+        "didi-serve serve --model ./my-model --runtimes 2 --threads 4",
+        "DIDI_PORT=8000 DIDI_LOG_LEVEL=warn didi-serve serve",
+      ),
+    )
+    .action((config: ServeConfig) => serve(config));
+
+  add(program, "generate", "generate once, in the terminal", GENERATE_OPTIONS)
+    .argument("<prompt>", "text to continue; may be empty")
+    .addHelpText(
+      "after",
+      examples(
+        'didi-serve generate "Once upon a time" --steps 16 --show-steps',
+        'didi-serve generate "Once upon a time" --seed 7 --json > answer.json',
+      ),
+    )
+    .action((prompt: string, config: GenerateConfig) => generate(prompt, config));
+
+  add(
+    program,
+    "verify",
+    "compute an answer again from its receipt, and say whether it is the same",
+    VERIFY_OPTIONS,
+  )
+    .argument("<file>", "JSON of a receipt, or of an answer with one; - reads standard input")
+    .addHelpText(
+      "after",
+      `\nExits with 0 if it is equal, 1 if it differs.\n${examples("didi-serve verify answer.json", "didi-serve verify - < answer.json")}`,
+    )
+    .action(async (file: string, config: VerifyConfig) => {
+      process.exitCode = await verify(file, config);
+    });
+
+  const model = add(program, "model", "work with models on disk").addHelpText(
+    "after",
+    examples("didi-serve model list", "didi-serve model check stories-mdlm"),
+  );
+  add(model, "list", "the models under models/, by the name that --model takes", [
+    new Option("--json", "print them as JSON").default(false),
+  ])
+    .addHelpText("after", examples("didi-serve model list", "didi-serve model list --json"))
+    .action((config: { json: boolean }) => printModels(config.json));
+
+  add(
+    model,
+    "check",
+    "check a model folder: manifest, every file, tokenizer, and each graph by running it",
+    CHECK_OPTIONS,
+  )
+    .argument("<name|folder>", "a model under models/, or a path to a folder")
+    .addHelpText(
+      "after",
+      `\nPrints a line for each check; exits with 1 at the first fault.\n${examples("didi-serve model check stories-mdlm", "didi-serve model check ./my-model --device cuda")}`,
+    )
+    .action((nameOrFolder: string, config: CheckConfig) => checkModel(nameOrFolder, config));
+
+  add(
+    model,
+    "convert",
+    "turn a published checkpoint (safetensors) into a model folder; needs Python with PyTorch",
+    CONVERT_OPTIONS,
+  )
+    .addHelpText(
+      "after",
+      examples(
+        "didi-serve model convert --from didi-instruct-small --out models/didi-instruct-small",
+        "didi-serve model convert --from mdlm-owt --kind mdlm --out models/mdlm-owt --precision fp32 fp16",
+      ),
+    )
+    .action(async (config: ConvertConfig) => {
+      process.exitCode = await convert(config);
+    });
+
+  add(program, "completion", "print a script that completes this command line in a shell")
+    .addArgument(new Argument("<shell>", "the shell").choices(SHELLS))
+    .addHelpText(
+      "after",
+      examples(
+        "source <(didi-serve completion bash)",
+        "didi-serve completion zsh > ~/.zfunc/_didi-serve",
+        "didi-serve completion fish > ~/.config/fish/completions/didi-serve.fish",
+      ),
+    )
+    .action((shell: Shell) => void process.stdout.write(completionScript(program, shell)));
+
+  inOneLine(program);
+  return program;
+}

@@ -1,0 +1,117 @@
+/** `model list` and `model check`. */
+
+import assert from "node:assert/strict";
+import { cp, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, beforeEach, test } from "node:test";
+import { type ListedModel, listModels, tableOf } from "../../src/cli/model-list.ts";
+import { TINY_GUIDED, TINY_STUDENT } from "../support.ts";
+import { didi } from "./support.ts";
+
+const root = await mkdtemp(join(tmpdir(), "didi-models-"));
+after(() => rm(root, { recursive: true }));
+const copy = join(root, "copy");
+beforeEach(() => cp(TINY_GUIDED, copy, { recursive: true, force: true }));
+
+const check = (...args: string[]) => didi(["model", "check", ...args, "--threads", "1", "--device", "cpu"]);
+
+test("model list names the shipped models with what they can do", async () => {
+  const { code, stdout } = await didi(["model", "list", "--json"]);
+  assert.equal(code, 0);
+  const models = JSON.parse(stdout) as ListedModel[];
+  const teacher = models.find(({ name }) => name === "stories-mdlm");
+  assert.ok(teacher && "parameters" in teacher);
+  assert.deepEqual(
+    [teacher.parameters, teacher.context_length, teacher.precisions, teacher.guidance],
+    [4_734_272, 256, ["fp32"], false],
+  );
+  assert.ok(teacher.bytes > 17e6);
+  const table = await didi(["model", "list"]);
+  assert.match(table.stdout, /^name +parameters +context +precisions +guidance +on disk\n/);
+  assert.match(table.stdout, /^stories-mdlm +4\.7 M +256 tokens +fp32 +no +[\d.]+ MB$/m);
+});
+
+test("a list has every folder with a model.json, usable or not, and no other", async () => {
+  await cp(TINY_STUDENT, join(root, "student"), { recursive: true });
+  await mkdir(join(root, "notes"), { recursive: true });
+  await mkdir(join(root, "broken"), { recursive: true });
+  await writeFile(join(root, "broken", "model.json"), "{");
+  const models = await listModels(root);
+  assert.deepEqual(
+    models.map(({ name }) => name),
+    ["broken", "copy", "student"],
+  );
+  const [broken, guided, student] = models;
+  assert.match((broken as { fault: string }).fault, /model\.json is not JSON/);
+  assert.equal((guided as { guidance: boolean }).guidance, true);
+  assert.deepEqual((student as { precisions: string[] }).precisions, ["fp32", "fp16"]);
+  const table = tableOf(models);
+  assert.match(table, /^copy .* yes /m);
+  assert.match(table, /\ncannot be used: .*model\.json is not JSON.*\n$/);
+  await assert.rejects(listModels(join(root, "gone")), /cannot read .*gone: ENOENT/);
+});
+
+test("model check goes through manifest, files, tokenizer and every graph in every precision", async () => {
+  const { code, stdout, stderr } = await check(TINY_STUDENT);
+  assert.equal(code, 0, stderr);
+  const lines = stdout.trim().split("\n");
+  assert.ok(lines.every((line) => line.startsWith("ok  ")));
+  assert.match(lines[0]!, /^ok {2}manifest .*model\.json/);
+  for (const precision of ["fp32", "fp16"])
+    for (const graph of ["denoise", "tilt", "score"]) {
+      assert.match(
+        stdout,
+        new RegExp(`^ok  file +${graph}\\.${precision}\\.onnx: \\d+ bytes, sha256 \\w{64}$`, "m"),
+      );
+      assert.match(stdout, new RegExp(`^ok  graph +${graph} in ${precision} on cpu, [\\d.]+ ms$`, "m"));
+    }
+  assert.match(stdout, /^ok {2}tokenizer /m);
+});
+
+/** Rewrites a file of the copy, and its entry in the manifest if it is to look sound. */
+async function damage(file: string, edit: (text: string) => string | Buffer, sound = false): Promise<void> {
+  const { createHash } = await import("node:crypto");
+  const bytes = Buffer.from(edit(await readFile(join(copy, file), "utf8")));
+  await writeFile(join(copy, file), bytes);
+  if (!sound) return;
+  const path = join(copy, "model.json");
+  const sha256 = createHash("sha256").update(bytes).digest("hex");
+  const manifest = JSON.stringify(JSON.parse(await readFile(path, "utf8")), (_, value) =>
+    value?.file === file ? { file, sha256, bytes: bytes.length } : value,
+  );
+  await writeFile(path, manifest);
+}
+
+const FAULTS: [name: string, wreck: () => Promise<void>, passed: number, says: RegExp][] = [
+  ["no manifest", () => rm(join(copy, "model.json")), 0, /cannot read .*model\.json: ENOENT/],
+  [
+    "a manifest against the schema",
+    () => damage("model.json", (text) => text.replace('"vocab_size"', '"vocab"')),
+    0,
+    /not a valid manifest: .*vocab_size/,
+  ],
+  [
+    "a short graph",
+    () => truncate(join(copy, "score.fp32.onnx"), 10),
+    4,
+    /score\.fp32\.onnx is damaged: 10 bytes/,
+  ],
+  [
+    "a tokenizer of another kind",
+    () => damage("tokenizer.json", (text) => text.replace('"BPE"', '"WordPiece"'), true),
+    8,
+    /not a byte-level BPE/,
+  ],
+  ["a graph that is none", () => damage("tilt.fp32.onnx", () => "nothing", true), 9, /tilt\.fp32\.onnx/],
+];
+
+for (const [name, wreck, passed, says] of FAULTS)
+  test(`model check stops at ${name}: one line, exit 1`, async () => {
+    await wreck();
+    const { code, stdout, stderr } = await check(copy);
+    assert.equal(code, 1);
+    assert.match(stderr, says);
+    assert.match(stderr, /^didi-serve: [^\n]+\n$/);
+    assert.equal(stdout.split("\n").length - 1, passed, stdout);
+  });

@@ -1,0 +1,89 @@
+/** `didi-serve/client` as another package sees it: its types in Node and in a browser, its modules without the server's. */
+
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { promisify } from "node:util";
+import ts from "typescript";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+
+const root = await mkdtemp(join(tmpdir(), "didi-client-"));
+after(() => rm(root, { recursive: true }));
+const installed = join(root, "node_modules", "didi-serve");
+
+/** The options of a tsconfig of ours. */
+function optionsOf(file: string): ts.CompilerOptions {
+  const path = join(PACKAGE_ROOT, file);
+  const { config } = ts.readConfigFile(path, ts.sys.readFile);
+  const { extends: base, compilerOptions } = config;
+  const own = ts.convertCompilerOptionsFromJson(compilerOptions, PACKAGE_ROOT).options;
+  return { ...(base && optionsOf(base)), ...own };
+}
+
+const faultsOf = (program: ts.Program, more: readonly ts.Diagnostic[] = []) =>
+  [...ts.getPreEmitDiagnostics(program), ...more].map(({ messageText }) =>
+    ts.flattenDiagnosticMessageText(messageText, "\n"),
+  );
+
+before(async () => {
+  // As `npm run build` does, the client's files alone.
+  const { incremental: _, tsBuildInfoFile: __, ...options } = optionsOf("tsconfig.build.json");
+  const program = ts.createProgram([join(PACKAGE_ROOT, "src", "client", "index.ts")], {
+    ...options,
+    outDir: join(installed, "dist"),
+  });
+  assert.deepEqual(faultsOf(program, program.emit().diagnostics), []);
+  await cp(join(PACKAGE_ROOT, "package.json"), join(installed, "package.json"));
+  await writeFile(join(root, "package.json"), '{ "type": "module" }');
+  await writeFile(
+    join(root, "consumer.ts"),
+    `import { DidiClient, DidiError, type StreamEvent } from "didi-serve/client";
+     export async function text(client: DidiClient, signal: AbortSignal): Promise<string> {
+       for await (const event of client.stream({ prompt: "a", steps: "auto", guidance: { mode: "rgas" } }, { signal })) {
+         const told: StreamEvent = event;
+         if (told.type === "done") return told.samples[0]!.text;
+       }
+       throw new DidiError("none", { retryable: false });
+     }
+     // @ts-expect-error no such field
+     void new DidiClient("http://a").generate({ promt: "a" });
+     // @ts-expect-error no such order
+     void new DidiClient("http://a").generate({ order: "left" });`,
+  );
+});
+
+for (const [where, lib, types] of [
+  ["Node", ["lib.es2022.d.ts"], ["node"]],
+  ["a browser", ["lib.es2022.d.ts", "lib.dom.d.ts", "lib.dom.iterable.d.ts"], []],
+] as const)
+  test(`its types are found by the package's name, strict, in ${where}`, () => {
+    const program = ts.createProgram([join(root, "consumer.ts")], {
+      ...optionsOf("tsconfig.json"),
+      lib: [...lib],
+      types: [...types],
+      typeRoots: [join(PACKAGE_ROOT, "node_modules", "@types")],
+      skipLibCheck: where === "Node",
+    });
+    assert.deepEqual(faultsOf(program), []);
+    assert.ok(program.getSourceFiles().some(({ fileName }) => fileName.endsWith("dist/client/index.d.ts")));
+  });
+
+test("its modules load by the package's name and import each other alone", async () => {
+  const script = `import * as client from "didi-serve/client"; console.log(Object.keys(client).sort().join())`;
+  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "--eval", script], {
+    cwd: root,
+  });
+  assert.equal(stdout, "DidiClient,DidiError,RETRY\n");
+  const folder = join(installed, "dist", "client");
+  const modules = (await readdir(folder)).filter((name) => name.endsWith(".js"));
+  assert.ok(modules.length >= 5);
+  for (const name of modules)
+    for (const [, target] of (await readFile(join(folder, name), "utf8")).matchAll(/from "([^"]+)"/g))
+      assert.ok(
+        modules.some((other) => target === `./${other}`),
+        `${name} imports ${target}`,
+      );
+});
