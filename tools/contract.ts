@@ -1,4 +1,4 @@
-/** `npm run contract`: holds a live server to openapi.yaml with schemathesis. */
+/** `npm run contract`: holds a live server to openapi.yaml with schemathesis, and to OpenAI's client for Python. */
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -11,7 +11,7 @@ import { untilReady } from "./until-ready.ts";
 
 const { values: flags } = parseArgs({
   options: {
-    schemathesis: { type: "string", default: "schemathesis" },
+    bin: { type: "string", default: "" },
     seconds: { type: "string", default: "90" },
     seed: { type: "string", default: "1" },
     help: { type: "boolean", default: false },
@@ -19,9 +19,10 @@ const { values: flags } = parseArgs({
 });
 if (flags.help) {
   console.log(`npm run contract -- [flags]
-  --schemathesis <program>  (default schemathesis; pip install -r test/contract-requirements.txt)
-  --seconds <n>             time for generated requests (default 90)
-  --seed <n>                of the requests (default 1)`);
+  --bin <folder>  with python3 and schemathesis, after pip install -r test/contract/requirements.txt
+                  (default: those of PATH)
+  --seconds <n>   time for generated requests (default 90)
+  --seed <n>      of the requests (default 1)`);
   process.exit(0);
 }
 // A model of random weights: what is tried is the face.
@@ -43,9 +44,19 @@ run.push("--phases", "examples,coverage,fuzzing", "--max-time", flags.seconds, "
 // Whether a request that the schema allows is accepted depends on the model, its context above all.
 run.push("--exclude-checks", "positive_data_acceptance", "--request-timeout", "30", "--warnings", "off");
 run.push("--exclude-path", "/generate/stream");
-const [code] = (await once(spawn(flags.schemathesis, run, { cwd: scratch, stdio: "inherit" }), "exit")) as [
-  number | null,
-];
+
+/** Runs a program to its end; returns whether it succeeded. */
+async function succeeds(program: string, args: string[]): Promise<boolean> {
+  const child = spawn(join(flags.bin, program), args, { cwd: scratch, stdio: "inherit" });
+  const [code] = (await once(child, "exit")) as [number | null];
+  return code === 0;
+}
+
+const spoken = await succeeds("python3", [
+  join(PACKAGE_ROOT, "test", "contract", "openai_client.py"),
+  origin,
+]);
+const held = await succeeds("schemathesis", run);
 const alive = (await fetch(`${origin}/readyz`)).ok;
 if (!alive) console.error("the server is not ready afterwards");
-process.exit(code === 0 && alive ? 0 : 1);
+process.exit(spoken && held && alive ? 0 : 1);
