@@ -5,7 +5,11 @@ import { type LoadedModel, loadModel } from "./session.ts";
 
 let model: LoadedModel | undefined;
 
-const send = (message: FromRuntime) => process.send!(message);
+// A server that was killed takes no more messages: there is nobody left to compute for.
+const send = (message: FromRuntime) =>
+  process.send!(message, undefined, undefined, (error) => {
+    if (error) process.exit(0);
+  });
 
 async function handle(message: ToRuntime): Promise<void> {
   switch (message.type) {

@@ -71,9 +71,11 @@ def draw(judged: list[dict], log: list[dict], steps: int, path: Path) -> None:
     panels[1].set_title("entropy of samples (nats)", fontsize=10)
     window = max(1, len(log) // 50)
     for panel, (field, title) in zip(panels[2:], LOGGED.items()):
-        values = np.array([float(row[field]) for row in log])
+        # Before the student begins to learn, only the discriminator has figures.
+        there = [(int(row["iteration"]), float(row[field])) for row in log if row[field]]
+        iterations, values = np.array(there).T
         smooth = np.convolve(values, np.ones(window) / window, mode="valid")
-        panel.plot(np.arange(len(smooth)) + window, smooth, color="black", linewidth=1)
+        panel.plot(iterations[len(iterations) - len(smooth) :], smooth, color="black", linewidth=1)
         panel.set_title(f"{title}, mean of {window}", fontsize=10)
     for panel in panels:
         panel.set_xlabel("iteration")
