@@ -7,7 +7,7 @@ import type { StepEvent } from "../src/engine/narrator.ts";
 import { MASK_GLYPH } from "../src/model/byte-level.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
 
-const REQUEST = { prompt: "Once upon a time", length: 20, steps: 8, seed: 3, temperature: 0.8 };
+const REQUEST = { prompt: "Once upon a time", length: 20, steps: 8, seed: 3 };
 const LINE = 26;
 
 const engine = await startEngine(

@@ -8,7 +8,7 @@ import { PACKAGE_ROOT } from "../src/package-root.ts";
 import { launchChromium } from "./chromium.ts";
 import { untilReady } from "./until-ready.ts";
 
-const SETTINGS = "prompt=Once+upon+a+time&length=80&temperature=1&seed=7&steps=4&steps2=32&run=1";
+const SETTINGS = "prompt=Once+upon+a+time&length=80&temperature=1&seed=7&steps=4&steps2=64&run=1";
 const VIEWPORT = { width: 1280, height: 968 };
 
 const server = spawn(process.execPath, ["dist/main.js", "serve", "--port", "0", "--log-level", "warn"], {
