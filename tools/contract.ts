@@ -39,7 +39,8 @@ process.once("exit", () => {
 });
 process.once("SIGINT", () => process.exit(130));
 const { origin } = await untilReady(server);
-const run = ["run", `${origin}/openapi.yaml`, "--url", origin, "--seed", flags.seed];
+const config = join(PACKAGE_ROOT, "test", "contract", "schemathesis.toml");
+const run = ["--config-file", config, "run", `${origin}/openapi.yaml`, "--url", origin, "--seed", flags.seed];
 run.push("--phases", "examples,coverage,fuzzing", "--max-time", flags.seconds, "--continue-on-failure");
 // Whether a request that the schema allows is accepted depends on the model, its context above all.
 run.push("--exclude-checks", "positive_data_acceptance", "--request-timeout", "30", "--warnings", "off");

@@ -41,6 +41,10 @@ export async function buildApp(
     genReqId: () => crypto.randomUUID(),
     frameworkErrors: sendProblem,
   });
+  // Before anything is asked of a body that no route would take.
+  app.addHook("onRequest", async (request) => {
+    if (request.is404) noRoute(request);
+  });
   app.addHook("onResponse", async (request, reply) => {
     const { method, url } = request;
     request.log.info(

@@ -5,7 +5,7 @@ import type { Engine } from "../../engine/engine.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
 import { Outbox } from "../outbox.ts";
 import { toProblem } from "../problem.ts";
-import { EventStream, parseLastEventId, wantsEvents } from "../sse.ts";
+import { EventStream, type Progress, parseLastEventId, wantsEvents } from "../sse.ts";
 
 type Body = Schemas["GenerateRequest"];
 
@@ -13,7 +13,9 @@ export async function generateRoute(app: FastifyInstance, { engine }: { engine: 
   const validate = validator("GenerateRequest");
   app.post("/generate", async (request, reply): Promise<Schemas["GenerateResponse"] | undefined> => {
     const body = valid(validate(request.body));
-    if (wantsEvents(request.headers.accept)) return stream(engine, body, request, reply);
+    const header = request.headers["last-event-id"];
+    const seen = header === undefined ? undefined : parseLastEventId(String(header), body.seed);
+    if (wantsEvents(request.headers.accept)) return stream(engine, body, seen, request, reply);
     const ticket = engine.submit(body);
     // A client that hangs up before its answer frees its rows.
     reply.raw.once("close", ticket.cancel);
@@ -21,17 +23,17 @@ export async function generateRoute(app: FastifyInstance, { engine }: { engine: 
   });
 }
 
-/** Answers with events. Throws, before anything is sent, what `submit` throws. */
+/** Answers with events, those after `told`. Throws, before anything is sent, what `submit` throws. */
 async function stream(
   engine: Engine,
   body: Body,
+  told: Progress | undefined,
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<undefined> {
   // What a deadline leaves out depends on the clock: such a generation cannot be told from the middle.
   const resumable = body.deadline_ms === undefined;
-  const header = request.headers["last-event-id"];
-  const seen = resumable && header ? parseLastEventId(String(header), body.seed) : undefined;
+  const seen = resumable ? told : undefined;
   const ticket = engine.submit({ ...body, seed: seen?.seed ?? body.seed }, (step) => {
     if (step.step > (seen?.steps[step.sample] ?? 0)) outbox.send({ type: "step", id, ...step });
   });
