@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -132,4 +133,6 @@ def test_the_card_s_table_is_that_of_the_result_file():
     content = json.loads((models / "stories-didi" / "quality.json").read_text())
     table = quality_markdown(content["cells"])
     assert (models / "stories-didi" / "quality.md").read_text() == table
-    assert table in (models / "README.md").read_text()
+    # The card's columns are padded to one width.
+    squeeze = lambda text: re.sub(r"-{3,}", "---", re.sub(r" +", " ", text))  # noqa: E731
+    assert squeeze(table) in squeeze((models / "README.md").read_text())
