@@ -58,7 +58,9 @@ export class Narrator {
     readonly onStep: ((event: StepEvent) => void) | undefined,
   ) {
     this.trace = view.trace ? [] : undefined;
-    this.#canvases = Array.from({ length: computation.samples }, () => Int32Array.from(computation.canvas));
+    // A client that only wants the end has no use for them.
+    const count = onStep || view.trace ? computation.samples : 0;
+    this.#canvases = Array.from({ length: count }, () => Int32Array.from(computation.canvas));
   }
 
   /** Tells those of `records` that were not told yet. */
