@@ -3,6 +3,7 @@
 import { maskedPositions, promptCanvas } from "../diffusion/canvas.ts";
 import { InvalidRequestError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
+import type { Borders } from "../model/tokenizer.ts";
 
 /** The ways to say what the canvas is; exactly one of the first four is given. */
 export interface CanvasRequest {
@@ -28,8 +29,8 @@ export interface MaskSpan {
 export type Piece =
   /** Given; what it shows. */
   | { kind: "text"; text: string }
-  /** To be generated. */
-  | ({ kind: "span" } & MaskSpan);
+  /** To be generated; where ids are given, characters may lie across its borders, and they belong to it. */
+  | ({ kind: "span" } & MaskSpan & Borders);
 
 /** A canvas, and how to read it as text. */
 export interface Layout {
@@ -99,12 +100,12 @@ function continued(model: Model, field: "prompt" | "prompt_tokens", request: Can
     const message = `${length} new tokens and a prompt of ${prompt.length} do not fit the context of ${context}: at most ${room}`;
     throw refuse("/length", message);
   }
-  const text = request.prompt ?? model.tokenizer.decode(prompt);
+  const { text, after: before } = model.tokenizer.decodeOpen(prompt, false, request.prompt === undefined);
   return {
     canvas: promptCanvas(prompt, length, mask),
     pieces: [
-      { kind: "text", text },
-      { kind: "span", start: prompt.length, length },
+      { kind: "text", text: request.prompt ?? text },
+      { kind: "span", start: prompt.length, length, before },
     ],
     continues: true,
   };
@@ -151,15 +152,24 @@ function whole(model: Model, tokens: number[]): Layout {
   if (maskedPositions(tokens, mask).length === 0)
     throw refuse("/tokens", `has no masked position: put ${mask} where text is to be generated`);
   const pieces: Piece[] = [];
+  let before: Uint8Array | undefined;
   for (let start = 0; start < tokens.length; ) {
     const masked = tokens[start] === mask;
     let end = start;
     while (end < tokens.length && (tokens[end] === mask) === masked) end++;
-    pieces.push(
-      masked
-        ? { kind: "span", start, length: end - start }
-        : { kind: "text", text: model.tokenizer.decode(tokens.slice(start, end)) },
-    );
+    const given = masked
+      ? undefined
+      : model.tokenizer.decodeOpen(tokens.slice(start, end), start > 0, end < tokens.length);
+    const span = pieces.at(-1);
+    // What lies within a character whose ends are to be generated cannot be read without them.
+    const isInside = given?.text === "" && given.before.length > 0;
+    if (span?.kind === "span" && (masked || isInside)) span.length = end - span.start;
+    else if (!given) pieces.push({ kind: "span", start, length: end - start, ...(before && { before }) });
+    else {
+      if (span?.kind === "span") span.after = given.before;
+      pieces.push({ kind: "text", text: given.text });
+      before = given.after;
+    }
     start = end;
   }
   return { canvas: [...tokens], pieces, continues: false };

@@ -37,7 +37,7 @@ export function render(tokenizer: Tokenizer, canvas: Int32Array, { layout, stop,
       continue;
     }
     const ids = canvas.subarray(piece.start, piece.start + piece.length);
-    const whole = tokenizer.decode(ids);
+    const whole = tokenizer.decode(ids, piece);
     const end = Math.min(...stop.map((s) => whole.indexOf(s)).filter((at) => at >= 0), whole.length);
     stopped ||= end < whole.length || ids.includes(tokenizer.special.endOfTextId);
     const span = whole.slice(0, end);

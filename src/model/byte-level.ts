@@ -43,10 +43,14 @@ function sequenceLength(lead: number): number {
 const isContinuation = (byte: number) => (byte & 0xc0) === 0x80;
 
 /**
- * Decodes a run of bytes. At an open end, beside a masked position, bytes of a character that the
- * mask may complete are left out; elsewhere broken characters become U+FFFD.
+ * Where the whole characters of a run of bytes begin and end. At an open end, beside a masked position, bytes of a
+ * character that the mask may complete stand outside; at a closed one nothing does.
  */
-export function decodeRun(bytes: Uint8Array, openLeft: boolean, openRight: boolean): string {
+export function wholeCharacters(
+  bytes: Uint8Array,
+  openLeft: boolean,
+  openRight: boolean,
+): { start: number; end: number } {
   let start = 0;
   let end = bytes.length;
   if (openLeft) while (start < end && start < 3 && isContinuation(bytes[start]!)) start++;
@@ -55,5 +59,20 @@ export function decodeRun(bytes: Uint8Array, openLeft: boolean, openRight: boole
     while (lead > start && end - lead < 4 && isContinuation(bytes[lead]!)) lead--;
     if (lead >= start && sequenceLength(bytes[lead]!) > end - lead) end = lead;
   }
-  return decoder.decode(bytes.subarray(start, end));
+  return { start, end };
+}
+
+/** Bytes as text; broken characters become U+FFFD. */
+export function decodeBytes(bytes: Uint8Array): string {
+  return decoder.decode(bytes);
+}
+
+/** What changes the character before it: marks, joiners, skin tones. */
+const MODIFIERS = /^(?:\p{M}|\p{Emoji_Modifier}|\u200d)+/u;
+
+/** The whole characters of a run of bytes; nothing shows on a masked position before it that belongs to its character. */
+export function decodeRun(bytes: Uint8Array, openLeft: boolean, openRight: boolean): string {
+  const { start, end } = wholeCharacters(bytes, openLeft, openRight);
+  const text = decodeBytes(bytes.subarray(start, end));
+  return openLeft ? text.replace(MODIFIERS, "") : text;
 }

@@ -3,13 +3,21 @@
 import { readFile } from "node:fs/promises";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { StartupError } from "../errors.ts";
-import { decodeRun, MASK_GLYPH, tokenBytes } from "./byte-level.ts";
+import { decodeBytes, decodeRun, MASK_GLYPH, tokenBytes, wholeCharacters } from "./byte-level.ts";
 
 /** The ids a tokenizer treats apart. */
 export interface SpecialIds {
   maskId: number;
   endOfTextId: number;
 }
+
+/** Bytes of characters that a run of ids shares with what stands beside it. */
+export interface Borders {
+  before?: Uint8Array;
+  after?: Uint8Array;
+}
+
+const NO_BYTES = new Uint8Array(0);
 
 /** Byte-level BPE. Special tokens are never produced from text: a prompt cannot smuggle in a mask. */
 export class Tokenizer {
@@ -27,8 +35,8 @@ export class Tokenizer {
     this.#encoder = new HuggingFaceTokenizer({ ...definition, added_tokens: [] }, {});
     const vocab = new Map(Object.entries(definition.model.vocab));
     this.#bytes = tokenBytes(vocab, vocabSize);
-    this.#bytes[special.maskId] = new Uint8Array(0);
-    this.#bytes[special.endOfTextId] = new Uint8Array(0);
+    this.#bytes[special.maskId] = NO_BYTES;
+    this.#bytes[special.endOfTextId] = NO_BYTES;
     this.#longest = this.#bytes.reduce((longest, bytes) => Math.max(longest, bytes.length), 1);
   }
 
@@ -48,28 +56,54 @@ export class Tokenizer {
   }
 
   /**
-   * Text of ids up to the first end of text. Each masked position shows as ░, and no half character
-   * shows beside one.
+   * Text of ids up to the first end of text. Each masked position shows as ░, and no half character shows beside one.
+   * `borders` are the ends of characters that begin before these ids, or end after them.
    */
-  decode(ids: ArrayLike<number>): string {
+  decode(ids: ArrayLike<number>, { before = NO_BYTES, after = NO_BYTES }: Borders = {}): string {
     let text = "";
-    let run: Uint8Array[] = [];
+    let run: Uint8Array[] = [before];
     let openLeft = false;
     const flush = (openRight: boolean) => {
       if (run.length > 0) text += decodeRun(Buffer.concat(run), openLeft, openRight);
       run = [];
     };
-    for (let i = 0; i < ids.length; i++) {
+    const last = this.#lengthOf(ids);
+    for (let i = 0; i < last; i++) {
       const id = ids[i]!;
-      if (id === this.special.endOfTextId) break;
       if (id === this.special.maskId) {
         flush(true);
         text += MASK_GLYPH;
         openLeft = true;
       } else run.push(this.#bytes[id]!);
     }
+    if (last === ids.length) run.push(after);
     flush(false);
     return text;
+  }
+
+  /**
+   * Text of ids that masked positions may stand beside, up to the first end of text; and the bytes that such a
+   * position may complete to a character, which are no part of it.
+   */
+  decodeOpen(
+    ids: ArrayLike<number>,
+    openLeft: boolean,
+    openRight: boolean,
+  ): Required<Borders> & { text: string } {
+    const last = this.#lengthOf(ids);
+    const bytes = Buffer.concat(Array.from({ length: last }, (_, i) => this.#bytes[ids[i]!]!));
+    const { start, end } = wholeCharacters(bytes, openLeft, openRight && last === ids.length);
+    return {
+      before: bytes.subarray(0, start),
+      text: decodeBytes(bytes.subarray(start, end)),
+      after: bytes.subarray(end),
+    };
+  }
+
+  /** How many ids stand before the first end of text. */
+  #lengthOf(ids: ArrayLike<number>): number {
+    const end = Array.prototype.indexOf.call(ids, this.special.endOfTextId);
+    return end < 0 ? ids.length : end;
   }
 }
 
