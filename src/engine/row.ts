@@ -11,6 +11,8 @@ import { COST } from "./speed.ts";
 /** Between two calls a row always has a plan that needs one: steps that reveal nothing are taken at once. */
 export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
   passedOver = 0;
+  /** Once its deadline has come. */
+  urgent = false;
   plan: StepPlan;
   /** [M, L] to be scored: of a re-ranked step whose candidates are drawn, or [1, L] of a finished one. */
   canvases: Int32Array[] = [];
@@ -65,12 +67,9 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
     return this.plan.kind === "tilt" ? "tilt" : "denoise";
   }
 
-  get urgent(): boolean {
-    return this.sample.hurried;
-  }
-
-  /** Leaves out the steps that are left; candidates that wait for their score are dropped. */
+  /** Its deadline has come: leaves out the steps that are left; candidates that wait for their score are dropped. */
   hurry(): void {
+    this.urgent = true;
     if (this.sample.done) return;
     this.sample.hurry();
     this.#drawn = undefined;
@@ -83,9 +82,14 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
     return this.#drawn ? this.canvases.length : 1;
   }
 
-  /** Takes steps that reveal nothing and need no pass, until one does or the sample is done. */
-  *skip(): Generator<StepRecord> {
-    while (!this.sample.done && isEmpty(this.plan)) yield this.#take();
+  /** True if the next step reveals nothing and needs no pass. */
+  get skips(): boolean {
+    return !this.sample.done && isEmpty(this.plan);
+  }
+
+  /** Takes a step that needs no pass. */
+  skip(): StepRecord {
+    return this.#take();
   }
 
   /** The answer to a call that drew tokens: a finished step, or nothing if its candidates are to be scored first. */

@@ -265,3 +265,29 @@ test("guidance and order confidence do not go together", () => {
   const guided = () => engine.submit({ ...request, guidance: { mode: "rgas" } });
   assert.throws(guided, InvalidRequestError);
 });
+
+test("steps that reveal nothing are told in order, some in each turn of the event loop", async () => {
+  let turn = 0;
+  let timer = setImmediate(function count() {
+    turn++;
+    timer = setImmediate(count);
+  });
+  const turns: number[] = [];
+  const told: number[][] = Array.from({ length: 16 }, () => []);
+  const request = { prompt: "", length: 1, steps: 1024, seed: 3, n: 16 };
+  const { samples } = await engine.submit(request, ({ sample, step }) => {
+    turns.push(turn);
+    told[sample]!.push(step);
+  }).result;
+  clearImmediate(timer);
+  const all = Array.from({ length: 1024 }, (_, i) => i + 1);
+  assert.deepEqual(
+    told,
+    Array.from({ length: 16 }, () => all),
+  );
+  assert.equal(samples.length, 16);
+  const inTurn = new Map<number, number>();
+  for (const at of turns) inTurn.set(at, (inTurn.get(at) ?? 0) + 1);
+  const most = Math.max(...inTurn.values());
+  assert.ok(most < 1024, `${most} of ${turns.length} steps in one turn`);
+});
