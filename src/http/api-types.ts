@@ -510,7 +510,7 @@ export interface components {
             top_p: number | null;
             /** @default 0 */
             top_k: number | null;
-            /** @description 0 gives each token's log-probability. Those of other tokens never leave the model, so there are no alternatives to list. Not together with `stream`. */
+            /** @description 0 gives each token's log-probability. Those of other tokens never leave the model, so there are no alternatives to list. Not together with `diffusing`. */
             logprobs?: number | null;
             /**
              * @description Begin the text with the prompt

@@ -41,6 +41,7 @@ export async function buildApp(
     genReqId: () => crypto.randomUUID(),
     frameworkErrors: sendProblem,
   });
+  app.removeContentTypeParser("text/plain");
   // Before anything is asked of a body that no route would take.
   app.addHook("onRequest", async (request) => {
     if (request.is404) noRoute(request);

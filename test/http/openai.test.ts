@@ -108,6 +108,35 @@ test("streamed text grows from the left and ends as the whole; usage comes last 
   assert.deepEqual(usage, whole.usage);
 });
 
+test("streamed log-probabilities are those of the whole, each with the text it begins", async () => {
+  for (const more of [{}, { echo: true }, { suffix: " The end.", stop: "e" }]) {
+    const body = { model, prompt: "The dog", logprobs: 0, ...base, ...more };
+    const whole = (await client.completions.create(body)).choices[0]!.logprobs!;
+    const told = { tokens: [] as string[], token_logprobs: [] as number[], text_offset: [] as number[] };
+    let length = 0;
+    for await (const { choices } of await client.completions.create({ ...body, stream: true })) {
+      const { text, logprobs } = choices[0]!;
+      for (const offset of logprobs!.text_offset!)
+        assert.ok(offset >= length && offset < length + text.length);
+      length += text.length;
+      for (const key of ["tokens", "token_logprobs", "text_offset"] as const)
+        told[key].push(...(logprobs![key] as never[]));
+    }
+    assert.deepEqual({ ...told, top_logprobs: null }, whole);
+  }
+});
+
+test("an echoed prompt is streamed at once, whatever it holds", async () => {
+  const body = { model, prompt: "The ░ dog", echo: true, ...base };
+  const whole = await client.completions.create(body);
+  const texts: string[] = [];
+  for await (const { choices } of await client.completions.create({ ...body, stream: true }))
+    texts.push(choices[0]!.text);
+  assert.equal(texts.join(""), whole.choices[0]!.text);
+  assert.match(texts[0]!, /^The ░ dog/);
+  assert.ok(texts[0]!.length < texts.join("").length / 2, JSON.stringify(texts));
+});
+
 test("diffusing: each chunk is the whole text, coming into focus", async () => {
   const body = { model, prompt: "Once upon a time", ...base };
   const whole = await client.completions.create(body);

@@ -180,18 +180,20 @@ test("messages are compressed where that pays: for a peer elsewhere, and not for
   assert.ok(far.bytesRead < near.bytesRead / 2, `${far.bytesRead} of ${near.bytesRead} bytes`);
 });
 
-test("a reader that stops reading gets merged steps and bounded memory, and loses no token", async () => {
+test("a reader that reads nothing for 30 s gets merged steps and bounded memory, and loses no token", async () => {
+  const { app: pinging, origin } = await listen(engine, { pingMs: 5000 });
   const client = await StreamClient.connect(origin);
   client.socket.pause();
-  const [count, length, steps] = [60, 32, 1024];
+  const readsAgain = Date.now() + 30_000;
+  const [count, length, steps] = [50, 32, 1024];
   for (let i = 0; i < count; i++)
     client.send({ type: "generate", id: `g${i}`, prompt: "", length, steps, seed: i });
-  const [server] = app.websocketServer.clients;
+  const [server] = pinging.websocketServer.clients;
   let most = 0;
   let finished = 0;
   const onFinished = () => finished++;
   engine.on("finished", onFinished);
-  while (finished < count) {
+  while (finished < count || Date.now() < readsAgain) {
     most = Math.max(most, server!.bufferedAmount);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
@@ -220,5 +222,5 @@ test("a reader that stops reading gets merged steps and bounded memory, and lose
     assert.equal(seen.at(-1)!.masked, 0);
   }
   assert.ok(events < count * steps, "no step was merged, so this test shows nothing");
-  client.socket.close();
+  await pinging.close();
 });

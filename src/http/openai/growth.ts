@@ -6,11 +6,20 @@ import { MASK_GLYPH } from "../../model/byte-level.ts";
 export class Growth {
   #sent = 0;
 
-  constructor(readonly stop: readonly string[]) {}
+  /** Characters handed out. */
+  get sent(): number {
+    return this.#sent;
+  }
+
+  /** `given`: characters at the start that are known from the beginning, such as an echoed prompt. */
+  constructor(
+    readonly stop: readonly string[],
+    readonly given = 0,
+  ) {}
 
   /** What is new of a text whose first masked position shows as ░. */
   take(text: string): string {
-    const mask = text.indexOf(MASK_GLYPH);
+    const mask = text.indexOf(MASK_GLYPH, this.given);
     const known = mask < 0 ? text : text.slice(0, mask);
     return this.#send(known.slice(0, known.length - this.#unsure(known)));
   }

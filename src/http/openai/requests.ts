@@ -2,6 +2,7 @@
 
 import type { GenerateRequest } from "../../engine/request.ts";
 import { InvalidRequestError } from "../../errors.ts";
+import type { Tokenizer } from "../../model/tokenizer.ts";
 import type { Schemas } from "../openapi.ts";
 
 type CompletionRequest = Schemas["CompletionRequest"];
@@ -22,8 +23,11 @@ function promptsOf(prompt: CompletionRequest["prompt"]): (string | number[])[] {
 /** The requests. Throws InvalidRequestError for fields that cannot stand together. */
 export function requestsOf(body: CompletionRequest): Prompted[] {
   const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
-  if (body.stream && body.logprobs != null)
-    throw refuse("/logprobs", "cannot be streamed: leave out stream, or read the steps of /generate");
+  if (body.diffusing && body.logprobs != null)
+    throw refuse(
+      "/logprobs",
+      "cannot go with diffusing, whose chunks are whole texts: read the steps of /generate",
+    );
   if (body.stream_options && !body.stream) throw refuse("/stream_options", "has no effect without stream");
   if (body.diffusing && !body.stream) throw refuse("/diffusing", "has no effect without stream");
   const length = body.max_tokens ?? 16;
@@ -57,4 +61,10 @@ export function requestsOf(body: CompletionRequest): Prompted[] {
 /** The completion inside a text of the engine. */
 export function inside(text: string, { prefix, suffix }: Prompted): string {
   return text.slice(prefix.length, text.length - suffix.length);
+}
+
+/** Characters of the prompt at the start of the answer. */
+export function echoedLength({ request }: Prompted, tokenizer: Tokenizer): number {
+  if (!request.echo) return 0;
+  return (request.prompt ?? tokenizer.decodeOpen(request.prompt_tokens!, false, true).text).length;
 }

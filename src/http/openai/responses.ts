@@ -4,7 +4,7 @@ import type { Answer, SampleResult } from "../../engine/answer.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
 import type { Schemas } from "../openapi.ts";
 import type { Problem } from "../problem.ts";
-import { inside, type Prompted } from "./requests.ts";
+import { echoedLength, inside, type Prompted } from "./requests.ts";
 
 type Choice = Schemas["CompletionChoice"];
 
@@ -13,34 +13,48 @@ export function finishReason({ finish_reason }: SampleResult): "stop" | "length"
   return finish_reason === "stop" ? "stop" : "length";
 }
 
-/** The legacy shape: generated tokens up to the end of the text, those of an echoed prompt not among them. */
-function logprobsOf(sample: SampleResult, start: number, tokenizer: Tokenizer): Choice["logprobs"] {
-  if (!sample.logprobs) return null;
-  const tokens = sample.tokens.map((id) => tokenizer.tokenText(id));
-  let at = start;
-  const text_offset = tokens.map((token) => {
-    at += token.length;
-    return at - token.length;
-  });
-  const shown = text_offset.filter((offset) => offset < sample.text.length).length;
-  return {
-    tokens: tokens.slice(0, shown),
-    token_logprobs: sample.logprobs.slice(0, shown),
+/**
+ * The legacy shape, of those tokens that begin in the characters [from, to) of the answer. The first token begins at
+ * character `start`: those of an echoed prompt are not among them.
+ */
+export function logprobsOf(
+  { tokens, logprobs }: { tokens: readonly number[]; logprobs: readonly number[] },
+  tokenizer: Tokenizer,
+  start: number,
+  [from, to]: readonly [number, number],
+): NonNullable<Choice["logprobs"]> {
+  const shown: NonNullable<Choice["logprobs"]> = {
+    tokens: [],
+    token_logprobs: [],
     top_logprobs: null,
-    text_offset: text_offset.slice(0, shown),
+    text_offset: [],
   };
+  let at = start;
+  for (const [i, id] of tokens.entries()) {
+    const text = tokenizer.tokenText(id);
+    if (at >= from && at < to) {
+      shown.tokens.push(text);
+      shown.token_logprobs.push(logprobs[i]!);
+      shown.text_offset.push(at);
+    }
+    at += text.length;
+  }
+  return shown;
 }
 
 /** The choices of one prompt, the first of which has index `first`. */
 export function choicesOf(answer: Answer, prompted: Prompted, first: number, tokenizer: Tokenizer): Choice[] {
-  const { request } = prompted;
-  const echoed = request.echo ? (request.prompt ?? tokenizer.decode(request.prompt_tokens!)).length : 0;
-  return answer.samples.map((sample, i) => ({
-    index: first + i,
-    text: inside(sample.text, prompted),
-    logprobs: logprobsOf(sample, echoed, tokenizer),
-    finish_reason: finishReason(sample),
-  }));
+  const echoed = echoedLength(prompted, tokenizer);
+  return answer.samples.map((sample, i) => {
+    const { tokens, logprobs } = sample;
+    const text = inside(sample.text, prompted);
+    return {
+      index: first + i,
+      text,
+      logprobs: logprobs ? logprobsOf({ tokens, logprobs }, tokenizer, echoed, [0, text.length]) : null,
+      finish_reason: finishReason(sample),
+    };
+  });
 }
 
 /** Tokens of all prompts together. */

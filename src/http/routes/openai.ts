@@ -3,9 +3,9 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Engine, Ticket } from "../../engine/engine.ts";
 import { NotFoundError } from "../../errors.ts";
-import { Growth } from "../openai/growth.ts";
-import { inside, requestsOf } from "../openai/requests.ts";
-import { choicesOf, errorOf, finishReason, usageOf } from "../openai/responses.ts";
+import { requestsOf } from "../openai/requests.ts";
+import { choicesOf, errorOf, usageOf } from "../openai/responses.ts";
+import { StreamedChoice } from "../openai/streamed-choice.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
 import { noRoute, sendAs, toProblem } from "../problem.ts";
 import { answersOf, cancelAll, submitAll } from "../together.ts";
@@ -64,23 +64,26 @@ async function stream(
 ): Promise<undefined> {
   const n = body.n ?? 1;
   const prompts = requestsOf(body);
-  const stops = prompts.map(({ request: { stop = [] } }) => (typeof stop === "string" ? [stop] : stop));
-  const growths = prompts.map((_, i) => Array.from({ length: n }, () => new Growth(stops[i]!)));
+  const choices = prompts.map((prompt) =>
+    Array.from(
+      { length: n },
+      () => new StreamedChoice(prompt, engine.model.tokenizer, body.diffusing ?? false),
+    ),
+  );
   const send = (data: object | string) => {
     if (!reply.raw.destroyed)
       reply.raw.write(`data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`);
   };
-  const chunk = (index: number, text: string, finish_reason: "stop" | "length" | null = null) =>
-    send({ ...start, choices: [{ index, text, logprobs: null, finish_reason }] });
-  // Which samples are answered is known before the end only where they are not ranked.
+  const chunk = (index: number, choice: ReturnType<StreamedChoice["end"]>) =>
+    send({ ...start, choices: [{ index, ...choice }] });
   const tickets = submitAll(
     engine,
     prompts.map((prompt) => prompt.request),
     (i, step) => {
+      // Which samples are answered is known before the end only where they are not ranked.
       if (body.best_of != null) return;
-      const text = inside(step.text, prompts[i]!);
-      const told = body.diffusing ? text : growths[i]![step.sample]!.take(text);
-      if (told !== "") chunk(i * n + step.sample, told);
+      const told = choices[i]![step.sample]!.take(step, tickets[i]!.spans[0]!.start);
+      if (told) chunk(i * n + step.sample, told);
     },
   );
   const start = head(tickets, engine.model.manifest.name);
@@ -95,10 +98,7 @@ async function stream(
     const answers = await Promise.all(
       tickets.map(async ({ result }, i) => {
         const answer = await result;
-        for (const [k, sample] of answer.samples.entries()) {
-          const text = inside(sample.text, prompts[i]!);
-          chunk(i * n + k, body.diffusing ? text : growths[i]![k]!.end(text), finishReason(sample));
-        }
+        for (const [k, sample] of answer.samples.entries()) chunk(i * n + k, choices[i]![k]!.end(sample));
         return answer;
       }),
     );
