@@ -4,6 +4,7 @@ import { CanvasView } from "./canvas-view.js";
 import { Charts } from "./charts.js";
 import { find, make } from "./dom.js";
 import { figuresOf, statusOf } from "./figures.js";
+import { GuidanceFields } from "./guidance-fields.js";
 import { inspect } from "./inspector.js";
 import { Player } from "./player.js";
 import { MAX_STEPS } from "./settings.js";
@@ -31,6 +32,7 @@ export class Panel {
   #player;
   #steps;
   #guided;
+  #guidance;
   #canGuide = false;
   #page;
 
@@ -52,6 +54,7 @@ export class Panel {
     this.#charts = new Charts(root);
     this.#player = new Player(root, () => this.#draw());
     inspect(this.#view, () => ({ run: this.run, step: this.#player.step }));
+    this.#guidance = new GuidanceFields(root, page.changed);
     for (const input of [this.#steps, this.#guided])
       input.addEventListener("input", () => {
         this.#showSettings();
@@ -66,13 +69,19 @@ export class Panel {
 
   /** @returns {RunSettings} */
   get settings() {
-    return { steps: this.#steps.valueAsNumber, guided: this.#guided.checked };
+    const guidance = this.#guidance.settings;
+    return {
+      steps: this.#steps.valueAsNumber,
+      guided: this.#guided.checked,
+      ...(guidance && { guidance }),
+    };
   }
 
   /** @param {RunSettings} settings */
-  set settings({ steps, guided }) {
+  set settings({ steps, guided, guidance }) {
     this.#steps.value = String(steps);
     this.#guided.checked = guided;
+    this.#guidance.settings = guidance;
     this.#showSettings();
   }
 
@@ -80,8 +89,9 @@ export class Panel {
   set guidance(guidance) {
     this.#canGuide = guidance !== undefined;
     find(this.#root, ".guided-hint", HTMLElement).textContent = guidance
-      ? `scale ${guidance.scale?.join(" to ")}, ${guidance.candidates} candidates`
+      ? "by its discriminator"
       : "this model has no discriminator";
+    this.#guidance.own = guidance;
     this.#showSettings();
   }
 
@@ -110,6 +120,7 @@ export class Panel {
   #showSettings() {
     // A link may ask for guidance that this model lacks: then the box can be cleared, and the server says why not.
     this.#guided.disabled = !this.#canGuide && !this.#guided.checked;
+    this.#guidance.shown = this.#guided.checked;
     const steps = this.#steps;
     find(this.#root, ".steps-value", HTMLElement).textContent = steps.value;
     steps.style.setProperty("--share", String((steps.valueAsNumber - 1) / (MAX_STEPS - 1)));

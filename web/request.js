@@ -34,7 +34,7 @@ export function piecesOf({ prompt, length }) {
  * @param {Settings} settings
  * @param {RunSettings} run
  */
-export function generateMessage(id, { prompt, length, temperature, seed }, { steps, guided }) {
+export function generateMessage(id, { prompt, length, temperature, seed }, { steps, guided, guidance }) {
   return {
     type: "generate",
     id,
@@ -43,6 +43,6 @@ export function generateMessage(id, { prompt, length, temperature, seed }, { ste
     // At 1 the server takes the model's own, which with guidance may be another.
     ...(temperature !== 1 && { temperature }),
     seed,
-    ...(guided && { guidance: { mode: "rgas" } }),
+    ...(guided && { guidance: { mode: "rgas", ...guidance } }),
   };
 }

@@ -1,10 +1,19 @@
 /** What the page asks for, and its form in a link. */
 
 /**
+ * How a run is guided; what is left out is the model's own.
+ * @typedef {object} GuidanceSettings
+ * @property {[first: number, last: number]} [scale] Of the first and of the last tilted step.
+ * @property {number} [candidates] Of a re-ranked step, 1 to 16.
+ * @property {number} [rerank_ratio] Share of the steps that re-rank, 0 to 1.
+ */
+
+/**
  * What one run has of its own.
  * @typedef {object} RunSettings
  * @property {number} steps Step budget, 1 to 128.
  * @property {boolean} guided Whether the model's discriminator guides the run.
+ * @property {GuidanceSettings} [guidance]
  */
 
 /**
@@ -47,6 +56,30 @@ function numberOf(fields, name, [least, most], otherwise, whole = true) {
   return usable ? value : otherwise;
 }
 
+/** @param {URLSearchParams} fields @param {string} suffix @returns {GuidanceSettings | undefined} */
+function guidanceOf(fields, suffix) {
+  const number = (/** @type {string} */ name, /** @type {[number, number]} */ range, whole = false) =>
+    numberOf(fields, name + suffix, range, Number.NaN, whole);
+  const scale = [number("scaleFirst", [0, 1e6]), number("scaleLast", [0, 1e6])];
+  const [candidates, rerank_ratio] = [number("candidates", [1, 16], true), number("rerank", [0, 1])];
+  /** @type {GuidanceSettings} */
+  const guidance = {};
+  if (!scale.some(Number.isNaN)) guidance.scale = /** @type {[number, number]} */ (scale);
+  if (!Number.isNaN(candidates)) guidance.candidates = candidates;
+  if (!Number.isNaN(rerank_ratio)) guidance.rerank_ratio = rerank_ratio;
+  return Object.keys(guidance).length > 0 ? guidance : undefined;
+}
+
+/** @param {URLSearchParams} fields @param {string} suffix @param {number} steps @returns {RunSettings} */
+function runOf(fields, suffix, steps) {
+  const guidance = guidanceOf(fields, suffix);
+  return {
+    steps: numberOf(fields, `steps${suffix}`, [1, MAX_STEPS], steps),
+    guided: fields.get(`guided${suffix}`) === "1",
+    ...(guidance && { guidance }),
+  };
+}
+
 /**
  * The settings of a link; what it leaves out or has out of range is the default.
  * @param {string} hash With or without its #.
@@ -54,17 +87,8 @@ function numberOf(fields, name, [least, most], otherwise, whole = true) {
  */
 export function fromHash(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
-  /** @type {[number, number]} */
-  const steps = [1, MAX_STEPS];
-  const first = DEFAULTS.runs[0] ?? SECOND_RUN;
-  const runs = [
-    { steps: numberOf(fields, "steps", steps, first.steps), guided: fields.get("guided") === "1" },
-  ];
-  if (fields.has("steps2"))
-    runs.push({
-      steps: numberOf(fields, "steps2", steps, SECOND_RUN.steps),
-      guided: fields.get("guided2") === "1",
-    });
+  const runs = [runOf(fields, "", (DEFAULTS.runs[0] ?? SECOND_RUN).steps)];
+  if (fields.has("steps2")) runs.push(runOf(fields, "2", SECOND_RUN.steps));
   return {
     settings: {
       prompt: fields.get("prompt") ?? DEFAULTS.prompt,
@@ -89,10 +113,16 @@ export function toHash({ prompt, length, temperature, seed, runs }, { run = fals
     temperature: String(temperature),
     seed: String(seed),
   });
-  for (const [i, { steps, guided }] of runs.entries()) {
-    const suffix = i === 0 ? "" : String(i + 1);
-    fields.set(`steps${suffix}`, String(steps));
-    if (guided) fields.set(`guided${suffix}`, "1");
+  for (const [i, { steps, guided, guidance: { scale, candidates, rerank_ratio } = {} }] of runs.entries()) {
+    const set = (/** @type {string} */ name, /** @type {number | undefined} */ value) => {
+      if (value !== undefined) fields.set(name + (i === 0 ? "" : String(i + 1)), String(value));
+    };
+    set("steps", steps);
+    set("guided", guided ? 1 : undefined);
+    set("scaleFirst", scale?.[0]);
+    set("scaleLast", scale?.[1]);
+    set("candidates", candidates);
+    set("rerank", rerank_ratio);
   }
   if (run) fields.set("run", "1");
   return fields.toString();

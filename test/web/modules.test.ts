@@ -16,7 +16,11 @@ const SETTINGS = {
   seed: Number.MAX_SAFE_INTEGER,
   runs: [
     { steps: 4, guided: false },
-    { steps: 128, guided: true },
+    {
+      steps: 128,
+      guided: true,
+      guidance: { scale: [0, 2.5] as [number, number], candidates: 8, rerank_ratio: 0.25 },
+    },
   ],
 };
 
@@ -30,6 +34,7 @@ test("what a link leaves out or has out of range is the default", () => {
   assert.deepEqual(fromHash(""), { settings: DEFAULTS, run: false });
   const bad = "steps=129&length=0&temperature=2.5&seed=-1&guided=yes&run=0&unknown=1";
   assert.deepEqual(fromHash(bad), { settings: DEFAULTS, run: false });
+  assert.deepEqual(fromHash("scaleFirst=1&candidates=0&rerank=2").settings, DEFAULTS);
   assert.deepEqual(fromHash("steps=1.5&length=&temperature=x&seed=9007199254740993").settings, DEFAULTS);
 });
 
@@ -53,6 +58,9 @@ test("messages are what the contract takes; a template is sent as one, without a
   const message = generateMessage("1", { ...SETTINGS, prompt: "Once" }, { steps: 8, guided: true });
   assert.ok("value" in check(structuredClone(message)));
   assert.deepEqual(message.guidance, { mode: "rgas" });
+  const tuned = generateMessage("1", SETTINGS, SETTINGS.runs[1]!);
+  assert.ok("value" in check(structuredClone(tuned)));
+  assert.deepEqual(tuned.guidance, { mode: "rgas", scale: [0, 2.5], candidates: 8, rerank_ratio: 0.25 });
   assert.deepEqual(generateMessage("1", SETTINGS, { steps: 8, guided: false }), {
     type: "generate",
     id: "1",
