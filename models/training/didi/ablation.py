@@ -1,7 +1,8 @@
 """What each ingredient of the distillation is worth: `python -m didi.ablation --run DIR --teacher FILE --judge DIR --out FILE`.
 
-Short distillations that differ in one flag, from one pool of teacher samples; then each student's generative
-perplexity and entropy. Runs that are complete, and variants already in the result file, are not repeated.
+Short distillations that differ in one flag, from one pool of teacher samples or the training text, and from one
+checkpoint if one is given; then each student's generative perplexity and entropy. Runs that are complete, and variants
+already in the result file, are not repeated.
 """
 
 import argparse
@@ -25,19 +26,21 @@ VARIANTS = {
     "no group normalisation": ["--no-group-normalisation"],
     "no regulariser": ["--jeffreys", "0"],
     "no entropy bonus": ["--entropy", "0"],
+    "branches of 8 steps instead of two": ["--branch-steps", "8"],
 }
 
 
-def train_variant(run: Path, pool: Path, teacher: Path, flags: list[str], iterations: int) -> Path:
+def train_variant(run: Path, args: argparse.Namespace, flags: list[str]) -> Path:
     """Distils in `run` unless that is done; returns the student's file."""
-    student = run / f"student-{iterations:06}.safetensors"
+    student = run / f"student-{args.iterations:06}.safetensors"
     if not student.exists():
         run.mkdir(parents=True, exist_ok=True)
-        if not (run / pool.name).exists():
-            shutil.copyfile(pool, run / pool.name)
+        for given in (args.pool, args.start):
+            if given and not (run / given.name).exists():
+                shutil.copyfile(given, run / given.name)
         resume = ["--resume"] if (run / "checkpoint.pt").exists() else []
-        common = ["--run", str(run), "--teacher", str(teacher), "--iterations", str(iterations)]
-        distill(distill_args([*common, "--keep-every", str(iterations), *resume, *flags]))
+        common = ["--run", str(run), "--teacher", str(args.teacher), "--iterations", str(args.iterations)]
+        distill(distill_args([*common, "--keep-every", str(args.iterations), *resume, *args.flags, *flags]))
     return student
 
 
@@ -48,7 +51,8 @@ def main() -> None:
         epilog="Options after -- go to every distillation (see didi.distill --help).",
     )
     parser.add_argument("--run", type=Path, required=True, help="folder of the distillations")
-    parser.add_argument("--pool", type=Path, required=True, help="teacher-samples.pt of a distillation run")
+    parser.add_argument("--pool", type=Path, help="teacher-samples.pt of a distillation run (default: each draws its own)")
+    parser.add_argument("--start", type=Path, help="checkpoint.pt that every distillation goes on from")
     parser.add_argument("--teacher", type=Path, required=True, help="the teacher's weights")
     parser.add_argument("--judge", type=Path, required=True, help="folder of the judge")
     parser.add_argument("--out", type=Path, required=True, help="result file (.json)")
@@ -79,7 +83,7 @@ def main() -> None:
     for variant, flags in VARIANTS.items():
         if variant not in done:
             folder = args.run / variant.replace(" ", "-")
-            judged(variant, train_variant(folder, args.pool, args.teacher, [*args.flags, *flags], args.iterations))
+            judged(variant, train_variant(folder, args, flags))
 
 
 if __name__ == "__main__":
