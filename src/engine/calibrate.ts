@@ -7,14 +7,18 @@ import { type BatchLimits, paddedLength } from "./scheduler.ts";
 
 /** Canvas length that is measured, or the context if that is less. */
 const LENGTH = 128;
-/** Doubling the rows of a call has to bring at least so much throughput. */
-const LEAST_GAIN = 1.05;
+/** The smallest call is taken that has at least this share of the best throughput. */
+const NEAR_BEST = 0.96;
+/** So many doublings in a row that bring no more end the measurement: one alone may have been disturbed. */
+const PATIENCE = 2;
+/** Milliseconds: a longer call would keep newcomers waiting, whatever it brings. */
+const LONGEST_MS = 500;
 /** A call that takes at most so many times what the smallest takes is light. */
 const LIGHT = 1.5;
 /** Padded tokens that are never exceeded. */
 const MOST_TOKENS = 1 << 16;
-/** Calls of each size; the fastest counts, and the first prepares memory. */
-const REPEATS = 4;
+/** Calls of each size, in turn with calls of half of it; the fastest counts. */
+const REPEATS = 5;
 
 /** Canvases that are all masks, each with a sixteenth of its positions to draw. */
 function probe(model: Model, rows: number, padded: number): DenoiseBatch {
@@ -38,8 +42,8 @@ function probe(model: Model, rows: number, padded: number): DenoiseBatch {
 }
 
 /**
- * Doubles the rows of a `denoise` call until that brings no more throughput: the bounds of a call. Takes about 15
- * times as long as the largest call. Rejects with RuntimeFailure if the model does not run.
+ * Doubles the rows of a `denoise` call until that brings no more throughput: the bounds of a call. Takes about 40
+ * times as long as the call that is chosen. Rejects with RuntimeFailure if the model does not run.
  */
 export async function calibrate(
   model: Model,
@@ -48,25 +52,37 @@ export async function calibrate(
 ): Promise<BatchLimits> {
   const { context_length } = model.manifest;
   const padded = paddedLength(Math.min(LENGTH, context_length), context_length);
-  const fastest = async (rows: number) => {
-    const batch = probe(model, rows, padded);
-    const times: number[] = [];
-    for (let i = 0; i < REPEATS; i++) {
-      // With the way to the process and back: a larger call saves that too.
-      const started = clock.now();
-      await runtime.run("denoise", batch);
-      times.push(clock.now() - started);
-    }
-    return Math.min(...times);
+  const time = async (batch: DenoiseBatch) => {
+    // With the way to the process and back: a larger call saves that too.
+    const started = clock.now();
+    await runtime.run("denoise", batch);
+    return clock.now() - started;
   };
-  const one = await fastest(1);
-  let rows = 1;
+  /** Milliseconds of the fastest call of so many rows and of twice as many, in turn: what else the machine does meets both. */
+  const pair = async (rows: number) => {
+    const batches = [probe(model, rows, padded), probe(model, 2 * rows, padded)] as const;
+    // The first calls of a size prepare memory.
+    for (const batch of batches) await time(batch);
+    const fastest: [number, number] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
+    for (let i = 0; i < REPEATS; i++)
+      for (const [k, batch] of batches.entries()) fastest[k] = Math.min(fastest[k]!, await time(batch));
+    return fastest;
+  };
   let light = 1;
-  for (let before = one; 2 * rows * padded <= MOST_TOKENS; rows *= 2) {
-    const now = await fastest(2 * rows);
-    if (now <= LIGHT * one) light = 2 * rows;
-    if ((2 * before) / now < LEAST_GAIN) break;
-    before = now;
+  let wasted = 0;
+  let one: number | undefined;
+  /** Throughput of each size, relative to a call of one row. */
+  const throughput = [{ rows: 1, relative: 1 }];
+  for (let rows = 1; 2 * rows * padded <= MOST_TOKENS && wasted < PATIENCE; rows *= 2) {
+    const [single, double] = await pair(rows);
+    one ??= single;
+    if (double > LONGEST_MS) break;
+    if (double <= LIGHT * one) light = 2 * rows;
+    const gain = (2 * single) / double;
+    throughput.push({ rows: 2 * rows, relative: throughput.at(-1)!.relative * gain });
+    wasted = gain > 1 / NEAR_BEST ? 0 : wasted + 1;
   }
-  return { maxTokens: rows * padded, lightTokens: light * padded };
+  const best = Math.max(...throughput.map(({ relative }) => relative));
+  const { rows } = throughput.find(({ relative }) => relative >= NEAR_BEST * best)!;
+  return { maxTokens: rows * padded, lightTokens: Math.min(light, rows) * padded };
 }

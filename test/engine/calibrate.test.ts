@@ -3,10 +3,10 @@ import { test } from "node:test";
 import { calibrate } from "../../src/engine/calibrate.ts";
 import type { RuntimePool } from "../../src/runtime/pool.ts";
 import type { DenoiseBatch } from "../../src/runtime/protocol.ts";
-import { startEngine } from "../support.ts";
+import { startEngine, TINY_GUIDED } from "../support.ts";
 
 test("a call grows until doubling it brings no throughput", async () => {
-  const engine = await startEngine({ maxBatchTokens: "auto" });
+  const engine = await startEngine({ maxBatchTokens: "auto" }, TINY_GUIDED);
   try {
     const bounds = async (milliseconds: (rows: number) => number) => {
       // Only the clock is made up: every call runs.
@@ -20,6 +20,13 @@ test("a call grows until doubling it brings no throughput", async () => {
     assert.deepEqual(await bounds((rows) => 10 * rows), { maxTokens: 128, lightTokens: 128 });
     assert.deepEqual(await bounds((rows) => Math.max(10, 4 * rows)), { maxTokens: 512, lightTokens: 256 });
     assert.deepEqual(await bounds((rows) => 8 + 2 * rows), { maxTokens: 64 * 128, lightTokens: 256 });
+    // One doubling that was disturbed.
+    assert.deepEqual(await bounds((rows) => (rows === 4 ? 20 : Math.max(10, 2 * rows))), {
+      maxTokens: 8 * 128,
+      lightTokens: 256,
+    });
+    // A longer call would keep newcomers waiting.
+    assert.deepEqual(await bounds((rows) => 200 + 20 * rows), { maxTokens: 8 * 128, lightTokens: 4 * 128 });
     assert.ok(engine.batchTokens >= 128);
   } finally {
     await engine.runtime.close();
