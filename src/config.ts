@@ -1,6 +1,8 @@
 /** Flags and their environment twins: one table that the command line is built from. */
 
 import { InvalidArgumentError, Option } from "commander";
+import type { KeyLimits } from "./http/access/key-file.ts";
+import { ANY_ORIGIN } from "./http/access/origins.ts";
 import { PRECISIONS } from "./model/manifest.ts";
 import type { PrecisionChoice } from "./model/model.ts";
 import type { Device } from "./runtime/protocol.ts";
@@ -14,9 +16,7 @@ export interface ModelConfig {
 }
 
 /** Settings of the server. */
-export interface ServeConfig extends ModelConfig {
-  host: string;
-  port: number;
+export interface ServeConfig extends ModelConfig, StrangersConfig {
   runtimes: number;
   maxBatchTokens: number | "auto";
   maxActive: number;
@@ -27,6 +27,36 @@ export interface ServeConfig extends ModelConfig {
   cacheTtl: number;
   grace: number;
   logLevel: string;
+  logPrompts: boolean;
+}
+
+/** Settings of where the server listens, and what it takes from whom. */
+export interface StrangersConfig {
+  host: string;
+  port: number;
+  adminHost: string;
+  adminPort?: number;
+  apiKeys?: string;
+  insecure: boolean;
+  allowOrigin: string[];
+  tlsCert?: string;
+  tlsKey?: string;
+  /** KiB. */
+  maxBodyKb: number;
+  maxMessageKb: number;
+  maxHeaderKb: number;
+  /** Seconds. */
+  requestTimeout: number;
+  maxConnections: number;
+}
+
+/** Settings of the commands that change keys. */
+export interface KeysConfig {
+  file: string;
+  id: string;
+  requestsPerMinute?: KeyLimits["requests_per_minute"];
+  concurrentGenerations?: KeyLimits["concurrent_generations"];
+  tokenPassesPerMinute?: KeyLimits["token_passes_per_minute"];
 }
 
 /** Reads a flag's value; knows, for people, what it takes. Throws InvalidArgumentError, which commander turns into one line. */
@@ -60,6 +90,27 @@ const orAuto = (parse: Parser<number>): Parser<number | "auto"> =>
   Object.assign((text: string) => (text === "auto" ? text : parse(text)), {
     values: `auto, or ${parse.values}`,
   });
+
+/** Parses origins, several divided by commas, and adds them to those of flags before it. */
+const origins: Parser<string[]> = Object.assign(
+  (text: string, before?: string[]) => [
+    ...(before ?? []),
+    ...text.split(",").map((part) => {
+      const origin = part.trim();
+      if (origin === ANY_ORIGIN || (URL.canParse(origin) && new URL(origin).origin === origin)) return origin;
+      throw new InvalidArgumentError(`It must be ${ORIGINS}; ${origin} is none.`);
+    }),
+  ],
+  { values: "" },
+);
+const ORIGINS = "scheme, host and port such as https://example.org, or *";
+origins.values = `${ORIGINS}; several with commas`;
+
+/** A switch. Commander takes an environment variable that is there for a yes, whatever it holds. */
+function toggle(flag: string, description: string, variable: string): Option {
+  if (/^(0|false|no|off)?$/i.test(process.env[variable] ?? "none")) delete process.env[variable];
+  return new Option(flag, description).env(variable).default(false);
+}
 
 const DEVICES: readonly Device[] = ["auto", "cpu", "cuda"];
 
@@ -97,6 +148,96 @@ export const VERIFY_OPTIONS: readonly Option[] = [
 
 /** Flags of `model check`: every precision is checked. */
 export const CHECK_OPTIONS: readonly Option[] = DEVICE_OPTIONS;
+
+const KILOBYTES = integer(1, 1 << 20);
+
+/** Flags of who may come in, and of what a client may send. */
+const STRANGERS_OPTIONS: readonly Option[] = [
+  new Option(
+    "--api-keys <file>",
+    "ask for one of the keys of this file (didi-serve keys), on every route but health",
+  ).env("DIDI_API_KEYS"),
+  toggle(
+    "--insecure",
+    "listen on other addresses than the loopback interface without --api-keys",
+    "DIDI_INSECURE",
+  ),
+  new Option(
+    "--allow-origin <origin>",
+    "pages that may use the server from a browser, beside its own; repeatable",
+  )
+    .env("DIDI_ALLOW_ORIGIN")
+    .argParser(origins)
+    .default([], "none"),
+  new Option("--tls-cert <file>", "certificate with its chain, PEM; with --tls-key").env("DIDI_TLS_CERT"),
+  new Option("--tls-key <file>", "key of the certificate, PEM").env("DIDI_TLS_KEY"),
+  new Option("--admin-port <n>", "port of their own for /metrics and /docs; 0 takes a free one")
+    .env("DIDI_ADMIN_PORT")
+    .argParser(integer(0, 65_535)),
+  new Option("--admin-host <address>", "address of the admin port")
+    .env("DIDI_ADMIN_HOST")
+    .default("127.0.0.1"),
+  new Option("--max-body-kb <n>", "KiB of a request's body; larger ones are answered 413")
+    .env("DIDI_MAX_BODY_KB")
+    .argParser(KILOBYTES)
+    .default(1024),
+  new Option("--max-message-kb <n>", "KiB of a WebSocket message; larger ones close the socket with 1009")
+    .env("DIDI_MAX_MESSAGE_KB")
+    .argParser(KILOBYTES)
+    .default(1024),
+  new Option("--max-header-kb <n>", "KiB of a request's headers; larger ones are answered 431")
+    .env("DIDI_MAX_HEADER_KB")
+    .argParser(integer(1, 1024))
+    .default(16),
+  new Option(
+    "--request-timeout <seconds>",
+    "in which a request must have arrived whole; later is answered 408",
+  )
+    .env("DIDI_REQUEST_TIMEOUT")
+    .argParser(integer(1, 3600))
+    .default(30),
+  new Option("--max-connections <n>", "connections at a time; more are closed as they come")
+    .env("DIDI_MAX_CONNECTIONS")
+    .argParser(integer(1, 1 << 20))
+    .default(4096),
+];
+
+/** The file of keys, which every command about keys needs. */
+const KEY_FILE_OPTION = new Option("--file <file>", "the file of keys, as --api-keys takes it")
+  .env("DIDI_API_KEYS")
+  .makeOptionMandatory();
+
+const KEY_ID_OPTION = new Option(
+  "--id <name>",
+  "the key's name, in the file and in logs",
+).makeOptionMandatory();
+
+const LIMIT = integer(1, Number.MAX_SAFE_INTEGER);
+
+/** Flags of `keys list`. */
+export const KEYS_LIST_OPTIONS: readonly Option[] = [
+  KEY_FILE_OPTION,
+  new Option("--json", "print them as JSON").default(false),
+];
+
+/** Flags of `keys remove`. */
+export const KEYS_REMOVE_OPTIONS: readonly Option[] = [KEY_FILE_OPTION, KEY_ID_OPTION];
+
+/** Flags of `keys add`. */
+export const KEYS_ADD_OPTIONS: readonly Option[] = [
+  KEY_FILE_OPTION,
+  KEY_ID_OPTION,
+  new Option("--requests-per-minute <n>", "requests, WebSocket messages that generate among them").argParser(
+    LIMIT,
+  ),
+  new Option("--concurrent-generations <n>", "generations that wait or run at the same time").argParser(
+    LIMIT,
+  ),
+  new Option(
+    "--token-passes-per-minute <n>",
+    "canvas tokens (a multiple of 32) times passes of the model, of all samples",
+  ).argParser(LIMIT),
+];
 
 /** Flags of `serve`. */
 export const SERVE_OPTIONS: readonly Option[] = [
@@ -144,4 +285,6 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .env("DIDI_LOG_LEVEL")
     .choices(["silent", "error", "warn", "info", "debug"])
     .default("info"),
+  toggle("--log-prompts", "let the log keep prompts and texts too", "DIDI_LOG_PROMPTS"),
+  ...STRANGERS_OPTIONS,
 ];

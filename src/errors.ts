@@ -53,6 +53,40 @@ export class UpgradeRequiredError extends Error {
   override name = "UpgradeRequiredError";
 }
 
+/** No key was given, or one that is not known. */
+export class UnauthorizedError extends Error {
+  override name = "UnauthorizedError";
+  constructor(
+    message: string,
+    /** True if a key was given. */
+    readonly refused: boolean,
+  ) {
+    super(message);
+  }
+}
+
+/** The request comes from a page, or to a host name, that this server does not serve. */
+export class ForbiddenError extends Error {
+  override name = "ForbiddenError";
+}
+
+/** A limit of the client's API key is reached. */
+export class LimitReachedError extends Error {
+  override name = "LimitReachedError";
+  constructor(
+    message: string,
+    /** Its name in the key file. */
+    readonly limit: LimitName,
+    /** Whole seconds after which trying again makes sense; at least 1. */
+    readonly retryAfter: number,
+  ) {
+    super(message);
+  }
+}
+
+/** What an API key may be limited in. */
+export type LimitName = "requests_per_minute" | "concurrent_generations" | "token_passes_per_minute";
+
 /** The queue is full. */
 export class OverloadedError extends Error {
   override name = "OverloadedError";

@@ -5,6 +5,7 @@ import { Connection } from "./connection.js";
 import { find } from "./dom.js";
 import { Form } from "./form.js";
 import { brief } from "./format.js";
+import { KeyForm, storedKey } from "./key.js";
 import { fetchModel, showModel } from "./model-info.js";
 import { Panel } from "./panel.js";
 import { generateMessage, piecesOf } from "./request.js";
@@ -14,6 +15,10 @@ import { fromHash, SECOND_RUN, toHash } from "./settings.js";
 const LOST = {
   title: "The connection was lost",
   detail: "The server went away before this run ended. Generate again once the page says it is connected.",
+};
+const UNAUTHORIZED = {
+  title: "The server needs an API key",
+  detail: "Enter one at the top of the page, then generate again.",
 };
 const UNREACHABLE = {
   title: "The server cannot be reached",
@@ -109,12 +114,37 @@ const address = new URL("generate/stream", location.href);
 address.protocol = address.protocol.replace("http", "ws");
 address.hash = "";
 
-const connection = new Connection(address.href, {
+/** Ends what runs, since it will not be told any more. @param {{ title: string, detail: string }} why */
+function failAll(why) {
+  for (const panel of [first, second]) {
+    if (!panel.run || panel.run.over) continue;
+    panel.run.fail(why);
+    announce(panel);
+  }
+  changed();
+}
+
+/** Asks for a key. @param {string} why */
+function askForKey(why) {
+  connectionText.dataset.state = "lost";
+  connectionText.textContent = "an API key is needed";
+  // A link cannot bring a key along.
+  find(document, "#api-link", HTMLElement).hidden = true;
+  keyForm.show(why);
+  failAll(UNAUTHORIZED);
+}
+
+const keyForm = new KeyForm(() => connection.reopen());
+
+const connection = new Connection(address.href, storedKey, {
   async opened() {
-    connectionText.dataset.state = "open";
-    connectionText.textContent = "connected";
     try {
-      const model = await fetchModel();
+      const model = await fetchModel(storedKey());
+      if (model === "unauthorized")
+        return askForKey("This server needs an API key. It is kept until this tab is closed.");
+      connectionText.dataset.state = "open";
+      connectionText.textContent = "connected";
+      keyForm.hide();
       endOfText = model.end_of_text_token_id;
       form.context = model.context_length;
       for (const panel of [first, second]) panel.guidance = model.guidance;
@@ -135,15 +165,11 @@ const connection = new Connection(address.href, {
     if (panel.run.state !== state) announce(panel);
     changed();
   },
+  refused: askForKey,
   lost(waitMs) {
     connectionText.dataset.state = "lost";
     connectionText.textContent = `no connection, trying again in ${brief(waitMs / 1000)} s`;
-    for (const panel of [first, second]) {
-      if (!panel.run || panel.run.over) continue;
-      panel.run.fail(LOST);
-      announce(panel);
-    }
-    changed();
+    failAll(LOST);
   },
 });
 

@@ -7,10 +7,12 @@ import { brief } from "./format.js";
 
 /**
  * Asks the server which model it serves.
- * @returns {Promise<Schemas["ModelInfo"]>} Rejects if the server does not answer.
+ * @param {string | undefined} key The API key, if there is one.
+ * @returns {Promise<Schemas["ModelInfo"] | "unauthorized">} Rejects if the server does not answer.
  */
-export async function fetchModel() {
-  const response = await fetch("model");
+export async function fetchModel(key) {
+  const response = await fetch("model", key ? { headers: { authorization: `Bearer ${key}` } } : {});
+  if (response.status === 401) return "unauthorized";
   if (!response.ok) throw new Error(`the server answers ${response.status} to GET /model`);
   return response.json();
 }

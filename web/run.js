@@ -2,7 +2,7 @@
 
 /** @typedef {import("./request.js").Schemas} Schemas */
 /** @typedef {import("./request.js").Piece} Piece */
-/** @typedef {Schemas["ServerEvent"]} ServerEvent */
+/** What a server tells of runs. @typedef {Exclude<Schemas["ServerEvent"], { type: "authenticated" }>} ServerEvent */
 /** @typedef {Schemas["Reveal"] & { step: number }} Revealed A token, and the step that revealed it. */
 
 /**

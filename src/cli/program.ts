@@ -7,6 +7,10 @@ import {
   CHECK_OPTIONS,
   decimal,
   integer,
+  KEYS_ADD_OPTIONS,
+  KEYS_LIST_OPTIONS,
+  KEYS_REMOVE_OPTIONS,
+  type KeysConfig,
   MODEL_OPTIONS,
   SERVE_OPTIONS,
   type ServeConfig,
@@ -16,6 +20,7 @@ import { PACKAGE_ROOT } from "../package-root.ts";
 import { completionScript, SHELLS, type Shell } from "./completion.ts";
 import { CONVERT_OPTIONS, type ConvertConfig, convert } from "./convert.ts";
 import { type GenerateConfig, generate } from "./generate.ts";
+import { addKey, listKeys, removeKey } from "./keys.ts";
 import { type CheckConfig, checkModel } from "./model-check.ts";
 import { printModels } from "./model-list.ts";
 import { serve } from "./serve.ts";
@@ -82,6 +87,7 @@ export function buildProgram(): Command {
         "didi-serve serve --port 8000 --device cpu",
         "didi-serve serve --model ./my-model --runtimes 2 --threads 4",
         "DIDI_PORT=8000 DIDI_LOG_LEVEL=warn didi-serve serve",
+        "didi-serve serve --host 0.0.0.0 --api-keys keys.jsonl --tls-cert cert.pem --tls-key key.pem",
       ),
     )
     .action((config: ServeConfig) => serve(config));
@@ -151,6 +157,26 @@ export function buildProgram(): Command {
     .action(async (config: ConvertConfig) => {
       process.exitCode = await convert(config);
     });
+
+  const keys = add(program, "keys", "work with a file of API keys").addHelpText(
+    "after",
+    examples("didi-serve keys add --file keys.jsonl --id alice", "didi-serve keys list --file keys.jsonl"),
+  );
+  add(keys, "add", "make a key and print it, once; the file keeps a salted hash", KEYS_ADD_OPTIONS)
+    .addHelpText(
+      "after",
+      examples(
+        "didi-serve keys add --file keys.jsonl --id alice",
+        "didi-serve keys add --file keys.jsonl --id bob --requests-per-minute 60 --concurrent-generations 4",
+      ),
+    )
+    .action((config: KeysConfig) => addKey(config));
+  add(keys, "list", "the keys of a file, and their limits", KEYS_LIST_OPTIONS)
+    .addHelpText("after", examples("didi-serve keys list --file keys.jsonl"))
+    .action((config: { file: string; json: boolean }) => listKeys(config));
+  add(keys, "remove", "remove a key", KEYS_REMOVE_OPTIONS)
+    .addHelpText("after", examples("didi-serve keys remove --file keys.jsonl --id alice"))
+    .action((config: KeysConfig) => removeKey(config));
 
   add(program, "completion", "print a script that completes this command line in a shell")
     .addArgument(new Argument("<shell>", "the shell").choices(SHELLS))

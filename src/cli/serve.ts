@@ -1,25 +1,53 @@
 /** `didi-serve serve`: the server as a process. */
 
 import closeWithGrace from "close-with-grace";
+import type { FastifyInstance } from "fastify";
 import type { ServeConfig } from "../config.ts";
 import { StartupError } from "../errors.ts";
-import { buildApp } from "../http/app.ts";
+import { buildAdminApp, buildApp } from "../http/app.ts";
+import { createMetrics } from "../http/metrics.ts";
 import { startEngine, warmUp } from "./start-engine.ts";
+import { checkExposure, openFront } from "./strangers.ts";
 
 const LISTEN_ERRORS: Record<string, string> = {
-  EADDRINUSE: "the port is in use: choose another with --port",
-  EACCES: "the port may not be used: choose one from 1024 up with --port",
-  EADDRNOTAVAIL: "this machine does not have that address: choose another with --host",
-  ENOTFOUND: "the host name is unknown: choose another with --host",
+  EADDRINUSE: "the port is in use: choose another with",
+  EACCES: "the port may not be used: choose one from 1024 up with",
+  EADDRNOTAVAIL: "this machine does not have that address: choose another with",
+  ENOTFOUND: "the host name is unknown: choose another with",
 };
+
+/** Listens. Throws StartupError naming the flag at fault; `prefix` is that of the flags, as in --admin-port. */
+async function listen(app: FastifyInstance, host: string, port: number, prefix = ""): Promise<void> {
+  try {
+    await app.listen({ host, port });
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? "";
+    const flag = code === "EADDRNOTAVAIL" || code === "ENOTFOUND" ? "host" : "port";
+    const why = LISTEN_ERRORS[code];
+    throw new StartupError(
+      `cannot listen on ${host}:${port}: ${why ? `${why} --${prefix}${flag}` : (error as Error).message}`,
+    );
+  }
+}
 
 /** Serves until a signal. Throws StartupError when it cannot start. */
 export async function serve(config: ServeConfig): Promise<void> {
+  checkExposure(config);
+  const front = await openFront(config);
   const { maxBatchTokens, maxActive, maxQueue } = config;
   const cache = { maxBytes: config.cacheMb * 1e6, ttlMs: config.cacheTtl * 1000 };
   const engine = await startEngine(config, { maxBatchTokens, maxActive, maxQueue, cache }, config.runtimes);
   const { runtime, model } = engine;
-  const app = await buildApp(engine, { logger: { level: config.logLevel } });
+  const metrics = createMetrics(engine);
+  const admin = config.adminPort === undefined ? undefined : await buildAdminApp(metrics, front.admin);
+  const { logPrompts } = config;
+  const app = await buildApp(engine, {
+    ...front.main,
+    metrics,
+    logPrompts,
+    adminElsewhere: admin !== undefined,
+  });
+  const apps = admin ? [app, admin] : [app];
   runtime.on("restart", ({ code, signal }) =>
     app.log.error(`runtime process died (${signal ?? code}), starting another`),
   );
@@ -29,33 +57,40 @@ export async function serve(config: ServeConfig): Promise<void> {
     const limit = setTimeout(() => engine.abort(), config.grace * 1000);
     await engine.drain();
     clearTimeout(limit);
-    await app.close();
+    await Promise.all(apps.map((each) => each.close()));
     await runtime.close();
   };
-  closeWithGrace({ delay: config.grace * 1000 + 5000, logger: false }, async ({ err, signal }) => {
-    if (err) app.log.fatal({ err }, "stopping after a bug");
-    else
-      app.log.info(
-        `${signal ?? "end"}: finishing ${engine.activeRows + engine.queueLength} running generations`,
-      );
-    await stop();
-  });
+  // With files that can be read again, that is what SIGHUP asks for.
+  const skip = front.reloads ? (["SIGHUP"] as const) : [];
+  if (front.reloads) process.on("SIGHUP", () => void front.reload(apps, app.log));
+  closeWithGrace(
+    { delay: config.grace * 1000 + 5000, logger: false, skip: [...skip] },
+    async ({ err, signal }) => {
+      if (err) app.log.fatal({ err }, "stopping after a bug");
+      else
+        app.log.info(
+          `${signal ?? "end"}: finishing ${engine.activeRows + engine.queueLength} running generations`,
+        );
+      await stop();
+    },
+  );
 
   try {
-    await app.listen({ host: config.host, port: config.port });
+    await listen(app, config.host, config.port);
+    if (admin) await listen(admin, config.adminHost, config.adminPort!, "admin-");
   } catch (error) {
+    await Promise.all(apps.map((each) => each.close()));
     await runtime.close();
-    const code = (error as NodeJS.ErrnoException).code ?? "";
-    throw new StartupError(
-      `cannot listen on ${config.host}:${config.port}: ${LISTEN_ERRORS[code] ?? (error as Error).message}`,
-    );
+    throw error;
   }
   await warmUp(engine);
   if (runtime.fallback) app.log.warn(`CUDA does not load, running on the CPU: ${runtime.fallback}`);
   const address = app.listeningOrigin;
-  console.log(`didi-serve: ${model.manifest.name} (${model.precision[runtime.provider]}) on ${runtime.provider}, ${engine.batchTokens} tokens a call, ready at ${address}
+  const key = config.apiKeys === undefined ? "" : " -H 'authorization: Bearer KEY'";
+  const where = admin ? `; /metrics and /docs at ${admin.listeningOrigin}` : "";
+  console.log(`didi-serve: ${model.manifest.name} (${model.precision[runtime.provider]}) on ${runtime.provider}, ${engine.batchTokens} tokens a call${where}, ready at ${address}
 
-  curl -s ${address}/generate -H 'content-type: application/json' \\
+  curl -s ${address}/generate${key} -H 'content-type: application/json' \\
     -d '{"prompt": "Once upon a time", "length": 64, "steps": 16}'
 `);
 }

@@ -14,6 +14,8 @@ export interface ClientOptions {
    * every 15 seconds. Default: 45,000.
    */
   silenceMs?: number;
+  /** Of a server that asks for keys. */
+  apiKey?: string;
   /** Sent with every request, for a proxy that asks for them. */
   headers?: Record<string, string>;
   /** In place of the global `fetch`. */
@@ -39,7 +41,11 @@ export class DidiClient {
     this.#url = new URL(`${String(address).replace(/\/+$/, "")}/generate`).href;
     this.#retry = { ...RETRY, ...options.retry };
     this.#silenceMs = options.silenceMs ?? 45_000;
-    this.#headers = options.headers ?? {};
+    const { apiKey } = options;
+    this.#headers = {
+      ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }),
+      ...options.headers,
+    };
     // A browser's fetch must be called as a function of its window.
     this.#fetch = options.fetch ?? ((...request) => fetch(...request));
   }
@@ -83,6 +89,8 @@ export class DidiClient {
           signal,
         )) {
           signal?.throwIfAborted();
+          // Of sockets alone.
+          if (event.type === "authenticated") continue;
           if (event.type === "error") throw problemError(event.error);
           begun = true;
           lastId = id;

@@ -51,6 +51,11 @@ export class ResultCache {
     return this.#entries?.calculatedSize ?? 0;
   }
 
+  /** Whether there is an entry; does not count as a use of it. */
+  has(key: string): boolean {
+    return this.#entries?.has(key) ?? false;
+  }
+
   get(key: string): CachedGeneration | undefined {
     return this.#entries?.get(key);
   }

@@ -7,6 +7,7 @@
 
 import { randomUUID } from "node:crypto";
 import { EventEmitter, once } from "node:events";
+import { maskedPositions } from "../diffusion/canvas.ts";
 import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import type { RuntimePool } from "../runtime/pool.ts";
@@ -19,6 +20,8 @@ import { Generation } from "./generation.ts";
 import { type MaskSpan, maskSpans } from "./layout.ts";
 import { Narrator, type StepEvent } from "./narrator.ts";
 import { type GenerateRequest, type GuidanceRequest, type PreparedRequest, prepare } from "./request.ts";
+import { paddedLength } from "./scheduler.ts";
+import { budgetWork, COST } from "./speed.ts";
 
 /** Bounds of the engine. */
 export interface EngineLimits extends ExecutorLimits {
@@ -134,6 +137,20 @@ export class Engine extends EventEmitter<EngineEvents> {
         this.retryAfter(),
       );
     return this.#start(prepared, key, onStep);
+  }
+
+  /**
+   * What a request will cost, in padded tokens times passes of the student: 0 if the answer is kept. A step that reveals
+   * nothing is free, so no more steps are counted than positions are masked. Throws InvalidRequestError.
+   */
+  tokenPasses(request: GenerateRequest): number {
+    const { computation } = this.#prepare(request);
+    if (request.seed !== undefined && this.#cache.has(cacheKey(computation))) return 0;
+    const { canvas, steps, guidance, samples, ranked } = computation;
+    const { context_length, mask_token_id } = this.model.manifest;
+    const paid = Math.min(steps, maskedPositions(canvas, mask_token_id).length) / steps;
+    const passes = paid * budgetWork(steps, guidance, (graph) => COST[graph]) + (ranked ? COST.score : 0);
+    return Math.ceil(samples * paddedLength(canvas.length, context_length) * passes);
   }
 
   /** Whole seconds until the backlog is worked off, at the measured speed; 1 to 600. */

@@ -9,6 +9,19 @@ const NEWEST = 0.1;
 /** Work of a call of each graph, in passes of the student: the discriminator is as large, its gradient twice that. */
 export const COST: Record<GraphName, number> = { denoise: 1, score: 1, tilt: 4 };
 
+/** Work of a budget's steps, one by one: passes of each graph at their `cost`. */
+export function budgetWork(
+  steps: number,
+  guidance: Guidance | undefined,
+  cost: (graph: GraphName) => number,
+): number {
+  const tilted = guidance ? tiltedSteps(guidance, steps) : 0;
+  const reranked = guidance ? steps - tilted : 0;
+  const plain = steps - tilted - reranked;
+  const rerank = cost("denoise") + (guidance?.candidates ?? 0) * cost("score");
+  return plain * cost("denoise") + tilted * cost("tilt") + reranked * rerank;
+}
+
 /** Moving averages over calls. Before the first call it answers 0. */
 export class Speed {
   readonly #msPerToken = new Map<GraphName, number>();
@@ -29,11 +42,7 @@ export class Speed {
 
   /** Milliseconds that a budget takes on a canvas of so many padded tokens, its steps one by one. */
   budgetMs(padded: number, steps: number, guidance: Guidance | undefined): number {
-    const tilted = guidance ? tiltedSteps(guidance, steps) : 0;
-    const reranked = guidance ? steps - tilted : 0;
-    const plain = steps - tilted - reranked;
-    const rerank = this.#ms("denoise") + (guidance?.candidates ?? 0) * this.#ms("score");
-    return padded * (plain * this.#ms("denoise") + tilted * this.#ms("tilt") + reranked * rerank);
+    return padded * budgetWork(steps, guidance, (graph) => this.#ms(graph));
   }
 
   /** Milliseconds per padded token; of a graph that has not run yet, in proportion to the student's. */

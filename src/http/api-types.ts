@@ -33,7 +33,7 @@ export interface paths {
         };
         /**
          * A WebSocket that streams every denoising step
-         * @description JSON text frames. The client sends ClientMessage objects; the server sends ServerEvent objects. Several generations may run at once on one socket, told apart by the `id` the client gives each. A message that cannot be used is answered by an `error` event and leaves the socket usable. Putting the reveals of all `step` events together gives exactly the tokens of `done`.
+         * @description JSON text frames. The client sends ClientMessage objects; the server sends ServerEvent objects. Several generations may run at once on one socket, told apart by the `id` the client gives each. A message that cannot be used is answered by an `error` event and leaves the socket usable. Putting the reveals of all `step` events together gives exactly the tokens of `done`. A server that asks for API keys takes one from the headers of the handshake, or as an AuthMessage that comes first and within 5 seconds; else it closes the socket with 4401.
          */
         get: operations["stream"];
         put?: never;
@@ -702,6 +702,11 @@ export interface components {
             request_id?: string;
             /** @description Seconds after which trying again makes sense, as in the Retry-After header */
             retry_after?: number;
+            /**
+             * @description Which limit of the API key is reached
+             * @enum {string}
+             */
+            limit?: "requests_per_minute" | "concurrent_generations" | "token_passes_per_minute";
             /** @description One entry for each field at fault */
             errors?: {
                 /** @description JSON Pointer to the field */
@@ -709,7 +714,16 @@ export interface components {
                 message: string;
             }[];
         };
-        ClientMessage: components["schemas"]["GenerateMessage"] | components["schemas"]["CancelMessage"];
+        ClientMessage: components["schemas"]["AuthMessage"] | components["schemas"]["GenerateMessage"] | components["schemas"]["CancelMessage"];
+        /** @description Brings the API key of a socket whose client cannot send headers, such as a browser's. It comes first. */
+        AuthMessage: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "auth";
+            key: string;
+        };
         GenerateMessage: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -793,7 +807,15 @@ export interface components {
         };
         /** @description The client's name for a generation; free again after `done` or `error` */
         StreamId: string;
-        ServerEvent: components["schemas"]["AcceptedEvent"] | components["schemas"]["StepEvent"] | components["schemas"]["DoneEvent"] | components["schemas"]["ErrorEvent"];
+        ServerEvent: components["schemas"]["AuthenticatedEvent"] | components["schemas"]["AcceptedEvent"] | components["schemas"]["StepEvent"] | components["schemas"]["DoneEvent"] | components["schemas"]["ErrorEvent"];
+        /** @description The answer to an AuthMessage; of a server that asks for no key, whatever the key is */
+        AuthenticatedEvent: {
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "authenticated";
+        };
         AcceptedEvent: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -912,20 +934,63 @@ export interface components {
         };
     };
     responses: {
-        /** @description What went wrong, and what to do about it (RFC 9457) */
-        Problem: {
+        /** @description The server asks for an API key, and there was none, or none that it knows */
+        Unauthorized: {
             headers: {
+                /** @description How to send a key */
+                "WWW-Authenticate"?: string;
+                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                "X-Request-Id"?: string;
                 [name: string]: unknown;
             };
             content: {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The server cannot take the request now */
+        /** @description The server asks for an API key, and there was none, or none that it knows */
+        OpenAIUnauthorized: {
+            headers: {
+                /** @description How to send a key */
+                "WWW-Authenticate"?: string;
+                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["OpenAIError"];
+            };
+        };
+        /** @description The server asks for an API key, and there was none, or none that it knows */
+        InferenceUnauthorized: {
+            headers: {
+                /** @description How to send a key */
+                "WWW-Authenticate"?: string;
+                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["InferenceError"];
+            };
+        };
+        /** @description What went wrong, and what to do about it (RFC 9457) */
+        Problem: {
+            headers: {
+                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                "X-Request-Id"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The server cannot take the request now, or a limit of the API key is reached */
         Overloaded: {
             headers: {
-                /** @description Seconds after which trying again makes sense */
+                /** @description Seconds after which trying again makes sense, of 429 and 503 */
                 "Retry-After"?: number;
+                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                "X-Request-Id"?: string;
                 [name: string]: unknown;
             };
             content: {
@@ -937,6 +1002,8 @@ export interface components {
             headers: {
                 /** @description Seconds after which trying again makes sense, of 429 and 503 */
                 "Retry-After"?: number;
+                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                "X-Request-Id"?: string;
                 [name: string]: unknown;
             };
             content: {
@@ -948,6 +1015,8 @@ export interface components {
             headers: {
                 /** @description Seconds after which trying again makes sense, of 429 and 503 */
                 "Retry-After"?: number;
+                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                "X-Request-Id"?: string;
                 [name: string]: unknown;
             };
             content: {
@@ -957,7 +1026,14 @@ export interface components {
     };
     parameters: never;
     requestBodies: never;
-    headers: never;
+    headers: {
+        /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+        RequestId: string;
+        /** @description How to send a key */
+        "WWW-Authenticate": string;
+        /** @description Seconds after which trying again makes sense, of 429 and 503 */
+        "Retry-After": number;
+    };
     pathItems: never;
 }
 export type $defs = Record<string, never>;
@@ -997,6 +1073,7 @@ export interface operations {
                 };
             };
             400: components["responses"]["Problem"];
+            401: components["responses"]["Unauthorized"];
             413: components["responses"]["Problem"];
             415: components["responses"]["Problem"];
             429: components["responses"]["Overloaded"];
@@ -1020,7 +1097,11 @@ export interface operations {
                 };
                 content?: never;
             };
+            400: components["responses"]["Problem"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Problem"];
             426: components["responses"]["Problem"];
+            429: components["responses"]["Overloaded"];
         };
     };
     completions: {
@@ -1055,6 +1136,7 @@ export interface operations {
                 };
             };
             400: components["responses"]["OpenAIError"];
+            401: components["responses"]["OpenAIUnauthorized"];
             404: components["responses"]["OpenAIError"];
             413: components["responses"]["OpenAIError"];
             415: components["responses"]["OpenAIError"];
@@ -1081,6 +1163,9 @@ export interface operations {
                     "application/json": components["schemas"]["ModelList"];
                 };
             };
+            400: components["responses"]["OpenAIError"];
+            401: components["responses"]["OpenAIUnauthorized"];
+            429: components["responses"]["OpenAIError"];
         };
     };
     modelByName: {
@@ -1103,7 +1188,10 @@ export interface operations {
                     "application/json": components["schemas"]["ModelCard"];
                 };
             };
+            400: components["responses"]["OpenAIError"];
+            401: components["responses"]["OpenAIUnauthorized"];
             404: components["responses"]["OpenAIError"];
+            429: components["responses"]["OpenAIError"];
         };
     };
     inferenceServer: {
@@ -1124,6 +1212,9 @@ export interface operations {
                     "application/json": components["schemas"]["InferenceServer"];
                 };
             };
+            400: components["responses"]["InferenceError"];
+            401: components["responses"]["InferenceUnauthorized"];
+            429: components["responses"]["InferenceError"];
         };
     };
     inferenceLive: {
@@ -1187,7 +1278,10 @@ export interface operations {
                     "application/json": components["schemas"]["InferenceModel"];
                 };
             };
+            400: components["responses"]["InferenceError"];
+            401: components["responses"]["InferenceUnauthorized"];
             404: components["responses"]["InferenceError"];
+            429: components["responses"]["InferenceError"];
         };
     };
     inferenceModelReady: {
@@ -1210,7 +1304,10 @@ export interface operations {
                     "application/json": components["schemas"]["InferenceModelReady"];
                 };
             };
+            400: components["responses"]["InferenceError"];
+            401: components["responses"]["InferenceUnauthorized"];
             404: components["responses"]["InferenceError"];
+            429: components["responses"]["InferenceError"];
             503: components["responses"]["InferenceError"];
         };
     };
@@ -1260,6 +1357,7 @@ export interface operations {
                 };
             };
             400: components["responses"]["InferenceError"];
+            401: components["responses"]["InferenceUnauthorized"];
             404: components["responses"]["InferenceError"];
             413: components["responses"]["InferenceError"];
             415: components["responses"]["InferenceError"];
@@ -1286,6 +1384,9 @@ export interface operations {
                     "application/json": components["schemas"]["ModelInfo"];
                 };
             };
+            400: components["responses"]["Problem"];
+            401: components["responses"]["Unauthorized"];
+            429: components["responses"]["Overloaded"];
         };
     };
     playground: {
@@ -1326,6 +1427,9 @@ export interface operations {
                     "text/html": string;
                 };
             };
+            400: components["responses"]["Problem"];
+            401: components["responses"]["Unauthorized"];
+            429: components["responses"]["Overloaded"];
         };
     };
     health: {
@@ -1387,6 +1491,9 @@ export interface operations {
                     "text/plain": string;
                 };
             };
+            400: components["responses"]["Problem"];
+            401: components["responses"]["Unauthorized"];
+            429: components["responses"]["Overloaded"];
         };
     };
     contract: {
@@ -1407,6 +1514,9 @@ export interface operations {
                     "application/yaml": string;
                 };
             };
+            400: components["responses"]["Problem"];
+            401: components["responses"]["Unauthorized"];
+            429: components["responses"]["Overloaded"];
         };
     };
 }

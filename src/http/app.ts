@@ -1,77 +1,64 @@
 /** The face: a Fastify application over an engine. Building it does not listen, so tests can inject. */
 
-import websocket from "@fastify/websocket";
-import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from "fastify";
+import type { FastifyInstance } from "fastify";
+import type { Registry } from "prom-client";
 import type { Engine } from "../engine/engine.ts";
+import { Admission } from "./access/admission.ts";
+import { MemoryLimitStore } from "./access/limits.ts";
+import { type BaseOptions, createBase } from "./base.ts";
 import { createMetrics } from "./metrics.ts";
-import { noRoute, sendAs } from "./problem.ts";
 import { generateRoute } from "./routes/generate.ts";
 import { inferenceRoutes } from "./routes/inference.ts";
 import { modelRoute } from "./routes/model.ts";
 import { openaiRoutes } from "./routes/openai.ts";
-import { operationsRoutes } from "./routes/operations.ts";
-import { playgroundRoutes } from "./routes/playground.ts";
+import { contractRoute, healthRoutes, metricsRoute } from "./routes/operations.ts";
+import { pageFiles, playgroundRoutes } from "./routes/playground.ts";
 import { referenceRoute } from "./routes/reference.ts";
 import { streamRoute } from "./routes/stream.ts";
-import { COMPRESSION, keepAlive } from "./socket.ts";
 
-/** Largest body or WebSocket message, bytes. A prompt that fits any context fits in it. */
-const MAX_MESSAGE_BYTES = 1024 * 1024;
+/** Settings of the application. */
+export interface AppOptions extends BaseOptions {
+  /** True if /metrics and /docs are another application's (`buildAdminApp`). */
+  adminElsewhere?: boolean;
+  /** Whether prompts and texts go to the log. */
+  logPrompts?: boolean;
+  /** Milliseconds in which a WebSocket without a key must bring one. */
+  authMs?: number;
+  /** What /metrics tells, if it is shared. */
+  metrics?: Registry;
+}
 
-/** Close code of a WebSocket whose server is going away (RFC 6455). */
-const GOING_AWAY = 1001;
+/** Milliseconds in which a WebSocket without a key must bring one. */
+const AUTH_MS = 5000;
 
-const sendProblem = sendAs((problem) => problem, "application/problem+json");
-
-/** Milliseconds between pings of a WebSocket. */
-const PING_MS = 30_000;
-
-/** Builds the application. `logger` is Fastify's option; `pingMs` the time between pings of a WebSocket. */
-export async function buildApp(
-  engine: Engine,
-  { pingMs = PING_MS, ...options }: Pick<FastifyServerOptions, "logger"> & { pingMs?: number } = {},
-): Promise<FastifyInstance> {
-  const app = Fastify({
-    ...options,
-    bodyLimit: MAX_MESSAGE_BYTES,
-    forceCloseConnections: true,
-    // Compiling the schemas takes a second, and many on a machine that is busy.
-    pluginTimeout: 60_000,
-    logController: new LogController({ disableRequestLogging: true }),
-    genReqId: () => crypto.randomUUID(),
-    frameworkErrors: sendProblem,
-  });
-  app.removeContentTypeParser("text/plain");
-  // Before anything is asked of a body that no route would take.
-  app.addHook("onRequest", async (request) => {
-    if (request.is404) noRoute(request);
-  });
-  app.addHook("onResponse", async (request, reply) => {
-    const { method, url } = request;
-    request.log.info(
-      { method, path: url.split("?")[0], status: reply.statusCode, ms: reply.elapsedTime },
-      "request",
-    );
-  });
-  app.setErrorHandler(sendProblem);
-  app.setNotFoundHandler(noRoute);
-  await app.register(websocket, {
-    options: { maxPayload: MAX_MESSAGE_BYTES, perMessageDeflate: COMPRESSION },
-    preClose(done) {
-      stopPings();
-      for (const client of app.websocketServer.clients)
-        client.close(GOING_AWAY, "the server is shutting down");
-      app.websocketServer.close(done);
-    },
-  });
-  const stopPings = keepAlive(app.websocketServer, pingMs);
-  await app.register(operationsRoutes, { engine, metrics: createMetrics(engine) });
-  await app.register(generateRoute, { engine });
-  await app.register(streamRoute, { engine });
-  await app.register(openaiRoutes, { engine, prefix: "/v1" });
-  await app.register(inferenceRoutes, { engine, prefix: "/v2" });
+/** Builds the application. */
+export async function buildApp(engine: Engine, options: AppOptions = {}): Promise<FastifyInstance> {
+  const { adminElsewhere = false, logPrompts = false, authMs = AUTH_MS, ...base } = options;
+  const store = base.store ?? new MemoryLimitStore();
+  const app = await createBase({ ...base, store });
+  const admission = new Admission(engine, store, logPrompts);
+  const routes = { engine, admission };
+  await app.register(healthRoutes, { engine });
+  await app.register(contractRoute);
+  await app.register(generateRoute, routes);
+  await app.register(streamRoute, { admission, keys: base.access?.keys, authMs });
+  await app.register(openaiRoutes, { ...routes, prefix: "/v1" });
+  await app.register(inferenceRoutes, { ...routes, prefix: "/v2" });
   await app.register(modelRoute, { engine });
   await app.register(playgroundRoutes);
+  if (adminElsewhere) return app;
+  await app.register(metricsRoute, { metrics: base.metrics ?? createMetrics(engine) });
   await app.register(referenceRoute);
+  return app;
+}
+
+/** The application of an operator's own port: /metrics and /docs, with what the page needs. */
+export async function buildAdminApp(metrics: Registry, options: BaseOptions = {}): Promise<FastifyInstance> {
+  const app = await createBase(options);
+  await app.register(metricsRoute, { metrics });
+  await app.register(referenceRoute);
+  await app.register(contractRoute);
+  await app.register(pageFiles, { only: /\.(css|svg|woff2)$/ });
+  app.get("/", async (_request, reply) => reply.redirect("docs"));
   return app;
 }

@@ -5,11 +5,14 @@ import type { Engine } from "../engine/engine.ts";
 import {
   CancelledError,
   type FieldError,
+  ForbiddenError,
   InvalidRequestError,
+  LimitReachedError,
   MethodNotAllowedError,
   NotFoundError,
   OverloadedError,
   RuntimeFailure,
+  UnauthorizedError,
   UnavailableError,
   UpgradeRequiredError,
 } from "../errors.ts";
@@ -27,12 +30,17 @@ export interface ProblemAnswer {
 const KINDS = {
   "invalid-request": [400, "The request is not valid"],
   "invalid-json": [400, "The body is not JSON"],
+  unauthorized: [401, "An API key is needed"],
+  forbidden: [403, "Not from there"],
   "not-found": [404, "There is nothing here"],
   "method-not-allowed": [405, "This route takes another method"],
+  "request-timeout": [408, "The request took too long to arrive"],
   "too-large": [413, "The request is too large"],
   "unsupported-media-type": [415, "The body must be JSON"],
   "upgrade-required": [426, "This route is a WebSocket"],
   overloaded: [429, "Too many requests"],
+  "limit-reached": [429, "A limit of the API key is reached"],
+  "headers-too-large": [431, "The headers are too large"],
   cancelled: [499, "The generation was cancelled"],
   internal: [500, "Something broke in the server"],
   "model-failure": [500, "The model could not run"],
@@ -76,6 +84,12 @@ export function toProblem(error: unknown): ProblemAnswer {
     const kind = error.tooLarge ? "too-large" : "invalid-request";
     return { problem: invalidRequest(error.fields, kind), bug: false };
   }
+  if (error instanceof UnauthorizedError) return expected("unauthorized", error.message);
+  if (error instanceof ForbiddenError) return expected("forbidden", error.message);
+  if (error instanceof LimitReachedError) {
+    const { limit, retryAfter: retry_after } = error;
+    return { problem: { ...problem("limit-reached", error.message), retry_after, limit }, bug: false };
+  }
   if (error instanceof NotFoundError) return expected("not-found", error.message);
   if (error instanceof MethodNotAllowedError) return expected("method-not-allowed", error.message);
   if (error instanceof UpgradeRequiredError) return expected("upgrade-required", error.message);
@@ -105,6 +119,11 @@ export function sendAs(shape: (problem: Problem) => object, contentType = "appli
     const { problem, bug } = toProblem(error);
     if (bug) request.log.error({ err: error }, "request failed");
     if (problem.retry_after !== undefined) reply.header("retry-after", problem.retry_after);
+    if (error instanceof UnauthorizedError)
+      reply.header(
+        "www-authenticate",
+        `Bearer realm="didi-serve"${error.refused ? ', error="invalid_token"' : ""}`,
+      );
     if (error instanceof MethodNotAllowedError) reply.header("allow", error.allowed.join(", "));
     reply.header("x-request-id", request.id).code(problem.status).type(contentType);
     reply.send(shape({ ...problem, request_id: request.id }));
@@ -116,6 +135,8 @@ export function noRoute({ method, url }: { method: string; url: string }): never
   const path = url.split("?")[0]!;
   const allowed = methodsOf(path);
   if (allowed.length === 0) throw new NotFoundError(`${method} ${path} is not a route: see /openapi.yaml`);
+  if (allowed.includes(method))
+    throw new NotFoundError(`${path} is served at another port: see --admin-port`);
   throw new MethodNotAllowedError(`${path} takes ${allowed.join(" or ")}, not ${method}`, allowed);
 }
 

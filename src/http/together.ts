@@ -1,30 +1,18 @@
-/** Several requests as one: all are taken or none, and the first failure ends them all. */
+/** Several requests as one: the first failure, or a client that hangs up, ends them all. */
 
+import type { ServerResponse } from "node:http";
 import type { Answer } from "../engine/answer.ts";
-import type { Engine, Ticket } from "../engine/engine.ts";
-import type { StepEvent } from "../engine/narrator.ts";
-import type { GenerateRequest } from "../engine/request.ts";
+import type { Ticket } from "../engine/engine.ts";
 
 /** Gives them all up. */
 export function cancelAll(tickets: readonly Ticket[]): void {
   for (const ticket of tickets) ticket.cancel();
 }
 
-/** Submits them. Throws what `submit` throws, and then none runs. */
-export function submitAll(
-  engine: Engine,
-  requests: readonly GenerateRequest[],
-  listen?: (index: number, step: StepEvent) => void,
-): Ticket[] {
-  const tickets: Ticket[] = [];
-  try {
-    for (const [i, request] of requests.entries())
-      tickets.push(engine.submit(request, listen && ((step) => listen(i, step))));
-    return tickets;
-  } catch (error) {
-    cancelAll(tickets);
-    throw error;
-  }
+/** A client that hangs up before its answer, or has already, frees its rows. */
+export function cancelOnClose(response: ServerResponse, tickets: readonly Ticket[]): void {
+  if (response.destroyed) cancelAll(tickets);
+  else response.once("close", () => cancelAll(tickets));
 }
 
 /** Every answer. */

@@ -2,8 +2,8 @@
 
 import { createHash } from "node:crypto";
 import { createReadStream, readFileSync } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { readFile, realpath, stat } from "node:fs/promises";
+import { join, sep } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { StartupError } from "../errors.ts";
@@ -89,6 +89,8 @@ export async function readManifest(folder: string): Promise<Manifest> {
   }
   if (!validate(manifest)) {
     const faults = validate.errors!.map((e) => {
+      if (e.keyword === "pattern" && e.instancePath.endsWith("/file"))
+        return `${e.instancePath} must be the name of a file in the folder, not a path`;
       const extra = "additionalProperty" in e.params ? ` (${e.params.additionalProperty})` : "";
       return `${e.instancePath || "/"} ${e.message}${extra}`;
     });
@@ -112,11 +114,14 @@ export function precisionsOf(files: GraphFiles): Precision[] {
   return PRECISIONS.filter((precision) => files[precision] !== undefined);
 }
 
-/** Checks a file's size and sha256 against the manifest. Throws StartupError if they differ. */
+/** Checks that a file lies in the folder, and its size and sha256 against the manifest. Throws StartupError if not. */
 export async function verifyFile(folder: string, entry: ModelFile): Promise<void> {
   const path = join(folder, entry.file);
   const info = await stat(path).catch(() => undefined);
   if (!info?.isFile()) throw new StartupError(`${path} is missing`);
+  const [real, home] = await Promise.all([realpath(path), realpath(folder)]);
+  if (!real.startsWith(home + sep))
+    throw new StartupError(`${path} is a link to ${real}, outside of the folder: copy the file into it`);
   if (info.size !== entry.bytes)
     throw new StartupError(`${path} is damaged: ${info.size} bytes, and model.json says ${entry.bytes}`);
   const hash = createHash("sha256");

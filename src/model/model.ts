@@ -15,6 +15,7 @@ import {
   readManifest,
   verifyFile,
 } from "./manifest.ts";
+import { checkExternalData } from "./onnx.ts";
 import { readTokenizer, type Tokenizer } from "./tokenizer.ts";
 
 /** A verified model: its manifest, its tokenizer and where its graphs lie. */
@@ -109,6 +110,9 @@ export async function openModel(nameOrFolder: string, choice: PrecisionChoice = 
   const loaded = { cpu: filesOf(manifest, precision.cpu), cuda: filesOf(manifest, precision.cuda) };
   const needed = new Set([...loaded.cpu.values(), ...loaded.cuda.values()]);
   await Promise.all(Array.from(needed, (entry) => verifyFile(folder, entry)));
+  for (const used of new Set(Object.values(precision)))
+    for (const graph of Object.values(manifest.graphs))
+      await checkExternalData(folder, graph[used]!, manifest.data?.[used]);
   const tokenizer = await readTokenizer(join(folder, manifest.tokenizer.file), manifest.vocab_size, {
     maskId: manifest.mask_token_id,
     endOfTextId: manifest.end_of_text_token_id,

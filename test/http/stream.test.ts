@@ -33,7 +33,7 @@ test("several generations on one socket: each streams every step, and its reveal
     const done = await client.end(id);
     assert.equal(done.type, "done");
     if (done.type !== "done") return;
-    const own = client.events.filter((event) => event.id === id);
+    const own = client.events.filter((event) => "id" in event && event.id === id);
     const { spans, ...accepted } = own[0] as Schemas["AcceptedEvent"];
     assert.deepEqual(accepted, { type: "accepted", id, seed });
     assert.equal(own.at(-1), done);
@@ -128,7 +128,8 @@ test("cancel ends a generation with an error event and no further step", async (
   assert.equal(engine.activeRows, 0);
   client.send({ type: "generate", id: "next", prompt: "", length: 4, steps: 1, seed: 1 });
   await client.end("next");
-  assert.equal(client.events.at(client.events.indexOf(end) + 1)?.id, "next");
+  const after = client.events.at(client.events.indexOf(end) + 1)!;
+  assert.equal("id" in after && after.id, "next");
   client.socket.close();
 });
 

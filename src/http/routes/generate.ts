@@ -1,31 +1,31 @@
 /** POST /generate: a prompt in, the finished text out; or every step on the way, as server-sent events. */
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import type { Engine } from "../../engine/engine.ts";
+import type { Admission } from "../access/admission.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
 import { Outbox } from "../outbox.ts";
 import { toProblem } from "../problem.ts";
 import { EventStream, type Progress, parseLastEventId, wantsEvents } from "../sse.ts";
+import { cancelOnClose } from "../together.ts";
 
 type Body = Schemas["GenerateRequest"];
 
-export async function generateRoute(app: FastifyInstance, { engine }: { engine: Engine }) {
+export async function generateRoute(app: FastifyInstance, { admission }: { admission: Admission }) {
   const validate = validator("GenerateRequest");
   app.post("/generate", async (request, reply): Promise<Schemas["GenerateResponse"] | undefined> => {
     const body = valid(validate(request.body));
     const header = request.headers["last-event-id"];
     const seen = header === undefined ? undefined : parseLastEventId(String(header), body.seed);
-    if (wantsEvents(request.headers.accept)) return stream(engine, body, seen, request, reply);
-    const ticket = engine.submit(body);
-    // A client that hangs up before its answer frees its rows.
-    reply.raw.once("close", ticket.cancel);
+    if (wantsEvents(request.headers.accept)) return stream(admission, body, seen, request, reply);
+    const ticket = await admission.submit(request, body);
+    cancelOnClose(reply.raw, [ticket]);
     return ticket.result;
   });
 }
 
 /** Answers with events, those after `told`. Throws, before anything is sent, what `submit` throws. */
 async function stream(
-  engine: Engine,
+  admission: Admission,
   body: Body,
   told: Progress | undefined,
   request: FastifyRequest,
@@ -34,12 +34,13 @@ async function stream(
   // What a deadline leaves out depends on the clock: such a generation cannot be told from the middle.
   const resumable = body.deadline_ms === undefined;
   const seen = resumable ? told : undefined;
-  const ticket = engine.submit({ ...body, seed: seen?.seed ?? body.seed }, (step) => {
+  const seeded = { ...body, seed: seen?.seed ?? body.seed };
+  const ticket = await admission.submit(request, seeded, (step) => {
     if (step.step > (seen?.steps[step.sample] ?? 0)) outbox.send({ type: "step", id, ...step });
   });
   const { id, seed, spans } = ticket;
   reply.hijack();
-  reply.raw.once("close", ticket.cancel);
+  cancelOnClose(reply.raw, [ticket]);
   const progress = seen ?? { seed, steps: [] };
   const outbox = new Outbox(new EventStream(reply.raw, progress, resumable, reply.getHeaders()));
   if (!seen) outbox.send({ type: "accepted", id, seed, spans });

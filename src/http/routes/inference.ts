@@ -3,9 +3,10 @@
 import type { FastifyInstance } from "fastify";
 import type { Engine } from "../../engine/engine.ts";
 import { InvalidRequestError, NotFoundError } from "../../errors.ts";
+import type { Admission } from "../access/admission.ts";
 import { type Schemas, VERSION, valid, validator } from "../openapi.ts";
 import { checkReady, noRoute, sendAs } from "../problem.ts";
-import { answersOf, cancelAll, submitAll } from "../together.ts";
+import { answersOf, cancelOnClose } from "../together.ts";
 
 /** Tensors of any model. */
 const INPUT = { name: "text_input", datatype: "BYTES", shape: [-1] };
@@ -15,7 +16,11 @@ interface ByName {
   Params: { model: string };
 }
 
-export async function inferenceRoutes(app: FastifyInstance, { engine }: { engine: Engine }) {
+export async function inferenceRoutes(
+  app: FastifyInstance,
+  { engine, admission }: { engine: Engine; admission: Admission },
+) {
+  const open = { config: { access: "open" as const } };
   const validate = validator("InferenceRequest");
   const { name } = engine.model.manifest;
   const checkModel = (model: string) => {
@@ -31,8 +36,8 @@ export async function inferenceRoutes(app: FastifyInstance, { engine }: { engine
       extensions: [],
     }),
   );
-  app.get("/health/live", async (): Promise<Schemas["InferenceLive"]> => ({ live: true }));
-  app.get("/health/ready", async (): Promise<Schemas["InferenceReady"]> => {
+  app.get("/health/live", open, async (): Promise<Schemas["InferenceLive"]> => ({ live: true }));
+  app.get("/health/ready", open, async (): Promise<Schemas["InferenceReady"]> => {
     checkReady(engine);
     return { ready: true };
   });
@@ -54,11 +59,11 @@ export async function inferenceRoutes(app: FastifyInstance, { engine }: { engine
     if (input.shape[0] !== input.data.length)
       throw refuse("/inputs/0/shape", `must be the number of texts, [${input.data.length}]`);
     const settings = { steps: 16, ...parameters };
-    const tickets = submitAll(
-      engine,
+    const tickets = await admission.submitAll(
+      request,
       input.data.map((prompt) => ({ ...settings, prompt })),
     );
-    reply.raw.once("close", () => cancelAll(tickets));
+    cancelOnClose(reply.raw, tickets);
     const data = (await answersOf(tickets)).map(({ samples }) => samples[0]!.text);
     const output = { ...OUTPUT, datatype: "BYTES" as const, shape: [data.length], data };
     return { id: id ?? tickets[0]!.id, model_name: name, outputs: [output] };

@@ -3,17 +3,21 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Engine, Ticket } from "../../engine/engine.ts";
 import { NotFoundError } from "../../errors.ts";
+import type { Admission } from "../access/admission.ts";
 import { requestsOf } from "../openai/requests.ts";
 import { choicesOf, errorOf, usageOf } from "../openai/responses.ts";
 import { StreamedChoice } from "../openai/streamed-choice.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
 import { noRoute, sendAs, toProblem } from "../problem.ts";
-import { answersOf, cancelAll, submitAll } from "../together.ts";
+import { answersOf, cancelAll, cancelOnClose } from "../together.ts";
 
 type CompletionRequest = Schemas["CompletionRequest"];
 type CompletionResponse = Schemas["CompletionResponse"];
 
-export async function openaiRoutes(app: FastifyInstance, { engine }: { engine: Engine }) {
+export async function openaiRoutes(
+  app: FastifyInstance,
+  { engine, admission }: { engine: Engine; admission: Admission },
+) {
   const validate = validator("CompletionRequest");
   const { name } = engine.model.manifest;
   const card = { id: name, object: "model" as const, created: 0, owned_by: "didi-serve" };
@@ -32,13 +36,13 @@ export async function openaiRoutes(app: FastifyInstance, { engine }: { engine: E
   app.post("/completions", async (request, reply): Promise<CompletionResponse | undefined> => {
     const body = valid(validate(request.body));
     checkModel(body.model);
-    if (body.stream) return stream(engine, body, request, reply);
+    if (body.stream) return stream(admission, body, request, reply);
     const prompts = requestsOf(body);
-    const tickets = submitAll(
-      engine,
+    const tickets = await admission.submitAll(
+      request,
       prompts.map((prompt) => prompt.request),
     );
-    reply.raw.once("close", () => cancelAll(tickets));
+    cancelOnClose(reply.raw, tickets);
     const answers = await answersOf(tickets);
     const n = body.n ?? 1;
     return {
@@ -57,7 +61,7 @@ function head(tickets: readonly Ticket[], model: string) {
 
 /** Answers with chunks. Throws, before anything is sent, what `submit` throws. */
 async function stream(
-  engine: Engine,
+  admission: Admission,
   body: CompletionRequest,
   request: FastifyRequest,
   reply: FastifyReply,
@@ -67,7 +71,7 @@ async function stream(
   const choices = prompts.map((prompt) =>
     Array.from(
       { length: n },
-      () => new StreamedChoice(prompt, engine.model.tokenizer, body.diffusing ?? false),
+      () => new StreamedChoice(prompt, admission.engine.model.tokenizer, body.diffusing ?? false),
     ),
   );
   const send = (data: object | string) => {
@@ -76,8 +80,8 @@ async function stream(
   };
   const chunk = (index: number, choice: ReturnType<StreamedChoice["end"]>) =>
     send({ ...start, choices: [{ index, ...choice }] });
-  const tickets = submitAll(
-    engine,
+  const tickets = await admission.submitAll(
+    request,
     prompts.map((prompt) => prompt.request),
     (i, step) => {
       // Which samples are answered is known before the end only where they are not ranked.
@@ -86,9 +90,9 @@ async function stream(
       if (told) chunk(i * n + step.sample, told);
     },
   );
-  const start = head(tickets, engine.model.manifest.name);
+  const start = head(tickets, admission.engine.model.manifest.name);
   reply.hijack();
-  reply.raw.once("close", () => cancelAll(tickets));
+  cancelOnClose(reply.raw, tickets);
   for (const [key, value] of Object.entries(reply.getHeaders())) reply.raw.setHeader(key, value!);
   reply.raw.writeHead(200, {
     "content-type": "text/event-stream; charset=utf-8",

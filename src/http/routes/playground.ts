@@ -33,10 +33,16 @@ function filesByAddress(): [address: string, path: string][] {
   ];
 }
 
-export async function playgroundRoutes(app: FastifyInstance) {
+/** Those of the files whose names match. They hold nothing that the package does not: no key is asked for. */
+export async function pageFiles(app: FastifyInstance, { only }: { only: RegExp }) {
   for (const [address, path] of filesByAddress()) {
     const type = TYPES[extname(path)];
-    if (type === undefined) continue;
-    addPage(app, address, { body: readFileSync(path), type, policy: "app" });
+    if (type === undefined || !only.test(path)) continue;
+    addPage(app, address, { body: readFileSync(path), type, policy: "app", open: true });
   }
+}
+
+export async function playgroundRoutes(app: FastifyInstance) {
+  // A key can only be typed into a page that is there.
+  await pageFiles(app, { only: /./ });
 }

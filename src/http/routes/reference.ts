@@ -5,5 +5,10 @@ import { addPage } from "../pages.ts";
 import { referencePage } from "../reference/page.ts";
 
 export async function referenceRoute(app: FastifyInstance) {
-  addPage(app, "/docs", { body: referencePage(), type: "text/html; charset=utf-8", policy: "document" });
+  addPage(app, "/docs", {
+    body: referencePage(),
+    type: "text/html; charset=utf-8",
+    policy: "document",
+    open: false,
+  });
 }

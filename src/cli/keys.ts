@@ -1,0 +1,70 @@
+/** `didi-serve keys`: the file of API keys. */
+
+import { access } from "node:fs/promises";
+import type { KeysConfig } from "../config.ts";
+import { type LimitName, StartupError } from "../errors.ts";
+import { changeKeyFile, type KeyLimits, readKeyFile } from "../http/access/key-file.ts";
+import { checkKeyId, createKey } from "../http/access/keys.ts";
+
+/** Flags' limits in the file's words. */
+function limitsOf({ requestsPerMinute, concurrentGenerations, tokenPassesPerMinute }: KeysConfig): KeyLimits {
+  const given: Record<LimitName, number | undefined> = {
+    requests_per_minute: requestsPerMinute,
+    concurrent_generations: concurrentGenerations,
+    token_passes_per_minute: tokenPassesPerMinute,
+  };
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+}
+
+const exists = (path: string) =>
+  access(path).then(
+    () => true,
+    () => false,
+  );
+
+/** Said on standard error, so that standard output is the answer alone. */
+const HINT = "A server that is running takes the file anew on SIGHUP.";
+
+/** Adds a key and prints it; it is not to be had again. Throws StartupError. */
+export async function addKey(config: KeysConfig): Promise<void> {
+  const { file, id } = config;
+  checkKeyId(id);
+  const known = (await exists(file)) ? await readKeyFile(file) : [];
+  if (known.some((record) => record.id === id))
+    throw new StartupError(`${file} has a key ${id} already: choose another --id, or remove it first`, 2);
+  const { key, record } = createKey(id, limitsOf(config));
+  await changeKeyFile(
+    file,
+    (text) => `${text && !text.endsWith("\n") ? `${text}\n` : text}${JSON.stringify(record)}\n`,
+  );
+  console.log(key);
+  console.error(`This is the key ${id}: keep it now, the file holds only its hash. ${HINT}`);
+}
+
+/** Removes a key. Throws StartupError. */
+export async function removeKey({ file, id }: KeysConfig): Promise<void> {
+  if (!(await readKeyFile(file)).some((record) => record.id === id))
+    throw new StartupError(
+      `${file} has no key ${id}: \`didi-serve keys list\` shows those that there are`,
+      2,
+    );
+  await changeKeyFile(file, (text) =>
+    text
+      .split("\n")
+      .filter((line) => !/^\s*\{/.test(line) || JSON.parse(line).id !== id)
+      .join("\n"),
+  );
+  console.error(`The key ${id} is removed. ${HINT}`);
+}
+
+/** Prints the keys, without what they are checked by. Throws StartupError. */
+export async function listKeys({ file, json }: { file: string; json: boolean }): Promise<void> {
+  const keys = (await readKeyFile(file)).map(({ id, created, limits = {} }) => ({ id, created, limits }));
+  if (json) return console.log(JSON.stringify(keys, null, 2));
+  for (const { id, created, limits } of keys) {
+    const allowed = Object.entries(limits).map(([name, value]) => `${value} ${name.replaceAll("_", " ")}`);
+    console.log(
+      `${id.padEnd(24)} ${created?.slice(0, 10) ?? "undated   "} ${allowed.join(", ") || "no limits"}`,
+    );
+  }
+}

@@ -1,0 +1,87 @@
+/** From flags to what the server takes from whom: whether it may listen, its keys, its TLS, and both of them read again. */
+
+import type { Server as TlsServer } from "node:https";
+import type { FastifyBaseLogger, FastifyInstance } from "fastify";
+import type { StrangersConfig } from "../config.ts";
+import { StartupError } from "../errors.ts";
+import { KeyRing } from "../http/access/keys.ts";
+import { isLoopback } from "../http/access/origins.ts";
+import type { BaseOptions } from "../http/base.ts";
+import { readTls } from "../http/tls.ts";
+
+/** Throws StartupError if strangers could reach the server and nothing keeps them out, or flags do not fit together. */
+export function checkExposure(config: StrangersConfig): void {
+  const { apiKeys, insecure, host, adminHost, adminPort, tlsCert, tlsKey } = config;
+  if ((tlsCert === undefined) !== (tlsKey === undefined))
+    throw new StartupError(`--tls-${tlsCert ? "cert needs --tls-key" : "key needs --tls-cert"} beside it`, 2);
+  if (adminPort !== undefined && adminPort !== 0 && adminPort === config.port && adminHost === host)
+    throw new StartupError(`--admin-port and --port are both ${adminPort}: choose another`, 2);
+  if (apiKeys !== undefined || insecure) return;
+  const exposed = [host, ...(adminPort === undefined ? [] : [adminHost])].find((one) => !isLoopback(one));
+  if (exposed !== undefined)
+    throw new StartupError(
+      `will not listen on ${exposed} without API keys: make one with \`didi-serve keys add\` and give --api-keys FILE, or give --insecure if something else keeps strangers out`,
+      2,
+    );
+}
+
+/** What the applications are built with, and how it is renewed. */
+export interface Front {
+  main: BaseOptions;
+  admin: BaseOptions;
+  /** Whether there is a file to read again. */
+  reloads: boolean;
+  /** Reads them again. What cannot be used is one error in the log, and what was there before goes on. */
+  reload(apps: readonly FastifyInstance[], log: FastifyBaseLogger): Promise<void>;
+}
+
+/** Reads the files. Throws StartupError if one cannot be used. */
+export async function openFront(config: StrangersConfig & { logLevel: string }): Promise<Front> {
+  const { apiKeys, tlsCert, tlsKey, host, adminHost, allowOrigin: allowedOrigins } = config;
+  const keys = apiKeys === undefined ? undefined : await KeyRing.open(apiKeys);
+  const readFiles = () =>
+    tlsCert === undefined || tlsKey === undefined ? undefined : readTls(tlsCert, tlsKey);
+  const tls = await readFiles();
+  const listener = {
+    tls,
+    maxHeaderBytes: config.maxHeaderKb * 1024,
+    requestTimeoutMs: config.requestTimeout * 1000,
+    maxConnections: config.maxConnections,
+  };
+  const common = {
+    logger: { level: config.logLevel },
+    listener,
+    maxBodyBytes: config.maxBodyKb * 1024,
+    maxMessageBytes: config.maxMessageKb * 1024,
+  };
+  const adminIsLocal = isLoopback(adminHost);
+  const reload: Front["reload"] = async (apps, log) => {
+    const attempt = async (work: () => Promise<void>) => {
+      try {
+        await work();
+      } catch (error) {
+        if (!(error instanceof StartupError)) throw error;
+        log.error(`SIGHUP: ${error.message}; what was read before goes on`);
+      }
+    };
+    await attempt(async () => {
+      if (!keys) return;
+      const { added, revoked } = await keys.reload();
+      log.info(`SIGHUP: ${keys.size} API keys, ${added} of them new; ${revoked} revoked`);
+    });
+    await attempt(async () => {
+      const files = await readFiles();
+      if (!files) return;
+      // Connections that are open keep the certificate that they have seen.
+      for (const { server } of apps) (server as unknown as TlsServer).setSecureContext({ ...files });
+      log.info(`SIGHUP: the certificate of ${tlsCert} is in use`);
+    });
+  };
+  return {
+    main: { ...common, access: { keys, allowedOrigins, loopback: isLoopback(host) } },
+    // Who can reach this machine's own interface is on it; Prometheus there needs no key.
+    admin: { ...common, access: { keys: adminIsLocal ? undefined : keys, loopback: adminIsLocal } },
+    reloads: keys !== undefined || tls !== undefined,
+    reload,
+  };
+}

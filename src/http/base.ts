@@ -1,0 +1,106 @@
+/** What every application here has, whatever its routes: bounds, request ids, headers, the guard, problems, the log. */
+
+import type { IncomingMessage } from "node:http";
+import websocket from "@fastify/websocket";
+import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from "fastify";
+import { addCors } from "./access/cors.ts";
+import { type AccessOptions, addGuard } from "./access/guard.ts";
+import { type LimitStore, MemoryLimitStore } from "./access/limits.ts";
+import { addRequestLimit } from "./access/request-limit.ts";
+import { createListener, LISTENER, type ListenerOptions, refuseClient } from "./listener.ts";
+import { safeLogger, withoutKeys } from "./log.ts";
+import { addSecurityHeaders } from "./pages.ts";
+import { noRoute, sendAs } from "./problem.ts";
+import { requestIdOf } from "./request-id.ts";
+import { COMPRESSION, keepAlive } from "./socket.ts";
+
+/** Largest body, and largest WebSocket message, in bytes. A prompt that fits any context fits in it. */
+export const MAX_MESSAGE_BYTES = 1024 * 1024;
+
+/** Close code of a WebSocket whose server is going away (RFC 6455). */
+const GOING_AWAY = 1001;
+
+/** Milliseconds between pings of a WebSocket. */
+const PING_MS = 30_000;
+
+/** Settings of an application; what is left out is as the command line has it. */
+export interface BaseOptions {
+  /** Fastify's option. */
+  logger?: FastifyServerOptions["logger"];
+  access?: AccessOptions;
+  listener?: Partial<ListenerOptions>;
+  maxBodyBytes?: number | undefined;
+  maxMessageBytes?: number | undefined;
+  /** Milliseconds between pings of a WebSocket. */
+  pingMs?: number;
+  /** Where what keys use is counted. */
+  store?: LimitStore;
+}
+
+const sendProblem = sendAs((problem) => problem, "application/problem+json");
+
+/** An application without routes. */
+export async function createBase({
+  logger,
+  access = {},
+  listener = {},
+  maxBodyBytes = MAX_MESSAGE_BYTES,
+  maxMessageBytes = MAX_MESSAGE_BYTES,
+  pingMs = PING_MS,
+  store = new MemoryLimitStore(),
+}: BaseOptions): Promise<FastifyInstance> {
+  const bounds = { ...LISTENER, ...listener };
+  const options: FastifyServerOptions = {
+    ...(logger !== undefined && { logger: safeLogger(logger) }),
+    bodyLimit: maxBodyBytes,
+    forceCloseConnections: true,
+    // Compiling the schemas takes a second, and many on a machine that is busy.
+    pluginTimeout: 60_000,
+    logController: new LogController({ disableRequestLogging: true }),
+    genReqId: (raw) => requestIdOf(raw as IncomingMessage),
+    frameworkErrors: sendProblem,
+    clientErrorHandler: refuseClient,
+    serverFactory: (handler) => createListener(bounds, handler, (message) => app.log.warn(message)),
+  };
+  // Says no more than that addresses begin with https.
+  const app = Fastify(Object.assign(options, bounds.tls && { https: {} }));
+  app.addHook("onRequest", async (request, reply) => void reply.header("x-request-id", request.id));
+  app.addHook("onResponse", async (request, reply) => {
+    const { method, url, key } = request;
+    const path = withoutKeys(url.split("?")[0]!);
+    const about = {
+      method,
+      path,
+      status: reply.statusCode,
+      ms: reply.elapsedTime,
+      ...(key && { key: key.id }),
+    };
+    request.log.info(about, "request");
+  });
+  app.setErrorHandler(sendProblem);
+  app.setNotFoundHandler(noRoute);
+  await addSecurityHeaders(app, bounds.tls !== undefined);
+  await addCors(app, access.allowedOrigins ?? []);
+  await addSockets(app, maxMessageBytes, pingMs);
+  addGuard(app, access);
+  // Before anything is asked of a body that no route would take.
+  app.addHook("onRequest", async (request) => {
+    if (request.is404) noRoute(request);
+  });
+  if (access.keys) await addRequestLimit(app, store);
+  return app;
+}
+
+async function addSockets(app: FastifyInstance, maxPayload: number, pingMs: number): Promise<void> {
+  await app.register(websocket, {
+    options: { maxPayload, perMessageDeflate: COMPRESSION },
+    preClose(done) {
+      stopPings();
+      for (const client of app.websocketServer.clients)
+        client.close(GOING_AWAY, "the server is shutting down");
+      app.websocketServer.close(done);
+    },
+  });
+  app.websocketServer.on("headers", (headers, raw) => headers.push(`x-request-id: ${requestIdOf(raw)}`));
+  const stopPings = keepAlive(app.websocketServer, pingMs);
+}

@@ -1,0 +1,114 @@
+/**
+ * Which files a graph reads beside its own: the external data of an ONNX file, found in its wire format.
+ *
+ * ONNX Runtime opens whatever a tensor names. A graph is data that somebody made, so that is looked at before.
+ */
+
+import { readFile } from "node:fs/promises";
+import { isAbsolute, join, normalize } from "node:path";
+import { StartupError } from "../errors.ts";
+import type { ModelFile } from "./manifest.ts";
+
+/** Fields of onnx.proto that lead to tensors: message, number of the field, message of the field. */
+const FIELDS: Record<string, Record<number, string>> = {
+  Model: { 7: "Graph", 20: "Training", 25: "Function" },
+  Training: { 1: "Graph", 2: "Graph" },
+  Function: { 7: "Node", 11: "Attribute" },
+  Graph: { 1: "Node", 5: "Tensor", 15: "SparseTensor" },
+  Node: { 5: "Attribute" },
+  Attribute: { 5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor" },
+  SparseTensor: { 1: "Tensor", 2: "Tensor" },
+  Tensor: { 13: "Entry" },
+};
+
+/** Graphs inside of graphs; no real one comes near. */
+const DEEPEST = 200;
+
+/** A part of the file. */
+interface Span {
+  at: number;
+  end: number;
+}
+
+class Malformed extends Error {}
+
+/** Reads a varint and moves on. Beyond 2^53 it is inexact, which no length may be. */
+function varint(bytes: Buffer, span: Span): number {
+  let value = 0;
+  for (let scale = 1; span.at < span.end && scale < 2 ** 70; scale *= 128) {
+    const byte = bytes[span.at++]!;
+    value += (byte & 127) * scale;
+    if (byte < 128) return value;
+  }
+  throw new Malformed();
+}
+
+/** The fields of a message that have a length; the others are passed over. */
+function* delimited(bytes: Buffer, message: Span): Generator<[field: number, content: Span]> {
+  const span = { ...message };
+  while (span.at < span.end) {
+    const tag = varint(bytes, span);
+    const wire = tag % 8;
+    if (wire === 0) varint(bytes, span);
+    else {
+      const length = wire === 2 ? varint(bytes, span) : wire === 1 ? 8 : wire === 5 ? 4 : Number.NaN;
+      const content = { at: span.at, end: span.at + length };
+      // Also of a wire type that there is not, whose length is NaN.
+      if (!(content.end <= span.end)) throw new Malformed();
+      span.at = content.end;
+      if (wire === 2) yield [Math.floor(tag / 8), content];
+    }
+  }
+}
+
+const textOf = (bytes: Buffer, { at, end }: Span) => bytes.toString("utf8", at, end);
+
+/** Every location that a tensor of the model names. Throws Malformed if it is no model. */
+function locationsIn(bytes: Buffer): Set<string> {
+  const found = new Set<string>();
+  const visit = (message: string, span: Span, depth: number) => {
+    if (depth > DEEPEST) throw new Malformed();
+    if (message === "Entry") {
+      const entry = new Map(
+        Array.from(delimited(bytes, span), ([field, content]) => [field, textOf(bytes, content)]),
+      );
+      if (entry.get(1) === "location") found.add(entry.get(2) ?? "");
+      return;
+    }
+    for (const [field, content] of delimited(bytes, span)) {
+      const inner = FIELDS[message]![field];
+      if (inner) visit(inner, content, depth + 1);
+    }
+  };
+  visit("Model", { at: 0, end: bytes.length }, 0);
+  return found;
+}
+
+/**
+ * Checks that a graph reads no file but `data`, which the manifest names with its sha256; none if that is undefined.
+ * Throws StartupError naming the location otherwise.
+ */
+export async function checkExternalData(
+  folder: string,
+  graph: ModelFile,
+  data: ModelFile | undefined,
+): Promise<void> {
+  const path = join(folder, graph.file);
+  let locations: Set<string>;
+  try {
+    locations = locationsIn(await readFile(path));
+  } catch (error) {
+    if (!(error instanceof Malformed)) throw error;
+    throw new StartupError(`${path} is not an ONNX graph`);
+  }
+  for (const location of locations) {
+    const name = normalize(location);
+    if (name === data?.file) continue;
+    const shown = JSON.stringify(location);
+    throw new StartupError(
+      isAbsolute(name) || name.startsWith("..")
+        ? `${path} reads ${shown}, which lies outside of ${folder}: a model's files must lie in its folder`
+        : `${path} reads ${shown}, which model.json does not name under data for this precision`,
+    );
+  }
+}
