@@ -1,4 +1,6 @@
-# The server on a CPU: docker build -t didi-serve . && docker run --rm -p 8080:8080 didi-serve
+# The server on a CPU: docker build -t didi-serve . && docker run --rm -p 8080:8080 -v ./keys.jsonl:/keys.jsonl:ro -e DIDI_API_KEYS=/keys.jsonl didi-serve
+# It listens on all addresses of its container, so it wants keys. Without, for this machine alone:
+#   docker run --rm -p 127.0.0.1:8080:8080 -e DIDI_INSECURE=1 didi-serve
 FROM node:22-bookworm-slim AS build
 WORKDIR /app
 # The CUDA libraries are of no use here.

@@ -2,10 +2,11 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { createKey } from "../src/http/access/keys.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
 import { untilReady } from "./until-ready.ts";
 
@@ -27,12 +28,16 @@ if (flags.help) {
 }
 // A model of random weights: what is tried is the face.
 const model = join(PACKAGE_ROOT, "test", "fixtures", "tiny-guided");
+const scratch = mkdtempSync(join(tmpdir(), "didi-contract-"));
+// With keys, so that it is seen that they are asked for.
+const { key, record } = createKey("contract", {});
+const keys = join(scratch, "keys.jsonl");
+writeFileSync(keys, JSON.stringify(record));
 const args = ["dist/main.js", "serve", "--port", "0", "--device", "cpu", "--log-level", "error"];
-const server = spawn(process.execPath, [...args, "--model", model], {
+const server = spawn(process.execPath, [...args, "--model", model, "--api-keys", keys], {
   cwd: PACKAGE_ROOT,
   stdio: ["ignore", "pipe", "inherit"],
 });
-const scratch = mkdtempSync(join(tmpdir(), "didi-contract-"));
 process.once("exit", () => {
   server.kill("SIGKILL");
   rmSync(scratch, { recursive: true, force: true });
@@ -44,7 +49,7 @@ const run = ["--config-file", config, "run", `${origin}/openapi.yaml`, "--url", 
 run.push("--phases", "examples,coverage,fuzzing", "--max-time", flags.seconds, "--continue-on-failure");
 // Whether a request that the schema allows is accepted depends on the model, its context above all.
 run.push("--exclude-checks", "positive_data_acceptance", "--request-timeout", "30", "--warnings", "off");
-run.push("--exclude-path", "/generate/stream");
+run.push("--exclude-path", "/generate/stream", "--header", `Authorization: Bearer ${key}`);
 
 /** Runs a program to its end; returns whether it succeeded. */
 async function succeeds(program: string, args: string[]): Promise<boolean> {
@@ -56,6 +61,7 @@ async function succeeds(program: string, args: string[]): Promise<boolean> {
 const spoken = await succeeds("python3", [
   join(PACKAGE_ROOT, "test", "contract", "openai_client.py"),
   origin,
+  key,
 ]);
 const held = await succeeds("schemathesis", run);
 const alive = (await fetch(`${origin}/readyz`)).ok;

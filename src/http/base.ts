@@ -64,6 +64,8 @@ export async function createBase({
   };
   // Says no more than that addresses begin with https.
   const app = Fastify(Object.assign(options, bounds.tls && { https: {} }));
+  // Any page may send plain text without asking first; here it would only be the wrong type.
+  app.removeContentTypeParser("text/plain");
   app.addHook("onRequest", async (request, reply) => void reply.header("x-request-id", request.id));
   app.addHook("onResponse", async (request, reply) => {
     const { method, url, key } = request;

@@ -1,4 +1,4 @@
-"""`/v1` with OpenAI's client for Python, against a running server: `python openai_client.py ORIGIN`."""
+"""`/v1` with OpenAI's client for Python, against a running server: `python openai_client.py ORIGIN KEY`."""
 
 import json
 import sys
@@ -6,8 +6,8 @@ import urllib.request
 
 import openai
 
-origin = sys.argv[1]
-client = openai.OpenAI(base_url=f"{origin}/v1", api_key="none", max_retries=0)
+origin, key = sys.argv[1:3]
+client = openai.OpenAI(base_url=f"{origin}/v1", api_key=key, max_retries=0)
 model = client.models.list().data[0].id
 asked = {"model": model, "max_tokens": 24, "seed": 5, "temperature": 1}
 
@@ -15,7 +15,9 @@ asked = {"model": model, "max_tokens": 24, "seed": 5, "temperature": 1}
 def generate(**body) -> dict:
     """The same through the server's own route."""
     request = urllib.request.Request(
-        f"{origin}/generate", json.dumps(body).encode(), {"content-type": "application/json"}
+        f"{origin}/generate",
+        json.dumps(body).encode(),
+        {"content-type": "application/json", "x-api-key": key},
     )
     with urllib.request.urlopen(request) as response:
         return json.load(response)
@@ -47,6 +49,13 @@ assert filled.choices[0].text == generate(template="A {{mask:24}} B", seed=5)["s
 
 scored = client.completions.create(prompt="Once", logprobs=0, **asked)
 assert len(scored.choices[0].logprobs.tokens) == len(scored.choices[0].logprobs.token_logprobs) > 0
+
+try:
+    openai.OpenAI(base_url=f"{origin}/v1", api_key="none", max_retries=0).models.list()
+except openai.AuthenticationError as refused:
+    assert refused.body["code"] == "unauthorized", refused
+else:
+    raise AssertionError("a wrong key was accepted")
 
 for body, error in (
     ({"model": "other"}, openai.NotFoundError),

@@ -6,6 +6,7 @@ import type { Browser } from "playwright-core";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { Schemas } from "../../src/http/openapi.ts";
 import { launchChromium } from "../../tools/chromium.ts";
+import { TestKeys } from "../http/access-support.ts";
 import { startEngine, TEACHER, TINY_GUIDED } from "../support.ts";
 import { lowContrasts, open, panelIn, Server, SKIPPED, textOf } from "./support.ts";
 
@@ -217,6 +218,43 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await page.close();
     await its.stop();
     await guided.runtime.close();
+  });
+
+  test("where the server asks for a key the page does, uses it until it is refused, and keeps it for the tab alone", async () => {
+    const made = await TestKeys.create({ alice: {} });
+    const { alice } = made.keys;
+    const its = new Server(engine, { access: { keys: made.ring } });
+    const address = await its.start();
+    const { page, check } = await open(browser, address);
+    const form = page.locator("#key-form");
+    await form.getByText("needs an API key").waitFor();
+    assert.ok(await page.locator("#api-link").isHidden());
+    await page.locator("#key").fill(alice!.replace(/.{4}$/, "AAAA"));
+    await page.locator("#key").press("Enter");
+    await form.getByText("no such API key").waitFor();
+    assert.deepEqual(await lowContrasts(page, 4.5), []);
+    await page.locator("#key").fill(` ${alice} `);
+    await page.getByRole("button", { name: "Use this key" }).click();
+    await page.locator('#connection[data-state="open"]').waitFor();
+    assert.ok(await form.isHidden());
+    await page.locator("#length").fill("8");
+    await page.locator("#generate").click();
+    await panelIn(page, "done").waitFor();
+    assert.ok(!page.url().includes("didi_"));
+    // The tab keeps it over a reload; another does not have it.
+    await page.reload();
+    await page.locator('#connection[data-state="open"]').waitFor();
+    assert.equal(await page.evaluate(() => JSON.stringify(localStorage) + document.cookie), "{}");
+    await page.goto(`${address}/#${LONG}&seed=13&run=1`);
+    await panelIn(page, "running").waitFor();
+    await made.remove("alice");
+    await panelIn(page, "failed").waitFor();
+    assert.match((await page.getByRole("alert").first().textContent())!, /needs an API key/);
+    await form.getByText("was removed").waitFor();
+    assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+    check(/401 \(Unauthorized\)/);
+    await page.close();
+    await its.stop();
   });
 
   for (const colorScheme of ["light", "dark"] as const)

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import type { FastifyInstance } from "fastify";
 import type { BrowserContextOptions, Page } from "playwright-core";
 import type { Engine } from "../../src/engine/engine.ts";
-import { buildApp } from "../../src/http/app.ts";
+import { type AppOptions, buildApp } from "../../src/http/app.ts";
 import { CHROMIUM, hasChromium } from "../../tools/chromium.ts";
 
 /** Why the tests in a browser are skipped; false where they run. Where they must run, a missing browser fails them. */
@@ -18,10 +18,13 @@ export class Server {
   #app: FastifyInstance | undefined;
   #port = 0;
 
-  constructor(readonly engine: Engine) {}
+  constructor(
+    readonly engine: Engine,
+    readonly options: AppOptions = {},
+  ) {}
 
   async start(): Promise<string> {
-    this.#app = await buildApp(this.engine);
+    this.#app = await buildApp(this.engine, this.options);
     await this.#app.listen({ host: "127.0.0.1", port: this.#port });
     this.#port = Number(new URL(this.#app.listeningOrigin).port);
     return this.#app.listeningOrigin;

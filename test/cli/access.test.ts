@@ -1,0 +1,222 @@
+/** Keys on the command line, what the server refuses to start with, and SIGHUP. */
+
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { request } from "node:https";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import type { TLSSocket } from "node:tls";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { StreamClient } from "../http/support.ts";
+import { TINY_GUIDED } from "../support.ts";
+import { didi, ENTRY } from "./support.ts";
+
+const root = await mkdtemp(join(tmpdir(), "didi-access-"));
+after(() => rm(root, { recursive: true }));
+
+/** Starts `serve` on a free port; keeps what it prints, and kills it at the end whatever happens. */
+async function serve(...args: string[]) {
+  const all = ["serve", "--port", "0", "--threads", "1", "--device", "cpu", "--model", TINY_GUIDED, ...args];
+  const child = spawn(process.execPath, [...ENTRY, ...all], {
+    cwd: PACKAGE_ROOT,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  after(() => child.kill("SIGKILL"));
+  const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  let output = "";
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding("utf8").on("data", (chunk) => {
+      output += chunk;
+    });
+  /** Resolves with the match once the output has it. */
+  const said = async (pattern: RegExp): Promise<RegExpExecArray> => {
+    for (;;) {
+      const match = pattern.exec(output);
+      if (match) return match;
+      if (child.exitCode !== null) throw new Error(`it ended: ${output}`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  };
+  const origin = (await said(/ready at (\S+)/))[1]!;
+  return { child, exit, said, origin, output: () => output };
+}
+
+for (const [command, explains] of [
+  ["keys", /add.*list.*remove/s],
+  ["keys add", /--file <file>.*DIDI_API_KEYS.*--id.*--requests-per-minute.*--token-passes-per-minute/s],
+  ["keys list", /--json/],
+  ["keys remove", /--id <name>/],
+] as const)
+  test(`didi-serve ${command} --help explains itself, with examples`, async () => {
+    const { code, stdout } = await didi([...command.split(" "), "--help"]);
+    assert.equal(code, 0);
+    assert.match(stdout, explains);
+    assert.match(stdout, new RegExp(`Examples:\\n  .*didi-serve ${command}`));
+  });
+
+test("keys are added, listed and removed; the key itself is on standard output alone, once", async () => {
+  const file = join(root, "keys.jsonl");
+  const keys = (...args: string[]) => didi(["keys", ...args, "--file", file]);
+  const added = await keys(
+    "add",
+    "--id",
+    "alice",
+    "--requests-per-minute",
+    "60",
+    "--concurrent-generations",
+    "2",
+  );
+  assert.equal(added.code, 0, added.stderr);
+  assert.match(added.stdout, /^didi_alice_[\w-]{43}\n$/);
+  assert.doesNotMatch(added.stderr, /didi_alice_/);
+  assert.equal((await stat(file)).mode & 0o777, 0o600);
+  await writeFile(file, `# the team\n${await readFile(file, "utf8")}`);
+  assert.equal((await keys("add", "--id", "bob.1")).code, 0);
+  const again = await keys("add", "--id", "alice");
+  assert.deepEqual([again.code, again.stdout], [2, ""]);
+  assert.match(again.stderr, /^didi-serve: [^\n]*has a key alice already[^\n]*\n$/);
+  const listed = JSON.parse((await keys("list", "--json")).stdout);
+  assert.deepEqual(
+    listed.map(({ id, limits }: { id: string; limits: object }) => [id, limits]),
+    [
+      ["alice", { requests_per_minute: 60, concurrent_generations: 2 }],
+      ["bob.1", {}],
+    ],
+  );
+  assert.match(
+    (await keys("list")).stdout,
+    /^alice +\d{4}-\d\d-\d\d 60 requests per minute, 2 concurrent generations\n/,
+  );
+  const removed = await keys("remove", "--id", "alice");
+  assert.equal(removed.code, 0, removed.stderr);
+  assert.match(await readFile(file, "utf8"), /^# the team\n\{"id":"bob\.1"[^\n]*\}\n$/);
+  const gone = await keys("remove", "--id", "alice");
+  assert.deepEqual([gone.code, /has no key alice/.test(gone.stderr)], [2, true]);
+  const bad = await keys("add", "--id", "a_b");
+  assert.deepEqual([bad.code, /letters, digits, dots and dashes/.test(bad.stderr)], [2, true]);
+  await writeFile(`${file}.new`, "");
+  const locked = await keys("add", "--id", "carol");
+  assert.deepEqual([locked.code, /another command is changing the keys/.test(locked.stderr)], [1, true]);
+});
+
+const REFUSED: [name: string, args: string[], env: Record<string, string>, code: number, says: RegExp][] = [
+  [
+    "all addresses without keys",
+    ["--host", "0.0.0.0"],
+    {},
+    2,
+    /0\.0\.0\.0 without API keys.*--api-keys FILE.*--insecure/,
+  ],
+  ["all addresses, of the variable", [], { DIDI_HOST: "::" }, 2, /will not listen on :: without API keys/],
+  ["a variable that says no", ["--host", "0.0.0.0"], { DIDI_INSECURE: "0" }, 2, /without API keys/],
+  [
+    "an admin port for all",
+    ["--admin-port", "0", "--admin-host", "0.0.0.0"],
+    {},
+    2,
+    /0\.0\.0\.0 without API keys/,
+  ],
+  ["a certificate without its key", ["--tls-cert", "x"], {}, 2, /--tls-cert needs --tls-key/],
+  [
+    "a page that is no origin",
+    ["--allow-origin", "https://a.example/x"],
+    {},
+    2,
+    /https:\/\/a\.example\/x is none/,
+  ],
+  [
+    "keys that are not there",
+    ["--api-keys", "/nowhere"],
+    {},
+    1,
+    /cannot read the API keys of \/nowhere: ENOENT/,
+  ],
+  ["one port for both", ["--port", "8123", "--admin-port", "8123"], {}, 2, /are both 8123/],
+];
+
+for (const [name, args, env, expected, says] of REFUSED)
+  test(`${name}: one line, exit ${expected}`, async () => {
+    const { code, stdout, stderr } = await didi(["serve", ...args], env);
+    assert.equal(code, expected);
+    assert.match(stderr, says);
+    assert.match(stderr, /^didi-serve: [^\n]+\n$/);
+    assert.equal(stdout, "");
+  });
+
+test("--insecure listens for all; a cross-origin page that is allowed, and the admin port, are where they were asked for", async () => {
+  const page = "https://app.example";
+  const args = ["--host", "0.0.0.0", "--insecure", "--allow-origin", `${page},http://localhost:3000`];
+  const { origin, said, child, exit } = await serve(...args, "--admin-port", "0");
+  const [, admin] = await said(/\/metrics and \/docs at (http:\S+),/);
+  assert.match(await (await fetch(`${admin}/metrics`)).text(), /didi_ready/);
+  assert.equal((await fetch(`${origin}/metrics`)).status, 404);
+  const answer = await fetch(`${origin}/model`, { headers: { origin: page } });
+  assert.equal(answer.headers.get("access-control-allow-origin"), page);
+  // Without files to read again, it stops.
+  child.kill("SIGHUP");
+  assert.equal(await exit, 0);
+});
+
+/** A certificate of its own name in these files. */
+function certify(name: string, cert: string, key: string): void {
+  const kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+  const files = ["-keyout", key, "-out", cert];
+  execFileSync("openssl", ["req", "-x509", ...kind, "-subj", `/CN=${name}`, ...files], { stdio: "pipe" });
+}
+
+test("SIGHUP reads keys and certificate again; what cannot be used is one error and changes nothing", async () => {
+  const [file, cert, key] = [join(root, "live.jsonl"), join(root, "cert.pem"), join(root, "key.pem")];
+  const keyOf = async (id: string) => (await didi(["keys", "add", "--file", file, "--id", id])).stdout.trim();
+  const alice = await keyOf("alice");
+  certify("first", cert, key);
+  const args = ["--api-keys", file, "--tls-cert", cert, "--tls-key", key, "--host", "0.0.0.0"];
+  const { child, origin, said, output, exit } = await serve(...args);
+  assert.match(output(), /curl -s https:.*authorization: Bearer KEY/);
+  const at = origin.replace("0.0.0.0", "127.0.0.1");
+  /** The status with a key, and the name on the certificate. */
+  const ask = (apiKey: string) =>
+    new Promise<[number, string]>((resolve, reject) => {
+      const headers = { "x-api-key": apiKey };
+      request(`${at}/model`, { rejectUnauthorized: false, agent: false, headers }, (response) => {
+        resolve([
+          response.statusCode!,
+          String((response.socket as TLSSocket).getPeerCertificate().subject.CN),
+        ]);
+        response.resume();
+      })
+        .once("error", reject)
+        .end();
+    });
+  assert.deepEqual(await ask(alice), [200, "first"]);
+  const headers = { "x-api-key": alice };
+  const socket = await StreamClient.connect(at, { headers, rejectUnauthorized: false });
+
+  const bob = await keyOf("bob");
+  assert.deepEqual(await ask(bob), [401, "first"]);
+  certify("second", cert, key);
+  child.kill("SIGHUP");
+  await said(/SIGHUP: 2 API keys, 1 of them new; 0 revoked/);
+  await said(/SIGHUP: the certificate of/);
+  assert.deepEqual(await ask(bob), [200, "second"]);
+
+  const good = await readFile(file, "utf8");
+  await writeFile(file, `${good}broken\n`);
+  await writeFile(cert, "broken");
+  child.kill("SIGHUP");
+  await said(/SIGHUP: [^"]*live\.jsonl:3 is not JSON[^"]*what was read before goes on/);
+  await said(/SIGHUP: [^"]*are no certificate with its key[^"]*what was read before goes on/);
+  assert.deepEqual(await ask(bob), [200, "second"]);
+  assert.equal(socket.socket.readyState, socket.socket.OPEN);
+
+  await writeFile(file, good);
+  assert.equal((await didi(["keys", "remove", "--file", file, "--id", "alice"])).code, 0);
+  child.kill("SIGHUP");
+  assert.equal(await socket.closed, 4401);
+  assert.equal((await ask(alice))[0], 401);
+  assert.equal((await ask(bob))[0], 200);
+  assert.ok(!output().includes(alice.slice(-43)) && !output().includes(bob.slice(-43)));
+  child.kill("SIGTERM");
+  assert.equal(await exit, 0);
+});

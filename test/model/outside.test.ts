@@ -1,0 +1,148 @@
+/** Models that point out of their folder. */
+
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { cp, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, beforeEach, test } from "node:test";
+import { StartupError } from "../../src/errors.ts";
+import { openModel } from "../../src/model/model.ts";
+import { checkExternalData } from "../../src/model/onnx.ts";
+import { TINY_STUDENT } from "../support.ts";
+
+const root = await mkdtemp(join(tmpdir(), "didi-outside-"));
+const folder = join(root, "copy");
+after(() => rm(root, { recursive: true }));
+beforeEach(async () => {
+  await rm(folder, { recursive: true, force: true });
+  await cp(TINY_STUDENT, folder, { recursive: true });
+});
+
+const refuses = (opened: Promise<unknown>, says: RegExp) =>
+  assert.rejects(opened, (error) => {
+    assert.ok(error instanceof StartupError);
+    assert.equal(error.exitCode, 1);
+    assert.match(error.message, says);
+    assert.doesNotMatch(error.message, /\n/);
+    return true;
+  });
+
+async function editManifest(edit: (manifest: Record<string, never>) => void): Promise<void> {
+  const path = join(folder, "model.json");
+  const manifest = JSON.parse(await readFile(path, "utf8"));
+  edit(manifest);
+  await writeFile(path, JSON.stringify(manifest));
+}
+
+for (const file of [
+  "../tokenizer.json",
+  "/etc/passwd",
+  "sub/tokenizer.json",
+  "..",
+  "..\\tokenizer.json",
+  "a/../../b",
+])
+  test(`a manifest that names ${file} is refused`, async () => {
+    await editManifest((manifest) => Object.assign(manifest.tokenizer!, { file }));
+    await refuses(
+      openModel(folder),
+      /\/tokenizer\/file must be the name of a file in the folder, not a path/,
+    );
+  });
+
+test("a link that leads out of the folder is refused, one inside it is not, nor one to the folder itself", async () => {
+  const tokenizer = join(folder, "tokenizer.json");
+  await rename(tokenizer, join(folder, "real.json"));
+  await symlink("real.json", tokenizer);
+  await openModel(folder);
+  await symlink(folder, join(root, "alias"));
+  await openModel(join(root, "alias"));
+  await rename(join(folder, "real.json"), join(root, "outside.json"));
+  await rm(tokenizer);
+  await symlink(join(root, "outside.json"), tokenizer);
+  await refuses(openModel(folder), /tokenizer\.json is a link to .*outside\.json, outside of the folder/);
+});
+
+/** Places as long as `graphs.fp32.bin`, so that no length in the file changes. */
+const PLACES: [location: string, says: RegExp][] = [
+  ["../graphs32.bin", /denoise\.fp32\.onnx reads "\.\.\/graphs32\.bin", which lies outside of/],
+  ["/tmp/graphs.bin", /reads "\/tmp\/graphs\.bin", which lies outside of/],
+  ["x/../../g32.bin", /reads "x\/\.\.\/\.\.\/g32\.bin", which lies outside of/],
+  ["graphs.fp16.bin", /reads "graphs\.fp16\.bin", which model\.json does not name under data/],
+  ["others.fp32.bin", /reads "others\.fp32\.bin", which model\.json does not name under data/],
+];
+
+for (const [location, says] of PLACES)
+  test(`a graph whose weights lie in ${location} is refused`, async () => {
+    const path = join(folder, "denoise.fp32.onnx");
+    const bytes = await readFile(path);
+    const at = bytes.lastIndexOf("graphs.fp32.bin");
+    assert.ok(at > 0 && location.length === "graphs.fp32.bin".length);
+    bytes.write(location, at);
+    await writeFile(path, bytes);
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    await editManifest((manifest) =>
+      Object.assign((manifest.graphs as unknown as Record<string, Record<string, object>>).denoise!.fp32!, {
+        sha256,
+      }),
+    );
+    await refuses(openModel(folder), says);
+  });
+
+/** A field of a protobuf message that has a length. */
+const field = (number: number, ...content: (Buffer | string)[]): Buffer => {
+  const bytes = Buffer.concat(content.map((part) => Buffer.from(part as string)));
+  assert.ok(bytes.length < 1 << 14);
+  return Buffer.concat([
+    Buffer.from([...varint(number * 8 + 2), (bytes.length & 127) | 128, bytes.length >> 7]),
+    bytes,
+  ]);
+};
+const varint = (value: number): number[] => (value < 128 ? [value] : [(value & 127) | 128, value >> 7]);
+
+const tensor = (location: string) => [
+  // dims, data_type and a name, as tensors have.
+  Buffer.from([8, 3, 16, 1]),
+  field(8, "w"),
+  field(13, field(1, "location"), field(2, location)),
+  field(13, field(1, "offset"), field(2, "0")),
+];
+
+/** Where a tensor may hide in a model, with the place that it names. */
+const HIDING: Record<string, (location: string) => Buffer> = {
+  "an initializer": (at) => field(7, field(5, ...tensor(at))),
+  "a sparse initializer": (at) => field(7, field(15, field(1, ...tensor(at)))),
+  "an attribute": (at) => field(7, field(1, field(5, field(5, ...tensor(at))))),
+  "a list of tensors": (at) => field(7, field(1, field(5, field(10, ...tensor(at))))),
+  "a branch": (at) => field(7, field(1, field(5, field(6, field(5, ...tensor(at)))))),
+  "a branch of a branch": (at) =>
+    field(7, field(1, field(5, field(11, field(1, field(5, field(6, field(5, ...tensor(at))))))))),
+  "a function": (at) => field(25, field(7, field(5, field(5, ...tensor(at))))),
+  "training information": (at) => field(20, field(1, field(5, ...tensor(at)))),
+};
+
+const entry = { file: "made.onnx", sha256: "", bytes: 0 };
+const check = async (bytes: Buffer, data?: string) => {
+  await writeFile(join(folder, entry.file), bytes);
+  return checkExternalData(folder, entry, data === undefined ? undefined : { ...entry, file: data });
+};
+
+for (const [where, make] of Object.entries(HIDING))
+  test(`a place outside in ${where} is found`, async () => {
+    const model = (location: string) =>
+      Buffer.concat([Buffer.from([8, 8]), field(2, "made"), make(location)]);
+    await refuses(check(model("../x"), "x"), /reads "\.\.\/x", which lies outside/);
+    await refuses(check(model("x")), /which model\.json does not name/);
+    await check(model("x"), "x");
+    await check(model("./x"), "x");
+  });
+
+test("what is no protobuf is no graph, and nesting without end neither", async () => {
+  for (const bytes of [[0x3a, 0x7f], [0x3b], [0xff], [0x08], new Array(12).fill(0xff)])
+    await refuses(check(Buffer.from(bytes)), /made\.onnx is not an ONNX graph/);
+  let graph: Buffer = Buffer.alloc(0);
+  for (let i = 0; i < 120; i++) graph = field(1, field(5, field(6, graph)));
+  await refuses(check(field(7, graph)), /is not an ONNX graph/);
+  await check(Buffer.alloc(0));
+});
