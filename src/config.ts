@@ -38,7 +38,7 @@ export interface StrangersConfig {
   adminPort?: number;
   apiKeys?: string;
   insecure: boolean;
-  allowOrigin: string[];
+  allowOrigin?: string[];
   tlsCert?: string;
   tlsKey?: string;
   /** KiB. */
@@ -167,8 +167,7 @@ const STRANGERS_OPTIONS: readonly Option[] = [
     "pages that may use the server from a browser, beside its own; repeatable",
   )
     .env("DIDI_ALLOW_ORIGIN")
-    .argParser(origins)
-    .default([], "none"),
+    .argParser(origins),
   new Option("--tls-cert <file>", "certificate with its chain, PEM; with --tls-key").env("DIDI_TLS_CERT"),
   new Option("--tls-key <file>", "key of the certificate, PEM").env("DIDI_TLS_KEY"),
   new Option("--admin-port <n>", "port of their own for /metrics and /docs; 0 takes a free one")

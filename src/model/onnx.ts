@@ -1,7 +1,8 @@
 /**
  * Which files a graph reads beside its own: the external data of an ONNX file, found in its wire format.
  *
- * ONNX Runtime opens whatever a tensor names. A graph is data that somebody made, so that is looked at before.
+ * ONNX Runtime 1.30 itself refuses places outside of the graph's folder, and opens any file inside that a tensor names.
+ * Here it must be the one file that the manifest names and hashes; a place outside is then a clear line, whatever the version.
  */
 
 import { readFile } from "node:fs/promises";

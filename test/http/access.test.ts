@@ -86,6 +86,7 @@ test("a key is taken as a bearer token and as X-API-Key, on every route", async 
     { authorization: `Bearer ${keys.keys.alice}` },
     { authorization: `bearer  ${keys.keys.bob}` },
     { "x-api-key": keys.keys.alice! },
+    { "x-api-key": keys.keys.alice!, authorization: "Basic c29tZTpvbmU=" },
   ])
     for (const { method, path, url } of routes()) {
       const { statusCode } = await app.inject({ method, url, headers });

@@ -76,6 +76,10 @@ test("every operation is there with its parameters, body, example, answers and h
   for (const { operationId, method, path, summary, description, parameters, body, answers } of OPERATIONS) {
     const text = sectionOf(operationId);
     assert.ok(text.includes(`${method} ${path}`));
+    assert.equal(
+      text.includes("Asks for no key."),
+      CONTRACT.paths[path][method.toLowerCase()].security?.length === 0,
+    );
     for (const said of [summary, description ?? ""]) assert.ok(text.includes(plain(said)), said);
     for (const { name } of parameters) assert.ok(text.includes(name));
     for (const [type, { example }] of Object.entries(body)) {

@@ -35,17 +35,16 @@ const KEY_PARAMETERS = /^(api[-_]?key|key|x-api-key|access[-_]token|auth[-_]?tok
 /** What to do about a missing key. */
 const HOW = "send Authorization: Bearer KEY, or X-API-Key: KEY";
 
-/** The key of a request's headers; undefined if it has none. Throws UnauthorizedError for another scheme. */
+/** The key of a request's headers; undefined if there is none. Throws UnauthorizedError if there is another scheme alone. */
 function keyOf({ headers }: FastifyRequest): string | undefined {
   const { authorization } = headers;
-  if (authorization !== undefined) {
-    const [, token] = /^Bearer +(\S+) *$/i.exec(authorization) ?? [];
-    if (token === undefined)
-      throw new UnauthorizedError(`the Authorization header holds no key: ${HOW}`, true);
-    return token;
-  }
+  const [, token] = /^Bearer +(\S+) *$/i.exec(authorization ?? "") ?? [];
+  if (token !== undefined) return token;
+  // Beside it, another scheme is for a proxy.
   const own = headers["x-api-key"];
-  return typeof own === "string" ? own : undefined;
+  if (typeof own === "string") return own;
+  if (authorization === undefined) return undefined;
+  throw new UnauthorizedError(`the Authorization header holds no key: ${HOW}`, true);
 }
 
 /** Throws InvalidRequestError if a URL seems to hold a key. */

@@ -52,6 +52,8 @@ export interface Operation {
   parameters: Parameter[];
   body: Content;
   answers: [status: string, answer: Answer][];
+  /** Whether it asks for a key, where the server has keys. */
+  guarded: boolean;
 }
 
 interface RawOperation {
@@ -61,10 +63,12 @@ interface RawOperation {
   parameters?: Parameter[];
   requestBody?: { content: Content };
   responses: Record<string, Answer & { $ref?: string }>;
+  /** Empty: asks for no key. */
+  security?: object[];
 }
 
 interface Contract {
-  info: { title: string; version: string; summary: string };
+  info: { title: string; version: string; summary: string; description: string };
   paths: Record<string, { parameters?: Parameter[] } & Record<string, RawOperation>>;
   components: { schemas: Record<string, Schema>; responses: Record<string, Answer> };
 }
@@ -83,8 +87,9 @@ export const nameOf = (reference: string): string => reference.split("/").at(-1)
 export const OPERATIONS: Operation[] = Object.entries(contract.paths).flatMap(([path, item]) => {
   const { parameters: shared = [], ...methods } = item;
   return Object.entries(methods).map(
-    ([method, { parameters = [], requestBody, responses, ...head }]): Operation => ({
+    ([method, { parameters = [], requestBody, responses, security, ...head }]): Operation => ({
       ...head,
+      guarded: security?.length !== 0,
       method: method.toUpperCase(),
       path,
       parameters: [...shared, ...parameters],

@@ -42,12 +42,12 @@ const answerRow = ([status, { description, headers = {}, content = {} }]: [strin
 </tr>`;
 
 function operationSection(operation: Operation): Html {
-  const { operationId, method, path, summary, description, body, answers } = operation;
+  const { operationId, method, path, summary, description, body, answers, guarded } = operation;
   const examples = Object.values(body).flatMap(({ example }) => (example === undefined ? [] : [example]));
   return html`
 <section id="${operationId}">
 <h3><span class="method">${method}</span> <code>${path}</code></h3>
-<p><strong>${prose(summary)}.</strong> ${prose(description)}</p>
+<p><strong>${prose(summary)}.</strong> ${prose(description)}${!guarded && " Asks for no key."}</p>
 ${parameters(operation)}
 ${Object.keys(body).length > 0 && html`<p>Body: ${bodies(body)}</p>`}
 ${examples.map((example) => html`<pre><code>${JSON.stringify(example, null, 2)}</code></pre>`)}
@@ -75,6 +75,7 @@ export function referencePage(): string {
 <main>
 <h1>${info.title} <small>${info.version}</small></h1>
 <p>${info.summary}. This page is made from <a href="openapi.yaml">openapi.yaml</a>; <a href="./">the playground</a> shows it at work.</p>
+<p>${prose(info.description)}</p>
 <nav aria-label="Routes">
 <ul>${OPERATIONS.map(
     ({ operationId, method, path, summary }) => html`
