@@ -16,7 +16,7 @@ export interface ModelConfig {
 }
 
 /** Settings of the server. */
-export interface ServeConfig extends ModelConfig, StrangersConfig {
+export interface ServeConfig extends ModelConfig, AccessConfig {
   runtimes: number;
   maxBatchTokens: number | "auto";
   maxActive: number;
@@ -31,7 +31,7 @@ export interface ServeConfig extends ModelConfig, StrangersConfig {
 }
 
 /** Settings of where the server listens, and what it takes from whom. */
-export interface StrangersConfig {
+export interface AccessConfig {
   host: string;
   port: number;
   adminHost: string;
@@ -91,6 +91,8 @@ const orAuto = (parse: Parser<number>): Parser<number | "auto"> =>
     values: `auto, or ${parse.values}`,
   });
 
+const ORIGINS = "scheme, host and port such as https://example.org, or *";
+
 /** Parses origins, several divided by commas, and adds them to those of flags before it. */
 const origins: Parser<string[]> = Object.assign(
   (text: string, before?: string[]) => [
@@ -101,10 +103,8 @@ const origins: Parser<string[]> = Object.assign(
       throw new InvalidArgumentError(`It must be ${ORIGINS}; ${origin} is none.`);
     }),
   ],
-  { values: "" },
+  { values: `${ORIGINS}; several with commas` },
 );
-const ORIGINS = "scheme, host and port such as https://example.org, or *";
-origins.values = `${ORIGINS}; several with commas`;
 
 /** A switch. Commander takes an environment variable that is there for a yes, whatever it holds. */
 function toggle(flag: string, description: string, variable: string): Option {
@@ -152,7 +152,7 @@ export const CHECK_OPTIONS: readonly Option[] = DEVICE_OPTIONS;
 const KILOBYTES = integer(1, 1 << 20);
 
 /** Flags of who may come in, and of what a client may send. */
-const STRANGERS_OPTIONS: readonly Option[] = [
+const ACCESS_OPTIONS: readonly Option[] = [
   new Option(
     "--api-keys <file>",
     "ask for one of the keys of this file (didi-serve keys), on every route but health",
@@ -285,5 +285,5 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .choices(["silent", "error", "warn", "info", "debug"])
     .default("info"),
   toggle("--log-prompts", "let the log keep prompts and texts too", "DIDI_LOG_PROMPTS"),
-  ...STRANGERS_OPTIONS,
+  ...ACCESS_OPTIONS,
 ];

@@ -6,8 +6,8 @@ import type { ServeConfig } from "../config.ts";
 import { StartupError } from "../errors.ts";
 import { buildAdminApp, buildApp } from "../http/app.ts";
 import { createMetrics } from "../http/metrics.ts";
+import { checkExposure, readAccess } from "./access.ts";
 import { startEngine, warmUp } from "./start-engine.ts";
-import { checkExposure, openFront } from "./strangers.ts";
 
 const LISTEN_ERRORS: Record<string, string> = {
   EADDRINUSE: "the port is in use: choose another with",
@@ -33,16 +33,16 @@ async function listen(app: FastifyInstance, host: string, port: number, prefix =
 /** Serves until a signal. Throws StartupError when it cannot start. */
 export async function serve(config: ServeConfig): Promise<void> {
   checkExposure(config);
-  const front = await openFront(config);
+  const setup = await readAccess(config);
   const { maxBatchTokens, maxActive, maxQueue } = config;
   const cache = { maxBytes: config.cacheMb * 1e6, ttlMs: config.cacheTtl * 1000 };
   const engine = await startEngine(config, { maxBatchTokens, maxActive, maxQueue, cache }, config.runtimes);
   const { runtime, model } = engine;
   const metrics = createMetrics(engine);
-  const admin = config.adminPort === undefined ? undefined : await buildAdminApp(metrics, front.admin);
+  const admin = config.adminPort === undefined ? undefined : await buildAdminApp(metrics, setup.admin);
   const { logPrompts } = config;
   const app = await buildApp(engine, {
-    ...front.main,
+    ...setup.main,
     metrics,
     logPrompts,
     adminElsewhere: admin !== undefined,
@@ -61,8 +61,8 @@ export async function serve(config: ServeConfig): Promise<void> {
     await runtime.close();
   };
   // With files that can be read again, that is what SIGHUP asks for.
-  const skip = front.reloads ? (["SIGHUP"] as const) : [];
-  if (front.reloads) process.on("SIGHUP", () => void front.reload(apps, app.log));
+  const skip = setup.reloads ? (["SIGHUP"] as const) : [];
+  if (setup.reloads) process.on("SIGHUP", () => void setup.reload(apps, app.log));
   closeWithGrace(
     { delay: config.grace * 1000 + 5000, logger: false, skip: [...skip] },
     async ({ err, signal }) => {

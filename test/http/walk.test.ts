@@ -1,14 +1,16 @@
 /** Every route and every answer that openapi.yaml documents, seen. */
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { WebSocket } from "ws";
 import { Engine } from "../../src/engine/engine.ts";
 import { RuntimeFailure } from "../../src/errors.ts";
-import { buildApp } from "../../src/http/app.ts";
+import { type AppOptions, buildApp } from "../../src/http/app.ts";
 import { CONTRACT, type Schemas, validator } from "../../src/http/openapi.ts";
 import { LIMITS, startEngine, TINY_GUIDED } from "../support.ts";
+import { TestKeys } from "./access-support.ts";
 
 interface Media {
   schema?: { $ref?: string };
@@ -25,7 +27,7 @@ interface Operation {
 }
 interface Asked {
   /** A server in the state that leads to the answer. */
-  server: "ready" | "loading" | "full" | "failing";
+  server: "ready" | "loading" | "full" | "failing" | "keyed";
   path: string;
   body?: string | undefined;
   headers: Record<string, string>;
@@ -33,17 +35,24 @@ interface Asked {
 
 const servers: Partial<Record<Asked["server"], { app: FastifyInstance; engine: Engine; origin: string }>> =
   {};
+/** Of the server `keyed`; `poor` may send no second request a minute. */
+let keys: TestKeys["keys"];
 let blocker: { cancel: () => void };
 
 before(async () => {
-  const add = async (name: Asked["server"], engine: Engine) => {
-    const app = await buildApp(engine);
+  const add = async (name: Asked["server"], engine: Engine, access: AppOptions["access"] = {}) => {
+    const app = await buildApp(engine, { access });
     await app.listen({ host: "127.0.0.1", port: 0 });
     servers[name] = { app, engine, origin: app.listeningOrigin };
   };
   const ready = await startEngine({}, TINY_GUIDED);
   await add("ready", ready);
   await add("loading", new Engine(ready.model, ready.runtime, LIMITS));
+  const made = await TestKeys.create({ rich: {}, poor: { requests_per_minute: 1 } });
+  keys = made.keys;
+  await add("keyed", ready, { keys: made.ring });
+  const poor = { "x-api-key": keys.poor! };
+  assert.equal((await servers.keyed!.app.inject({ url: "/model", headers: poor })).statusCode, 200);
   const full = await startEngine({ maxActive: 1, maxQueue: 0 }, TINY_GUIDED);
   await add("full", full);
   full.runtime.run = () => new Promise(() => {});
@@ -73,7 +82,11 @@ function askFor(status: string, path: string, operation: Operation, accept: stri
     case "200":
       return asked;
     case "400":
+      // What has no body can still have a key in its URL.
+      if (!short) return { ...asked, server: "keyed", path: `${asked.path}?api_key=${keys.rich}` };
       return { ...asked, body: JSON.stringify({ ...short, stpes: 8 }) };
+    case "401":
+      return { ...asked, server: "keyed" };
     case "404":
       return { ...asked, path: path.replace("{model}", "nobody"), body: asked.body?.replace(name, "nobody") };
     case "413":
@@ -83,6 +96,8 @@ function askFor(status: string, path: string, operation: Operation, accept: stri
     case "426":
       return asked;
     case "429":
+      if (!short)
+        return { ...asked, server: "keyed", headers: { ...asked.headers, "x-api-key": keys.poor! } };
       return { ...asked, server: "full" };
     case "500":
       return { ...asked, server: "failing" };
@@ -100,7 +115,7 @@ for (const [path, route] of Object.entries(CONTRACT.paths as Record<string, Reco
     if (!operation) continue;
     for (const [status, documented] of Object.entries(operation.responses)) {
       const { content = {}, headers = {} } = resolve(documented);
-      for (const [type, media] of Object.entries(content))
+      for (const [type, media] of Object.entries(status === "403" ? {} : content))
         test(`${method.toUpperCase()} ${path} answers ${status} as ${type}`, async () => {
           const asked = askFor(status, path, operation, type);
           assert.ok(asked, `no way to provoke ${status} is known here: add one`);
@@ -114,6 +129,8 @@ for (const [path, route] of Object.entries(CONTRACT.paths as Record<string, Reco
             body: asked.body ?? null,
           });
           assert.equal(String(response.status), status);
+          for (const name of Object.keys(headers))
+            if (name !== "Retry-After") assert.ok(response.headers.get(name), name);
           assert.equal(response.headers.get("content-type")!.split(";")[0], type);
           if ("Retry-After" in headers && ["429", "503"].includes(status))
             assert.match(response.headers.get("retry-after")!, /^[1-9]\d*$/);
@@ -123,6 +140,15 @@ for (const [path, route] of Object.entries(CONTRACT.paths as Record<string, Reco
           if (!schema) return;
           const body = JSON.parse(text);
           assert.deepEqual(validator(schema)(structuredClone(body)), { value: body });
+        });
+      if (status === "403")
+        test(`${method.toUpperCase()} ${path} answers 403 to a page of somebody else`, async () => {
+          const headers = { origin: "https://evil.example" };
+          const socket = new WebSocket(servers.ready!.origin.replace("http", "ws") + path, { headers });
+          const [, response] = await once(socket, "unexpected-response");
+          assert.equal(response.statusCode, 403);
+          assert.match(response.headers["content-type"], /^application\/problem\+json/);
+          response.destroy();
         });
       if (status === "101")
         test(`${method.toUpperCase()} ${path} opens a socket`, async () => {

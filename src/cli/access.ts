@@ -2,7 +2,7 @@
 
 import type { Server as TlsServer } from "node:https";
 import type { FastifyBaseLogger, FastifyInstance } from "fastify";
-import type { StrangersConfig } from "../config.ts";
+import type { AccessConfig } from "../config.ts";
 import { StartupError } from "../errors.ts";
 import { KeyRing } from "../http/access/keys.ts";
 import { isLoopback } from "../http/access/origins.ts";
@@ -10,7 +10,7 @@ import type { BaseOptions } from "../http/base.ts";
 import { readTls } from "../http/tls.ts";
 
 /** Throws StartupError if strangers could reach the server and nothing keeps them out, or flags do not fit together. */
-export function checkExposure(config: StrangersConfig): void {
+export function checkExposure(config: AccessConfig): void {
   const { apiKeys, insecure, host, adminHost, adminPort, tlsCert, tlsKey } = config;
   if ((tlsCert === undefined) !== (tlsKey === undefined))
     throw new StartupError(`--tls-${tlsCert ? "cert needs --tls-key" : "key needs --tls-cert"} beside it`, 2);
@@ -26,7 +26,7 @@ export function checkExposure(config: StrangersConfig): void {
 }
 
 /** What the applications are built with, and how it is renewed. */
-export interface Front {
+export interface AccessSetup {
   main: BaseOptions;
   admin: BaseOptions;
   /** Whether there is a file to read again. */
@@ -36,7 +36,7 @@ export interface Front {
 }
 
 /** Reads the files. Throws StartupError if one cannot be used. */
-export async function openFront(config: StrangersConfig & { logLevel: string }): Promise<Front> {
+export async function readAccess(config: AccessConfig & { logLevel: string }): Promise<AccessSetup> {
   const { apiKeys, tlsCert, tlsKey, host, adminHost, allowOrigin: allowedOrigins } = config;
   const keys = apiKeys === undefined ? undefined : await KeyRing.open(apiKeys);
   const readFiles = () =>
@@ -55,7 +55,7 @@ export async function openFront(config: StrangersConfig & { logLevel: string }):
     maxMessageBytes: config.maxMessageKb * 1024,
   };
   const adminIsLocal = isLoopback(adminHost);
-  const reload: Front["reload"] = async (apps, log) => {
+  const reload: AccessSetup["reload"] = async (apps, log) => {
     const attempt = async (work: () => Promise<void>) => {
       try {
         await work();
