@@ -136,18 +136,24 @@ export async function streamRoute(app: FastifyInstance, { admission, keys, authM
 
     let last: Promise<void> = Promise.resolve();
     let waiting = 0;
+    let flooded = false;
     socket.on("message", (data, isBinary) => {
       if (isBinary)
         return fail(
           undefined,
           new InvalidRequestError([{ path: "", message: "must be a text frame with JSON" }]),
         );
-      if (++waiting > MAX_WAITING) socket.pause();
+      if (++waiting > MAX_WAITING) {
+        flooded = true;
+        socket.pause();
+      }
       // One after the other: a message may mean the generation of the one before it.
       last = last
         .then(() => receive(data.toString()))
         .finally(() => {
-          if (--waiting === 0 && socket.isPaused) socket.resume();
+          if (--waiting > 0 || !flooded) return;
+          flooded = false;
+          socket.resume();
         });
     });
     socket.on("error", (error) => request.log.info({ err: error }, "socket failed"));
