@@ -27,6 +27,6 @@ export function safeLogger(logger: Logger): Logger {
   return {
     ...logger,
     serializers: { ...logger.serializers, err: errorFields },
-    redact: ["authorization", "headers.authorization", 'headers["x-api-key"]', "key.secret"],
+    redact: ["authorization", "headers.authorization", 'headers["x-api-key"]'],
   } as Logger;
 }
