@@ -25,6 +25,8 @@ export interface ServeConfig extends ModelConfig, AccessConfig {
   cacheMb: number;
   /** Seconds. */
   cacheTtl: number;
+  /** URL; absent: nothing is shared. */
+  redis?: string;
   grace: number;
   logLevel: string;
   logPrompts: boolean;
@@ -84,6 +86,11 @@ export const decimal = (least: number, most: number): Parser<number> =>
     const value = Number(text);
     return text.trim() !== "" && value >= least && value <= most ? value : undefined;
   });
+
+/** Parses the URL of a Redis. */
+const redisUrl: Parser<string> = parser("redis://HOST:PORT or rediss://HOST:PORT", (text) =>
+  /^rediss?:\/\/[^/]/.test(text) && URL.canParse(text) ? text : undefined,
+);
 
 /** Parses `auto`, or what `parse` takes. */
 const orAuto = (parse: Parser<number>): Parser<number | "auto"> =>
@@ -276,6 +283,12 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .env("DIDI_CACHE_TTL")
     .argParser(integer(1, 1 << 30))
     .default(3600),
+  new Option(
+    "--redis <url>",
+    "a Redis through which servers of the same model share quotas and kept answers; needs the package ioredis",
+  )
+    .env("DIDI_REDIS")
+    .argParser(redisUrl),
   new Option("--grace <seconds>", "how long running generations may take to finish after SIGTERM")
     .env("DIDI_GRACE")
     .argParser(integer(0, 3600))

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
 
 /** Each room may import from those after it. */
-const ROOMS = ["cli", "http", "engine", "runtime", "model", "diffusion"];
+const ROOMS = ["cli", "redis", "http", "engine", "runtime", "model", "diffusion"];
 
 const SRC = join(PACKAGE_ROOT, "src");
 const files = readdirSync(SRC, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));

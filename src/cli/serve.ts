@@ -7,6 +7,7 @@ import { StartupError } from "../errors.ts";
 import { buildAdminApp, buildApp } from "../http/app.ts";
 import { createMetrics } from "../http/metrics.ts";
 import { checkExposure, readAccess } from "./access.ts";
+import { openShare } from "./share.ts";
 import { startEngine, warmUp } from "./start-engine.ts";
 
 const LISTEN_ERRORS: Record<string, string> = {
@@ -36,13 +37,16 @@ export async function serve(config: ServeConfig): Promise<void> {
   const setup = await readAccess(config);
   const { maxBatchTokens, maxActive, maxQueue } = config;
   const cache = { maxBytes: config.cacheMb * 1e6, ttlMs: config.cacheTtl * 1000 };
-  const engine = await startEngine(config, { maxBatchTokens, maxActive, maxQueue, cache }, config.runtimes);
+  const share = await openShare(config);
+  const limits = { maxBatchTokens, maxActive, maxQueue, cache };
+  const engine = await startEngine(config, limits, config.runtimes, share?.cacheOf);
   const { runtime, model } = engine;
-  const metrics = createMetrics(engine);
+  const metrics = createMetrics(engine, share?.up);
   const admin = config.adminPort === undefined ? undefined : await buildAdminApp(metrics, setup.admin);
   const { logPrompts } = config;
   const app = await buildApp(engine, {
     ...setup.main,
+    ...(share && { store: share.store }),
     metrics,
     logPrompts,
     adminElsewhere: admin !== undefined,
@@ -53,11 +57,14 @@ export async function serve(config: ServeConfig): Promise<void> {
   );
   runtime.on("load-failed", (message) => app.log.error(`runtime process cannot load the model: ${message}`));
 
+  share?.watch(app.log);
+
   const stop = async () => {
     const limit = setTimeout(() => engine.abort(), config.grace * 1000);
     await engine.drain();
     clearTimeout(limit);
     await Promise.all(apps.map((each) => each.close()));
+    share?.close();
     await runtime.close();
   };
   // With files that can be read again, that is what SIGHUP asks for.
@@ -80,6 +87,7 @@ export async function serve(config: ServeConfig): Promise<void> {
     if (admin) await listen(admin, config.adminHost, config.adminPort!, "admin-");
   } catch (error) {
     await Promise.all(apps.map((each) => each.close()));
+    share?.close();
     await runtime.close();
     throw error;
   }

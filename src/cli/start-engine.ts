@@ -2,8 +2,9 @@
 
 import type { ModelConfig } from "../config.ts";
 import { Engine, type EngineLimits } from "../engine/engine.ts";
+import type { SharedCache } from "../engine/shared-cache.ts";
 import { StartupError } from "../errors.ts";
-import { openModel } from "../model/model.ts";
+import { type Model, openModel } from "../model/model.ts";
 import { RuntimePool } from "../runtime/pool.ts";
 
 /** Limits of a command that generates once. */
@@ -14,12 +15,17 @@ export const ONE_AT_A_TIME: EngineLimits = {
   cache: { maxBytes: 0, ttlMs: 0 },
 };
 
-/** Opens the model and starts its runtime processes; `warmUp` is left to the caller. Throws StartupError. */
-export async function startEngine(config: ModelConfig, limits: EngineLimits, runtimes = 1): Promise<Engine> {
+/** Opens the model and starts its runtime processes; `warmUp` is left to the caller. `share` makes the cache shared with other servers. Throws StartupError. */
+export async function startEngine(
+  config: ModelConfig,
+  limits: EngineLimits,
+  runtimes = 1,
+  share?: (model: Model) => SharedCache | undefined,
+): Promise<Engine> {
   const model = await openModel(config.model, config.precision);
   const { device, threads } = config;
   const runtime = await RuntimePool.start({ graphs: model.graphs, device, threads }, runtimes);
-  return new Engine(model, runtime, limits);
+  return new Engine(model, runtime, limits, share?.(model));
 }
 
 /** Runs the model once. Throws StartupError if it cannot, with the runtime process ended. */

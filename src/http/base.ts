@@ -8,11 +8,13 @@ import { type AccessOptions, addGuard } from "./access/guard.ts";
 import { type LimitStore, MemoryLimitStore } from "./access/limits.ts";
 import { addRequestLimit } from "./access/request-limit.ts";
 import { createListener, LISTENER, type ListenerOptions, refuseClient } from "./listener.ts";
-import { safeLogger, withoutKeys } from "./log.ts";
+import { safeLogger } from "./log.ts";
 import { addSecurityHeaders } from "./pages.ts";
 import { noRoute, sendAs } from "./problem.ts";
 import { requestIdOf } from "./request-id.ts";
 import { COMPRESSION, keepAlive } from "./socket.ts";
+import { requestLog } from "./telemetry/log.ts";
+import { beginRecord, type TelemetrySink } from "./telemetry/record.ts";
 
 /** Largest body, and largest WebSocket message, in bytes. A prompt that fits any context fits in it. */
 export const MAX_MESSAGE_BYTES = 1024 * 1024;
@@ -35,6 +37,8 @@ export interface BaseOptions {
   pingMs?: number;
   /** Where what keys use is counted. */
   store?: LimitStore;
+  /** Told of every request. */
+  sinks?: readonly TelemetrySink[];
 }
 
 const sendProblem = sendAs((problem) => problem, "application/problem+json");
@@ -48,6 +52,7 @@ export async function createBase({
   maxMessageBytes = MAX_MESSAGE_BYTES,
   pingMs = PING_MS,
   store = new MemoryLimitStore(),
+  sinks = [requestLog],
 }: BaseOptions): Promise<FastifyInstance> {
   const bounds = { ...LISTENER, ...listener };
   const options: FastifyServerOptions = {
@@ -58,7 +63,10 @@ export async function createBase({
     pluginTimeout: 60_000,
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: (raw) => requestIdOf(raw as IncomingMessage),
-    frameworkErrors: sendProblem,
+    frameworkErrors(error, request, reply) {
+      beginRecord(request, reply, sinks);
+      sendProblem(error, request, reply);
+    },
     clientErrorHandler: refuseClient,
     serverFactory: (handler) => createListener(bounds, handler, (message) => app.log.warn(message)),
   };
@@ -66,18 +74,9 @@ export async function createBase({
   const app = Fastify(Object.assign(options, bounds.tls && { https: {} }));
   // Any page may send plain text without asking first; here it would only be the wrong type.
   app.removeContentTypeParser("text/plain");
-  app.addHook("onRequest", async (request, reply) => void reply.header("x-request-id", request.id));
-  app.addHook("onResponse", async (request, reply) => {
-    const { method, url, key } = request;
-    const path = withoutKeys(url.split("?")[0]!);
-    const about = {
-      method,
-      path,
-      status: reply.statusCode,
-      ms: reply.elapsedTime,
-      ...(key && { key: key.id }),
-    };
-    request.log.info(about, "request");
+  app.addHook("onRequest", async (request, reply) => {
+    beginRecord(request, reply, sinks);
+    reply.header("x-request-id", request.id);
   });
   app.setErrorHandler(sendProblem);
   app.setNotFoundHandler(noRoute);

@@ -17,6 +17,7 @@ import {
   UpgradeRequiredError,
 } from "../errors.ts";
 import { methodsOf, type Schemas } from "./openapi.ts";
+import { recordOf } from "./telemetry/record.ts";
 
 export type Problem = Schemas["Problem"];
 
@@ -118,6 +119,7 @@ export function sendAs(shape: (problem: Problem) => object, contentType = "appli
   return (error: unknown, request: FastifyRequest, reply: FastifyReply): void => {
     const { problem, bug } = toProblem(error);
     if (bug) request.log.error({ err: error }, "request failed");
+    recordOf(request)?.fail(problem);
     if (problem.retry_after !== undefined) reply.header("retry-after", problem.retry_after);
     if (error instanceof UnauthorizedError)
       reply.header(

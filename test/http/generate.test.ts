@@ -215,7 +215,7 @@ test("health, readiness, metrics and the contract are served", async () => {
   assert.equal((await fetch(`${origin}/readyz`)).status, 200);
   const metrics = await (await fetch(`${origin}/metrics`)).text();
   for (const name of [
-    "didi_student_passes_total",
+    'didi_passes_total{kind="student"}',
     "didi_queue_length 0",
     'didi_generations_total{outcome="done"}',
   ])

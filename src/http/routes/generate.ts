@@ -6,6 +6,7 @@ import { type Schemas, valid, validator } from "../openapi.ts";
 import { Outbox } from "../outbox.ts";
 import { toProblem } from "../problem.ts";
 import { EventStream, type Progress, parseLastEventId, wantsEvents } from "../sse.ts";
+import { recordOf } from "../telemetry/record.ts";
 import { cancelOnClose } from "../together.ts";
 
 type Body = Schemas["GenerateRequest"];
@@ -18,6 +19,7 @@ export async function generateRoute(app: FastifyInstance, { admission }: { admis
     const seen = header === undefined ? undefined : parseLastEventId(String(header), body.seed);
     if (wantsEvents(request.headers.accept)) return stream(admission, body, seen, request, reply);
     const ticket = await admission.submit(request, body);
+    recordOf(request)?.add(ticket);
     cancelOnClose(reply.raw, [ticket]);
     return ticket.result;
   });
@@ -38,6 +40,7 @@ async function stream(
   const ticket = await admission.submit(request, seeded, (step) => {
     if (step.step > (seen?.steps[step.sample] ?? 0)) outbox.send({ type: "step", id, ...step });
   });
+  recordOf(request)?.add(ticket);
   const { id, seed, spans } = ticket;
   reply.hijack();
   cancelOnClose(reply.raw, [ticket]);
@@ -49,6 +52,7 @@ async function stream(
   } catch (error) {
     const { problem, bug } = toProblem(error);
     if (bug) request.log.error({ err: error }, "generation failed");
+    recordOf(request)?.fail(problem);
     outbox.send({ type: "error", id, error: { ...problem, request_id: request.id } });
   }
   reply.raw.end();

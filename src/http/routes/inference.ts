@@ -6,6 +6,7 @@ import { InvalidRequestError, NotFoundError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
 import { type Schemas, VERSION, valid, validator } from "../openapi.ts";
 import { checkReady, noRoute, sendAs } from "../problem.ts";
+import { recordOf } from "../telemetry/record.ts";
 import { answersOf, cancelOnClose } from "../together.ts";
 
 /** Tensors of any model. */
@@ -63,6 +64,7 @@ export async function inferenceRoutes(
       request,
       input.data.map((prompt) => ({ ...settings, prompt })),
     );
+    recordOf(request)?.add(...tickets);
     cancelOnClose(reply.raw, tickets);
     const data = (await answersOf(tickets)).map(({ samples }) => samples[0]!.text);
     const output = { ...OUTPUT, datatype: "BYTES" as const, shape: [data.length], data };

@@ -9,6 +9,7 @@ import { choicesOf, errorOf, usageOf } from "../openai/responses.ts";
 import { StreamedChoice } from "../openai/streamed-choice.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
 import { noRoute, sendAs, toProblem } from "../problem.ts";
+import { recordOf } from "../telemetry/record.ts";
 import { answersOf, cancelAll, cancelOnClose } from "../together.ts";
 
 type CompletionRequest = Schemas["CompletionRequest"];
@@ -42,6 +43,7 @@ export async function openaiRoutes(
       request,
       prompts.map((prompt) => prompt.request),
     );
+    recordOf(request)?.add(...tickets);
     cancelOnClose(reply.raw, tickets);
     const answers = await answersOf(tickets);
     const n = body.n ?? 1;
@@ -90,6 +92,7 @@ async function stream(
       if (told) chunk(i * n + step.sample, told);
     },
   );
+  recordOf(request)?.add(...tickets);
   const start = head(tickets, admission.engine.model.manifest.name);
   reply.hijack();
   cancelOnClose(reply.raw, tickets);
@@ -112,6 +115,7 @@ async function stream(
     cancelAll(tickets);
     const { problem, bug } = toProblem(error);
     if (bug) request.log.error({ err: error }, "completion failed");
+    recordOf(request)?.fail(problem);
     send(errorOf(problem));
   }
   reply.raw.end();

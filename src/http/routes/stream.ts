@@ -9,8 +9,9 @@ import { knownKey } from "../access/guard.ts";
 import type { ApiKey, KeyRing } from "../access/keys.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
 import { Outbox } from "../outbox.ts";
-import { problem, toProblem } from "../problem.ts";
+import { type Problem, problem, toProblem } from "../problem.ts";
 import { isFar, socketSink } from "../socket.ts";
+import { recordOf } from "../telemetry/record.ts";
 
 /** Generations that one socket may have running. */
 const MAX_PER_SOCKET = 64;
@@ -39,11 +40,16 @@ export async function streamRoute(app: FastifyInstance, { admission, keys, authM
   const open = (socket: WebSocket, request: FastifyRequest) => {
     const tickets = new Map<string, Ticket>();
     const outbox = new Outbox(socketSink(socket, isFar(request.raw)));
-    const fail = (id: string | undefined, error: unknown) => {
+    const fail = (id: string | undefined, error: unknown, record = recordOf(request)?.message()) => {
       const answer = toProblem(error);
       if (answer.bug) request.log.error({ err: error }, "generation failed");
-      answer.problem.request_id = request.id;
-      outbox.send({ type: "error", ...(id !== undefined && { id }), error: answer.problem });
+      refuse(id, answer.problem, record);
+    };
+    const refuse = (id: string | undefined, problem: Problem, record = recordOf(request)?.message()) => {
+      record?.fail(problem);
+      record?.end(problem.status);
+      const error = { ...problem, request_id: request.id };
+      outbox.send({ type: "error", ...(id !== undefined && { id }), error });
     };
 
     const cancelRunning = () => {
@@ -86,13 +92,19 @@ export async function streamRoute(app: FastifyInstance, { admission, keys, authM
       const ticket = await admission.submit(request, body, (step) =>
         outbox.send({ type: "step", id, ...step }),
       );
-      if (socket.readyState !== socket.OPEN) return ticket.cancel();
+      const record = recordOf(request)?.message();
+      record?.add(ticket);
       tickets.set(id, ticket);
       outbox.send({ type: "accepted", id, seed: ticket.seed, spans: ticket.spans });
       ticket.result
-        .then((result) => outbox.send({ type: "done", ...result, id }))
-        .catch((error) => fail(id, error))
+        .then((result) => {
+          outbox.send({ type: "done", ...result, id });
+          record?.end(200);
+        })
+        .catch((error) => fail(id, error, record))
         .finally(() => tickets.delete(id));
+      // It closed while the limits were looked up.
+      if (socket.readyState !== socket.OPEN) ticket.cancel();
     };
 
     const cancel = ({ id }: Schemas["CancelMessage"]) => {
@@ -123,7 +135,7 @@ export async function streamRoute(app: FastifyInstance, { admission, keys, authM
         message = JSON.parse(data);
       } catch (error) {
         const detail = `the message cannot be parsed: ${(error as Error).message}`;
-        return outbox.send({ type: "error", error: problem("invalid-json", detail) });
+        return refuse(undefined, problem("invalid-json", detail));
       }
       try {
         await dispatch(message);

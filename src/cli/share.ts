@@ -1,0 +1,52 @@
+/** What a server shares with others of the same model, if --redis is given: quotas, and answers that are kept. */
+
+import type { FastifyBaseLogger } from "fastify";
+import type { ServeConfig } from "../config.ts";
+import { SharedCache } from "../engine/shared-cache.ts";
+import type { LimitStore } from "../http/access/limits.ts";
+import { VERSION } from "../http/openapi.ts";
+import type { Model } from "../model/model.ts";
+import { RedisAnswers } from "../redis/answers.ts";
+import { RedisLimitStore } from "../redis/limits.ts";
+import { RedisLink } from "../redis/link.ts";
+
+/** A Redis that is in use, or will be as soon as it is there. */
+export interface Share {
+  /** What keys use, counted for all servers. */
+  store: LimitStore;
+  /** The second tier of the cache; undefined if nothing is to be kept. */
+  cacheOf(model: Model): SharedCache | undefined;
+  /** Whether Redis answers. */
+  up(): boolean;
+  /** Says in the log when it goes, and when it comes back. */
+  watch(log: FastifyBaseLogger): void;
+  close(): void;
+}
+
+/** Connects to --redis; undefined without. Throws StartupError if ioredis is not installed, not if Redis is away. */
+export async function openShare({ redis, cacheMb, cacheTtl }: ServeConfig): Promise<Share | undefined> {
+  if (redis === undefined) return undefined;
+  const link = await RedisLink.open(redis);
+  const store = new RedisLimitStore(link);
+  return {
+    store,
+    cacheOf: (model) =>
+      cacheMb === 0 ? undefined : new SharedCache(new RedisAnswers(link), model, VERSION, cacheTtl * 1000),
+    up: () => link.down === undefined,
+    watch(log) {
+      const warn = (reason: string) =>
+        log.warn(
+          `Redis at ${link.address} is away (${reason}): quotas and the cache stay in this process until it is back`,
+        );
+      if (link.down !== undefined) warn(link.down);
+      link.on("down", warn);
+      link.on("up", () =>
+        log.info(`Redis at ${link.address} is back: quotas and the cache are shared again`),
+      );
+    },
+    close() {
+      store.close();
+      link.close();
+    },
+  };
+}

@@ -1,0 +1,77 @@
+/** The second tier of the cache: answers that another server of the same model computed. */
+
+import { createHash } from "node:crypto";
+import { Canvas } from "../diffusion/canvas.ts";
+import type { Model } from "../model/model.ts";
+import type { Provider } from "../runtime/protocol.ts";
+import type { Outcome } from "./answer.ts";
+import { type CachedGeneration, cacheKey } from "./cache.ts";
+import type { SampleRecord } from "./narrator.ts";
+import { traceSha256 } from "./receipt.ts";
+import type { Computation } from "./request.ts";
+
+/** Where they are kept. Neither method rejects: what cannot be reached holds nothing. */
+export interface AnswerStore {
+  get(key: string): Promise<string | undefined>;
+  /** Keeps a text for so many milliseconds. */
+  set(key: string, value: string, ttlMs: number): Promise<void>;
+}
+
+/** What is kept: canvases are left out, since the records hold every token. */
+interface Kept extends Omit<Outcome, "canvases" | "hurried"> {
+  records: readonly SampleRecord[];
+}
+
+/** Finds and keeps answers of one model on one kind of processor. */
+export class SharedCache {
+  constructor(
+    readonly store: AnswerStore,
+    readonly model: Model,
+    /** Version of the server: another may compute other tokens. */
+    readonly version: string,
+    readonly ttlMs: number,
+  ) {}
+
+  /** The answer to a computation; undefined if there is none, or one that is damaged. */
+  async find(computation: Computation, provider: Provider): Promise<CachedGeneration | undefined> {
+    const text = await this.store.get(this.#key(computation, provider));
+    if (text === undefined) return undefined;
+    try {
+      return decode(text, computation, this.model);
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Keeps a finished generation that left out no steps. */
+  async keep({ computation, records, outcome }: CachedGeneration, provider: Provider): Promise<void> {
+    const { rewards, passes, receipt } = outcome;
+    const kept: Kept = { records, rewards, passes, receipt };
+    await this.store.set(this.#key(computation, provider), JSON.stringify(kept), this.ttlMs);
+  }
+
+  #key(computation: Computation, provider: Provider): string {
+    const parts = [this.version, this.model.sha256[provider], provider, cacheKey(computation)];
+    return createHash("sha256").update(parts.join("\n")).digest("hex");
+  }
+}
+
+/** Reads what was kept. Throws if it does not hash to what its receipt says, or leaves a canvas unfinished. */
+function decode(text: string, computation: Computation, model: Model): CachedGeneration {
+  const { records, rewards, passes, receipt } = JSON.parse(text) as Kept;
+  if (traceSha256(records, rewards) !== receipt.trace_sha256) throw new Error("the trace is damaged");
+  const canvases = Array.from(
+    { length: computation.samples },
+    () => new Canvas(computation.canvas, model.manifest.mask_token_id),
+  );
+  for (const { sample, record } of records) canvases[sample]!.reveal(record.revealed);
+  if (canvases.some(({ masked }) => masked.length > 0)) throw new Error("the trace is not whole");
+  const outcome: Outcome = {
+    canvases: canvases.map(({ tokens }) => tokens),
+    hurried: canvases.map(() => false),
+    rewards,
+    passes,
+    receipt,
+  };
+  return { computation, records, outcome };
+}

@@ -1,0 +1,124 @@
+/**
+ * The connection to Redis, which may go away and come back at any time: commands then give nothing, at once, and whoever
+ * asked does without.
+ */
+
+import { EventEmitter } from "node:events";
+import type { Redis } from "ioredis";
+import { StartupError } from "../errors.ts";
+
+/** Milliseconds that a command may take: what is asked of Redis must be quicker than to do without. */
+const COMMAND_MS = 250;
+/** Milliseconds that the first connection may take before the server starts without. */
+const CONNECT_MS = 2000;
+/** Milliseconds between tries to reach a Redis that is away. */
+const PROBE_MS = 1000;
+
+interface LinkEvents {
+  /** It went away, and why; once until it comes back. */
+  down: [reason: string];
+  up: [];
+}
+
+/** A connection that is kept up. */
+export class RedisLink extends EventEmitter<LinkEvents> {
+  #down: string | undefined = "not connected yet";
+  #probe: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  private constructor(
+    readonly redis: Redis,
+    /** Host and port, for people. */
+    readonly address: string,
+  ) {
+    super();
+    redis.on("ready", () => this.#rise());
+    redis.on("close", () => this.#fall("the connection is closed"));
+    // Without a listener an error would end the server; what it means is told by `close` and by commands.
+    redis.on("error", (error: Error) => this.#fall(error.message));
+  }
+
+  /**
+   * Connects. Resolves after two seconds without a connection, too: it is made as soon as Redis is there. Throws
+   * StartupError if ioredis is not installed.
+   */
+  static async open(url: string): Promise<RedisLink> {
+    const module = await import("ioredis").catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ERR_MODULE_NOT_FOUND") throw error;
+      throw new StartupError("--redis needs the package ioredis: npm install ioredis@6");
+    });
+    const redis = new module.Redis(url, {
+      commandTimeout: COMMAND_MS,
+      connectTimeout: CONNECT_MS,
+      // What cannot be said now is not said later: it would count twice, or too late.
+      enableOfflineQueue: false,
+      autoResendUnfulfilledCommands: false,
+      maxRetriesPerRequest: 0,
+      retryStrategy: () => PROBE_MS,
+      connectionName: "didi-serve",
+    });
+    const link = new RedisLink(redis, new URL(url).host || new URL(url).pathname);
+    await new Promise<void>((resolve) => {
+      const late = setTimeout(resolve, CONNECT_MS);
+      link.once("up", () => {
+        clearTimeout(late);
+        resolve();
+      });
+    });
+    return link;
+  }
+
+  /** Why it is away; undefined while it answers. */
+  get down(): string | undefined {
+    return this.#down;
+  }
+
+  /** What a command gives; undefined if Redis is away or does not answer in time. Never rejects. */
+  async run<T>(command: (redis: Redis) => Promise<T>): Promise<T | undefined> {
+    if (this.#down !== undefined) return undefined;
+    try {
+      return await command(this.redis);
+    } catch (error) {
+      // An answer that is an error came from a Redis that is there, but cannot do this: full, or read-only.
+      this.#fall((error as Error).message);
+      return undefined;
+    }
+  }
+
+  /** Ends the connection. */
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#probe);
+    this.redis.disconnect();
+  }
+
+  #rise(): void {
+    if (this.#closed || this.#down === undefined) return;
+    this.#down = undefined;
+    clearTimeout(this.#probe);
+    this.emit("up");
+  }
+
+  #fall(reason: string): void {
+    if (this.#closed || this.#down !== undefined) return;
+    this.#down = reason;
+    this.emit("down", reason);
+    this.#probeLater();
+  }
+
+  /** A Redis that hangs keeps its connection: only asking tells that it is back. */
+  #probeLater(): void {
+    clearTimeout(this.#probe);
+    this.#probe = setTimeout(async () => {
+      if (this.#closed || this.#down === undefined) return;
+      try {
+        // A write, since a Redis that is full still answers PING.
+        await this.redis.set("didi:probe", "1", "PX", PROBE_MS);
+        this.#rise();
+      } catch {
+        this.#probeLater();
+      }
+    }, PROBE_MS);
+    this.#probe.unref();
+  }
+}
