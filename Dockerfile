@@ -9,7 +9,8 @@ COPY package.json package-lock.json ./
 RUN npm ci
 COPY tsconfig.json tsconfig.build.json openapi.yaml ./
 COPY src src
-RUN npm run build && npm prune --omit=dev
+# What --redis and traces need is optional, so that pruning takes it away.
+RUN npm run build && npm prune --omit=dev && npm install --no-save --omit=dev ioredis@6 @opentelemetry/api@1.9
 
 FROM node:22-bookworm-slim
 WORKDIR /app

@@ -42,19 +42,20 @@ export async function generate(origin: string, job: Job): Promise<number> {
   return ((await response.json()) as { usage: { completion_tokens: number } }).usage.completion_tokens;
 }
 
-/** Tokens a second of `clients` clients that each ask `rounds` times. */
+/** Tokens a second of `clients` clients that each ask `rounds` times, spread evenly if there are several servers. */
 export async function served(
-  origin: string,
+  origin: string | readonly string[],
   clients: number,
   rounds: number,
   length: number,
   steps: number,
 ): Promise<number> {
+  const origins = [origin].flat();
   const started = performance.now();
   const client = async (c: number) => {
     let tokens = 0;
     for (let r = 0; r < rounds; r++)
-      tokens += await generate(origin, { length, steps, seed: r * clients + c });
+      tokens += await generate(origins[c % origins.length]!, { length, steps, seed: r * clients + c });
     return tokens;
   };
   const tokens = await Promise.all(Array.from({ length: clients }, (_, c) => client(c)));

@@ -25,6 +25,7 @@ const NOT_RUN: [command: RegExp, reason: string][] = [
   [/^npm start -- .*--device cuda$/, "needs a GPU"],
   [/^huggingface-cli download /, "fetches a checkpoint from the network"],
   [/^pip install /, "installs from the network"],
+  [/^kubectl /, "needs a cluster"],
   [/model convert --from didi-instruct-small /, "needs the published checkpoint"],
 ];
 

@@ -1,0 +1,305 @@
+/**
+ * Two replicas behind nginx, with Redis between them, as deploy/ has it: one is killed, one is drained, Redis goes away.
+ * Clients that try again lose nothing, and what is shared is shared.
+ */
+
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { DidiClient, type GenerateResponse } from "../../src/client/index.ts";
+import { createKey } from "../../src/http/access/keys.ts";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { writeNginxConf } from "../../tools/nginx.ts";
+import { freePort } from "../../tools/programs.ts";
+import { untilReady } from "../../tools/until-ready.ts";
+import { ENTRY } from "../cli/support.ts";
+import { TINY_GUIDED } from "../support.ts";
+import { programPath, skipWithout } from "./support.ts";
+
+const skip = skipWithout("nginx", "redis-server");
+const folder = await mkdtemp(join(tmpdir(), "didi-deploy-"));
+const children = new Set<ChildProcess>();
+
+function start(path: string, args: string[], stdout: "ignore" | "pipe"): ChildProcess {
+  const child = spawn(path, args, { cwd: PACKAGE_ROOT, stdio: ["ignore", stdout, "inherit"] });
+  children.add(child);
+  child.once("exit", () => children.delete(child));
+  return child;
+}
+
+/** Ends a process; resolves once it is gone. */
+async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<number | null> {
+  const exit = once(child, "exit");
+  child.kill(signal);
+  return (await exit)[0];
+}
+
+/** Resolves once a condition holds; rejects after ten seconds. */
+async function until(what: string, holds: () => Promise<boolean> | boolean): Promise<void> {
+  const late = performance.now() + 10_000;
+  while (!(await holds())) {
+    if (performance.now() > late) throw new Error(`it did not come to this: ${what}`);
+    await sleep(20);
+  }
+}
+
+const keys = {
+  load: createKey("load", {}),
+  minute: createKey("minute", { requests_per_minute: 6 }),
+  passes: createKey("passes", { token_passes_per_minute: 32 * 4 * 5 }),
+  alone: createKey("alone", { requests_per_minute: 3 }),
+  side: createKey("side", { concurrent_generations: 2 }),
+};
+
+/** A server that is started on the same port again and again. */
+class Replica {
+  child: ChildProcess | undefined;
+  origin = "";
+  /** Its log since its start. */
+  lines: { level: number; msg: string }[] = [];
+
+  constructor(
+    readonly port: number,
+    readonly redisPort: number,
+  ) {}
+
+  async start(): Promise<void> {
+    const flags = { model: TINY_GUIDED, port: this.port, threads: 1, "max-batch-tokens": 512 };
+    const shared = { "api-keys": join(folder, "keys"), redis: `redis://127.0.0.1:${this.redisPort}` };
+    const args = Object.entries({ ...flags, ...shared }).flatMap(([flag, value]) => [
+      `--${flag}`,
+      `${value}`,
+    ]);
+    this.lines = [];
+    this.child = start(process.execPath, [...ENTRY, "serve", ...args], "pipe");
+    const { origin, output } = await untilReady(this.child);
+    this.origin = origin;
+    const take = (text: string) => {
+      for (const line of text.split("\n")) if (line.startsWith("{")) this.lines.push(JSON.parse(line));
+    };
+    take(output);
+    let rest = "";
+    this.child.stdout!.on("data", (chunk) => {
+      const [last, ...whole] = (rest + chunk).split("\n").reverse();
+      rest = last!;
+      take(whole.reverse().join("\n"));
+    });
+  }
+
+  /** Messages of its log that are warnings or worse. */
+  get complaints(): string[] {
+    return this.lines.filter(({ level }) => level >= 40).map(({ msg }) => msg);
+  }
+
+  async metric(name: string): Promise<number> {
+    const headers = { authorization: `Bearer ${keys.load.key}` };
+    const text = await (await fetch(`${this.origin}/metrics`, { headers })).text();
+    const line = text.split("\n").find((candidate) => candidate.startsWith(`${name} `));
+    assert.ok(line, name);
+    return Number(line.slice(name.length + 1));
+  }
+
+  /** One request, without another try. */
+  async generate(key: string, body: object): Promise<{ status: number; answer: GenerateResponse }> {
+    const response = await fetch(`${this.origin}/generate`, {
+      method: "POST",
+      headers: { "content-type": "application/json", authorization: `Bearer ${key}` },
+      body: JSON.stringify({ prompt: "Once", length: 24, steps: 4, ...body }),
+    });
+    return { status: response.status, answer: (await response.json()) as GenerateResponse };
+  }
+}
+
+let a: Replica;
+let b: Replica;
+let redis: ChildProcess;
+let redisPort: number;
+let client: DidiClient;
+
+async function startRedis(): Promise<void> {
+  const args = ["--port", `${redisPort}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+  redis = start(programPath("redis-server"), [...args, "--dir", folder], "ignore");
+}
+
+/** Resolves once both replicas use Redis. */
+const shared = () =>
+  until("both use Redis", async () =>
+    (await Promise.all([a, b].map((one) => one.metric("didi_redis_up")))).every((up) => up === 1),
+  );
+
+before(async () => {
+  if (skip) return;
+  await writeFile(
+    join(folder, "keys"),
+    Object.values(keys)
+      .map(({ record }) => `${JSON.stringify(record)}\n`)
+      .join(""),
+  );
+  redisPort = await freePort();
+  await startRedis();
+  a = new Replica(await freePort(), redisPort);
+  b = new Replica(await freePort(), redisPort);
+  await Promise.all([a.start(), b.start()]);
+  const { path, args, origin } = await writeNginxConf(folder, [a.port, b.port]);
+  start(path, args, "ignore");
+  client = new DidiClient(origin, {
+    headers: { authorization: `Bearer ${keys.load.key}` },
+    retry: { retries: 20, firstMs: 50, longestMs: 1000 },
+  });
+  await until("nginx answers", () =>
+    fetch(`${origin}/readyz`).then(
+      ({ ok }) => ok,
+      () => false,
+    ),
+  );
+});
+after(async () => {
+  await Promise.all([...children].map((child) => end(child, "SIGKILL")));
+  await rm(folder, { recursive: true });
+});
+
+test("an answer of one replica is given again by the other", { skip }, async () => {
+  const first = await a.generate(keys.load.key, { seed: 1, trace: true });
+  assert.equal(first.answer.cache, "miss");
+  const second = await b.generate(keys.load.key, { seed: 1, trace: true });
+  assert.equal(second.answer.cache, "hit");
+  const { samples, usage, receipt, trace } = first.answer;
+  assert.deepEqual(
+    { samples: second.answer.samples, usage: second.answer.usage, trace: second.answer.trace },
+    { samples, usage, trace },
+  );
+  assert.deepEqual(second.answer.receipt, receipt);
+  assert.equal(await b.metric('didi_cache_lookups_total{tier="shared",result="hit"}'), 1);
+  // Now it has it itself.
+  await b.generate(keys.load.key, { seed: 1 });
+  assert.equal(await b.metric('didi_cache_lookups_total{tier="memory",result="hit"}'), 1);
+  // Another seed, or none, is another answer.
+  assert.equal((await b.generate(keys.load.key, { seed: 2 })).answer.cache, "miss");
+  assert.equal((await b.generate(keys.load.key, {})).answer.cache, "miss");
+});
+
+test("a key's limits hold across replicas", { skip }, async () => {
+  const take = async (key: string, count: number, body: object) => {
+    const statuses: number[] = [];
+    for (let i = 0; i < count; i++) statuses.push((await [a, b][i % 2]!.generate(key, body)).status);
+    return statuses.filter((status) => status === 200).length;
+  };
+  assert.equal(await take(keys.minute.key, 10, {}), 6);
+  // Each costs 32 padded tokens times 4 steps.
+  assert.equal(await take(keys.passes.key, 10, {}), 5);
+  const long = { steps: 400, length: 24, n: 8 };
+  const running = [a, b].map((one) => one.generate(keys.side.key, long));
+  await until("both run", async () => {
+    const active = await Promise.all([a, b].map((one) => one.metric("didi_active_rows")));
+    return active.every((rows) => rows > 0);
+  });
+  for (const one of [a, b]) assert.equal((await one.generate(keys.side.key, {})).status, 429);
+  for (const { status } of await Promise.all(running)) assert.equal(status, 200);
+  assert.equal((await a.generate(keys.side.key, {})).status, 200);
+});
+
+test("one replica is killed and another drained under load: clients lose nothing", { skip }, async () => {
+  const answers = new Map<number, string>();
+  const request = (seed: number) => ({ prompt: "Once", length: 24, steps: 24, seed });
+  let [next, over] = [1000, false];
+  const worker = async () => {
+    while (!over && next < 10_000) {
+      const seed = next++;
+      if (seed % 2 === 0) {
+        const answer = await client.generate(request(seed));
+        answers.set(seed, answer.samples[0]!.tokens.join());
+        continue;
+      }
+      const steps: number[] = [];
+      for await (const event of client.stream(request(seed))) {
+        if (event.type === "step") steps.push(event.step);
+        if (event.type === "done") answers.set(seed, event.samples[0]!.tokens.join());
+      }
+      // A merged event stands for the steps up to it; none may come twice, or out of order.
+      assert.ok(
+        steps.every((step, k) => k === 0 || step > steps[k - 1]!),
+        steps.join(),
+      );
+      assert.equal(steps.at(-1), 24);
+    }
+  };
+  const load = Promise.all(Array.from({ length: 8 }, worker));
+  // One that rejects before the end is seen there; it must not end the process before.
+  load.catch(() => {});
+  const busy = (one: Replica) => until("it computes", async () => (await one.metric("didi_active_rows")) > 0);
+  const more = (count: number) => {
+    const from = answers.size;
+    return until(`${count} more are answered`, () => answers.size >= from + count);
+  };
+  await more(10);
+  await busy(a);
+  await end(a.child!, "SIGKILL");
+  await more(10);
+  await a.start();
+  await more(10);
+  await busy(b);
+  assert.equal(await end(b.child!, "SIGTERM"), 0);
+  await more(10);
+  await b.start();
+  await more(10);
+  over = true;
+  await load;
+  assert.equal(answers.size, next - 1000);
+  // The same as from one replica that nothing happens to. So many likeliest tokens are all of them: no cache knows that.
+  for (const [seed, tokens] of answers) {
+    if (seed % 10 > 1) continue;
+    const { answer } = await a.generate(keys.load.key, { ...request(seed), top_k: 50_000 });
+    assert.equal(answer.cache, "miss");
+    assert.equal(tokens, answer.samples[0]!.tokens.join(), `${seed}`);
+  }
+});
+
+test("without Redis each replica goes on alone, says so once, and shares again when it is back", {
+  skip,
+}, async () => {
+  await shared();
+  const warnings = () => [a, b].map((one) => one.complaints.filter((line) => /Redis/.test(line)));
+  const before = warnings().map((lines) => lines.length);
+  await end(redis, "SIGKILL");
+  for (let i = 0; i < 20; i++)
+    for (const one of [a, b])
+      assert.equal((await one.generate(keys.load.key, { seed: 5000 + i })).status, 200);
+  // Limits are each replica's own now, counted from what was used through it.
+  let allowed = 0;
+  for (let i = 0; i < 6; i++)
+    for (const one of [a, b]) if ((await one.generate(keys.alone.key, {})).status === 200) allowed++;
+  assert.equal(allowed, 2 * 3);
+  assert.equal((await a.generate(keys.load.key, { seed: 5000 })).answer.cache, "hit");
+  assert.deepEqual(
+    warnings().map((lines) => lines.length),
+    before.map((lines) => lines + 1),
+  );
+  for (const lines of warnings())
+    assert.match(lines.at(-1)!, /Redis .* quotas and the cache stay in this process/);
+  for (const one of [a, b]) assert.equal(await one.metric("didi_redis_up"), 0);
+
+  await startRedis();
+  await shared();
+  assert.equal((await a.generate(keys.load.key, { seed: 6000 })).answer.cache, "miss");
+  assert.equal((await b.generate(keys.load.key, { seed: 6000 })).answer.cache, "hit");
+});
+
+test("a Redis that hangs holds nobody up", { skip }, async () => {
+  redis.kill("SIGSTOP");
+  try {
+    const started = performance.now();
+    for (let i = 0; i < 10; i++)
+      assert.equal((await a.generate(keys.load.key, { seed: 7000 + i })).status, 200);
+    // One command waits for its time limit; the others are not even sent.
+    assert.equal(await a.metric("didi_redis_up"), 0);
+    assert.ok(performance.now() - started < 20_000);
+  } finally {
+    redis.kill("SIGCONT");
+  }
+  await shared();
+});

@@ -1,0 +1,130 @@
+/** The connection and the limits, against Debian's redis-server. */
+
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { tmpdir } from "node:os";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { RedisLimitStore } from "../../src/redis/limits.ts";
+import { RedisLink } from "../../src/redis/link.ts";
+import { freePort } from "../../tools/programs.ts";
+import { programPath, skipWithout } from "../deploy/support.ts";
+
+const skip = skipWithout("redis-server");
+const open: { close(): void }[] = [];
+let port: number;
+let redis: ChildProcess;
+
+function startRedis(): void {
+  const args = ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+  redis = spawn(programPath("redis-server"), [...args, "--dir", tmpdir()], { stdio: "ignore" });
+}
+
+async function kill(): Promise<void> {
+  const exit = once(redis, "exit");
+  redis.kill("SIGKILL");
+  await exit;
+}
+
+before(async () => {
+  if (skip) return;
+  port = await freePort();
+  startRedis();
+});
+after(async () => {
+  for (const one of open) one.close();
+  if (!skip) await kill();
+});
+
+async function connect(): Promise<RedisLink> {
+  const link = await RedisLink.open(`redis://127.0.0.1:${port}`);
+  open.push(link);
+  return link;
+}
+
+/** A server's own store. */
+async function store(leaseMs?: number) {
+  const link = await connect();
+  const limits = new RedisLimitStore(link, leaseMs);
+  open.push(limits);
+  return { link, limits };
+}
+
+const { POSITIVE_INFINITY: FOREVER } = Number;
+
+test("a window counts for all servers, begins with its first amount, and ends", { skip }, async () => {
+  const [{ limits: one }, { limits: other }] = [await store(), await store()];
+  const take = (limits: RedisLimitStore, amount: number) =>
+    limits.take("k", "token_passes_per_minute", amount, 300);
+  assert.equal((await take(one, 5)).used, 5);
+  const second = await take(other, 3);
+  assert.equal(second.used, 8);
+  assert.ok(second.resetMs > 0 && second.resetMs <= 300);
+  assert.equal((await take(one, -3)).used, 5);
+  assert.equal((await take(other, -50)).used, 0);
+  // Other keys and limits are apart.
+  assert.equal((await one.take("k", "requests_per_minute", 1, 300)).used, 1);
+  assert.equal((await one.take("l", "token_passes_per_minute", 1, 300)).used, 1);
+  await sleep(320);
+  // What is given back after the end does not help the next window.
+  assert.equal((await take(one, -5)).used, 0);
+  assert.equal((await take(other, 2)).used, 2);
+});
+
+test("what is held counts for all servers until it is given back, or its server is gone", {
+  skip,
+}, async () => {
+  const [{ limits: one }, { limits: other, link }] = [await store(400), await store(400)];
+  const take = (limits: RedisLimitStore, amount: number) =>
+    limits.take("k", "concurrent_generations", amount, FOREVER);
+  assert.deepEqual(await take(one, 2), { used: 2, resetMs: FOREVER });
+  assert.equal((await take(other, 1)).used, 3);
+  assert.equal((await take(one, -1)).used, 2);
+  // Both live, and say so, for longer than a lease.
+  await sleep(900);
+  assert.equal((await take(one, 0)).used, 2);
+  // A server that was killed gives nothing back.
+  other.close();
+  link.close();
+  await sleep(500);
+  assert.equal((await take(one, 0)).used, 1);
+});
+
+test("while Redis is away a server counts alone, and says again what it holds when it is back", {
+  skip,
+}, async () => {
+  const [{ limits: one, link }, { limits: other }] = [await store(), await store()];
+  const told: string[] = [];
+  link.on("down", (reason) => told.push(`down ${reason}`));
+  link.on("up", () => told.push("up"));
+  const hold = (limits: RedisLimitStore, amount: number) =>
+    limits.take("away", "concurrent_generations", amount, FOREVER);
+  assert.equal((await hold(one, 1)).used, 1);
+  assert.equal((await hold(other, 1)).used, 2);
+  await kill();
+  for (let i = 0; i < 5; i++) assert.equal(await link.run((redis) => redis.get("x")), undefined);
+  assert.equal((await hold(one, 1)).used, 2);
+  assert.equal((await one.take("away", "requests_per_minute", 4, 60_000)).used, 4);
+  startRedis();
+  while (link.down !== undefined) await sleep(20);
+  assert.equal(told.length, 2);
+  assert.match(told[0]!, /^down /);
+  assert.equal(told[1], "up");
+  // The other has reconnected too, and both have said what they hold.
+  let used = 0;
+  for (let tries = 0; used !== 3 && tries < 200; tries++) {
+    await sleep(20);
+    ({ used } = await hold(other, 0));
+  }
+  assert.equal(used, 3);
+});
+
+test("a Redis that is not there when the server starts is waited for, but not long", { skip }, async () => {
+  const nobody = await freePort();
+  const link = await RedisLink.open(`redis://user:secret@127.0.0.1:${nobody}`);
+  open.push(link);
+  assert.match(link.down!, /ECONNREFUSED|not connected/);
+  assert.equal(link.address, `127.0.0.1:${nobody}`);
+  assert.ok(!link.down!.includes("secret"));
+});
