@@ -4,6 +4,7 @@ import closeWithGrace from "close-with-grace";
 import type { ServeConfig } from "../config.ts";
 import { StartupError } from "../errors.ts";
 import { buildApp } from "../http/app.ts";
+import { checkOpenFiles, roomForConnections } from "./open-files.ts";
 import { startEngine, warmUp } from "./start-engine.ts";
 
 const LISTEN_ERRORS: Record<string, string> = {
@@ -15,13 +16,20 @@ const LISTEN_ERRORS: Record<string, string> = {
 
 /** Serves until a signal. Throws StartupError when it cannot start. */
 export async function serve(config: ServeConfig): Promise<void> {
+  checkOpenFiles();
   const { maxBatchTokens, maxActive, maxQueue } = config;
   const cache = { maxBytes: config.cacheMb * 1e6, ttlMs: config.cacheTtl * 1000 };
   const engine = await startEngine(config, { maxBatchTokens, maxActive, maxQueue, cache }, config.runtimes);
   const { runtime, model } = engine;
   const app = await buildApp(engine, { logger: { level: config.logLevel } });
-  runtime.on("restart", ({ code, signal }) =>
-    app.log.error(`runtime process died (${signal ?? code}), starting another`),
+  runtime.on("restart", ({ pid, code, signal, reason }) =>
+    app.log.error(
+      { runtimePid: pid, code, signal },
+      `runtime process died (${reason ?? signal ?? code}), starting another`,
+    ),
+  );
+  runtime.on("replaced", ({ pid, previous, milliseconds }) =>
+    app.log.warn({ runtimePid: pid, previousPid: previous, ms: milliseconds }, "runtime process replaced"),
   );
   runtime.on("load-failed", (message) => app.log.error(`runtime process cannot load the model: ${message}`));
 
@@ -50,6 +58,8 @@ export async function serve(config: ServeConfig): Promise<void> {
       `cannot listen on ${config.host}:${config.port}: ${LISTEN_ERRORS[code] ?? (error as Error).message}`,
     );
   }
+  // More would take the descriptors that a runtime process needs which is replaced.
+  app.server.maxConnections = roomForConnections() ?? Number.POSITIVE_INFINITY;
   await warmUp(engine);
   if (runtime.fallback) app.log.warn(`CUDA does not load, running on the CPU: ${runtime.fallback}`);
   const address = app.listeningOrigin;

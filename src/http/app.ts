@@ -3,6 +3,7 @@
 import websocket from "@fastify/websocket";
 import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from "fastify";
 import type { Engine } from "../engine/engine.ts";
+import { watchAnswers } from "./in-flight.ts";
 import { createMetrics } from "./metrics.ts";
 import { noRoute, sendAs } from "./problem.ts";
 import { generateRoute } from "./routes/generate.ts";
@@ -13,23 +14,30 @@ import { operationsRoutes } from "./routes/operations.ts";
 import { playgroundRoutes } from "./routes/playground.ts";
 import { referenceRoute } from "./routes/reference.ts";
 import { streamRoute } from "./routes/stream.ts";
-import { COMPRESSION, keepAlive } from "./socket.ts";
+import { COMPRESSION, closeAll, keepAlive } from "./socket.ts";
 
 /** Largest body or WebSocket message, bytes. A prompt that fits any context fits in it. */
 const MAX_MESSAGE_BYTES = 1024 * 1024;
-
-/** Close code of a WebSocket whose server is going away (RFC 6455). */
-const GOING_AWAY = 1001;
 
 const sendProblem = sendAs((problem) => problem, "application/problem+json");
 
 /** Milliseconds between pings of a WebSocket. */
 const PING_MS = 30_000;
+/** Milliseconds after which a client that takes nothing of its answer is given up. */
+const STALL_MS = 90_000;
 
-/** Builds the application. `logger` is Fastify's option; `pingMs` the time between pings of a WebSocket. */
+/** Settings of the application; `logger` is Fastify's option. */
+export interface AppOptions extends Pick<FastifyServerOptions, "logger"> {
+  /** Milliseconds between pings of a WebSocket. */
+  pingMs?: number;
+  /** Milliseconds after which a client that takes nothing of its answer is given up. */
+  stallMs?: number;
+}
+
+/** Builds the application. */
 export async function buildApp(
   engine: Engine,
-  { pingMs = PING_MS, ...options }: Pick<FastifyServerOptions, "logger"> & { pingMs?: number } = {},
+  { pingMs = PING_MS, stallMs = STALL_MS, ...options }: AppOptions = {},
 ): Promise<FastifyInstance> {
   const app = Fastify({
     ...options,
@@ -59,12 +67,11 @@ export async function buildApp(
     options: { maxPayload: MAX_MESSAGE_BYTES, perMessageDeflate: COMPRESSION },
     preClose(done) {
       stopPings();
-      for (const client of app.websocketServer.clients)
-        client.close(GOING_AWAY, "the server is shutting down");
-      app.websocketServer.close(done);
+      closeAll(app.websocketServer, done);
     },
   });
   const stopPings = keepAlive(app.websocketServer, pingMs);
+  watchAnswers(app, stallMs, () => engine.ready && !engine.accepting);
   await app.register(operationsRoutes, { engine, metrics: createMetrics(engine) });
   await app.register(generateRoute, { engine });
   await app.register(streamRoute, { engine });

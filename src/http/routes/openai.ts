@@ -7,6 +7,7 @@ import { requestsOf } from "../openai/requests.ts";
 import { choicesOf, errorOf, usageOf } from "../openai/responses.ts";
 import { StreamedChoice } from "../openai/streamed-choice.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
+import { MOST_WAITING } from "../outbox.ts";
 import { noRoute, sendAs, toProblem } from "../problem.ts";
 import { answersOf, cancelAll, submitAll } from "../together.ts";
 
@@ -81,7 +82,8 @@ async function stream(
     prompts.map((prompt) => prompt.request),
     (i, step) => {
       // Which samples are answered is known before the end only where they are not ranked.
-      if (body.best_of != null) return;
+      // What a slow reader is not sent now is in the next chunk.
+      if (body.best_of != null || reply.raw.writableLength > MOST_WAITING) return;
       const told = choices[i]![step.sample]!.take(step, tickets[i]!.spans[0]!.start);
       if (told) chunk(i * n + step.sample, told);
     },
