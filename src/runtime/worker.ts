@@ -11,6 +11,13 @@ let model: LoadedModel | undefined;
 /** As ONNX Runtime, the C++ library, CUDA and V8 say it. */
 const NO_MEMORY = /bad_alloc|bad allocation|failed to allocate|allocation failed|out of memory/i;
 
+/** What ONNX Runtime says, without where in its own source it said so. */
+const inOneLine = (message: string) =>
+  message
+    .replace(/\/onnxruntime_src\S+ [^()]*\([^()]*\) /, " ")
+    .replace(/\s+/g, " ")
+    .trim();
+
 // A server that was killed takes no more messages: there is nobody left to compute for.
 const send = (message: FromRuntime) =>
   process.send!(message, undefined, undefined, (error) => {
@@ -25,7 +32,7 @@ async function handle(message: ToRuntime): Promise<void> {
         const { provider, fallback } = model;
         send(fallback === undefined ? { type: "loaded", provider } : { type: "loaded", provider, fallback });
       } catch (error) {
-        send({ type: "load-failed", message: (error as Error).message });
+        send({ type: "load-failed", message: inOneLine((error as Error).message) });
       }
       return;
     case "ping":

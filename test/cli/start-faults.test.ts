@@ -8,6 +8,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { untilReady } from "../../tools/until-ready.ts";
 import { damagedModel, mismadeModel } from "../damage.ts";
@@ -37,6 +38,14 @@ function start(args: string[], limits: string[] = []) {
   return spawn(program!, rest, { cwd: PACKAGE_ROOT, detached: true, stdio: ["ignore", "pipe", "pipe"] });
 }
 
+function groupLives(leader: number): boolean {
+  try {
+    return process.kill(-leader, 0);
+  } catch {
+    return false;
+  }
+}
+
 /** Runs it to its end; `left` is whether a process of its group is left then. */
 async function ended(args: string[], limits: string[] = []): Promise<Outcome & { left: boolean }> {
   const child = start(args, limits);
@@ -44,13 +53,10 @@ async function ended(args: string[], limits: string[] = []): Promise<Outcome & {
   child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
   child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
   const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
-  let left = true;
-  try {
-    process.kill(-child.pid!, 0);
-    process.kill(-child.pid!, "SIGKILL");
-  } catch {
-    left = false;
-  }
+  // What compiles the sources on the way ends a moment later.
+  for (let i = 0; i < 500 && groupLives(child.pid!); i++) await sleep(10);
+  const left = groupLives(child.pid!);
+  if (left) process.kill(-child.pid!, "SIGKILL");
   return { code, stdout, stderr, left };
 }
 

@@ -78,6 +78,7 @@ export async function byEvents(origin: string, body: Body, random: Random): Prom
     const parser = new EventParser();
     let events = 0;
     let samples: Sample[] | undefined;
+    let broken = false;
     reading: for await (const chunk of response.setEncoding("utf8"))
       for (const { id, data } of parser.push(chunk)) {
         const event = JSON.parse(data) as ServerEvent;
@@ -86,10 +87,13 @@ export async function byEvents(origin: string, body: Body, random: Random): Prom
         lastId = id;
         if (event.type === "step") steps.push(event);
         if (event.type === "done") samples = event.samples;
-        else if (++events === breakAfter) break reading;
+        else if (++events === breakAfter) {
+          broken = true;
+          break reading;
+        }
       }
     if (samples) return { kind: "told", resumes, steps, samples };
-    if (!response.destroyed) return { kind: "lost", why: "the stream ended before the generation did" };
+    if (!broken) return { kind: "lost", why: "the stream ended before the generation did" };
     resumes++;
   }
 }
