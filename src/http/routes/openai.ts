@@ -82,10 +82,12 @@ async function stream(
     prompts.map((prompt) => prompt.request),
     (i, step) => {
       // Which samples are answered is known before the end only where they are not ranked.
-      // What a slow reader is not sent now is in the next chunk.
-      if (body.best_of != null || reply.raw.writableLength > MOST_WAITING) return;
+      // Which samples are answered is known before the end only where they are not ranked.
+      if (body.best_of != null) return;
       const told = choices[i]![step.sample]!.take(step, tickets[i]!.spans[0]!.start);
-      if (told) chunk(i * n + step.sample, told);
+      // A whole text that a slow reader is not sent now is in the next chunk.
+      const skipped = body.diffusing && reply.raw.writableLength > MOST_WAITING;
+      if (told && !skipped) chunk(i * n + step.sample, told);
     },
   );
   const start = head(tickets, engine.model.manifest.name);
