@@ -33,6 +33,8 @@ export async function serve(config: ServeConfig): Promise<void> {
   );
   runtime.on("load-failed", (message) => app.log.error(`runtime process cannot load the model: ${message}`));
 
+  // However this process ends: one that is frozen would not see that its server is gone.
+  process.once("exit", () => runtime.kill());
   const stop = async () => {
     const limit = setTimeout(() => engine.abort(), config.grace * 1000);
     await engine.drain();

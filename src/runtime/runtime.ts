@@ -135,6 +135,11 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     await gone;
   }
 
+  /** Ends the process at once: for a server that ends itself. */
+  kill(): void {
+    this.#child?.kill("SIGKILL");
+  }
+
   #post(message: ToRuntime): void {
     // A failed send means that the process is gone; its exit event deals with that. One that never was has no channel.
     if (this.#child?.connected) this.#child.send(message, () => {});

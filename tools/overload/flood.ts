@@ -8,14 +8,16 @@ import type { Memory, StrainedServer } from "../strain/server.ts";
 
 /** Milliseconds that half of the requests give the server. */
 const DEADLINE_MS = 2000;
+/** How long after the flood answers are counted. */
+const AFTERWARDS_MS = 5000;
 /** How much later than its deadline an answer may come: the call that runs and its own, and the way back. */
 const LATE_MS = 500;
 
 /** What a flood is made of: no two requests are the same, and every other one has a deadline. */
 export const floodBody = (index: number): GenerateRequest => ({
   prompt: "Once upon a time",
-  length: 64,
-  steps: 16,
+  length: 32,
+  steps: 8,
   seed: index,
   ...(index % 2 === 0 && { deadline_ms: DEADLINE_MS }),
 });
@@ -34,9 +36,11 @@ export interface Flood {
   /** What Retry-After said over how long the backlog of that moment really took. */
   retryAfter: { said: Spread; took: Spread; ratio: Spread; true: number; of: number };
   memory: { second: number; server: number; runtimes: number }[];
-  /** Until a lone request took no more than half as long again as before the flood. */
-  fullSpeedAfterMs: number;
+  /** Answers a second in the seconds after the flood, while its backlog was worked off. */
+  afterwardsPerSecond: number;
+  /** Milliseconds of a lone request before, and from the last answer of the backlog until one took no more than half as long again. */
   aloneMs: number;
+  aloneAgainAfterMs: number;
 }
 
 /** The median time of a request when nobody else asks. */
@@ -47,6 +51,19 @@ async function alone(origin: string): Promise<number> {
     times.push(doneAt - sentAt);
   }
   return spread(times).median;
+}
+
+/** The time at which a lone request took no longer than `limitMs`; infinite if none does within a minute. */
+async function untilAlone(origin: string, limitMs: number): Promise<number> {
+  const started = performance.now();
+  while (performance.now() - started < 60_000) {
+    const { sentAt, doneAt, status } = await ask(origin, {
+      ...floodBody(1),
+      seed: Math.floor(performance.now()),
+    });
+    if (status === 200 && doneAt - sentAt <= limitMs) return doneAt;
+  }
+  return Number.POSITIVE_INFINITY;
 }
 
 /** For each refusal: what it was told, and how long those took that had been taken before it. Seconds. */
@@ -81,24 +98,15 @@ export async function flood(server: StrainedServer, perSecond: number, seconds: 
   };
   sample();
   const sampling = setInterval(sample, Math.max(1000, seconds * 25));
-  let stopped = false;
-  const loop = openLoop(origin, perSecond, seconds, floodBody, undefined, () => stopped);
-  await sleep(seconds * 1000);
-  stopped = true;
-  const ended = performance.now();
-  let fullSpeedAfterMs = Number.POSITIVE_INFINITY;
-  while (performance.now() - ended < 60_000) {
-    const { sentAt, doneAt, status } = await ask(origin, {
-      ...floodBody(1),
-      seed: Math.floor(performance.now()),
-    });
-    if (status !== 200) await sleep(50);
-    else if (doneAt - sentAt <= 1.5 * aloneMs + 20) {
-      fullSpeedAfterMs = doneAt - ended;
-      break;
-    }
-  }
+  const loop = openLoop(origin, perSecond, seconds, floodBody);
   const all = await loop;
+  const ended = started + seconds * 1000;
+  const lastDone = Math.max(ended, ...all.map(({ doneAt }) => doneAt));
+  const window = Math.min(AFTERWARDS_MS, lastDone - ended);
+  const inWindow = all.filter(
+    ({ status, doneAt }) => status === 200 && doneAt > ended && doneAt <= ended + window,
+  );
+  const aloneAgainAfterMs = (await untilAlone(origin, 1.5 * aloneMs + 20)) - lastDone;
   clearInterval(sampling);
   sample();
   const ok = all.filter(({ status }) => status === 200);
@@ -126,8 +134,9 @@ export async function flood(server: StrainedServer, perSecond: number, seconds: 
       of: told.length,
     },
     memory,
-    fullSpeedAfterMs,
+    afterwardsPerSecond: window > 0 ? (1000 * inWindow.length) / window : 0,
     aloneMs,
+    aloneAgainAfterMs,
   };
 }
 

@@ -82,7 +82,6 @@ async function stream(
     prompts.map((prompt) => prompt.request),
     (i, step) => {
       // Which samples are answered is known before the end only where they are not ranked.
-      // Which samples are answered is known before the end only where they are not ranked.
       if (body.best_of != null) return;
       const told = choices[i]![step.sample]!.take(step, tickets[i]!.spans[0]!.start);
       // A whole text that a slow reader is not sent now is in the next chunk.
