@@ -18,6 +18,7 @@ const { values: flags } = parseArgs({
     model: { type: "string", default: "stories-didi" },
     clients: { type: "string", default: "6" },
     faults: { type: "string", default: "0" },
+    recovery: { type: "string", default: "5" },
     out: { type: "string" },
     help: { type: "boolean", default: false },
   },
@@ -29,6 +30,7 @@ if (flags.help) {
   --model <name>  a model folder (default stories-didi)
   --clients <n>   clients that ask without a pause (default 6)
   --faults <n>    fails if fewer took effect (default 0)
+  --recovery <n>  seconds within which all has to be well again (default 5)
   --out <folder>  where chaos.md and chaos.json go (default: printed only)
 Ctrl-C ends the faults and reports what there was.`);
   process.exit(0);
@@ -115,6 +117,6 @@ const run: Run = {
   ending,
   complaints: server.complaints.slice(-20),
 };
-const checks = checksOf(run, Number(flags.faults));
+const checks = checksOf(run, Number(flags.faults), Number(flags.recovery));
 const failed = publish(flags.out, "chaos", checks, markdownOf(run, checks), run);
 process.exit(interrupted ? 130 : failed);

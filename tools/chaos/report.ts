@@ -6,9 +6,6 @@ import { KINDS } from "./faults.ts";
 import type { Struck } from "./strike.ts";
 import type { Tally } from "./traffic.ts";
 
-/** Milliseconds within which a fault has to be over. */
-const LIMIT_MS = 5000;
-
 /** A run, as it is kept. */
 export interface Run {
   machine: string;
@@ -30,8 +27,8 @@ export interface Run {
 
 const first = (faults: readonly string[]) => (faults.length > 0 ? `: ${faults[0]}` : "");
 
-/** What has to hold; `least` is how many faults there have to be. */
-export function checksOf(run: Run, least: number): Check[] {
+/** What has to hold; `least` is how many faults there have to be, and each has to be over within so many seconds. */
+export function checksOf(run: Run, least: number, limitSeconds: number): Check[] {
   const { tally, counted, struck, unready, ending } = run;
   const answers = Object.values(tally.answered).reduce((a, b) => a + b);
   const effective = struck.filter(({ effect }) => effect);
@@ -60,13 +57,13 @@ export function checksOf(run: Run, least: number): Check[] {
       seen: `${tally.answered.sse + tally.answered.websocket} streams, ${tally.steps.length} wrong${first(tally.steps)}`,
     },
     {
-      claim: `${LIMIT_MS / 1000} s after each fault every runtime process held the model`,
-      holds: slowest <= LIMIT_MS,
+      claim: `${limitSeconds} s after each fault every runtime process held the model`,
+      holds: slowest <= 1000 * limitSeconds,
       seen: `the slowest took ${Math.round(slowest)} ms`,
     },
     {
-      claim: `/readyz was never other than 200 for ${LIMIT_MS / 1000} s`,
-      holds: Math.max(0, ...unready) <= LIMIT_MS && run.readyAfter,
+      claim: `/readyz was never other than 200 for ${limitSeconds} s`,
+      holds: Math.max(0, ...unready) <= 1000 * limitSeconds && run.readyAfter,
       seen: `${unready.length} times, at most ${Math.round(Math.max(0, ...unready))} ms`,
     },
     {

@@ -41,16 +41,19 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
       seen: `${flooded.sent} sent, ${flooded.answered} answered, ${flooded.refused} refused, ${flooded.other} neither`,
     },
     {
+      speed: true,
       claim: "accepted requests kept their deadline, or had their best canvas by then",
       holds: deadlines.late <= 0.01 * deadlines.answered,
       seen: `${deadlines.answered} with a deadline, ${deadlines.cutShort} cut short, ${deadlines.late} more than half a second late; ms late ${show(deadlines.lateness)}`,
     },
     {
+      speed: true,
       claim: "Retry-After is true within a factor of 2",
       holds: retryAfter.of > 0 && retryAfter.true >= MOSTLY * retryAfter.of,
       seen: `${percent(retryAfter.true, retryAfter.of)} of ${retryAfter.of}; said ${show(retryAfter.said)} s, took ${show(retryAfter.took)} s`,
     },
     {
+      speed: true,
       claim: "whoever comes back when told is taken",
       holds: returned.refused > 0 && returned.taken === returned.refused,
       seen: `${returned.taken} of ${returned.refused}, after a burst of ${returned.burst}`,
@@ -61,11 +64,13 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
       seen: `${Math.round(grown)} MB`,
     },
     {
+      speed: true,
       claim: "at full speed in the 5 s after the flood, working off what was taken",
       holds: flooded.afterwardsPerSecond >= FULL_SPEED * capacity,
       seen: `${flooded.afterwardsPerSecond.toFixed(1)} answers a second, of a capacity of ${capacity.toFixed(1)}`,
     },
     {
+      speed: true,
       claim: `a lone request as quick as before within ${LIMIT_MS / 1000} s of the last of them`,
       holds: flooded.aloneAgainAfterMs <= LIMIT_MS,
       seen: `${flooded.aloneMs} ms before; no more than half as long again after ${Math.round(flooded.aloneAgainAfterMs)} ms`,
@@ -76,6 +81,7 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
     const grew = slow.memory[1].server - slow.memory[0].server;
     checks.push(
       {
+        speed: true,
         claim: "those who behave are served among idle and slow people",
         holds: amidTime.count === idleTime.count && amidTime.median <= 3 * idleTime.median + 50,
         seen: `ms of a request ${show(idleTime)} before, ${show(amidTime)} among ${slow.connections[1]} connections`,

@@ -10,6 +10,8 @@ export interface Check {
   holds: boolean;
   /** What was seen. */
   seen: string;
+  /** True if it depends on how fast the machine is. */
+  speed?: boolean;
 }
 
 /** Median, 95th percentile and the largest of some values. */
