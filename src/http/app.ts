@@ -14,7 +14,7 @@ import { operationsRoutes } from "./routes/operations.ts";
 import { playgroundRoutes } from "./routes/playground.ts";
 import { referenceRoute } from "./routes/reference.ts";
 import { streamRoute } from "./routes/stream.ts";
-import { COMPRESSION, closeAll, keepAlive } from "./socket.ts";
+import { COMPRESSION, closeAll, endRefusedUpgrades, keepAlive } from "./socket.ts";
 
 /** Largest body or WebSocket message, bytes. A prompt that fits any context fits in it. */
 const MAX_MESSAGE_BYTES = 1024 * 1024;
@@ -71,6 +71,7 @@ export async function buildApp(
     },
   });
   const stopPings = keepAlive(app.websocketServer, pingMs);
+  endRefusedUpgrades(app);
   watchAnswers(app, stallMs, () => engine.ready && !engine.accepting);
   await app.register(operationsRoutes, { engine, metrics: createMetrics(engine) });
   await app.register(generateRoute, { engine });

@@ -1,6 +1,7 @@
 /** A WebSocket as a place for events to go: when messages are compressed, and when a socket is given up. */
 
 import type { IncomingMessage } from "node:http";
+import type { FastifyInstance } from "fastify";
 import type { PerMessageDeflateOptions, WebSocket, WebSocketServer } from "ws";
 import type { Sink } from "./outbox.ts";
 
@@ -36,6 +37,13 @@ export function socketSink(socket: WebSocket, compress: boolean): Sink {
       if (socket.isPaused) socket.resume();
     },
   };
+}
+
+/** Ends connections that asked for another protocol and were answered as if they had not: nobody reads from them. */
+export function endRefusedUpgrades(app: FastifyInstance): void {
+  app.addHook("onResponse", async ({ raw }) => {
+    if ((raw as IncomingMessage & { upgrade?: boolean }).upgrade) raw.socket.destroySoon();
+  });
 }
 
 /** Close code of a WebSocket whose server is going away (RFC 6455). */

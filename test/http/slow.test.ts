@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { IncomingMessage } from "node:http";
+import { connect } from "node:net";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Engine } from "../../src/engine/engine.ts";
@@ -79,5 +80,26 @@ test("a completion whose reader falls behind holds no more than its last texts b
   });
   assert.equal(text.match(/"finish_reason":"(length|stop)"/g)?.length, 16);
   assert.match(text, /data: \[DONE\]\n\n$/);
+  await app.close();
+});
+
+test("an upgrade of a route that there is not, or that has none, is answered, and its connection ends", async () => {
+  const { app, origin } = await listen(engine);
+  for (const line of [
+    "TRACE /healthz",
+    "GET /nothing",
+    "GET /healthz",
+    "POST /generate",
+    "OPTIONS /generate",
+  ]) {
+    const socket = connect(Number(new URL(origin).port), "127.0.0.1");
+    const ask = ["HTTP/1.1", "host: localhost", "connection: upgrade", "upgrade: websocket", "", ""].join(
+      "\r\n",
+    );
+    socket.write(`${line} ${ask}`);
+    let answer = "";
+    for await (const chunk of socket.setEncoding("utf8")) answer += chunk;
+    assert.match(answer, /^HTTP\/1\.1 [24]\d\d /, line);
+  }
   await app.close();
 });

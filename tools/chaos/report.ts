@@ -27,12 +27,16 @@ export interface Run {
 
 const first = (faults: readonly string[]) => (faults.length > 0 ? `: ${faults[0]}` : "");
 
+/** Milliseconds that a process was out of work: one that gets no more memory works until it needs some. */
+const downMs = ({ kind, noticedMs, recoveredMs }: Struck) =>
+  kind === "memory" ? recoveredMs - noticedMs : recoveredMs;
+
 /** What has to hold; `least` is how many faults there have to be, and each has to be over within so many seconds. */
 export function checksOf(run: Run, least: number, limitSeconds: number): Check[] {
   const { tally, counted, struck, unready, ending } = run;
   const answers = Object.values(tally.answered).reduce((a, b) => a + b);
   const effective = struck.filter(({ effect }) => effect);
-  const slowest = Math.max(0, ...effective.map(({ recoveredMs }) => recoveredMs));
+  const slowest = Math.max(0, ...effective.map(downMs));
   const beyond = counted.done - answers;
   return [
     {
@@ -54,10 +58,10 @@ export function checksOf(run: Run, least: number, limitSeconds: number): Check[]
     {
       claim: "no stream skipped, repeated or changed a step",
       holds: tally.steps.length === 0,
-      seen: `${tally.answered.sse + tally.answered.websocket} streams, ${tally.steps.length} wrong${first(tally.steps)}`,
+      seen: `${tally.answered.sse + tally.answered.websocket} streams, ${tally.steps.length} wrong, ${tally.merged} steps merged for a reader that fell behind${first(tally.steps)}`,
     },
     {
-      claim: `${limitSeconds} s after each fault every runtime process held the model`,
+      claim: `${limitSeconds} s after each fault (of memory: after it was felt) every runtime process held the model`,
       holds: slowest <= 1000 * limitSeconds,
       seen: `the slowest took ${Math.round(slowest)} ms`,
     },

@@ -47,17 +47,37 @@ function bySample(steps: readonly Step[]): Map<number, Omit<Step, "id">[]> {
   return samples;
 }
 
-/** How a stream's steps differ from those in peace: `undefined` if they do not. */
-export function stepFault(told: readonly Step[], expected: readonly Step[]): string | undefined {
-  const [ours, theirs] = [bySample(told), bySample(expected)];
-  for (const [sample, steps] of theirs) {
-    const seen = (ours.get(sample) ?? []).map(({ step }) => step);
-    const due = steps.map(({ step }) => step);
-    if (seen.length > new Set(seen).size) return `sample ${sample} repeats a step: ${seen}`;
-    if (seen.join() !== due.join()) return `sample ${sample} tells steps ${seen}, and should tell ${due}`;
-    if (JSON.stringify(ours.get(sample)) !== JSON.stringify(steps)) return `sample ${sample} has other steps`;
+/** What came of holding a stream against the one in peace. */
+export interface Held {
+  /** How it differs, if it does. */
+  fault: string | undefined;
+  /** Steps that came as one with those after them: to a reader that falls behind. */
+  merged: number;
+}
+
+/** Steps from `from` up to and with `to` as one, as a reader that falls behind is told them. */
+function mergedSteps(steps: readonly Omit<Step, "id">[], from: number, to: number): Omit<Step, "id"> {
+  const parts = steps.filter(({ step }) => step > from && step <= to);
+  return { ...parts.at(-1)!, revealed: parts.flatMap(({ revealed }) => revealed) };
+}
+
+/** Holds a stream's steps against those in peace. */
+export function holdSteps(told: readonly Step[], expected: readonly Step[]): Held {
+  const ours = bySample(told);
+  let merged = 0;
+  for (const [sample, steps] of bySample(expected)) {
+    let last = 0;
+    for (const event of ours.get(sample) ?? []) {
+      const where = `sample ${sample}, step ${event.step} after ${last}`;
+      if (event.step <= last) return { fault: `${where}: it was told before`, merged };
+      if (JSON.stringify(event) !== JSON.stringify(mergedSteps(steps, last, event.step)))
+        return { fault: `${where}: it is another`, merged };
+      merged += event.step - last - 1;
+      last = event.step;
+    }
+    if (last !== steps.at(-1)!.step) return { fault: `sample ${sample} ends with step ${last}`, merged };
   }
-  return undefined;
+  return { fault: undefined, merged };
 }
 
 /** Whether two answers are the same. */

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Random } from "../strain/random.ts";
-import { REQUESTS, sameSamples, stepFault, type Told } from "./requests.ts";
+import { holdSteps, REQUESTS, sameSamples, type Told } from "./requests.ts";
 import { byEvents, byPost, bySocket, type Outcome } from "./ways.ts";
 
 export const WAYS = ["post", "sse", "websocket"] as const;
@@ -16,6 +16,8 @@ export interface Tally {
   refused: number;
   /** Streams that were broken on purpose and resumed. */
   resumes: number;
+  /** Steps that came together with those after them, because the reader fell behind. */
+  merged: number;
   /** Accepted, and not answered, or not once. */
   lost: string[];
   /** Answers unlike those in peace. */
@@ -28,6 +30,7 @@ export const emptyTally = (): Tally => ({
   answered: { post: 0, sse: 0, websocket: 0 },
   refused: 0,
   resumes: 0,
+  merged: 0,
   lost: [],
   different: [],
   steps: [],
@@ -83,10 +86,11 @@ function judge(outcome: Outcome, way: Way, index: number, expected: readonly Tol
   else if (outcome.kind === "lost") tally.lost.push(`${name}: ${outcome.why}`);
   else {
     const { samples, steps } = expected[index]!;
-    const fault = outcome.steps && stepFault(outcome.steps, steps);
+    const held = outcome.steps && holdSteps(outcome.steps, steps);
+    tally.merged += held?.merged ?? 0;
     tally.resumes += outcome.resumes;
     tally.answered[way]++;
-    if (fault) tally.steps.push(`${name}: ${fault}`);
+    if (held?.fault) tally.steps.push(`${name}: ${held.fault}`);
     if (!sameSamples(outcome.samples, samples)) tally.different.push(name);
   }
 }

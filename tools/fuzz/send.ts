@@ -19,6 +19,9 @@ const HUNG_MS = 20_000;
 /** Silence after which a request that is not whole is taken to be all that was meant. */
 const SILENCE_MS = 80;
 
+/** Bytes of a request that the server reads to its end. */
+const LARGEST = 1 << 20;
+
 const STATUS = /^HTTP\/1\.1 (\d{3})/;
 
 /** Bytes of the first whole answer in `data`; 0 if it is not all there, -1 if it ends with the connection. */
@@ -92,8 +95,9 @@ export class Sender {
       if (size <= 0) break;
       rest = rest.subarray(size);
     }
-    // The connection's own end is an answer only where nothing was asked properly.
-    if (whole && reply.statuses.length === 0) reply.hung = true;
+    // The connection's own end is an answer only where nothing was asked properly, or far too much: then the refusal may
+    // be lost on the way, because the server does not wait for the rest.
+    if (whole && reply.statuses.length === 0 && bytes.length < LARGEST) reply.hung = true;
     if (reply.statuses.some((status) => status >= 500)) reply.text = text.slice(0, 600);
     if (whole && !socket.destroyed && !/\r\nconnection: close/i.test(text)) this.#kept = socket;
     else socket.destroy();
@@ -110,23 +114,21 @@ export class Sender {
     const reply: Reply = { statuses: [], hung: false, text: "" };
     let data = Buffer.alloc(0);
     let upgraded = false;
-    const late = setTimeout(
-      () => {
-        reply.hung = answered;
-        socket.destroy();
-      },
-      answered ? HUNG_MS : SILENCE_MS,
-    );
+    const late = setTimeout(() => {
+      reply.hung = true;
+      socket.destroy();
+    }, HUNG_MS);
     socket.on("data", (chunk: Buffer) => {
       data = Buffer.concat([data, chunk]);
       if (!upgraded && data.includes("\r\n\r\n")) {
         upgraded = true;
         socket.write(bytes);
+        if (!answered) setTimeout(() => socket.destroy(), SILENCE_MS);
       }
       // A pong with the ping's own words.
       if (data.includes("\x8a\x06alive?", 0, "latin1")) socket.destroy();
     });
-    await once(socket, "close");
+    await new Promise((resolve) => socket.once("close", resolve));
     clearTimeout(late);
     const text = data.toString("latin1");
     reply.statuses = [...text.matchAll(/"status":(\d{3})/g)].map(([, status]) => Number(status));
