@@ -69,6 +69,8 @@ const counted = async () =>
     ),
   ) as Run["counted"];
 const before = await counted();
+const restarts = () => server.metric("didi_runtime_restarts_total");
+const restartsBefore = await restarts();
 const memoryBefore = server.memory();
 
 const tally = emptyTally();
@@ -101,6 +103,7 @@ await Promise.all(clients);
 const unready = await readiness.stop();
 const readyAfter = await server.ready();
 const after = server.alive ? await counted() : before;
+const restarted = server.alive ? (await restarts()) - restartsBefore : 0;
 const memoryAfter = server.memory();
 const ending = await server.stop();
 const run: Run = {
@@ -112,6 +115,7 @@ const run: Run = {
   struck,
   unready,
   readyAfter,
+  restarts: restarted,
   counted: Object.fromEntries(outcomes.map((o) => [o, after[o] - before[o]])) as Run["counted"],
   memory: { before: memoryBefore, after: memoryAfter },
   ending,

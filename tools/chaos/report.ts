@@ -17,6 +17,8 @@ export interface Run {
   /** Milliseconds of each time that /readyz was not 200. */
   unready: number[];
   readyAfter: boolean;
+  /** Runtime processes that were replaced. */
+  restarts: number;
   /** What the server counted meanwhile. */
   counted: Record<"done" | "failed" | "cancelled", number>;
   memory: { before: Memory; after: Memory };
@@ -69,6 +71,12 @@ export function checksOf(run: Run, least: number, limitSeconds: number): Check[]
       claim: `/readyz was never other than 200 for ${limitSeconds} s`,
       holds: Math.max(0, ...unready) <= 1000 * limitSeconds && run.readyAfter,
       seen: `${unready.length} times, at most ${Math.round(Math.max(0, ...unready))} ms`,
+    },
+    {
+      // A process of a machine that is busy must not be taken for one that is frozen.
+      claim: "no process was replaced without a fault",
+      holds: run.restarts <= effective.length,
+      seen: `${run.restarts} replaced, ${effective.length} faults`,
     },
     {
       claim: `at least ${least} faults took effect`,
