@@ -36,7 +36,7 @@ const HUNG_MS = 10_000;
 /** What a pass may take as long as none has been timed: graphs are prepared in the first. */
 const FIRST_PASS_MS = 300_000;
 /** How long numbers that are not finite count as the model's own once a fresh process gave them too. */
-const OWN_FAULT_MS = 600_000;
+const OWN_FAULT_MS = 60_000;
 
 interface Pass {
   id: number;
