@@ -1,11 +1,13 @@
 /** Clients that do not read: they are given up in time, and those who only read slowly, or wait, are not. */
 
 import assert from "node:assert/strict";
-import type { IncomingMessage } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect } from "node:net";
+import { Writable } from "node:stream";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Engine } from "../../src/engine/engine.ts";
+import { EventStream } from "../../src/http/sse.ts";
 import { startEngine, TINY_GUIDED } from "../support.ts";
 import { listen, postRaw, StreamClient } from "./support.ts";
 
@@ -81,6 +83,24 @@ test("a completion whose reader falls behind holds no more than its last texts b
   assert.equal(text.match(/"finish_reason":"(length|stop)"/g)?.length, 16);
   assert.match(text, /data: \[DONE\]\n\n$/);
   await app.close();
+});
+
+test("nothing is written to an event stream that has ended and is still being read", (context) => {
+  context.mock.timers.enable({ apis: ["setInterval"] });
+  // A network that takes nothing.
+  const network = new Writable({ write() {} });
+  const faults: unknown[] = [];
+  network.on("error", (error) => faults.push(error));
+  const response = Object.assign(network, { setHeader() {}, writeHead() {} }) as unknown as ServerResponse;
+  new EventStream(response, { seed: 1, steps: [] }, true, {});
+  network.end();
+  context.mock.timers.tick(60_000);
+  return new Promise<void>((resolve) => {
+    setImmediate(() => {
+      assert.deepEqual(faults, []);
+      resolve();
+    });
+  });
 });
 
 test("an upgrade of a route that there is not, or that has none, is answered, and its connection ends", async () => {
