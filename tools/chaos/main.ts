@@ -85,12 +85,12 @@ const readiness = watchReadiness(server);
 const say = progress();
 const random = new Random(seed);
 while (!interrupted && server.alive && elapsed() < seconds) {
-  await sleep(random.next() * 800);
+  await sleep(random.next() * 400);
   const pids = server.runtimePids();
   if (pids.length < 2) continue;
   // Kills are over soonest; now and then both processes are struck at once.
-  const kind = random.chance(0.25) ? "kill" : random.pick(KINDS);
-  const victims = random.chance(0.15) ? pids : [random.pick(pids)];
+  const kind = random.chance(0.35) ? "kill" : random.pick(KINDS);
+  const victims = random.chance(0.35) ? pids : [random.pick(pids)];
   struck.push(...(await Promise.all(victims.map((pid) => strike(server, kind, pid, elapsed())))));
   say(() => {
     const answers = Object.values(tally.answered).reduce((a, b) => a + b);
