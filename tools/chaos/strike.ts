@@ -19,8 +19,8 @@ export interface Struck {
   said: string;
 }
 
-/** How long an effect is waited for. */
-const PATIENCE_MS = 20_000;
+/** How long an effect is waited for: a process that gets no more memory may not need any. */
+const PATIENCE_MS: Record<FaultKind, number> = { kill: 20_000, freeze: 20_000, nan: 20_000, memory: 5_000 };
 
 /** Strikes one process and waits until another has taken its place. */
 export async function strike(
@@ -44,8 +44,10 @@ export async function strike(
   };
   server.on("log", listen);
   try {
+    // Once it is felt, it is a fault like any other.
+    const late = () => performance.now() - started > PATIENCE_MS[struck.noticedMs > 0 ? "kill" : kind];
     await FAULTS[kind](pid);
-    while (!struck.effect && server.alive && performance.now() - started < PATIENCE_MS) await sleep(10);
+    while (!struck.effect && server.alive && !late()) await sleep(10);
   } catch (error) {
     // Such as a process that has just ended by itself.
     struck.said = (error as Error).message;
