@@ -1,6 +1,8 @@
 /** A runtime process as the system starts it, or does not. */
 
 import { type ChildProcess, fork } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { constants, setPriority } from "node:os";
 import { fileURLToPath } from "node:url";
 import { StartupError } from "../errors.ts";
 
@@ -32,5 +34,19 @@ export function forkWorker(): ChildProcess {
     });
   } catch (error) {
     throw cannotStart(error as Error);
+  }
+}
+
+/**
+ * Puts number crunching behind the server's event loop when cores are scarce. To be called once the model is loaded, so
+ * that a process which takes another's place is there soon.
+ */
+export function lowerPriority(pid: number): void {
+  try {
+    // On Linux each thread has its own priority.
+    const ids = process.platform === "linux" ? readdirSync(`/proc/${pid}/task`).map(Number) : [pid];
+    for (const id of ids) setPriority(id, constants.priority.PRIORITY_BELOW_NORMAL);
+  } catch {
+    // Where priorities cannot be set, health checks are a little slower under load.
   }
 }

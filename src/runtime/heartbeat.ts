@@ -13,7 +13,7 @@ export const HEARTBEAT_FD = 4;
 
 const BEAT_MS = 500;
 /** Beats that may fail to come, one after the other. */
-const MISSED = 5;
+const MISSED = 4;
 /** The same before the first one: a machine that is busy takes its time to start a process. */
 const MISSED_AT_FIRST = 60;
 

@@ -8,11 +8,10 @@
 
 import type { ChildProcess } from "node:child_process";
 import { EventEmitter } from "node:events";
-import { constants, setPriority } from "node:os";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RuntimeFailure, StartupError } from "../errors.ts";
-import { cannotStart, forkWorker } from "./fork.ts";
+import { cannotStart, forkWorker, lowerPriority } from "./fork.ts";
 import { HEARTBEAT_FD, watchHeartbeat } from "./heartbeat.ts";
 import {
   type Call,
@@ -190,12 +189,6 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   async #launch(): Promise<void> {
     const child = forkWorker();
     this.#child = child;
-    try {
-      // The server's event loop comes before number crunching when cores are scarce.
-      if (child.pid) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
-    } catch {
-      // Where priorities cannot be set, health checks are a little slower under load.
-    }
     const loading = new Promise<void>((resolve, reject) => {
       // Stays attached: an error event without a listener would end the server.
       child.on("error", (error) => reject(cannotStart(error)));
@@ -231,6 +224,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     child.on("exit", (code, signal) => void this.#replace(code, signal));
     if (child.exitCode !== null || child.signalCode !== null)
       throw new StartupError("the runtime process died at once");
+    lowerPriority(this.pid!);
     this.#loaded = true;
     this.#rest();
   }
