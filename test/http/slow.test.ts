@@ -17,7 +17,7 @@ before(async () => {
 });
 after(() => engine.runtime.close());
 
-/** Some eight megabytes: more than the system keeps for a reader. */
+/** Some six megabytes: more than the system keeps for a reader. */
 const LARGE = { prompt: "", length: 120, steps: 1024, n: 16, seed: 1, trace: true };
 
 async function bytesOf(response: IncomingMessage, pauseMs: number): Promise<number> {

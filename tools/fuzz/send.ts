@@ -59,7 +59,7 @@ export class Sender {
     const socket = (whole ? this.#kept : undefined) ?? (await open(this.port));
     this.#kept = undefined;
     socket.write(bytes);
-    let data = Buffer.alloc(0);
+    let data: Buffer = Buffer.alloc(0);
     const reply: Reply = { statuses: [], hung: false, text: "" };
     let silence: NodeJS.Timeout | undefined;
     const hang = setTimeout(() => {
@@ -112,7 +112,7 @@ export class Sender {
       `GET /generate/stream HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-extensions: permessage-deflate\r\nsec-websocket-key: ${key}\r\n\r\n`,
     );
     const reply: Reply = { statuses: [], hung: false, text: "" };
-    let data = Buffer.alloc(0);
+    let data: Buffer = Buffer.alloc(0);
     let upgraded = false;
     const late = setTimeout(() => {
       reply.hung = true;
