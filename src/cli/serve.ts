@@ -4,6 +4,7 @@ import closeWithGrace from "close-with-grace";
 import type { ServeConfig } from "../config.ts";
 import { StartupError } from "../errors.ts";
 import { buildApp } from "../http/app.ts";
+import { createLogStream } from "./log-stream.ts";
 import { checkOpenFiles, roomForConnections } from "./open-files.ts";
 import { startEngine, warmUp } from "./start-engine.ts";
 
@@ -21,7 +22,7 @@ export async function serve(config: ServeConfig): Promise<void> {
   const cache = { maxBytes: config.cacheMb * 1e6, ttlMs: config.cacheTtl * 1000 };
   const engine = await startEngine(config, { maxBatchTokens, maxActive, maxQueue, cache }, config.runtimes);
   const { runtime, model } = engine;
-  const app = await buildApp(engine, { logger: { level: config.logLevel } });
+  const app = await buildApp(engine, { logger: { level: config.logLevel, stream: createLogStream() } });
   runtime.on("restart", ({ pid, code, signal, reason }) =>
     app.log.error(
       { runtimePid: pid, code, signal },

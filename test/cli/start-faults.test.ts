@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
+import { closeSync, existsSync, openSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
@@ -146,6 +147,31 @@ test("a disk that takes no byte is no fault: the server writes none", { skip: no
     body: JSON.stringify({ prompt: "", length: 8, steps: 2, seed: 1 }),
   });
   assert.equal(response.status, 200);
+  child.kill("SIGTERM");
+  assert.equal(await exit, 0);
+});
+
+test("a log that cannot be written is no fault: the server serves and stops", {
+  skip: !existsSync("/dev/full"),
+}, async () => {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => probe.once("listening", resolve));
+  const { port } = probe.address() as AddressInfo;
+  await new Promise((resolve) => probe.close(resolve));
+  const full = openSync("/dev/full", "w");
+  const args = ["serve", "--port", String(port), "--device", "cpu", "--model", TINY_GUIDED];
+  const child = spawn(process.execPath, [...ENTRY, ...args], {
+    cwd: PACKAGE_ROOT,
+    stdio: ["ignore", full, "inherit"],
+  });
+  closeSync(full);
+  const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  const ready = () =>
+    fetch(`http://127.0.0.1:${port}/readyz`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+  while (child.exitCode === null && !(await ready())) await sleep(50);
   child.kill("SIGTERM");
   assert.equal(await exit, 0);
 });
