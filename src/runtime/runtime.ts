@@ -13,6 +13,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { RuntimeFailure, StartupError } from "../errors.ts";
 import { cannotStart, forkWorker, lowerPriority } from "./fork.ts";
 import { HEARTBEAT_FD, watchHeartbeat } from "./heartbeat.ts";
+import { hasOnlyNumbers, type Pass } from "./pass.ts";
 import {
   type Call,
   type FromRuntime,
@@ -34,20 +35,9 @@ const HUNG_FACTOR = 30;
 const HUNG_MS = 10_000;
 /** What a pass may take as long as none has been timed: graphs are prepared in the first. */
 const FIRST_PASS_MS = 300_000;
+const NOT_FINITE = "numbers that are not finite";
 /** How long numbers that are not finite count as the model's own once a fresh process gave them too. */
 const OWN_FAULT_MS = 60_000;
-
-interface Pass {
-  id: number;
-  call: Call;
-  attempts: number;
-  /** Most attempts. */
-  most: number;
-  /** True once its numbers were not finite and a fresh process is to try. */
-  doubted: boolean;
-  resolve(result: Graphs[GraphName]["result"]): void;
-  reject(error: Error): void;
-}
 
 export interface RuntimeEvents {
   /** The process died, or was ended for a reason, and another takes its place. */
@@ -56,14 +46,6 @@ export interface RuntimeEvents {
   replaced: [{ pid: number; previous: number; milliseconds: number }];
   /** A new process could not load the graphs; it is tried again. */
   "load-failed": [string];
-}
-
-/** Whether what depends on every number of a pass is a number. */
-function hasOnlyNumbers(result: Graphs[GraphName]["result"]): boolean {
-  const finite = (values: Float32Array) => values.every(Number.isFinite);
-  return (
-    (!("logprob" in result) || finite(result.logprob)) && (!("reward" in result) || finite(result.reward))
-  );
 }
 
 /** A runtime process that is kept alive. Passes run one at a time, in order. */
@@ -77,6 +59,8 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   /** Milliseconds per padded token of each graph, the slowest so far. */
   readonly #msPerToken = new Map<GraphName, number>();
   #watchdog: NodeJS.Timeout | undefined;
+  /** A pass that has gone well: what a process is tried with whose numbers are not finite. */
+  #known: Call | undefined;
   /** Why the process is being ended. */
   #reason: string | undefined;
   /** Clock time until which numbers that are not finite count as the model's own. */
@@ -233,7 +217,9 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     if (message.type === "pong" && this.#passes.length === 0) this.#rest();
     const pass = this.#passes[0];
     if (!pass || !("id" in message) || message.id !== pass.id) return;
-    if (message.type === "result" && !hasOnlyNumbers(message.result) && this.#doubts(pass)) return;
+    if (message.type === "result" && !pass.isTrial && !hasOnlyNumbers(message.result)) {
+      if (this.#doubts(pass)) return;
+    } else if (message.type === "result") this.#known ??= pass.call;
     this.#failures = 0;
     this.#passes.shift();
     if (message.type === "result") {
@@ -242,22 +228,51 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
       this.#msPerToken.set(graph, Math.max(perToken, this.#msPerToken.get(graph) ?? 0));
       pass.resolve(message.result);
     } else pass.reject(new RuntimeFailure(message.message));
+    // One that is being ended takes nothing more.
+    if (this.#reason !== undefined) return;
     const next = this.#passes[0];
     if (next) this.#send(next);
     else this.#rest();
   }
 
   /**
-   * Numbers that are not finite may be those of this model for this batch, or of a process whose memory is damaged. Ends
-   * the process and returns true if a fresh one is to tell; it takes the pass again.
+   * Numbers that are not finite may be those of this model for this batch, or of a process whose memory is damaged. Returns
+   * true if that is not known yet, or the process is to blame; the pass is run again then.
    */
   #doubts(pass: Pass): boolean {
+    if (this.#known && pass.soundIn !== this.#child) {
+      this.#tryKnown(this.#known, pass);
+      return true;
+    }
+    // Damage may lie where only this pass comes: a fresh process tells, now and then.
     const now = performance.now();
     if (pass.doubted) this.#ownFaultUntil = now + OWN_FAULT_MS;
     if (now < this.#ownFaultUntil) return false;
     pass.doubted = true;
-    this.#end("numbers that are not finite");
+    this.#end(NOT_FINITE);
     return true;
+  }
+
+  /** Runs a pass that has gone well before; the process is ended if it does not now. */
+  #tryKnown(call: Call, suspect: Pass): void {
+    const child = this.#child;
+    const resolve = (result: Graphs[GraphName]["result"]) => {
+      if (hasOnlyNumbers(result)) suspect.soundIn = child;
+      else this.#end(NOT_FINITE);
+    };
+    const trial = {
+      id: this.#nextId++,
+      call,
+      attempts: 0,
+      most: 1,
+      doubted: false,
+      isTrial: true,
+      resolve,
+      reject() {},
+    };
+    suspect.attempts--;
+    this.#passes.unshift(trial);
+    this.#send(trial);
   }
 
   async #replace(code: number | null, signal: NodeJS.Signals | null): Promise<void> {
