@@ -62,7 +62,8 @@ export async function serve(config: ServeConfig): Promise<void> {
     );
   }
   // More would take the descriptors that a runtime process needs which is replaced.
-  app.server.maxConnections = roomForConnections() ?? Number.POSITIVE_INFINITY;
+  const most = app.server.maxConnections ?? Number.POSITIVE_INFINITY;
+  app.server.maxConnections = Math.min(most, roomForConnections() ?? most);
   await warmUp(engine);
   if (runtime.fallback) app.log.warn(`CUDA does not load, running on the CPU: ${runtime.fallback}`);
   const address = app.listeningOrigin;
