@@ -14,6 +14,7 @@ import {
   UpgradeRequiredError,
 } from "../errors.ts";
 import { methodsOf, type Schemas } from "./openapi.ts";
+import { endRefusedUpgrade } from "./socket.ts";
 
 export type Problem = Schemas["Problem"];
 
@@ -102,6 +103,7 @@ export function checkReady(engine: Engine): void {
 /** An error handler that answers anything thrown in one shape; a bug goes to the log. */
 export function sendAs(shape: (problem: Problem) => object, contentType = "application/json; charset=utf-8") {
   return (error: unknown, request: FastifyRequest, reply: FastifyReply): void => {
+    endRefusedUpgrade(request.raw, reply.raw);
     const { problem, bug } = toProblem(error);
     if (bug) request.log.error({ err: error }, "request failed");
     if (problem.retry_after !== undefined) reply.header("retry-after", problem.retry_after);

@@ -1,6 +1,6 @@
 /** A WebSocket as a place for events to go: when messages are compressed, and when a socket is given up. */
 
-import type { IncomingMessage } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { FastifyInstance } from "fastify";
 import type { PerMessageDeflateOptions, WebSocket, WebSocketServer } from "ws";
 import type { Sink } from "./outbox.ts";
@@ -39,11 +39,19 @@ export function socketSink(socket: WebSocket, compress: boolean): Sink {
   };
 }
 
-/** Ends connections that asked for another protocol and were answered as if they had not: nobody reads from them. */
+/**
+ * Ends a connection that asked for another protocol and is answered as if it had not, once the answer is sent: nobody
+ * reads from it any more.
+ */
+export function endRefusedUpgrade(request: IncomingMessage, response: ServerResponse): void {
+  if (!(request as IncomingMessage & { upgrade?: boolean }).upgrade) return;
+  if (response.writableFinished) request.socket.destroySoon();
+  else response.once("finish", () => request.socket.destroySoon());
+}
+
+/** The same for every answer that Fastify's hooks see; errors of its own making pass them by. */
 export function endRefusedUpgrades(app: FastifyInstance): void {
-  app.addHook("onResponse", async ({ raw }) => {
-    if ((raw as IncomingMessage & { upgrade?: boolean }).upgrade) raw.socket.destroySoon();
-  });
+  app.addHook("onResponse", async (request, reply) => endRefusedUpgrade(request.raw, reply.raw));
 }
 
 /** Close code of a WebSocket whose server is going away (RFC 6455). */

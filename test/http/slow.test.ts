@@ -111,6 +111,7 @@ test("an upgrade of a route that there is not, or that has none, is answered, an
     "GET /healthz",
     "POST /generate",
     "OPTIONS /generate",
+    "PUT /%ff",
   ]) {
     const socket = connect(Number(new URL(origin).port), "127.0.0.1");
     const ask = ["HTTP/1.1", "host: localhost", "connection: upgrade", "upgrade: websocket", "", ""].join(

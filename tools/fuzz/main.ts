@@ -33,7 +33,7 @@ Ctrl-C ends it and reports what there was.`);
 }
 const seed = Number(flags.seed);
 const total = Number(flags.cases);
-// What is tried is the face: a small model of random weights answers quickest.
+// What is tried is the face: a small model of random weights answers quickest, and a small cache is full soon.
 const server = await StrainedServer.start(
   "--model",
   TINY_GUIDED,
@@ -41,6 +41,8 @@ const server = await StrainedServer.start(
   "1",
   "--max-batch-tokens",
   "4096",
+  "--cache-mb",
+  "4",
 );
 
 async function runCase(index: number, sender: Sender) {
@@ -59,7 +61,7 @@ async function runCase(index: number, sender: Sender) {
 
 if (flags.only !== undefined) {
   const { kind, bytes, reply } = await runCase(Number(flags.only), new Sender(server.port));
-  console.log(`${kind}, ${bytes.length} bytes:\n${bytes.subarray(0, 2000).toString("latin1")}\n\n`, reply);
+  console.log("%s, %d bytes:\n%s\n\n", kind, bytes.length, bytes.subarray(0, 2000).toString("latin1"), reply);
   await server.stop();
   process.exit(0);
 }
