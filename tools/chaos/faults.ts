@@ -1,7 +1,8 @@
 /** What is done to runtime processes. Linux. */
 
 import { execFile } from "node:child_process";
-import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readFileSync, writeSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 
 const run = promisify(execFile);
@@ -26,13 +27,25 @@ async function memory(pid: number): Promise<void> {
   await run("prlimit", ["--pid", String(pid), `--as=${bytes}:`]);
 }
 
-/** Writes NaN over the weights in its memory, those of the file that is mapped; the file stays as it is. */
+/** Waits until every thread of a process that was sent SIGSTOP has stopped. */
+async function untilStopped(pid: number): Promise<void> {
+  const stopped = (task: string) =>
+    /^\d+ \(.*\) [TtZX]/s.test(readFileSync(`/proc/${pid}/task/${task}/stat`, "utf8"));
+  while (!readdirSync(`/proc/${pid}/task`).every(stopped)) await sleep(1);
+}
+
+/**
+ * Writes NaN over the weights in its memory, those of the file that is mapped; the file stays as it is. The process stands
+ * still meanwhile: weights that are damaged in part may give numbers that are finite and wrong, which nothing can see.
+ */
 async function nan(pid: number): Promise<void> {
   const maps = readFileSync(`/proc/${pid}/maps`, "utf8").split("\n");
   const weights = maps.filter((line) => /graphs\.fp32\.bin$/.test(line));
   if (weights.length === 0) throw new Error(`process ${pid} has mapped no weights`);
   const memory = openSync(`/proc/${pid}/mem`, "r+");
+  process.kill(pid, "SIGSTOP");
   try {
+    await untilStopped(pid);
     for (const line of weights) {
       const [start, end] = line
         .split(" ", 1)[0]!
@@ -43,6 +56,7 @@ async function nan(pid: number): Promise<void> {
     }
   } finally {
     closeSync(memory);
+    process.kill(pid, "SIGCONT");
   }
 }
 
