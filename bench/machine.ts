@@ -6,12 +6,17 @@ import { cpus, totalmem } from "node:os";
 
 const require = createRequire(import.meta.url);
 
-/** Prints processor, memory, versions and model. */
-export function sayMachine(model: string): void {
+/** Processor, memory, versions and model, in a line. */
+export function machine(model: string): string {
   const manifest = require.resolve("onnxruntime-node/package.json");
   const ort = (JSON.parse(readFileSync(manifest, "utf8")) as { version: string }).version;
-  console.log(
+  return (
     `${cpus().length} x ${cpus()[0]!.model.trim()}, ${Math.round(totalmem() / 1e9)} GB, Node ${process.version}, ` +
-      `onnxruntime-node ${ort}, CPU; model ${model}`,
+    `onnxruntime-node ${ort}, CPU; model ${model}`
   );
+}
+
+/** Prints it. */
+export function sayMachine(model: string): void {
+  console.log(machine(model));
 }

@@ -9,7 +9,9 @@ try {
   await buildProgram().parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
-  if (!(error instanceof StartupError)) throw error;
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  // What the system refuses is no bug of ours: its own words name the file and the reason.
+  if (!(error instanceof StartupError) && !(error instanceof Error && code && syscall)) throw error;
   console.error(`didi-serve: ${error.message}`);
-  process.exit(error.exitCode);
+  process.exit(error instanceof StartupError ? error.exitCode : 1);
 }

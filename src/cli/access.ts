@@ -8,6 +8,7 @@ import { KeyRing } from "../http/access/keys.ts";
 import { isLoopback } from "../http/access/origins.ts";
 import type { BaseOptions } from "../http/base.ts";
 import { readTls } from "../http/tls.ts";
+import { createLogStream } from "./log-stream.ts";
 
 /** Throws StartupError if strangers could reach the server and nothing keeps them out, or flags do not fit together. */
 export function checkExposure(config: AccessConfig): void {
@@ -49,7 +50,7 @@ export async function readAccess(config: AccessConfig & { logLevel: string }): P
     maxConnections: config.maxConnections,
   };
   const common = {
-    logger: { level: config.logLevel },
+    logger: { level: config.logLevel, stream: createLogStream() },
     listener,
     maxBodyBytes: config.maxBodyKb * 1024,
     maxMessageBytes: config.maxMessageKb * 1024,

@@ -7,6 +7,7 @@ import { StartupError } from "../errors.ts";
 import { buildAdminApp, buildApp } from "../http/app.ts";
 import { createMetrics } from "../http/metrics.ts";
 import { checkExposure, readAccess } from "./access.ts";
+import { checkOpenFiles, roomForConnections } from "./open-files.ts";
 import { openShare } from "./share.ts";
 import { startEngine, warmUp } from "./start-engine.ts";
 
@@ -33,6 +34,7 @@ async function listen(app: FastifyInstance, host: string, port: number, prefix =
 
 /** Serves until a signal. Throws StartupError when it cannot start. */
 export async function serve(config: ServeConfig): Promise<void> {
+  checkOpenFiles();
   checkExposure(config);
   const setup = await readAccess(config);
   const { maxBatchTokens, maxActive, maxQueue } = config;
@@ -52,13 +54,20 @@ export async function serve(config: ServeConfig): Promise<void> {
     adminElsewhere: admin !== undefined,
   });
   const apps = admin ? [app, admin] : [app];
-  runtime.on("restart", ({ code, signal }) =>
-    app.log.error(`runtime process died (${signal ?? code}), starting another`),
+  runtime.on("restart", ({ pid, code, signal, reason }) =>
+    app.log.error(
+      { runtimePid: pid, code, signal },
+      `runtime process died (${reason ?? signal ?? code}), starting another`,
+    ),
+  );
+  runtime.on("replaced", ({ pid, previous, milliseconds }) =>
+    app.log.warn({ runtimePid: pid, previousPid: previous, ms: milliseconds }, "runtime process replaced"),
   );
   runtime.on("load-failed", (message) => app.log.error(`runtime process cannot load the model: ${message}`));
 
   share?.watch(app.log);
-
+  // However this process ends: one that is frozen would not see that its server is gone.
+  process.once("exit", () => runtime.kill());
   const stop = async () => {
     const limit = setTimeout(() => engine.abort(), config.grace * 1000);
     await engine.drain();
@@ -91,6 +100,9 @@ export async function serve(config: ServeConfig): Promise<void> {
     await runtime.close();
     throw error;
   }
+  // More would take the descriptors that a runtime process needs which is replaced.
+  const most = app.server.maxConnections ?? Number.POSITIVE_INFINITY;
+  app.server.maxConnections = Math.min(most, roomForConnections() ?? most);
   await warmUp(engine);
   if (runtime.fallback) app.log.warn(`CUDA does not load, running on the CPU: ${runtime.fallback}`);
   const address = app.listeningOrigin;

@@ -5,6 +5,7 @@ import type { Engine } from "../engine/engine.ts";
 import { Admission } from "./access/admission.ts";
 import { MemoryLimitStore } from "./access/limits.ts";
 import { type BaseOptions, createBase } from "./base.ts";
+import { watchAnswers } from "./in-flight.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { generateRoute } from "./routes/generate.ts";
 import { inferenceRoutes } from "./routes/inference.ts";
@@ -27,20 +28,32 @@ export interface AppOptions extends BaseOptions {
   authMs?: number;
   /** What /metrics tells, if it is another application's too. */
   metrics?: Metrics;
+  /** Milliseconds after which a client that takes nothing of its answer is given up. */
+  stallMs?: number;
 }
+
+/** Milliseconds after which a client that takes nothing of its answer is given up. */
+const STALL_MS = 90_000;
 
 /** Milliseconds in which a WebSocket without a key must bring one. */
 const AUTH_MS = 5000;
 
 /** Builds the application. */
 export async function buildApp(engine: Engine, options: AppOptions = {}): Promise<FastifyInstance> {
-  const { adminElsewhere = false, logPrompts = false, authMs = AUTH_MS, ...base } = options;
+  const {
+    adminElsewhere = false,
+    logPrompts = false,
+    authMs = AUTH_MS,
+    stallMs = STALL_MS,
+    ...base
+  } = options;
   const store = base.store ?? new MemoryLimitStore();
   const metrics = base.metrics ?? createMetrics(engine);
   const tracing = await loadTracing();
   // The log comes last: it tells the trace's id.
   const sinks = [metrics.sink, ...(tracing ? [createTracing(tracing, engine)] : []), requestLog];
   const app = await createBase({ ...base, store, sinks });
+  watchAnswers(app, stallMs, () => engine.ready && !engine.accepting);
   const admission = new Admission(engine, store, logPrompts);
   const routes = { engine, admission };
   await app.register(healthRoutes, { engine });

@@ -12,15 +12,12 @@ import { safeLogger } from "./log.ts";
 import { addSecurityHeaders } from "./pages.ts";
 import { noRoute, sendAs } from "./problem.ts";
 import { requestIdOf } from "./request-id.ts";
-import { COMPRESSION, keepAlive } from "./socket.ts";
+import { COMPRESSION, closeAll, endRefusedUpgrades, keepAlive } from "./socket.ts";
 import { requestLog } from "./telemetry/log.ts";
 import { beginRecord, type TelemetrySink } from "./telemetry/record.ts";
 
 /** Largest body, and largest WebSocket message, in bytes. A prompt that fits any context fits in it. */
 export const MAX_MESSAGE_BYTES = 1024 * 1024;
-
-/** Close code of a WebSocket whose server is going away (RFC 6455). */
-const GOING_AWAY = 1001;
 
 /** Milliseconds between pings of a WebSocket. */
 const PING_MS = 30_000;
@@ -97,11 +94,10 @@ async function addSockets(app: FastifyInstance, maxPayload: number, pingMs: numb
     options: { maxPayload, perMessageDeflate: COMPRESSION },
     preClose(done) {
       stopPings();
-      for (const client of app.websocketServer.clients)
-        client.close(GOING_AWAY, "the server is shutting down");
-      app.websocketServer.close(done);
+      closeAll(app.websocketServer, done);
     },
   });
   app.websocketServer.on("headers", (headers, raw) => headers.push(`x-request-id: ${requestIdOf(raw)}`));
   const stopPings = keepAlive(app.websocketServer, pingMs);
+  endRefusedUpgrades(app);
 }

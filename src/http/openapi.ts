@@ -70,17 +70,35 @@ function fieldError(error: ErrorObject): FieldError {
   }
 }
 
+/** Faults of one value that are told. A megabyte can hold a hundred thousand. */
+const MOST_FAULTS = 20;
+
 /** What is wrong with a value; where it had a choice of shapes, what each of them misses is one fault. */
 function fieldErrors(errors: readonly ErrorObject[]): FieldError[] {
-  const choices = errors.filter(({ keyword }) => keyword === "oneOf");
-  const choiceOf = ({ schemaPath }: ErrorObject) =>
-    choices.find((choice) => schemaPath.startsWith(`${choice.schemaPath}/`));
-  return errors.flatMap((error) => {
-    if (choiceOf(error)) return [];
-    const missed = errors.filter((other) => choiceOf(other) === error);
+  const choices = errors.filter(({ keyword }) => keyword === "oneOf").slice(0, MOST_FAULTS);
+  const missed = new Map(choices.map((choice): [ErrorObject, FieldError[]] => [choice, []]));
+  const faults: ErrorObject[] = [];
+  let more = 0;
+  for (const error of errors) {
+    const choice = choices.find(({ schemaPath }) => error.schemaPath.startsWith(`${schemaPath}/`));
+    const others = choice && missed.get(choice);
+    if (others) {
+      if (others.length < MOST_FAULTS) others.push(fieldError(error));
+    } else if (faults.length < MOST_FAULTS) faults.push(error);
+    else more++;
+  }
+  const fields = faults.map((error) => {
     const { path, message } = fieldError(error);
-    return [{ path, message: missed.map((one) => fieldError(one).message).join(" or ") || message }];
+    return {
+      path,
+      message:
+        missed
+          .get(error)
+          ?.map((one) => one.message)
+          .join(" or ") || message,
+    };
   });
+  return more > 0 ? [...fields, { path: "", message: `has ${more} more faults` }] : fields;
 }
 
 /** A validator for `components.schemas[name]`. */

@@ -1,7 +1,7 @@
 /**
  * What goes out to a client, bounded for a reader that falls behind.
  *
- * While more than LIMIT bytes wait, steps are held back and merged, one for each sample, and nothing more is read from
+ * While more than MOST_WAITING bytes wait, steps are held back and merged, one for each sample, and nothing more is read from
  * the client. Every reveal still arrives exactly once.
  */
 
@@ -11,7 +11,7 @@ export type ServerEvent = Schemas["ServerEvent"];
 type StepEvent = Schemas["StepEvent"];
 
 /** Bytes that may wait before steps are merged. */
-const LIMIT = 256 * 1024;
+export const MOST_WAITING = 256 * 1024;
 
 /** Where events go. */
 export interface Sink {
@@ -45,7 +45,7 @@ export class Outbox {
   }
 
   get #congested(): boolean {
-    return this.sink.waiting > LIMIT;
+    return this.sink.waiting > MOST_WAITING;
   }
 
   #hold(event: StepEvent): void {

@@ -17,6 +17,7 @@ import {
   UpgradeRequiredError,
 } from "../errors.ts";
 import { methodsOf, type Schemas } from "./openapi.ts";
+import { endRefusedUpgrade } from "./socket.ts";
 import { recordOf } from "./telemetry/record.ts";
 
 export type Problem = Schemas["Problem"];
@@ -117,6 +118,7 @@ export function checkReady(engine: Engine): void {
 /** An error handler that answers anything thrown in one shape; a bug goes to the log. */
 export function sendAs(shape: (problem: Problem) => object, contentType = "application/json; charset=utf-8") {
   return (error: unknown, request: FastifyRequest, reply: FastifyReply): void => {
+    endRefusedUpgrade(request.raw, reply.raw);
     const { problem, bug } = toProblem(error);
     if (bug) request.log.error({ err: error }, "request failed");
     recordOf(request)?.fail(problem);

@@ -1,6 +1,7 @@
 /** A WebSocket as a place for events to go: when messages are compressed, and when a socket is given up. */
 
-import type { IncomingMessage } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { FastifyInstance } from "fastify";
 import type { PerMessageDeflateOptions, WebSocket, WebSocketServer } from "ws";
 import type { Sink } from "./outbox.ts";
 
@@ -38,13 +39,63 @@ export function socketSink(socket: WebSocket, compress: boolean): Sink {
   };
 }
 
-/** Pings every socket; one that has not answered by the next ping is ended. Returns what stops it. */
+/**
+ * Ends a connection that asked for another protocol and is answered as if it had not, once the answer is sent: nobody
+ * reads from it any more.
+ */
+export function endRefusedUpgrade(request: IncomingMessage, response: ServerResponse): void {
+  if (!(request as IncomingMessage & { upgrade?: boolean }).upgrade) return;
+  if (response.writableFinished) request.socket.destroySoon();
+  else response.once("finish", () => request.socket.destroySoon());
+}
+
+/** The same for every answer that Fastify's hooks see; errors of its own making pass them by. */
+export function endRefusedUpgrades(app: FastifyInstance): void {
+  app.addHook("onResponse", async (request, reply) => endRefusedUpgrade(request.raw, reply.raw));
+}
+
+/** Close code of a WebSocket whose server is going away (RFC 6455). */
+const GOING_AWAY = 1001;
+/** Milliseconds that a peer has to answer that its socket is being closed. */
+const FAREWELL_MS = 1500;
+
+/** Closes every socket, what waits to be sent first; one whose peer does not answer is ended. */
+export function closeAll(server: WebSocketServer, done: (error?: Error) => void): void {
+  for (const socket of server.clients) socket.close(GOING_AWAY, "the server is shutting down");
+  const late = setTimeout(() => {
+    for (const socket of server.clients) socket.terminate();
+  }, FAREWELL_MS);
+  server.close((error) => {
+    clearTimeout(late);
+    done(error);
+  });
+}
+
+/** Rounds of pings in which a socket whose peer takes nothing of what waits for it is kept. */
+const STALLED_ROUNDS = 3;
+
+/**
+ * Pings every socket; one that has not answered by the next ping is ended, and so is one whose peer takes nothing of what
+ * waits for it for STALLED_ROUNDS. Returns what stops it.
+ */
 export function keepAlive(server: WebSocketServer, everyMs: number): () => void {
   const silent = new WeakSet<WebSocket>();
+  /** Bytes that waited for a reader that is too slow, and for how many rounds they have been as many. */
+  const waiting = new WeakMap<WebSocket, { bytes: number; rounds: number }>();
+  const isStalled = (socket: WebSocket) => {
+    const bytes = socket.bufferedAmount;
+    const before = waiting.get(socket);
+    const rounds = bytes > 0 && bytes === before?.bytes ? before.rounds + 1 : 0;
+    waiting.set(socket, { bytes, rounds });
+    return rounds >= STALLED_ROUNDS;
+  };
   const timer = setInterval(() => {
     for (const socket of server.clients) {
       // While we do not read from it, because it reads too slowly, its answer cannot arrive.
-      if (socket.isPaused) continue;
+      if (socket.isPaused) {
+        if (isStalled(socket)) socket.terminate();
+        continue;
+      }
       if (silent.has(socket)) {
         socket.terminate();
         continue;

@@ -61,7 +61,10 @@ export class EventStream implements Sink {
       "x-accel-buffering": "no",
     });
     response.write(`retry: ${RETRY_MS}\n\n`);
-    this.#heartbeat = setInterval(() => response.write(": still here\n\n"), HEARTBEAT_MS);
+    this.#heartbeat = setInterval(() => {
+      // One that reads too slowly has enough on its way, and may have it after the stream's end.
+      if (this.open && this.waiting === 0) response.write(": still here\n\n");
+    }, HEARTBEAT_MS);
     response.once("close", () => clearInterval(this.#heartbeat));
   }
 

@@ -4,7 +4,7 @@ import { EventEmitter } from "node:events";
 import type { GraphName, Graphs, Provider, RuntimeOptions } from "./protocol.ts";
 import { Runtime, type RuntimeEvents } from "./runtime.ts";
 
-/** Passes go to the process that has the fewest. */
+/** Passes go to the process that has the fewest, of those that hold the model. */
 export class RuntimePool extends EventEmitter<RuntimeEvents> {
   readonly #load: Map<Runtime, number>;
 
@@ -14,6 +14,7 @@ export class RuntimePool extends EventEmitter<RuntimeEvents> {
     for (const runtime of runtimes) {
       runtime.on("restart", (end) => this.emit("restart", end));
       runtime.on("load-failed", (message) => this.emit("load-failed", message));
+      runtime.on("replaced", (start) => this.emit("replaced", start));
     }
   }
 
@@ -62,13 +63,22 @@ export class RuntimePool extends EventEmitter<RuntimeEvents> {
     batch: Graphs[G]["batch"],
     attempts?: number,
   ): Promise<Graphs[G]["result"]> {
-    const [runtime] = [...this.#load].reduce((least, one) => (one[1] < least[1] ? one : least));
+    const all = [...this.#load];
+    const loaded = all.filter(([{ loaded }]) => loaded);
+    const [runtime] = (loaded.length > 0 ? loaded : all).reduce((least, one) =>
+      one[1] < least[1] ? one : least,
+    );
     this.#load.set(runtime, this.#load.get(runtime)! + 1);
     try {
       return await runtime.run(graph, batch, attempts);
     } finally {
       this.#load.set(runtime, this.#load.get(runtime)! - 1);
     }
+  }
+
+  /** Ends the processes at once, without a word to those who wait. */
+  kill(): void {
+    for (const runtime of this.#load.keys()) runtime.kill();
   }
 
   /** Ends the processes; passes in flight are rejected. */

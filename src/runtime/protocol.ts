@@ -87,6 +87,9 @@ export interface RuntimeOptions {
   threads: number;
 }
 
+/** Exit code of a runtime process that could not get the memory for a pass. */
+export const OUT_OF_MEMORY = 71;
+
 export type ToRuntime =
   | { type: "load"; options: RuntimeOptions }
   | { type: "run"; id: number; call: Call }

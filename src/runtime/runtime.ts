@@ -6,26 +6,24 @@
  * the child dies, another is started and the pass in flight is run again: nothing is lost.
  */
 
-import { type ChildProcess, fork } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { EventEmitter } from "node:events";
-import { constants, setPriority } from "node:os";
+import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { RuntimeFailure, StartupError } from "../errors.ts";
-import type {
-  Call,
-  FromRuntime,
-  GraphName,
-  Graphs,
-  Provider,
-  RuntimeOptions,
-  ToRuntime,
+import { cannotStart, forkWorker, lowerPriority } from "./fork.ts";
+import { HEARTBEAT_FD, watchHeartbeat } from "./heartbeat.ts";
+import { hasOnlyNumbers, type Pass } from "./pass.ts";
+import {
+  type Call,
+  type FromRuntime,
+  type GraphName,
+  type Graphs,
+  OUT_OF_MEMORY,
+  type Provider,
+  type RuntimeOptions,
+  type ToRuntime,
 } from "./protocol.ts";
-
-// The same file name in `src` (run by tsx) and in `dist`.
-const WORKER = fileURLToPath(
-  new URL(import.meta.url.endsWith(".ts") ? "worker.ts" : "worker.js", import.meta.url),
-);
 
 /** How often a pass is tried before it is given up: one that ends every process is at fault itself. */
 const ATTEMPTS = 5;
@@ -37,20 +35,15 @@ const HUNG_FACTOR = 30;
 const HUNG_MS = 10_000;
 /** What a pass may take as long as none has been timed: graphs are prepared in the first. */
 const FIRST_PASS_MS = 300_000;
-
-interface Pass {
-  id: number;
-  call: Call;
-  attempts: number;
-  /** Most attempts. */
-  most: number;
-  resolve(result: Graphs[GraphName]["result"]): void;
-  reject(error: Error): void;
-}
+const NOT_FINITE = "numbers that are not finite";
+/** How long numbers that are not finite count as the model's own once a fresh process gave them too. */
+const OWN_FAULT_MS = 60_000;
 
 export interface RuntimeEvents {
-  /** The process died and another takes its place. */
-  restart: [{ code: number | null; signal: NodeJS.Signals | null }];
+  /** The process died, or was ended for a reason, and another takes its place. */
+  restart: [{ pid: number; code: number | null; signal: NodeJS.Signals | null; reason?: string }];
+  /** That other one holds the model; `previous` is the id of the one that died. */
+  replaced: [{ pid: number; previous: number; milliseconds: number }];
   /** A new process could not load the graphs; it is tried again. */
   "load-failed": [string];
 }
@@ -66,6 +59,12 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   /** Milliseconds per padded token of each graph, the slowest so far. */
   readonly #msPerToken = new Map<GraphName, number>();
   #watchdog: NodeJS.Timeout | undefined;
+  /** A pass that has gone well: what a process is tried with whose numbers are not finite. */
+  #known: Call | undefined;
+  /** Why the process is being ended. */
+  #reason: string | undefined;
+  /** Clock time until which numbers that are not finite count as the model's own. */
+  #ownFaultUntil = Number.NEGATIVE_INFINITY;
   /** Where the graphs run. */
   provider: Provider = "cpu";
   /** Why CUDA was not taken, when `auto` fell back to the CPU. */
@@ -101,7 +100,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     if (this.#closing) return Promise.reject(new RuntimeFailure("the runtime is closed"));
     return new Promise((resolve, reject) => {
       const call = { graph, batch } as Call;
-      const pass = { id: this.#nextId++, call, attempts: 0, most: attempts, resolve, reject };
+      const pass = { id: this.#nextId++, call, attempts: 0, most: attempts, doubted: false, resolve, reject };
       this.#passes.push(pass);
       if (this.#loaded && this.#passes.length === 1) this.#send(pass);
     });
@@ -119,9 +118,14 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     await gone;
   }
 
+  /** Ends the process at once: for a server that ends itself. */
+  kill(): void {
+    this.#child?.kill("SIGKILL");
+  }
+
   #post(message: ToRuntime): void {
-    // A failed send means that the process is gone; its exit event deals with that.
-    this.#child?.send(message, () => {});
+    // A failed send means that the process is gone; its exit event deals with that. One that never was has no channel.
+    if (this.#child?.connected) this.#child.send(message, () => {});
   }
 
   #send(pass: Pass): void {
@@ -141,8 +145,17 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   /** Ends the process unless it answers in time; its exit is dealt with like any other. */
   #expectAnswer(milliseconds: number): void {
     clearTimeout(this.#watchdog);
-    this.#watchdog = setTimeout(() => this.#child?.kill("SIGKILL"), milliseconds);
+    this.#watchdog = setTimeout(
+      () => this.#end(`no answer for ${Math.round(milliseconds)} ms`),
+      milliseconds,
+    );
     this.#watchdog.unref();
+  }
+
+  /** Ends the process for a reason. */
+  #end(reason: string): void {
+    this.#reason = reason;
+    this.#child?.kill("SIGKILL");
   }
 
   /** With nothing to do: asks now and then whether the process still answers. */
@@ -158,22 +171,11 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   }
 
   async #launch(): Promise<void> {
-    const child = fork(WORKER, [], {
-      serialization: "advanced",
-      stdio: ["ignore", "inherit", "inherit", "ipc"],
-    });
+    const child = forkWorker();
     this.#child = child;
-    try {
-      // The server's event loop comes before number crunching when cores are scarce.
-      if (child.pid) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
-    } catch {
-      // Where priorities cannot be set, health checks are a little slower under load.
-    }
     const loading = new Promise<void>((resolve, reject) => {
       // Stays attached: an error event without a listener would end the server.
-      child.on("error", (error) =>
-        reject(new StartupError(`cannot start a runtime process: ${error.message}`)),
-      );
+      child.on("error", (error) => reject(cannotStart(error)));
       child.once("exit", (code, signal) =>
         reject(
           new StartupError(
@@ -189,6 +191,12 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
         resolve();
       });
     });
+    const beats = child.stdio[HEARTBEAT_FD] as Readable | null | undefined;
+    if (beats)
+      child.once(
+        "exit",
+        watchHeartbeat(beats, () => this.#end("no sign of life")),
+      );
     this.#post({ type: "load", options: this.options });
     try {
       await loading;
@@ -200,6 +208,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     child.on("exit", (code, signal) => void this.#replace(code, signal));
     if (child.exitCode !== null || child.signalCode !== null)
       throw new StartupError("the runtime process died at once");
+    lowerPriority(this.pid!);
     this.#loaded = true;
     this.#rest();
   }
@@ -208,6 +217,9 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     if (message.type === "pong" && this.#passes.length === 0) this.#rest();
     const pass = this.#passes[0];
     if (!pass || !("id" in message) || message.id !== pass.id) return;
+    if (message.type === "result" && !pass.isTrial && !hasOnlyNumbers(message.result)) {
+      if (this.#doubts(pass)) return;
+    } else if (message.type === "result") this.#known ??= pass.call;
     this.#failures = 0;
     this.#passes.shift();
     if (message.type === "result") {
@@ -216,16 +228,62 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
       this.#msPerToken.set(graph, Math.max(perToken, this.#msPerToken.get(graph) ?? 0));
       pass.resolve(message.result);
     } else pass.reject(new RuntimeFailure(message.message));
+    // One that is being ended takes nothing more.
+    if (this.#reason !== undefined) return;
     const next = this.#passes[0];
     if (next) this.#send(next);
     else this.#rest();
+  }
+
+  /**
+   * Numbers that are not finite may be those of this model for this batch, or of a process whose memory is damaged. Returns
+   * true if that is not known yet, or the process is to blame; the pass is run again then.
+   */
+  #doubts(pass: Pass): boolean {
+    if (this.#known && pass.soundIn !== this.#child) {
+      this.#tryKnown(this.#known, pass);
+      return true;
+    }
+    // Damage may lie where only this pass comes: a fresh process tells, now and then.
+    const now = performance.now();
+    if (pass.doubted) this.#ownFaultUntil = now + OWN_FAULT_MS;
+    if (now < this.#ownFaultUntil) return false;
+    pass.doubted = true;
+    this.#end(NOT_FINITE);
+    return true;
+  }
+
+  /** Runs a pass that has gone well before; the process is ended if it does not now. */
+  #tryKnown(call: Call, suspect: Pass): void {
+    const child = this.#child;
+    const resolve = (result: Graphs[GraphName]["result"]) => {
+      if (hasOnlyNumbers(result)) suspect.soundIn = child;
+      else this.#end(NOT_FINITE);
+    };
+    const trial = {
+      id: this.#nextId++,
+      call,
+      attempts: 0,
+      most: 1,
+      doubted: false,
+      isTrial: true,
+      resolve,
+      reject() {},
+    };
+    suspect.attempts--;
+    this.#passes.unshift(trial);
+    this.#send(trial);
   }
 
   async #replace(code: number | null, signal: NodeJS.Signals | null): Promise<void> {
     this.#loaded = false;
     clearTimeout(this.#watchdog);
     if (this.#closing) return;
-    this.emit("restart", { code, signal });
+    const reason = this.#reason ?? (code === OUT_OF_MEMORY ? "out of memory" : undefined);
+    this.#reason = undefined;
+    const previous = this.pid!;
+    this.emit("restart", { pid: previous, code, signal, ...(reason && { reason }) });
+    const started = performance.now();
     const pass = this.#passes[0];
     if (pass && pass.attempts >= pass.most) {
       this.#passes.shift();
@@ -244,6 +302,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
       }
     }
     if (this.#closing) return void this.#child?.kill("SIGKILL");
+    this.emit("replaced", { pid: this.pid!, previous, milliseconds: performance.now() - started });
     const next = this.#passes[0];
     if (next) this.#send(next);
   }

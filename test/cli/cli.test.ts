@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
 import { cp, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -7,26 +6,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { modelFolder } from "../../src/model/model.ts";
-import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { untilReady } from "../../tools/until-ready.ts";
 import { StreamClient } from "../http/support.ts";
 import { MODEL } from "../support.ts";
-import { didi, ENTRY } from "./support.ts";
+import { didi, serve } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-cli-"));
 after(() => rm(root, { recursive: true }));
-
-/** Starts `serve` on a free port; resolves once it says that it is ready. */
-async function serve(
-  ...args: string[]
-): Promise<{ child: ChildProcess; origin: string; exit: Promise<number | null> }> {
-  const child = spawn(process.execPath, [...ENTRY, "serve", "--port", "0", "--threads", "1", ...args], {
-    cwd: PACKAGE_ROOT,
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
-  return { child, exit, ...(await untilReady(child)) };
-}
 
 const MODEL_FLAG = /--model <name\|folder>.*\(default:\s+"stories-didi",\s+env:\s+DIDI_MODEL\)/s;
 

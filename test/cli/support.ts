@@ -1,8 +1,9 @@
 /** The command line as a process. */
 
-import { execFile } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { join } from "node:path";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { untilReady } from "../../tools/until-ready.ts";
 
 /** Arguments of Node that run the command line from its sources. */
 export const ENTRY = ["--import", "tsx", join(PACKAGE_ROOT, "src", "main.ts")];
@@ -24,4 +25,16 @@ export function didi(args: string[], env: Record<string, string> = {}): Promise<
       (_error, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr }),
     );
   });
+}
+
+/** Starts `serve` on a free port; resolves once it says that it is ready. */
+export async function serve(
+  ...args: string[]
+): Promise<{ child: ChildProcess; origin: string; exit: Promise<number | null> }> {
+  const child = spawn(process.execPath, [...ENTRY, "serve", "--port", "0", "--threads", "1", ...args], {
+    cwd: PACKAGE_ROOT,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  return { child, exit, ...(await untilReady(child)) };
 }

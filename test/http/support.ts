@@ -1,5 +1,6 @@
 /** A listening server over a test engine, and a WebSocket client that keeps what it receives. */
 
+import { type IncomingMessage, request } from "node:http";
 import type { FastifyInstance } from "fastify";
 import { type ClientOptions, WebSocket } from "ws";
 import type { Engine } from "../../src/engine/engine.ts";
@@ -16,6 +17,14 @@ export async function listen(
   const app = await buildApp(engine, options);
   await app.listen({ host: "127.0.0.1", port: 0 });
   return { app, origin: app.listeningOrigin };
+}
+
+/** Posts JSON and resolves with the head of the answer; its body is read by nobody yet. */
+export function postRaw(origin: string, path: string, body: object): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const options = { method: "POST", headers: { "content-type": "application/json" } };
+    request(`${origin}${path}`, options, resolve).on("error", reject).end(JSON.stringify(body));
+  });
 }
 
 /** A socket to /generate/stream. */

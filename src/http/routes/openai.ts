@@ -8,6 +8,7 @@ import { requestsOf } from "../openai/requests.ts";
 import { choicesOf, errorOf, usageOf } from "../openai/responses.ts";
 import { StreamedChoice } from "../openai/streamed-choice.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
+import { MOST_WAITING } from "../outbox.ts";
 import { noRoute, sendAs, toProblem } from "../problem.ts";
 import { recordOf } from "../telemetry/record.ts";
 import { answersOf, cancelAll, cancelOnClose } from "../together.ts";
@@ -89,7 +90,9 @@ async function stream(
       // Which samples are answered is known before the end only where they are not ranked.
       if (body.best_of != null) return;
       const told = choices[i]![step.sample]!.take(step, tickets[i]!.spans[0]!.start);
-      if (told) chunk(i * n + step.sample, told);
+      // A whole text that a slow reader is not sent now is in the next chunk.
+      const skipped = body.diffusing && reply.raw.writableLength > MOST_WAITING;
+      if (told && !skipped) chunk(i * n + step.sample, told);
     },
   );
   recordOf(request)?.add(...tickets);

@@ -1,0 +1,52 @@
+/** A runtime process as the system starts it, or does not. */
+
+import { type ChildProcess, fork } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { constants, setPriority } from "node:os";
+import { fileURLToPath } from "node:url";
+import { StartupError } from "../errors.ts";
+
+// The same file name in `src` (run by tsx) and in `dist`.
+const WORKER = fileURLToPath(
+  new URL(import.meta.url.endsWith(".ts") ? "worker.ts" : "worker.js", import.meta.url),
+);
+
+/** What to do about a limit, by the system's name for the fault. */
+const ADVICE: Record<string, string> = {
+  EMFILE: "too many files are open: raise the limit (ulimit -n)",
+  ENFILE: "the system has too many files open",
+  EAGAIN: "too many processes: raise the limit (ulimit -u)",
+  ENOMEM: "there is not enough memory",
+};
+
+/** The error of a process that could not be started. */
+export function cannotStart(error: Error): StartupError {
+  const { code = "", message } = error as NodeJS.ErrnoException;
+  return new StartupError(`cannot start a runtime process: ${ADVICE[code] ?? message}`);
+}
+
+/** Starts a process. Throws StartupError if the system refuses at once; it may also do so in an `error` event. */
+export function forkWorker(): ChildProcess {
+  try {
+    return fork(WORKER, [], {
+      serialization: "advanced",
+      stdio: ["ignore", "inherit", "inherit", "ipc", "pipe"],
+    });
+  } catch (error) {
+    throw cannotStart(error as Error);
+  }
+}
+
+/**
+ * Puts number crunching behind the server's event loop when cores are scarce. To be called once the model is loaded, so
+ * that a process which takes another's place is there soon.
+ */
+export function lowerPriority(pid: number): void {
+  try {
+    // On Linux each thread has its own priority.
+    const ids = process.platform === "linux" ? readdirSync(`/proc/${pid}/task`).map(Number) : [pid];
+    for (const id of ids) setPriority(id, constants.priority.PRIORITY_BELOW_NORMAL);
+  } catch {
+    // Where priorities cannot be set, health checks are a little slower under load.
+  }
+}

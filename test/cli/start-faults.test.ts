@@ -1,0 +1,177 @@
+/** What is wrong before the server serves: one line that says it, an exit code, and nothing left behind. */
+
+import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import { closeSync, existsSync, openSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { untilReady } from "../../tools/until-ready.ts";
+import { damagedModel, mismadeModel } from "../damage.ts";
+import { TINY_GUIDED } from "../support.ts";
+import { ENTRY, type Outcome } from "./support.ts";
+
+const root = await mkdtemp(join(tmpdir(), "didi-start-"));
+after(() => rm(root, { recursive: true }));
+
+const noLimits = spawnSync("prlimit", ["--version"]).status !== 0 && "there is no prlimit here";
+
+/** `serve` in a process group of its own, with a port of its own, under limits of prlimit. */
+function start(args: string[], limits: string[] = []) {
+  const serve = [
+    process.execPath,
+    ...ENTRY,
+    "serve",
+    "--port",
+    "0",
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+    ...args,
+  ];
+  const [program, ...rest] = limits.length > 0 ? ["prlimit", ...limits, ...serve] : serve;
+  return spawn(program!, rest, { cwd: PACKAGE_ROOT, detached: true, stdio: ["ignore", "pipe", "pipe"] });
+}
+
+function groupLives(leader: number): boolean {
+  try {
+    return process.kill(-leader, 0);
+  } catch {
+    return false;
+  }
+}
+
+/** Runs it to its end; `left` is whether a process of its group is left then. */
+async function ended(args: string[], limits: string[] = []): Promise<Outcome & { left: boolean }> {
+  const child = start(args, limits);
+  let [stdout, stderr] = ["", ""];
+  child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
+  child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
+  const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
+  // What compiles the sources on the way ends a moment later.
+  for (let i = 0; i < 500 && groupLives(child.pid!); i++) await sleep(10);
+  const left = groupLives(child.pid!);
+  if (left) process.kill(-child.pid!, "SIGKILL");
+  return { code, stdout, stderr, left };
+}
+
+/** Holds an end to one line, exit 1, and nothing left. */
+function checkRefusal({ code, stdout, stderr, left }: Awaited<ReturnType<typeof ended>>, says: RegExp): void {
+  assert.match(stderr, says);
+  assert.match(stderr, /^didi-serve: [^\n]+\n$/);
+  assert.equal(code, 1);
+  assert.equal(stdout, "");
+  assert.equal(left, false, "a process was left");
+}
+
+const flip = (at: number) => (bytes: Buffer) => {
+  bytes[at]! ^= 0xff;
+  return bytes;
+};
+const half = (bytes: Buffer) => bytes.subarray(0, bytes.length >> 1);
+/** The graph's opset is the last byte of the file. */
+const opset99 = (bytes: Buffer) => Buffer.concat([bytes.subarray(0, -1), Buffer.of(99)]);
+const extraField = (bytes: Buffer) =>
+  Buffer.from(JSON.stringify({ ...JSON.parse(bytes.toString()), colour: "blue" }));
+
+const MODELS: [name: string, make: (folder: string) => Promise<string>, says: RegExp][] = [
+  [
+    "a graph of which a byte has changed",
+    (folder) => damagedModel(folder, { "denoise.fp32.onnx": flip(4000) }),
+    /denoise\.fp32\.onnx is damaged: its sha256 is [0-9a-f]{64}, and model\.json says/,
+  ],
+  [
+    "weights that are cut off",
+    (folder) => damagedModel(folder, { "graphs.fp32.bin": half }),
+    /graphs\.fp32\.bin is damaged: 43264 bytes, and model\.json says 86528/,
+  ],
+  [
+    "a tokenizer that is cut off",
+    (folder) => damagedModel(folder, { "tokenizer.json": half }),
+    /tokenizer\.json is damaged/,
+  ],
+  [
+    "a graph that was damaged before its sum was taken",
+    (folder) => mismadeModel(folder, { "denoise.fp32.onnx": half }),
+    /denoise\.fp32\.onnx/,
+  ],
+  [
+    "a tokenizer that was cut off before its sum was taken",
+    (folder) => mismadeModel(folder, { "tokenizer.json": half }),
+    /cannot use .*tokenizer\.json: .*JSON/,
+  ],
+  [
+    "a graph of an opset that is not known here",
+    (folder) => mismadeModel(folder, { "denoise.fp32.onnx": opset99 }),
+    /denoise\.fp32\.onnx.*opset/i,
+  ],
+  [
+    "a manifest with a field that is not known",
+    (folder) => damagedModel(folder, { "model.json": extraField }),
+    /model\.json is not a valid manifest: .*\(colour\)/,
+  ],
+];
+
+for (const [i, [name, make, says]] of MODELS.entries())
+  test(`${name}: one line, exit 1, nothing left`, async () => {
+    checkRefusal(await ended(["--model", await make(join(root, `model-${i}`))]), says);
+  });
+
+test("a port that is taken: one line, exit 1, no runtime process left", async () => {
+  const blocker = createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => blocker.once("listening", resolve));
+  const { port } = blocker.address() as AddressInfo;
+  const outcome = await ended(["--model", TINY_GUIDED, "--runtimes", "2", "--port", String(port)]);
+  blocker.close();
+  checkRefusal(outcome, /cannot listen on 127\.0\.0\.1:\d+: the port is in use/);
+});
+
+test("too few files that may be open: one line, exit 1", { skip: noLimits }, async () => {
+  checkRefusal(await ended(["--model", TINY_GUIDED], ["--nofile=100"]), /100 files open.*ulimit -n/);
+});
+
+test("a disk that takes no byte is no fault: the server writes none", { skip: noLimits }, async () => {
+  const child = start(["--model", TINY_GUIDED, "--log-level", "warn"], ["--fsize=0"]);
+  child.stderr.pipe(process.stderr);
+  const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  const { origin } = await untilReady(child);
+  const response = await fetch(`${origin}/generate`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ prompt: "", length: 8, steps: 2, seed: 1 }),
+  });
+  assert.equal(response.status, 200);
+  child.kill("SIGTERM");
+  assert.equal(await exit, 0);
+});
+
+test("a log that cannot be written is no fault: the server serves and stops", {
+  skip: !existsSync("/dev/full"),
+}, async () => {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => probe.once("listening", resolve));
+  const { port } = probe.address() as AddressInfo;
+  await new Promise((resolve) => probe.close(resolve));
+  const full = openSync("/dev/full", "w");
+  const args = ["serve", "--port", String(port), "--device", "cpu", "--model", TINY_GUIDED];
+  const child = spawn(process.execPath, [...ENTRY, ...args], {
+    cwd: PACKAGE_ROOT,
+    stdio: ["ignore", full, "inherit"],
+  });
+  closeSync(full);
+  const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  const ready = () =>
+    fetch(`http://127.0.0.1:${port}/readyz`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+  while (child.exitCode === null && !(await ready())) await sleep(50);
+  child.kill("SIGTERM");
+  assert.equal(await exit, 0);
+});

@@ -1,0 +1,111 @@
+/** How the server stops: what was accepted is finished, nobody holds it up, and a second signal ends it. */
+
+import assert from "node:assert/strict";
+import { existsSync, readFileSync } from "node:fs";
+import type { IncomingMessage } from "node:http";
+import { connect } from "node:net";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { postRaw, type ServerEvent, StreamClient } from "../http/support.ts";
+import { TINY_GUIDED } from "../support.ts";
+import { serve } from "./support.ts";
+
+const FLAGS = ["--device", "cpu", "--model", TINY_GUIDED, "--log-level", "error"];
+const LONG = { prompt: "", length: 120, steps: 1024, n: 16, seed: 1 };
+const isStep = (event: ServerEvent): event is Extract<ServerEvent, { type: "step" }> => event.type === "step";
+
+async function textOf(response: IncomingMessage): Promise<string> {
+  let text = "";
+  for await (const chunk of response.setEncoding("utf8")) text += chunk;
+  return text;
+}
+
+/** Runtime processes of a server; none where there is no /proc. */
+function runtimePids(pid: number): number[] {
+  const path = `/proc/${pid}/task/${pid}/children`;
+  return existsSync(path) ? readFileSync(path, "utf8").split(" ").filter(Boolean).map(Number) : [];
+}
+
+test("after SIGTERM it is not ready and takes nothing more; what runs is finished, then sockets close with 1001", async () => {
+  const { child, origin, exit } = await serve(...FLAGS);
+  const client = await StreamClient.connect(origin);
+  client.send({ type: "generate", id: "a", ...LONG });
+  const posted = postRaw(origin, "/generate", { ...LONG, seed: 2 });
+  await client.find(isStep);
+  child.kill("SIGTERM");
+  let ready: Response;
+  do ready = await fetch(`${origin}/readyz`);
+  while (ready.status === 200);
+  assert.equal(ready.status, 503);
+  assert.ok(
+    client.events.every(({ type }) => type !== "done"),
+    "it was over before, so this test shows nothing",
+  );
+  const refused = await postRaw(origin, "/generate", { prompt: "", length: 2, steps: 1 });
+  assert.equal(refused.statusCode, 503);
+  assert.equal(refused.headers["retry-after"], "1");
+  assert.equal(refused.headers.connection, "close");
+  refused.resume();
+  const answered = await posted;
+  assert.equal(answered.statusCode, 200);
+  assert.equal(JSON.parse(await textOf(answered)).samples.length, 16);
+  assert.equal((await client.end("a")).type, "done");
+  assert.equal(await client.closed, 1001);
+  assert.equal(await exit, 0);
+});
+
+test("an answer that is still being read arrives whole", async () => {
+  const { child, origin, exit } = await serve(...FLAGS);
+  const response = await postRaw(origin, "/generate", { ...LONG, trace: true });
+  assert.equal(response.statusCode, 200);
+  // More than the system keeps for a reader that has not begun.
+  assert.ok(Number(response.headers["content-length"]) > 5_000_000, response.headers["content-length"]);
+  child.kill("SIGTERM");
+  while (
+    await fetch(`${origin}/readyz`).then(
+      ({ ok }) => ok,
+      () => false,
+    )
+  );
+  await sleep(300);
+  assert.equal(JSON.parse(await textOf(response)).trace.length, 16 * 1024);
+  assert.equal(await exit, 0);
+});
+
+test("neither a reader that never reads nor a socket that never answers holds it up", async () => {
+  const { child, origin, exit } = await serve(...FLAGS, "--grace", "30");
+  const client = await StreamClient.connect(origin);
+  client.socket.pause();
+  const never = await postRaw(origin, "/generate", { ...LONG, trace: true });
+  never.on("error", () => {});
+  const half = connect(Number(new URL(origin).port), "127.0.0.1");
+  half.on("error", () => {});
+  half.write("POST /generate HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{");
+  await sleep(100);
+  const started = performance.now();
+  child.kill("SIGTERM");
+  assert.equal(await exit, 0);
+  assert.ok(performance.now() - started < 25_000);
+  client.socket.terminate();
+  never.destroy();
+});
+
+test("a second signal ends it now, with exit code 1 and no process left", async () => {
+  const { child, origin, exit } = await serve(...FLAGS);
+  const client = await StreamClient.connect(origin);
+  const pids = runtimePids(child.pid!);
+  client.send({ type: "generate", id: "a", ...LONG });
+  await client.find(isStep);
+  // A process that is frozen cannot see by itself that its server is gone.
+  for (const pid of pids) process.kill(pid, "SIGSTOP");
+  child.kill("SIGTERM");
+  while (await fetch(`${origin}/readyz`).then(({ ok }) => ok));
+  child.kill("SIGTERM");
+  assert.equal(await exit, 1);
+  assert.equal(await client.closed, 1006);
+  for (let i = 0; i < 200 && pids.some((pid) => existsSync(`/proc/${pid}`)); i++) await sleep(10);
+  assert.deepEqual(
+    pids.filter((pid) => existsSync(`/proc/${pid}`)),
+    [],
+  );
+});

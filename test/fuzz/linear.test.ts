@@ -1,0 +1,73 @@
+/**
+ * The tokenizer and the parser of templates take time in proportion to a text, however it is made. What is held is a
+ * ratio with much room: four times the text may take eight times as long, where a square would take sixteen.
+ */
+
+import assert from "node:assert/strict";
+import { before, test } from "node:test";
+import { layoutOf } from "../../src/engine/layout.ts";
+import { InvalidRequestError } from "../../src/errors.ts";
+import { type Model, openModel } from "../../src/model/model.ts";
+import { MODEL } from "../support.ts";
+
+/** Characters of the longest text. */
+const MEGABYTE = 1 << 20;
+const TIMES = 4;
+const MOST = 9;
+
+let model: Model;
+before(async () => {
+  model = await openModel(MODEL);
+});
+
+/** Milliseconds, the least of some runs: what the machine does meanwhile only adds. */
+function fastest(run: () => void, repeats: number): number {
+  let least = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < repeats; i++) {
+    const started = performance.now();
+    run();
+    least = Math.min(least, performance.now() - started);
+  }
+  return least;
+}
+
+/** The first three in full, the others in a quarter: a megabyte takes seconds. */
+const HOSTILE: [name: string, unit: string][] = [
+  ["one letter", "a"],
+  ["spaces", " "],
+  ["combining marks", "\u0301"],
+  ["opening braces", "{{"],
+  ["beginnings of spans", "{{mask:"],
+  ["digits", "1"],
+  ["apostrophes", "'"],
+  ["lone surrogates", "\ud800"],
+];
+
+const textOf = (unit: string, length: number) => unit.repeat(Math.ceil(length / unit.length));
+
+for (const [i, [name, unit]] of HOSTILE.entries()) {
+  const most = i < 3 ? MEGABYTE : MEGABYTE / 4;
+  test(`tokenising ${most} characters of ${name} is linear`, () => {
+    const [short, long] = [textOf(unit, most / TIMES), textOf(unit, most)];
+    let ids = 0;
+    const encode = (text: string) => () => {
+      ids = model.tokenizer.encode(text, Number.MAX_SAFE_INTEGER)!.length;
+    };
+    const few = fastest(encode(short), 2);
+    const many = fastest(encode(long), 1);
+    assert.ok(ids > 0);
+    assert.ok(
+      many <= MOST * few,
+      `${few.toFixed(0)} ms, then ${many.toFixed(0)} ms for ${TIMES} times as much`,
+    );
+  });
+
+  test(`a template of a megabyte of ${name} is refused in linear time`, () => {
+    const parse = (text: string) => () =>
+      assert.throws(() => layoutOf(model, { template: text }), InvalidRequestError);
+    const few = fastest(parse(textOf(unit, MEGABYTE)), 3);
+    const many = fastest(parse(textOf(unit, TIMES * MEGABYTE)), 3);
+    // Where both are over in no time, there is nothing to compare.
+    assert.ok(many <= Math.max(MOST * few, 50), `${few} ms, then ${many} ms`);
+  });
+}

@@ -1,0 +1,173 @@
+/** Properties of the face: whatever is sent, the answer is one of those that openapi.yaml names, and never a bug. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import fc from "fast-check";
+import type { FastifyInstance } from "fastify";
+import type { Engine } from "../../src/engine/engine.ts";
+import { buildApp } from "../../src/http/app.ts";
+import { type Schemas, validator } from "../../src/http/openapi.ts";
+import { listen, type ServerEvent, StreamClient } from "../http/support.ts";
+import { startEngine, TINY_GUIDED } from "../support.ts";
+import { FEW_RUNS, RUNS } from "./support.ts";
+
+let engine: Engine;
+let app: FastifyInstance;
+before(async () => {
+  engine = await startEngine({}, TINY_GUIDED);
+  app = await buildApp(engine);
+});
+after(async () => {
+  await app.close();
+  await engine.runtime.close();
+});
+
+/** Any JSON value, names that mean something to JavaScript among its keys. */
+const anyValue = fc.jsonValue({ maxDepth: 4 });
+const key = fc.oneof(
+  fc.constantFrom("__proto__", "constructor", "toString", "", "a/b", "~"),
+  fc.string({ maxLength: 8 }),
+);
+const FIELDS = [
+  "prompt",
+  "prompt_tokens",
+  "template",
+  "tokens",
+  "length",
+  "steps",
+  "seed",
+  "temperature",
+  "top_k",
+];
+const MORE = [
+  "top_p",
+  "order",
+  "n",
+  "best_of",
+  "stop",
+  "echo",
+  "logprobs",
+  "trace",
+  "deadline_ms",
+  "guidance",
+];
+const field = fc.oneof(
+  { weight: 4, arbitrary: fc.constantFrom(...FIELDS, ...MORE) },
+  { weight: 1, arbitrary: key },
+);
+const value = fc.oneof(
+  anyValue,
+  fc.integer({ min: -2, max: 40 }),
+  fc.constantFrom("auto", "random", "rgas", { mode: "rgas" }, { mode: "none" }, [257, 1], "a{{mask:2}}"),
+);
+/** A request as JSON text, in which a field may come twice and may be called `__proto__`. */
+const bodyText = fc
+  .tuple(
+    fc.constantFrom('"prompt":"a","length":2', '"template":"{{mask:2}}"', '"tokens":[257,1]', ""),
+    fc.array(fc.tuple(field, value), { maxLength: 4 }),
+  )
+  .map(([start, fields]) => {
+    const rest = fields.map(([name, content]) => `${JSON.stringify(name)}:${JSON.stringify(content)}`);
+    return `{${['"steps":1', ...(start ? [start] : []), ...rest].join()}}`;
+  });
+
+const isProblem = validator("Problem");
+
+test("POST /generate answers 200, or a problem that is the client's", async () => {
+  const seen = new Set<number>();
+  await fc.assert(
+    fc.asyncProperty(bodyText, async (payload) => {
+      const response = await app.inject({
+        method: "POST",
+        url: "/generate",
+        headers: { "content-type": "application/json" },
+        payload,
+      });
+      seen.add(response.statusCode);
+      assert.ok([200, 400, 413].includes(response.statusCode), `${response.statusCode} ${response.body}`);
+      if (response.statusCode !== 200) assert.ok("value" in isProblem(response.json()), response.body);
+    }),
+    FEW_RUNS,
+  );
+  assert.deepEqual(
+    [...seen].toSorted(),
+    [200, 400, 413].filter((status) => seen.has(status)),
+  );
+  assert.ok(seen.has(200) && seen.has(400));
+});
+
+test("any text as a body is an answer, not a bug", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.oneof(fc.string({ unit: "binary", maxLength: 100 }), fc.json()),
+      fc.constantFrom("/generate", "/v1/completions", "/v2/models/tiny-guided/infer"),
+      async (payload, url) => {
+        const headers = { "content-type": "application/json" };
+        const { statusCode, body } = await app.inject({ method: "POST", url, headers, payload });
+        assert.ok(statusCode >= 400 && statusCode < 500, `${statusCode} ${body}`);
+      },
+    ),
+    FEW_RUNS,
+  );
+});
+
+test("the validators take any value without an error of their own", () => {
+  const checks = (
+    ["GenerateRequest", "CompletionRequest", "InferenceRequest", "GenerateMessage"] as const
+  ).map(validator);
+  fc.assert(
+    fc.property(
+      fc.oneof(
+        anyValue,
+        bodyText.map((text) => JSON.parse(text)),
+      ),
+      (content) => {
+        for (const check of checks) {
+          const checked = check(structuredClone(content));
+          if ("errors" in checked) assert.ok(checked.errors.length > 0 && checked.errors.length <= 21);
+        }
+      },
+    ),
+    RUNS,
+  );
+});
+
+test("a hundred thousand faults in a body are told in twenty, at once", () => {
+  const check = validator("GenerateRequest");
+  const items = { prompt_tokens: Array.from({ length: 65_536 }, () => "x") };
+  const fields = Object.fromEntries(Array.from({ length: 100_000 }, (_, i) => [`f${i}`, 0]));
+  for (const body of [items, fields]) {
+    const checked = check(body);
+    assert.ok("errors" in checked);
+    assert.equal(checked.errors.length, 21);
+    assert.match(checked.errors.at(-1)!.message, /^has \d+ more faults$/);
+  }
+});
+
+test("a socket answers every message, and each with an event of the contract", async () => {
+  const isEvent = validator("ServerEvent");
+  const { app: listening, origin } = await listen(engine);
+  const client = await StreamClient.connect(origin);
+  const id = fc.oneof(fc.constant('"x"'), fc.json({ maxDepth: 1 }));
+  const message = fc
+    .tuple(bodyText, fc.constantFrom("generate", "generate", "cancel", "other"), id)
+    .map(([body, type, name]) => `{"type":"${type}","id":${name},${body.slice(1)}`);
+  await fc.assert(
+    fc.asyncProperty(fc.oneof(message, fc.string({ unit: "binary", maxLength: 40 })), async (text) => {
+      client.events.length = 0;
+      client.send(text);
+      const end = await client.find(
+        (event): event is ServerEvent => event.type === "done" || event.type === "error",
+      );
+      assert.ok(
+        end.type === "done" || (end as Schemas["ErrorEvent"]).error.status < 500,
+        JSON.stringify(end),
+      );
+      for (const event of client.events)
+        assert.ok("value" in isEvent(structuredClone(event)), JSON.stringify(event));
+    }),
+    FEW_RUNS,
+  );
+  client.socket.close();
+  await listening.close();
+});

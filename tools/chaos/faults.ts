@@ -1,0 +1,69 @@
+/** What is done to runtime processes. Linux. */
+
+import { execFile } from "node:child_process";
+import { closeSync, openSync, readdirSync, readFileSync, writeSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+
+/** Names of the faults; what each does is at FAULTS. */
+export const KINDS = ["kill", "freeze", "memory", "nan"] as const;
+export type FaultKind = (typeof KINDS)[number];
+
+/** Ends at once, as the kernel does to one that takes too much memory. */
+async function kill(pid: number): Promise<void> {
+  process.kill(pid, "SIGKILL");
+}
+
+/** Stops every thread: the process lives and does nothing. */
+async function freeze(pid: number): Promise<void> {
+  process.kill(pid, "SIGSTOP");
+}
+
+/** From now on the kernel gives it no more memory than it has. */
+async function memory(pid: number): Promise<void> {
+  const bytes = Number(/VmSize:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) * 1024;
+  await run("prlimit", ["--pid", String(pid), `--as=${bytes}:`]);
+}
+
+/** Waits until every thread of a process that was sent SIGSTOP has stopped. */
+async function untilStopped(pid: number): Promise<void> {
+  const stopped = (task: string) =>
+    /^\d+ \(.*\) [TtZX]/s.test(readFileSync(`/proc/${pid}/task/${task}/stat`, "utf8"));
+  while (!readdirSync(`/proc/${pid}/task`).every(stopped)) await sleep(1);
+}
+
+/**
+ * Writes NaN over the weights in its memory, those of the file that is mapped; the file stays as it is. The process stands
+ * still meanwhile: weights that are damaged in part may give numbers that are finite and wrong, which nothing can see.
+ */
+async function nan(pid: number): Promise<void> {
+  const maps = readFileSync(`/proc/${pid}/maps`, "utf8").split("\n");
+  const weights = maps.filter((line) => /graphs\.fp32\.bin$/.test(line));
+  if (weights.length === 0) throw new Error(`process ${pid} has mapped no weights`);
+  const memory = openSync(`/proc/${pid}/mem`, "r+");
+  process.kill(pid, "SIGSTOP");
+  try {
+    await untilStopped(pid);
+    for (const line of weights) {
+      const [start, end] = line
+        .split(" ", 1)[0]!
+        .split("-")
+        .map((hex) => Number.parseInt(hex, 16));
+      const numbers = new Float32Array((end! - start!) / 4).fill(Number.NaN);
+      writeSync(memory, new Uint8Array(numbers.buffer), 0, numbers.byteLength, start!);
+    }
+  } finally {
+    closeSync(memory);
+    process.kill(pid, "SIGCONT");
+  }
+}
+
+/** Each does its harm to the process of that id, and rejects if it cannot. */
+export const FAULTS: Record<FaultKind, (pid: number) => Promise<void>> = { kill, freeze, memory, nan };
+
+/** Takes the limit on a process's memory away again. */
+export async function relieve(pid: number): Promise<void> {
+  await run("prlimit", ["--pid", String(pid), "--as=unlimited:"]).catch(() => {});
+}

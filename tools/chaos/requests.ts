@@ -1,0 +1,86 @@
+/** What is asked while faults happen, and what has to come of it: the answers of the same server in peace. */
+
+import type { GenerateRequest } from "../../src/client/types.ts";
+import type { Schemas } from "../../src/http/openapi.ts";
+
+export type Body = GenerateRequest;
+export type Step = Schemas["StepEvent"];
+export type Sample = Schemas["GenerateResponse"]["samples"][number];
+
+/** A generation as it was told. */
+export interface Told {
+  samples: Sample[];
+  steps: Step[];
+}
+
+/** Plain, by confidence, guided, ranked and filled, of many lengths and budgets; one is the largest there is. */
+export const REQUESTS: readonly Body[] = Array.from({ length: 40 }, (_, i): Body => {
+  const base = { length: 8 + 5 * (i % 9), steps: 2 + 3 * (i % 6), seed: 1000 + i };
+  const prompt = ["", "Once upon a time", "The dog and the boy", "Long ago there was"][i % 4]!;
+  switch (i % 8) {
+    case 1:
+      return { ...base, prompt, order: "confidence" };
+    case 3:
+      return { ...base, prompt, steps: 2 + (i % 3), guidance: { mode: "rgas", rerank_ratio: 0.5 } };
+    case 4:
+      return {
+        steps: base.steps,
+        seed: base.seed,
+        template: "The {{mask:5}} lived in {{mask:7}} and was {{mask:3}}.",
+      };
+    case 5:
+      return { ...base, prompt, n: 3, temperature: 0.8, top_k: 40 };
+    case 6:
+      return { ...base, prompt, steps: 3, best_of: 4, n: 2 };
+    case 7:
+      return { prompt: "", length: 240, steps: 4, n: i === 39 ? 16 : 2, seed: base.seed };
+    default:
+      return { ...base, prompt, stop: ["."], logprobs: i % 3 === 0 };
+  }
+});
+
+/** Steps sample by sample, each in the order it came, without what names the request. */
+function bySample(steps: readonly Step[]): Map<number, Omit<Step, "id">[]> {
+  const samples = new Map<number, Omit<Step, "id">[]>();
+  for (const { id: _, ...step } of steps)
+    samples.set(step.sample, [...(samples.get(step.sample) ?? []), step]);
+  return samples;
+}
+
+/** What came of holding a stream against the one in peace. */
+export interface Held {
+  /** How it differs, if it does. */
+  fault: string | undefined;
+  /** Steps that came as one with those after them: to a reader that falls behind. */
+  merged: number;
+}
+
+/** Steps from `from` up to and with `to` as one, as a reader that falls behind is told them. */
+function mergedSteps(steps: readonly Omit<Step, "id">[], from: number, to: number): Omit<Step, "id"> {
+  const parts = steps.filter(({ step }) => step > from && step <= to);
+  return { ...parts.at(-1)!, revealed: parts.flatMap(({ revealed }) => revealed) };
+}
+
+/** Holds a stream's steps against those in peace. */
+export function holdSteps(told: readonly Step[], expected: readonly Step[]): Held {
+  const ours = bySample(told);
+  let merged = 0;
+  for (const [sample, steps] of bySample(expected)) {
+    let last = 0;
+    for (const event of ours.get(sample) ?? []) {
+      const where = `sample ${sample}, step ${event.step} after ${last}`;
+      if (event.step <= last) return { fault: `${where}: it was told before`, merged };
+      if (JSON.stringify(event) !== JSON.stringify(mergedSteps(steps, last, event.step)))
+        return { fault: `${where}: it is another`, merged };
+      merged += event.step - last - 1;
+      last = event.step;
+    }
+    if (last !== steps.at(-1)!.step) return { fault: `sample ${sample} ends with step ${last}`, merged };
+  }
+  return { fault: undefined, merged };
+}
+
+/** Whether two answers are the same. */
+export function sameSamples(told: readonly Sample[], expected: readonly Sample[]): boolean {
+  return JSON.stringify(told) === JSON.stringify(expected);
+}

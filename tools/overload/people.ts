@@ -1,0 +1,109 @@
+/** People who are slow, silent or gone, on raw sockets. */
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { fileURLToPath } from "node:url";
+
+/** Sockets of one kind, and how many of them the server has ended. */
+export class Crowd {
+  ended = 0;
+  readonly sockets: Socket[] = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(
+    readonly name: string,
+    readonly port: number,
+  ) {}
+
+  /** Opens `count` sockets and lets `begin` say what each sends first. */
+  async open(count: number, begin: (socket: Socket) => void): Promise<this> {
+    for (let i = 0; i < count; i++) {
+      const socket = connect(this.port, "127.0.0.1");
+      socket.on("error", () => {});
+      socket.once("close", () => this.ended++);
+      this.sockets.push(socket);
+      await once(socket, "connect");
+      begin(socket);
+    }
+    return this;
+  }
+
+  /** Sends one byte a second on each. */
+  drip(byte: string): this {
+    this.#timer = setInterval(() => {
+      for (const socket of this.sockets) if (socket.writable) socket.write(byte);
+    }, 1000);
+    return this;
+  }
+
+  /** Leaves with a reset, as a machine that was cut off does when it comes back. */
+  leave(): void {
+    clearInterval(this.#timer);
+    for (const socket of this.sockets) socket.resetAndDestroy();
+  }
+}
+
+const HEAD = "POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+
+const upgrade = () =>
+  "GET /generate/stream HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n" +
+  `sec-websocket-version: 13\r\nsec-websocket-key: ${randomBytes(16).toString("base64")}\r\n\r\n`;
+
+/** A request whose answer is large: every step of 16 samples. */
+function largeRequest(accept: string): string {
+  const body = JSON.stringify({ prompt: "", length: 240, steps: 24, n: 16, trace: true, seed: 5 });
+  return `${HEAD}accept: ${accept}\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
+}
+
+/** Every kind, `size` times 100 sockets each, of the idle ones `size` times 1000. */
+export async function crowds(port: number, size: number): Promise<Crowd[]> {
+  const count = (n: number) => Math.max(1, Math.round(n * size));
+  const crowd = (name: string) => new Crowd(name, port);
+  const neverRead = (accept: string) => (socket: Socket) => {
+    socket.pause();
+    socket.write(largeRequest(accept));
+  };
+  return [
+    await crowd("idle, without a byte").open(count(500), () => {}),
+    await crowd("idle WebSockets that answer pings").open(count(500), (socket) => {
+      socket.write(upgrade());
+      answerPings(socket);
+    }),
+    await crowd("half of a request, then silence").open(count(100), (socket) =>
+      socket.write(`${HEAD}content-le`),
+    ),
+    (await crowd("headers, a byte a second").open(count(100), (socket) => socket.write(HEAD))).drip("x"),
+    (
+      await crowd("body, a byte a second").open(count(100), (socket) =>
+        socket.write(`${HEAD}content-length: 100000\r\n\r\n{"prompt": "`),
+      )
+    ).drip("a"),
+    await crowd("POST, never reads").open(count(10), neverRead("application/json")),
+    await crowd("event stream, never reads").open(count(10), neverRead("text/event-stream")),
+  ];
+}
+
+/** Answers each ping (an empty one, as the server's are) with a pong. */
+function answerPings(socket: Socket): void {
+  socket.on("data", (data) => {
+    for (
+      let at = data.indexOf("\x89\x00", 0, "latin1");
+      at >= 0;
+      at = data.indexOf("\x89\x00", at + 2, "latin1")
+    )
+      socket.write(Buffer.of(0x8a, 0x80, 0, 0, 0, 0));
+  });
+}
+
+/** A process of its own with `count` WebSockets that each run a generation; resolves once all are under way. */
+export async function otherProcess(origin: string, count: number): Promise<ChildProcess> {
+  const script = fileURLToPath(new URL("sockets.ts", import.meta.url));
+  const child = spawn(process.execPath, ["--import", "tsx", script, origin, String(count)], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  process.once("exit", () => child.kill("SIGKILL"));
+  await once(child.stdout!, "data");
+  return child;
+}
