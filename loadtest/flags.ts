@@ -77,7 +77,7 @@ export const SWEEP_OPTIONS: readonly Option[] = [
   new Option("--repeats <n>", "times that each cell is measured, in turn (default: 5, quick: 3)").argParser(
     integer(1, 100),
   ),
-  new Option("--time <seconds>", "what the whole run is fitted into (default: 300, quick: 35)").argParser(
+  new Option("--time <seconds>", "what the whole run is fitted into (default: 300, quick: 30)").argParser(
     integer(10, 86_400),
   ),
   new Option("--max-requests <n>", "bound on all requests together")
@@ -124,7 +124,7 @@ export function filledIn(
   return {
     ...given,
     repeats: given.repeats ?? (given.quick ? 3 : 5),
-    time: given.time ?? (given.quick ? 35 : 300),
+    time: given.time ?? (given.quick ? 30 : 300),
     seed: given.seed ?? Date.now() * 1000,
   };
 }

@@ -4,8 +4,10 @@ import { type LadderPlan, servedCell } from "./plan.ts";
 import { spread } from "./summary.ts";
 import type { Knee, Measurement, PlannedCell } from "./types.ts";
 
-/** The lowest rate beside the closed loop's throughput, each next one beside the last, and how many at most. */
-const [FIRST, RISE, MOST] = [0.4, 1.25, 8];
+/** The lowest rate beside the closed loop's throughput, and how many rungs at most. */
+const [FIRST, MOST] = [0.5, 8];
+/** Each rate beside the one below it, where the plan does not say. */
+const RISE = 1.25;
 
 /** One shape's rates, lowest first. */
 export class Ladder {
@@ -33,7 +35,7 @@ export class Ladder {
     if (index < this.rungs.length) return true;
     const top = this.rungs.at(-1);
     if (this.plan.rates || !top?.held.get(repeat) || this.rungs.length >= MOST) return false;
-    this.#add(top.rate * RISE);
+    this.#add(top.rate * (this.plan.rise ?? RISE));
     return true;
   }
 

@@ -24,13 +24,20 @@ export interface LadderPlan {
   transport: ServedTransport;
   /** Rates to try; found from the closed loop's throughput if absent. */
   rates?: readonly number[];
+  /** Each rate found beside the one below it. */
+  rise?: number;
 }
 
 /** What a run measures of the server. */
 export interface Plan {
   cells: PlannedCell[];
   ladders: LadderPlan[];
+  /** Repeats in which the ladders are climbed. */
+  climbs: number;
 }
+
+/** Repeats in which rates are raised: it takes longer than all the rest of a repeat. */
+export const CLIMBS = 3;
 
 /** Traffic of short and long budgets together. */
 const MIX = fileURLToPath(new URL("mixes/short-and-long.json", import.meta.url));
@@ -97,7 +104,7 @@ export interface Allowed {
 
 /** The grid where none is asked for: each axis through one point, all budgets at few and many clients. */
 export function defaultPlan({ guided, context }: Allowed, quick: boolean, open: boolean): Plan {
-  const length = Math.min(128, context);
+  const length = Math.min(quick ? 64 : 128, context);
   const [budgets, few, many] = quick ? [[4, 16], 1, 4] : [[4, 8, 16, 32], 1, 8];
   const middle = quick ? 4 : 16;
   const through: Grid = {
@@ -110,10 +117,13 @@ export function defaultPlan({ guided, context }: Allowed, quick: boolean, open: 
     ...product({ ...through, transports: ["sse", "ws"] }),
     ...product({ ...through, steps: quick ? [4] : [4, 8, 16], guidance: guided ? ["rgas"] : [] }),
     ...product({ ...through, lengths: quick || length <= 32 ? [] : [32] }),
-    ...(length < 128 ? [] : mixCells(MIX, [many], "post")),
+    ...(context < 128 ? [] : mixCells(MIX, [many], "post")),
   ];
   const ladders = open
-    ? budgets.map((budget) => ({ shape: shapeOf(budget, length), transport: "post" as const }))
+    ? budgets.map((budget) => ({
+        ...{ shape: shapeOf(budget, length), transport: "post" as const },
+        ...(quick && { rise: 1.4 }),
+      }))
     : [];
-  return { cells, ladders };
+  return { cells, ladders, climbs: quick ? 2 : CLIMBS };
 }

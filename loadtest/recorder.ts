@@ -26,7 +26,9 @@ export class Durations {
   quantiles(): Times["latency"] {
     const histogram = this.#histogram;
     if (histogram.totalCount === 0) return undefined;
-    const at = (percentile: number) => histogram.getValueAtPercentile(percentile) / 1000;
+    // A bucket's upper edge may lie above the largest value in it.
+    const at = (percentile: number) =>
+      Math.min(histogram.getValueAtPercentile(percentile), histogram.maxValue) / 1000;
     return {
       count: histogram.totalCount,
       mean: histogram.mean / 1000,

@@ -28,9 +28,14 @@ export interface RunOptions {
 /** Seconds around a measurement that are not load. */
 const OVERHEAD = 0.08;
 /** How much longer a rung of a ladder gets than a cell of the closed loop: p99 needs many requests. */
-const RUNG_WEIGHT = 2;
+const RUNG_WEIGHT = 3;
 /** Rungs that a ladder is thought to have before it is climbed. */
 const RUNGS_EXPECTED = 5;
+/** Fewest arrivals of a rung, and fewest seconds. */
+const [ARRIVALS, RUNG_SECONDS] = [16, 1];
+
+/** Seconds that a rung takes at least. */
+const shortest = (rate: number) => Math.max(RUNG_SECONDS, ARRIVALS / rate);
 
 /** Measures a plan. */
 export class Run {
@@ -76,13 +81,14 @@ export class Run {
 
   /** Runs it to its end, its deadline, or the signal. Rejects where the server itself cannot go on. */
   async go(): Promise<void> {
-    const { repeats, p99LimitMs: _, signal } = this.options;
+    const { repeats, signal } = this.options;
     const closed = this.#closedCells();
     for (const cell of closed) await this.#warmUp(cell);
     for (let repeat = 0; repeat < repeats && !signal.aborted; repeat++) {
       // Every second repeat backwards: a machine that slows down on the way slows no cell more than another.
       const order = repeat % 2 === 0 ? closed : closed.toReversed();
       for (const [i, cell] of order.entries()) await this.#closed(cell, repeat, order.slice(i), closed);
+      if (repeat >= this.plan.climbs) continue;
       for (const [i, ladder] of this.#ladders.entries()) await this.#climb(ladder, repeat, i, closed);
     }
     if (signal.aborted) this.leftOut = Math.max(1, this.leftOut);
@@ -105,28 +111,34 @@ export class Run {
     return performance.now() + seconds * 1000 > this.options.deadline;
   }
 
-  /** Measurements to come: the rest of this repeat, and all of those after it. */
+  /** Measurements to come: closed cells and rungs of this repeat, and all of those after it. */
   #pending(
     repeat: number,
     cells: readonly PlannedCell[],
-    rungs: number,
+    rungs: readonly Pending[],
     closed: readonly PlannedCell[],
   ): Pending[] {
     const cell = ({ id }: PlannedCell) => ({
       weight: 1,
       floor: (this.#roundSeconds.get(id) ?? 0) + OVERHEAD,
     });
-    const rung = { weight: RUNG_WEIGHT, floor: OVERHEAD };
-    const later = this.options.repeats - repeat - 1;
-    const expected = this.#ladders.reduce(
-      (sum, ladder) => sum + Math.max(ladder.rungs.length, ladder.plan.rates ? 1 : RUNGS_EXPECTED),
-      0,
-    );
+    const times = <T>(count: number, items: readonly T[]) =>
+      Array.from({ length: Math.max(0, count) }, () => items).flat();
+    const later = times(this.options.repeats - repeat - 1, closed).map(cell);
+    const climbs = this.#ladders.flatMap((ladder) => this.#rungs(ladder));
     return [
       ...cells.map(cell),
-      ...Array.from({ length: later }, () => closed.map(cell)).flat(),
-      ...Array.from({ length: rungs + later * expected }, () => rung),
+      ...rungs,
+      ...later,
+      ...times(Math.min(this.plan.climbs, this.options.repeats) - repeat - 1, climbs),
     ];
+  }
+
+  /** The rungs of one climb, or those that it is thought to have, from number `from` on. */
+  #rungs({ rungs, plan }: Ladder, from = 0): Pending[] {
+    const count = Math.max(rungs.length, plan.rates?.length ?? RUNGS_EXPECTED) - from;
+    const floor = OVERHEAD + (rungs[0] ? shortest(rungs[0].rate) : RUNG_SECONDS);
+    return Array.from({ length: Math.max(1, count) }, () => ({ weight: RUNG_WEIGHT, floor }));
   }
 
   #unit(pending: readonly Pending[]): number {
@@ -146,7 +158,7 @@ export class Run {
       return;
     }
     this.options.onProgress(cell.id);
-    const rungs = this.#ladders.length * RUNGS_EXPECTED;
+    const rungs = repeat < this.plan.climbs ? this.#ladders.flatMap((ladder) => this.#rungs(ladder)) : [];
     const seconds = this.#unit(this.#pending(repeat, rest, rungs, closed)) - OVERHEAD;
     const most = Math.floor(this.#requestsLeft() / cell.load.clients);
     const rounds = Math.min(most, Math.max(1, Math.round(seconds / round)));
@@ -176,11 +188,11 @@ export class Run {
     }
     for (let index = 0; ladder.has(index, repeat); index++) {
       const { cell, rate } = ladder.rungs[index]!;
-      const expected =
-        Math.max(1, RUNGS_EXPECTED - index) + (this.#ladders.length - number - 1) * RUNGS_EXPECTED;
-      const unit = this.#unit(this.#pending(repeat, [], expected, closed));
-      const seconds = Math.min(RUNG_WEIGHT * unit - OVERHEAD, this.#requestsLeft() / rate);
-      if (this.options.signal.aborted || seconds * rate < 2 || this.#late(seconds)) {
+      const later = this.#ladders.slice(number + 1).flatMap((other) => this.#rungs(other));
+      const unit = this.#unit(this.#pending(repeat, [], [...this.#rungs(ladder, index), ...later], closed));
+      const wanted = Math.max(RUNG_WEIGHT * unit - OVERHEAD, shortest(rate));
+      const seconds = Math.min(wanted, this.#requestsLeft() / rate);
+      if (this.options.signal.aborted || seconds * rate < ARRIVALS / 2 || this.#late(seconds)) {
         this.leftOut++;
         return;
       }

@@ -7,7 +7,7 @@ import type { SweepConfig } from "./flags.ts";
 import { checkTarget } from "./loopback.ts";
 import { environment } from "./machine.ts";
 import { peerCellsFor, startPeers } from "./peers/peers.ts";
-import { type Allowed, defaultPlan, mixCells, type Plan, product, shapeOf } from "./plan.ts";
+import { type Allowed, CLIMBS, defaultPlan, mixCells, type Plan, product, shapeOf } from "./plan.ts";
 import { Progress } from "./progress.ts";
 import { qualityOf } from "./quality.ts";
 import { Run } from "./run.ts";
@@ -50,7 +50,8 @@ export function planFor(config: SweepConfig, { guided, context }: Allowed): Plan
     transport: transports[0]!,
     ...(rates && { rates }),
   }));
-  return { cells: [...(axes ? product(grid) : []), ...mixed], ladders: open && axes ? ladders : [] };
+  const cells = [...(axes ? product(grid) : []), ...mixed];
+  return { cells, ladders: open && axes ? ladders : [], climbs: CLIMBS };
 }
 
 /** Measures. Resolves with the exit code: 0, 130 where it was interrupted, 1 where the server failed. */

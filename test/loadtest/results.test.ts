@@ -76,7 +76,10 @@ test("a folder of results has all its files, and reads back", async () => {
     "quality-throughput.svg",
     "throughput-steps.svg",
   ];
-  assert.deepEqual(readdirSync(folder).toSorted(), [...pictures, "report.md", "results.csv", "results.json"]);
+  assert.deepEqual(
+    readdirSync(folder).toSorted(),
+    [...pictures, "report.md", "results.csv", "results.json"].toSorted(),
+  );
   assert.deepEqual(written.toSorted(), readdirSync(folder).toSorted());
   assert.equal(readResults(folder).cells.length, whole().cells.length);
   assert.equal(readResults(join(folder, "results.json")).name, "made");
