@@ -28,6 +28,9 @@ const DASHES = [
   [6, 2, 1, 2],
 ];
 
+const WIDTH = 520;
+const RANGE = "Median of the repeats; bars from the lowest to the highest";
+
 interface Point {
   x: number;
   y: number;
@@ -39,18 +42,20 @@ interface Point {
 
 interface Picture {
   title: string;
+  subtitle?: string;
   x: { title: string; log?: boolean; values?: number[] };
   y: { title: string; log?: boolean };
   legend: string;
   /** A horizontal line. */
   limit?: { y: number; label: string };
-  /** False: points of a series are not joined. */
-  joined?: boolean;
 }
 
 /** Draws points, the range of each as a bar. */
 async function draw(points: readonly Point[], picture: Picture): Promise<string> {
-  const series = [...new Set(points.map((point) => point.series))];
+  const series = [...new Set(points.map((point) => point.series))].toSorted((a, b) =>
+    a.localeCompare(b, "en", { numeric: true }),
+  );
+  const padding = points.some(({ label }) => label) ? 45 : 12;
   const scale = (log: boolean | undefined) => (log ? { type: "log" as const, nice: false } : { zero: true });
   const axis = (values: number[] | undefined) => ({
     ...(values && { values }),
@@ -63,7 +68,7 @@ async function draw(points: readonly Point[], picture: Picture): Promise<string>
     field: "x",
     type: "quantitative" as const,
     title: picture.x.title,
-    scale: { ...scale(picture.x.log), padding: 12 },
+    scale: { ...scale(picture.x.log), padding },
     axis: axis(picture.x.values),
   };
   const y = {
@@ -76,30 +81,29 @@ async function draw(points: readonly Point[], picture: Picture): Promise<string>
   const color = { ...by, scale: { domain: series, range: GREYS } };
   const spec: TopLevelSpec = {
     $schema: "https://vega.github.io/schema/vega-lite/v6.json",
-    width: 520,
+    width: WIDTH,
     height: 320,
     background: "white",
-    title: { text: picture.title, anchor: "start", fontSize: 13 },
+    title: {
+      ...{ text: picture.title, anchor: "start" as const, fontSize: 13, subtitleFontSize: 11 },
+      ...(picture.subtitle && { subtitle: picture.subtitle }),
+    },
     data: { values: [...points] },
     layer: [
-      ...(picture.joined === false
-        ? []
-        : [
+      // A mark for each series: as a scale, dashes would be in the legend, around its symbols.
+      ...series.map((name, i) => ({
+        transform: [{ filter: { field: "series", equal: name } }],
+        mark: { type: "line" as const, strokeWidth: 1.5, strokeDash: DASHES[i % DASHES.length]! },
+        encoding: { x, y: { field: "y", ...y }, color },
+      })),
+      ...(points.some(({ low }) => low !== undefined)
+        ? [
             {
-              mark: { type: "line" as const, strokeWidth: 1.5 },
-              encoding: {
-                x,
-                y: { field: "y", ...y },
-                color,
-                strokeDash: { ...by, scale: { domain: series, range: DASHES } },
-              },
+              mark: { type: "rule" as const, strokeWidth: 1.5 },
+              encoding: { x, y: { field: "low", ...y }, y2: { field: "high" }, color },
             },
-          ]),
-      {
-        transform: [{ filter: "isValid(datum.low)" }],
-        mark: { type: "rule" as const, strokeWidth: 1.5 },
-        encoding: { x, y: { field: "low", ...y }, y2: { field: "high" }, color: { ...color, legend: null } },
-      },
+          ]
+        : []),
       {
         mark: { type: "point" as const, filled: true, size: 55, opacity: 1 },
         encoding: {
@@ -123,8 +127,8 @@ async function draw(points: readonly Point[], picture: Picture): Promise<string>
             },
             {
               data: { values: [picture.limit] },
-              mark: { type: "text" as const, align: "left" as const, dy: -6, dx: 4, fontSize: 11 },
-              encoding: { x: { value: 0 }, y: { field: "y", ...y }, text: { field: "label" } },
+              mark: { type: "text" as const, align: "right" as const, dy: -6, dx: -4, fontSize: 11 },
+              encoding: { x: { value: WIDTH }, y: { field: "y", ...y }, text: { field: "label" } },
             },
           ]
         : []),
@@ -162,8 +166,8 @@ function againstSteps(results: Results): Promise<string> | undefined {
   return draw(byX(points), {
     title: `${results.model.name}: throughput against step budget, ${length} new tokens a request`,
     x: { title: "step budget (steps)", log: true, values: [...new Set(points.map(({ x }) => x))] },
-    y: { title: "throughput (tokens/s), median and range", log: true },
-    legend: "closed loop",
+    y: { title: "throughput (tokens/s)", log: true },
+    ...{ legend: "closed loop", subtitle: RANGE },
   });
 }
 
@@ -179,7 +183,8 @@ function againstRate(results: Results): Promise<string> | undefined {
   if (points.length === 0) return undefined;
   const limit = results.settings.p99_limit_ms;
   return draw(byX(points), {
-    title: `${results.model.name}: latency against arrival rate, from when each request should have been sent`,
+    title: `${results.model.name}: latency against arrival rate`,
+    subtitle: "Counted from when each request should have been sent; all repeats together",
     x: { title: "arrival rate (requests/s)", log: true },
     y: { title: "latency, p99 (ms)", log: true },
     legend: "Poisson arrivals",
@@ -199,8 +204,8 @@ function againstClients(results: Results): Promise<string> | undefined {
   return draw(byX(points), {
     title: `${results.model.name}: latency against concurrency, ${cells[0]!.shapes[0]!.length} new tokens a request`,
     x: { title: "concurrent clients", log: true, values: [...new Set(points.map(({ x }) => x))] },
-    y: { title: "latency, p50 (ms), median and range", log: true },
-    legend: "closed loop",
+    y: { title: "latency, p50 (ms)", log: true },
+    ...{ legend: "closed loop", subtitle: RANGE },
   });
 }
 
@@ -237,7 +242,7 @@ function againstQuality(results: Results): Promise<string> | undefined {
   return draw(byX(points), {
     title: `${results.model.name}: judged quality against throughput, ${plural(busiest!, "client")}`,
     x: { title: "throughput (tokens/s)", log: true },
-    y: { title: "perplexity of its text to a judge (lower is better)", log: true },
+    y: { title: "judged perplexity (lower is better)", log: true },
     legend: "model",
   });
 }
