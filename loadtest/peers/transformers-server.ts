@@ -29,30 +29,46 @@ interface Library {
       generate(options: object): Promise<{ tolist(): bigint[][] }>;
     }>;
   };
-  Tensor: new (type: string, data: BigInt64Array, dims: number[]) => object;
+  Tensor: new (type: string, data: BigInt64Array | Float32Array, dims: number[]) => object;
+  DynamicCache: new (entries: Record<string, object>) => object;
 }
 
 /** Most requests generated together, and how long the first waits for others to arrive. */
 const [MOST, GATHER_MS] = [32, 4];
 
 const folder = process.argv[2]!;
-const { bos_token_id } = JSON.parse(readFileSync(join(folder, "config.json"), "utf8")) as {
+const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8")) as {
   bos_token_id: number;
+  num_hidden_layers: number;
+  num_attention_heads: number;
+  hidden_size: number;
 };
 const library = "@huggingface/transformers";
-const { env, AutoModelForCausalLM, Tensor } = (await import(library)) as Library;
+const { env, AutoModelForCausalLM, Tensor, DynamicCache } = (await import(library)) as Library;
 env.allowRemoteModels = false;
 env.localModelPath = dirname(folder);
 const model = await AutoModelForCausalLM.from_pretrained(basename(folder), {
   ...{ dtype: "fp32", device: "cpu", local_files_only: true },
 });
 
+/** A key-value cache of nothing. Made here, because the library takes its size from a name that the graph does not use. */
+function emptyCache(rows: number): object {
+  const { num_hidden_layers, num_attention_heads, hidden_size } = config;
+  const dims = [rows, num_attention_heads, 0, hidden_size / num_attention_heads];
+  const names = Array.from({ length: num_hidden_layers }, (_, i) => [`${i}.key`, `${i}.value`]).flat();
+  const entries = names.map((name) => [
+    `past_key_values.${name}`,
+    new Tensor("float32", new Float32Array(0), dims),
+  ]);
+  return new DynamicCache(Object.fromEntries(entries));
+}
+
 /** Tokens of `rows` texts of `length`, drawn at temperature 1 from the whole vocabulary, past any end of text. */
 async function write(rows: number, length: number): Promise<number[][]> {
   const ids = (value: number) => new Tensor("int64", new BigInt64Array(rows).fill(BigInt(value)), [rows, 1]);
   const texts = await model.generate({
-    ...{ inputs: ids(bos_token_id), attention_mask: ids(1), max_new_tokens: length, do_sample: true },
-    ...{ temperature: 1, top_k: 0, eos_token_id: null },
+    ...{ inputs: ids(config.bos_token_id), attention_mask: ids(1), max_new_tokens: length, do_sample: true },
+    ...{ temperature: 1, top_k: 0, eos_token_id: null, past_key_values: emptyCache(rows) },
   });
   return texts.tolist().map((text) => text.slice(1).map(Number));
 }
