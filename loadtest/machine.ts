@@ -42,7 +42,7 @@ export function environment(): Environment {
 }
 
 /**
- * Rounds a millisecond of a fixed loop on one core, taken over about 15 ms: what neighbours on the machine take away shows
+ * Rounds a millisecond of a fixed loop on one core, taken over a few milliseconds: what neighbours on the machine take away shows
  * here, whatever is under test.
  */
 export function machineSpeed(): number {

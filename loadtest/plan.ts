@@ -125,5 +125,5 @@ export function defaultPlan({ guided, context }: Allowed, quick: boolean, open: 
         ...(quick && { rise: 1.4 }),
       }))
     : [];
-  return { cells, ladders, climbs: quick ? 2 : CLIMBS };
+  return { cells, ladders, climbs: quick ? 1 : CLIMBS };
 }

@@ -17,16 +17,23 @@ Examples:
   npm run loadtest -- compare results/before results/after
   npm run loadtest -- gate results/after/results.json results/before/results.json`;
 
+/** The flags as `--help` of the command itself lists them. */
+function flagsOf(command: Command): string {
+  const help = command.helpInformation();
+  return help.slice(help.indexOf("Options:\n") + "Options:\n".length).trimEnd();
+}
+
 /** Builds it; `argv` is what stands after the program. Parsing throws CommanderError and StartupError. */
 export function buildProgram(argv: readonly string[]): Command {
   const program = new Command("loadtest")
     .description(
       "Throughput and latency of a didi-serve against step budget, concurrency, length and guidance.",
     )
-    .enablePositionalOptions()
-    .addHelpText("after", EXAMPLES);
+    .enablePositionalOptions();
   const sweeping = program.command("sweep", { isDefault: true }).description("measure (the default command)");
   for (const option of SWEEP_OPTIONS) sweeping.addOption(option);
+  // Whoever asks for help wants to know what to sweep over.
+  program.addHelpText("after", () => `\nFlags of sweep:\n${flagsOf(sweeping)}\n${EXAMPLES}`);
   sweeping.addHelpText("after", EXAMPLES).action(async (given: SweepConfig) => {
     const flags = argv[0] === "sweep" ? argv.slice(1) : argv;
     process.exitCode = await sweep(filledIn(given), flags);

@@ -27,6 +27,8 @@ export interface RunOptions {
 
 /** Seconds around a measurement that are not load. */
 const OVERHEAD = 0.08;
+/** Seconds below which a measurement of a closed loop says too little, if a round is shorter. */
+const SHORTEST = 0.3;
 /** How much longer a rung of a ladder gets than a cell of the closed loop: p99 needs many requests. */
 const RUNG_WEIGHT = 3;
 /** Rungs that a ladder is thought to have before it is climbed. */
@@ -120,7 +122,7 @@ export class Run {
   ): Pending[] {
     const cell = ({ id }: PlannedCell) => ({
       weight: 1,
-      floor: (this.#roundSeconds.get(id) ?? 0) + OVERHEAD,
+      floor: Math.max(this.#roundSeconds.get(id) ?? 0, SHORTEST) + OVERHEAD,
     });
     const times = <T>(count: number, items: readonly T[]) =>
       Array.from({ length: Math.max(0, count) }, () => items).flat();
@@ -161,7 +163,7 @@ export class Run {
     const rungs = repeat < this.plan.climbs ? this.#ladders.flatMap((ladder) => this.#rungs(ladder)) : [];
     const seconds = this.#unit(this.#pending(repeat, rest, rungs, closed)) - OVERHEAD;
     const most = Math.floor(this.#requestsLeft() / cell.load.clients);
-    const rounds = Math.min(most, Math.max(1, Math.round(seconds / round)));
+    const rounds = Math.min(most, Math.max(1, Math.round(Math.max(seconds, SHORTEST) / round)));
     const taken = await this.#measure(cell, { rounds }, repeat);
     if (!taken || this.options.signal.aborted) return;
     this.#keep(cell, taken);
@@ -227,6 +229,8 @@ export class Run {
         throw new Error(`${side.info.title} cannot be reached any more`);
       return taken;
     } catch (error) {
+      // A Ctrl-C in a terminal reaches the servers too.
+      if (signal.aborted) return undefined;
       if (cell.side === "server") throw error;
       side.info.left_out = (error as Error).message;
       this.warnings.push(`${side.info.title}: ${side.info.left_out}`);

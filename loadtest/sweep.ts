@@ -127,7 +127,7 @@ export async function sweep(config: SweepConfig, flags: readonly string[]): Prom
     await writeResults(folder, results);
     progress.close();
     say(results, relative(process.cwd(), folder) || folder);
-    return failure ? 1 : stop.signal.aborted ? 130 : 0;
+    return stop.signal.aborted ? 130 : failure ? 1 : 0;
   } finally {
     progress.close();
     await Promise.all([...sides.values()].map((side) => side.close()));
