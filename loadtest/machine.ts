@@ -13,7 +13,10 @@ function commit(): string | undefined {
   const git = (...args: string[]) =>
     execFileSync("git", args, { cwd: PACKAGE_ROOT, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
   try {
-    return git("rev-parse", "--short=12", "HEAD").trim() + (git("status", "--porcelain").trim() ? "+" : "");
+    return (
+      git("rev-parse", "--short=12", "HEAD").trim() +
+      (git("status", "--porcelain", "--untracked-files=no").trim() ? "+" : "")
+    );
   } catch {
     return undefined;
   }

@@ -42,7 +42,7 @@ export interface components {
             cores: number;
             memory_bytes: number;
             platform: string;
-            /** @description Of the working tree, with + where it had changes */
+            /** @description Of the working tree, with + where tracked files had changes */
             commit?: string;
             versions: {
                 [key: string]: string;
