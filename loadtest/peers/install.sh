@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 # Not in package.json: nobody else needs it. It takes the onnxruntime-node that is here.
 npm install --no-save --no-audit --no-fund @huggingface/transformers@4.3.1
 
-# llama.cpp's server, from the source that its Python package carries.
+# llama.cpp's server, from the source that its Python package carries; without its page, which would be fetched.
 peers=${XDG_CACHE_HOME:-$HOME/.cache}/didi-serve/peers
 version=0.3.36
 mkdir -p "$peers"
@@ -20,7 +20,7 @@ if [ ! -x "$peers/llama-server" ]; then
     tar xzf "$peers/llama_cpp_python-$version.tar.gz" -C "$peers"
   fi
   cmake -S "$peers/llama_cpp_python-$version/vendor/llama.cpp" -B "$peers/build" -DCMAKE_BUILD_TYPE=Release \
-    -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+    -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
     -DGGML_NATIVE=ON
   cmake --build "$peers/build" --target llama-server --parallel
   cp "$peers/build/bin/llama-server" "$peers/llama-server"
