@@ -21,7 +21,10 @@ const BUILT = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "did
 /** Starts it. Rejects where the server was not built. */
 export async function startLlama({ llamaServer }: SweepConfig, info: SideInfo): Promise<PeerSide> {
   const program = llamaServer ?? join(BUILT, "llama-server");
-  if (!existsSync(program)) throw new Error(`there is no ${program}: npm run loadtest:peers`);
+  if (!existsSync(program))
+    throw new Error(
+      "llama-server is not there: npm run loadtest:peers builds it, --llama-server names another",
+    );
   const folder = mkdtempSync(join(tmpdir(), "didi-gguf-"));
   process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
   const gguf = join(folder, "stories-ar.gguf");
