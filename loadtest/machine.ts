@@ -44,6 +44,11 @@ export function environment(): Environment {
   };
 }
 
+/** Seconds that all programs together have used, of all cores. */
+export function busySeconds(): number {
+  return cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0) / 1000;
+}
+
 /**
  * Rounds a millisecond of a fixed loop on one core, taken over a few milliseconds: what neighbours on the machine take away shows
  * here, whatever is under test.

@@ -64,12 +64,13 @@ function closedTables(results: Results): string[] {
     ),
     "### What it took",
     table(
-      [...keys, "server, cores", "server, MB", "client, cores", "errors"],
+      [...keys, "server, cores", "server, MB", "client, cores", "others, cores", "errors"],
       cells.map((cell) => [
         ...key(cell),
         figure(cell, "server_cpu_cores"),
         figure(cell, "server_rss_bytes", 1e6),
         figure(cell, "client_cpu_cores"),
+        figure(cell, "other_cpu_cores"),
         showErrors(cell.summary.errors),
       ]),
     ),

@@ -147,6 +147,8 @@ export interface components {
             merged_steps?: number;
             client_cpu_cores?: number;
             server?: components["schemas"]["ServerUse"];
+            /** @description What all other programs on this machine used meanwhile; absent where the server's use is not known */
+            other_cpu_cores?: number;
             /** @description Open loop: at least 0.9 of the offered rate was answered, at most 1% of it with errors */
             kept_up?: boolean;
             /** @description Rounds a millisecond of a fixed loop just before: how fast the machine was then */

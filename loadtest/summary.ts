@@ -28,6 +28,7 @@ export const FIGURES: Record<string, (measurement: Measurement) => number | unde
   client_cpu_cores: (m) => m.client_cpu_cores,
   server_cpu_cores: (m) => m.server?.cpu_cores,
   server_rss_bytes: (m) => m.server?.rss_bytes,
+  other_cpu_cores: (m) => m.other_cpu_cores,
   machine_speed: (m) => m.machine_speed,
 };
 

@@ -8,6 +8,9 @@ const CLIENT_LIMIT = 0.8;
 /** Share of all processor time in use above which the client takes what the server could have had. */
 const CLIENT_SHARE = 0.25;
 
+/** Cores of other programs above which a measurement was not alone on the machine. */
+const OTHERS_LIMIT = 0.25;
+
 /** Warnings for the cells as they were measured on a machine of so many cores, shared with the client or not. */
 export function warningsOf(cells: readonly Cell[], cores: number): string[] {
   const warnings: string[] = [];
@@ -41,6 +44,12 @@ export function warningsOf(cells: readonly Cell[], cores: number): string[] {
     }),
     "Throughput differed by more than 40% between repeats",
   );
+  const others = cells.flatMap(({ measurements }) => measurements.map((m) => m.other_cpu_cores ?? 0));
+  const disturbed = others.filter((used) => used > OTHERS_LIMIT).length;
+  if (disturbed > 0)
+    warnings.push(
+      `Other programs used more than ${OTHERS_LIMIT} of a core in ${disturbed} of ${others.length} measurements, up to ${Math.max(...others).toFixed(1)} cores.`,
+    );
   const speeds = cells.flatMap(({ measurements }) => measurements.map((m) => m.machine_speed));
   if (speeds.length > 0) {
     const { median, lowest } = spread(speeds);

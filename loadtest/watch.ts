@@ -2,15 +2,18 @@
 
 import { treeUse } from "../tools/processes.ts";
 import { scrape } from "../tools/scrape.ts";
+import { busySeconds } from "./machine.ts";
 import type { Measurement } from "./types.ts";
 
 /** What a measurement says of the server. */
-export type ServerFigures = Pick<Measurement, "batch" | "server">;
+export type ServerFigures = Pick<Measurement, "batch" | "server" | "other_cpu_cores">;
 
 interface Look {
   at: number;
   metrics: Map<string, number>;
   use: ReturnType<typeof treeUse>;
+  /** Seconds of all programs and of this one. */
+  busy: { all: number; client: number };
 }
 
 /** Watches one server; of one that was started here, the processes too. */
@@ -26,7 +29,9 @@ export class ServerWatch {
   async look(): Promise<Look> {
     const metrics = this.metrics ? await scrape(this.origin).catch(() => new Map()) : new Map();
     const use = this.pid === undefined ? undefined : treeUse(this.pid);
-    return { at: performance.now(), metrics, use };
+    const { user, system } = process.cpuUsage();
+    const busy = { all: busySeconds(), client: (user + system) / 1e6 };
+    return { at: performance.now(), metrics, use, busy };
   }
 
   /** What happened between two looks; what cannot be known is absent. */
@@ -49,6 +54,8 @@ export class ServerWatch {
         rss_bytes: after.use.own.residentBytes + after.use.children.residentBytes,
         of: "processes",
       };
+      const others = (look: Look) => look.busy.all - look.busy.client - cpu(look.use!);
+      figures.other_cpu_cores = Math.max(0, others(after) - others(before)) / seconds;
     } else if (after.metrics.has("process_cpu_seconds_total"))
       figures.server = {
         cpu_cores: grown("process_cpu_seconds_total") / seconds,
