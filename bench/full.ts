@@ -145,6 +145,7 @@ await throughput(server, {
 });
 await graphCosts(folder, lengths[0]!, repeats);
 const reference = await Reference.start(flags.python, ["--checkpoint", checkpoint]);
+reference.say();
 await againstProducts(folder, reference, lengths, 2 * repeats + 1);
 const first = numbers(flags.steps).map((steps) => ({ length: lengths[0]!, steps }));
 const others = lengths.slice(1).map((length) => ({ length, steps: STEPS }));

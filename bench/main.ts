@@ -66,6 +66,7 @@ if (wanted("reference")) {
     "--weights",
     join(folder, "weights.fp16.safetensors"),
   ]);
+  reference.say();
   const grid = [1, 4, 8, 16, 32, 64, 128].map((steps) => ({ length, steps }));
   await againstReference(server, reference, grid, repeats);
   await againstProducts(model, reference, [length], repeats);

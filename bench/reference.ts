@@ -17,6 +17,9 @@ export class Reference {
   readonly #child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
 
+  /** Of what it runs on. */
+  versions = { torch: "", threads: 0 };
+
   private constructor(child: ChildProcess, lines: Interface) {
     this.#child = child;
     this.#lines = lines[Symbol.asyncIterator]();
@@ -30,8 +33,7 @@ export class Reference {
     });
     await once(child, "spawn");
     const reference = new Reference(child, createInterface({ input: child.stdout! }));
-    const versions = await reference.#answer();
-    console.log(`\nReference: PyTorch ${versions.torch}, ${versions.threads} threads, float32`);
+    reference.versions = await reference.#answer();
     return reference;
   }
 
@@ -54,6 +56,12 @@ export class Reference {
   /** Seconds of the matrix products of a step. */
   products(rows: number, length: number, picks: number): Promise<number> {
     return this.#ask({ job: "products", rows, length, picks });
+  }
+
+  /** Prints what it runs on. */
+  say(): void {
+    const { torch, threads } = this.versions;
+    console.log(`\nReference: PyTorch ${torch}, ${threads} threads, float32`);
   }
 
   close(): void {

@@ -1,8 +1,9 @@
 /** The built server as a process of its own, and what the benchmarks ask of it. */
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
+import { treeUse } from "../tools/processes.ts";
+import { scrape } from "../tools/scrape.ts";
 import { untilReady } from "../tools/until-ready.ts";
 
 export interface Server {
@@ -64,25 +65,15 @@ export async function served(
 
 /** The value of one of the server's own metrics. Throws if there is none of that name. */
 export async function metric(origin: string, name: string): Promise<number> {
-  const text = await (await fetch(`${origin}/metrics`)).text();
-  const line = text.split("\n").find((candidate) => candidate.startsWith(`${name} `));
-  if (!line) throw new Error(`no metric ${name}`);
-  return Number(line.slice(name.length + 1));
+  const value = (await scrape(origin)).get(name);
+  if (value === undefined) throw new Error(`no metric ${name}`);
+  return value;
 }
 
 /** Resident megabytes of a server and of its runtime processes; undefined where there is no /proc. */
 export function memory({ child }: Server): { server: number; runtime: number } | undefined {
-  const resident = (id: number | string) =>
-    Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${id}/status`, "utf8"))?.[1] ?? 0) / 1000;
-  try {
-    const children = readdirSync(`/proc/${child.pid}/task`).flatMap((task) =>
-      readFileSync(`/proc/${child.pid}/task/${task}/children`, "utf8").trim().split(/\s+/),
-    );
-    const runtime = children.filter(Boolean).reduce((sum, id) => sum + resident(id), 0);
-    return { server: resident(child.pid!), runtime };
-  } catch {
-    return undefined;
-  }
+  const use = treeUse(child.pid!);
+  return use && { server: use.own.residentBytes / 1e6, runtime: use.children.residentBytes / 1e6 };
 }
 
 /** Prints the memory of a server. */

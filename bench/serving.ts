@@ -23,18 +23,20 @@ export interface ServingOptions {
 /** The bare loop, in a process of its own. */
 export class BareLoop {
   readonly #child: ChildProcess;
+  readonly #died: Promise<never>;
 
   constructor(readonly model: string) {
     this.#child = fork(fileURLToPath(new URL("bare.ts", import.meta.url)));
-    this.#child.once("exit", (code) => {
-      if (code) throw new Error(`the bare loop died with exit code ${code}`);
+    this.#died = once(this.#child, "exit").then(([code]) => {
+      throw new Error(`the bare loop died with exit code ${code}`);
     });
+    this.#died.catch(() => {});
   }
 
-  /** Tokens a second of `rounds` batches of `rows` generations. */
+  /** Tokens a second of `rounds` batches of `rows` generations. Rejects if the process ends. */
   async run(job: Omit<BareJob, "model" | "threads">): Promise<number> {
     this.#child.send({ ...job, model: this.model, threads: 0 } satisfies BareJob);
-    const [elapsed] = (await once(this.#child, "message")) as [number];
+    const [elapsed] = (await Promise.race([once(this.#child, "message"), this.#died])) as [number];
     return (job.rows * job.rounds * job.length) / elapsed;
   }
 

@@ -26,6 +26,7 @@ const NOT_RUN: [command: RegExp, reason: string][] = [
   [/^huggingface-cli download /, "fetches a checkpoint from the network"],
   [/^pip install /, "installs from the network"],
   [/^kubectl /, "needs a cluster"],
+  [/^npm run loadtest -- (--url \S+ )?--quick$/, "takes half a minute; the gate runs it"],
   [/model convert --from didi-instruct-small /, "needs the published checkpoint"],
 ];
 
@@ -58,7 +59,9 @@ const reasonNotToRun = (command: string) => NOT_RUN.find(([pattern]) => pattern.
 
 async function runShell(command: string): Promise<string> {
   // The sources, not a build: what npm would build first.
-  const ours = here(command).replace("npm run --silent didi-serve --", "node --import tsx src/main.ts");
+  const ours = here(command)
+    .replace("npm run --silent didi-serve --", "node --import tsx src/main.ts")
+    .replace("npm run loadtest --", "node --import tsx loadtest/main.ts");
   const { stdout } = await run("bash", ["-euo", "pipefail", "-c", ours], {
     cwd: PACKAGE_ROOT,
     timeout: TIMEOUT_MS,

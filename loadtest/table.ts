@@ -1,0 +1,32 @@
+/** Tables in Markdown, and how figures are written in them. */
+
+import type { Quantiles, Spread } from "./types.ts";
+
+/** A table whose columns are as wide as they need to be. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = head.map((_, i) => Math.max(3, ...[head, ...rows].map((row) => row[i]!.length)));
+  const line = (cells: readonly string[]) =>
+    `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`;
+  return [line(head), line(widths.map((width) => "-".repeat(width))), ...rows.map(line)].join("\n");
+}
+
+/** A number with about three digits that count. */
+export function short(value: number): string {
+  const size = Math.abs(value);
+  return value.toFixed(size >= 100 || value === 0 ? 0 : size >= 10 ? 1 : 2);
+}
+
+/** "median (lowest to highest)"; a dash where there is none. */
+export function showSpread(spread: Spread | undefined, scale = 1): string {
+  if (!spread) return "-";
+  const [median, lowest, highest] = [spread.median, spread.lowest, spread.highest].map((v) =>
+    short(v / scale),
+  );
+  return `${median} (${lowest} to ${highest})`;
+}
+
+/** "p50 / p90 / p99 / max". */
+export function showQuantiles(quantiles: Quantiles | undefined): string {
+  if (!quantiles) return "-";
+  return [quantiles.p50, quantiles.p90, quantiles.p99, quantiles.max].map(short).join(" / ");
+}

@@ -1,0 +1,141 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { servedCell, shapeOf } from "../../loadtest/plan.ts";
+import { readResults, resultsFault } from "../../loadtest/results.ts";
+import type { Results } from "../../loadtest/types.ts";
+import { writeResults } from "../../loadtest/write.ts";
+import { StartupError } from "../../src/errors.ts";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { resultsTypes } from "../../tools/results-types.ts";
+import { closed, measured, resultsOf } from "./support.ts";
+
+const root = mkdtempSync(join(tmpdir(), "didi-results-"));
+after(() => rmSync(root, { recursive: true }));
+
+const open = (rate: number) => servedCell("post", { kind: "open", rate }, [shapeOf(4, 128)]);
+const peer = { ...closed(4), id: "ar", side: "ar", shapes: [{ name: "128 tokens", weight: 1, length: 128 }] };
+
+/** Enough for every picture. */
+const whole = (): Results =>
+  resultsOf(
+    [
+      ...[4, 8].flatMap((steps) =>
+        [1, 8].map((clients) => measured(closed(steps, clients), [1000 / steps, 1100 / steps])),
+      ),
+      measured(closed(4, 8, "rgas"), [50, 60]),
+      measured(open(5), [40, 41]),
+      measured(open(6), [40, 41]),
+      measured(peer, [90, 91]),
+    ],
+    {
+      sides: [
+        { name: "server", title: "didi-serve", settings: { model: "made" } },
+        { name: "ar", title: "a peer", settings: { threads: 2 } },
+        { name: "other", title: "another", settings: {}, left_out: "not installed" },
+      ],
+      knees: [
+        {
+          ...{ shape: shapeOf(4, 128), transport: "post", reached: true, repeats: [5, 6] },
+          requests_per_second: { median: 5.5, lowest: 5, highest: 6 },
+        },
+      ],
+      quality: [
+        { sampler: "plain", steps: 4, perplexity: 175 },
+        { sampler: "plain", steps: 8, perplexity: 72 },
+        { sampler: "rgas", steps: 4, perplexity: 144 },
+        { sampler: "autoregressive", perplexity: 25 },
+      ],
+      warnings: ["one"],
+    },
+  );
+
+test("results-types.ts is what the schema says: npm run types", async () => {
+  assert.equal(
+    readFileSync(join(PACKAGE_ROOT, "loadtest", "results-types.ts"), "utf8"),
+    await resultsTypes(),
+  );
+});
+
+test("results are held to their schema", () => {
+  assert.equal(resultsFault(whole()), undefined);
+  assert.match(resultsFault({ ...whole(), format_version: 2 })!, /format_version/);
+  assert.match(resultsFault({ ...whole(), extra: 1 })!, /additional/);
+  const { cells: _, ...rest } = whole();
+  assert.match(resultsFault(rest)!, /cells/);
+});
+
+test("a folder of results has all its files, and reads back", async () => {
+  const folder = join(root, "made");
+  const written = await writeResults(folder, whole());
+  const pictures = [
+    "latency-concurrency.svg",
+    "latency-rate.svg",
+    "quality-throughput.svg",
+    "throughput-steps.svg",
+  ];
+  assert.deepEqual(
+    readdirSync(folder).toSorted(),
+    [...pictures, "report.md", "results.csv", "results.json"].toSorted(),
+  );
+  assert.deepEqual(written.toSorted(), readdirSync(folder).toSorted());
+  assert.equal(readResults(folder).cells.length, whole().cells.length);
+  assert.equal(readResults(join(folder, "results.json")).name, "made");
+
+  const [head, ...rows] = readFileSync(join(folder, "results.csv"), "utf8").trim().split("\n");
+  assert.equal(
+    rows.length,
+    whole().cells.reduce((sum, { measurements }) => sum + measurements.length, 0),
+  );
+  const columns = head!.split(",").length;
+  // Quoted fields hold commas.
+  for (const row of rows) assert.equal(row.replace(/"[^"]*"/g, "").split(",").length, columns);
+
+  const report = readFileSync(join(folder, "report.md"), "utf8");
+  for (const said of [
+    /## Closed loop/,
+    /## Open loop/,
+    /5\.50 \(5\.00 to 6\.00\)/,
+    /left out: not installed/,
+    /## Warnings/,
+  ])
+    assert.match(report, said);
+  // 250 over 90 and 275 over 91 tokens a second.
+  assert.match(report, /a peer +\| 4 +\| 8 +\|.*2\.90 \(2\.78 to 3\.02\)/);
+});
+
+test("pictures name their axes with units, and tell series apart without colour", async () => {
+  const folder = join(root, "pictures");
+  await writeResults(folder, whole());
+  const svg = (name: string) => readFileSync(join(folder, name), "utf8");
+  assert.match(svg("throughput-steps.svg"), /step budget \(steps\)/);
+  assert.match(svg("throughput-steps.svg"), /throughput \(tokens\/s\)/);
+  assert.match(svg("latency-rate.svg"), /arrival rate \(requests\/s\)/);
+  assert.match(svg("latency-rate.svg"), /latency, p99 \(ms\)/);
+  assert.match(svg("latency-concurrency.svg"), /concurrent clients/);
+  const quality = svg("quality-throughput.svg");
+  for (const said of ["perplexity", "throughput (tokens/s)", "student, guided", "a peer", "4 steps"])
+    assert.ok(quality.includes(said), said);
+  assert.match(svg("throughput-steps.svg"), /stroke-dasharray/);
+  for (const name of readdirSync(folder).filter((file) => file.endsWith(".svg")))
+    assert.doesNotMatch(svg(name), /NaN|undefined|Infinity/, name);
+});
+
+test("what has no figures has no picture, and an old one goes", async () => {
+  const folder = join(root, "few");
+  await writeResults(folder, whole());
+  await writeResults(folder, resultsOf([measured(closed(4), [1])]));
+  assert.deepEqual(readdirSync(folder).toSorted(), ["report.md", "results.csv", "results.json"]);
+});
+
+test("what is no result is refused with what is wrong", () => {
+  const file = join(root, "bad.json");
+  writeFileSync(file, JSON.stringify({ ...whole(), seconds: "long" }));
+  assert.throws(
+    () => readResults(file),
+    (error) => error instanceof StartupError && /seconds/.test(error.message),
+  );
+  assert.throws(() => readResults(join(root, "none")), StartupError);
+});

@@ -1,0 +1,139 @@
+/** The whole tool against a real server with a small model. */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import type { FastifyInstance } from "fastify";
+import { readResults } from "../../loadtest/results.ts";
+import type { Engine } from "../../src/engine/engine.ts";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { listen } from "../http/support.ts";
+import { startEngine, TINY_GUIDED } from "../support.ts";
+
+const out = mkdtempSync(join(tmpdir(), "didi-loadtest-"));
+let engine: Engine;
+let app: FastifyInstance;
+let origin: string;
+before(async () => {
+  engine = await startEngine({}, TINY_GUIDED);
+  ({ app, origin } = await listen(engine));
+});
+after(async () => {
+  await app.close();
+  await engine.runtime.close();
+  rmSync(out, { recursive: true });
+});
+
+/** Runs the tool; `onProgress` is told what it writes to standard error. */
+async function loadtest(
+  args: string[],
+  onProgress: (text: string, interrupt: () => void) => void = () => {},
+) {
+  const child = spawn(process.execPath, ["--import", "tsx", "loadtest/main.ts", ...args], {
+    cwd: PACKAGE_ROOT,
+  });
+  let [output, errors] = ["", ""];
+  child.stdout.on("data", (chunk) => {
+    output += chunk;
+  });
+  child.stderr.on("data", (chunk) => {
+    errors += chunk;
+    onProgress(errors, () => child.kill("SIGINT"));
+  });
+  const [code] = (await once(child, "close")) as [number | null];
+  return { code, output, errors };
+}
+
+test("a sweep over every axis leaves checked results without errors", async () => {
+  const args = [
+    "--url",
+    origin,
+    "--out",
+    out,
+    "--name",
+    "every",
+    "--time",
+    "30",
+    "--repeats",
+    "2",
+    "--p99",
+    "10000",
+  ];
+  args.push("--steps", "2,4", "--concurrency", "1,3", "--length", "8", "--guidance", "none,rgas");
+  args.push("--transport", "post,sse,ws", "--rates", "5,10", "--max-requests", "3000");
+  const { code, output, errors } = await loadtest(args);
+  assert.equal(code, 0, errors);
+  const results = readResults(join(out, "every"));
+  assert.match(output, /every\/report\.md/);
+  assert.equal(results.name, "every");
+  assert.equal(results.settings.repeats, 2);
+  // A machine that is slow enough leaves cells out, and says so.
+  const closed = results.cells.filter(({ load }) => load.kind === "closed");
+  assert.ok(closed.length === 24 || results.left_out > 0, `${closed.length} cells`);
+  assert.ok(results.cells.length > 0);
+  for (const { id, summary, measurements, transport, load } of results.cells) {
+    assert.deepEqual(summary.errors, {}, id);
+    assert.ok(measurements.length > 0 && summary.times_ms.latency!.count > 0, id);
+    assert.equal(summary.times_ms.first_step !== undefined, transport !== "post", id);
+    assert.ok(load.kind === "open" || summary.figures.batch_rows!.lowest >= 1, id);
+    assert.ok(
+      measurements.every((m) => m.tokens === 8 * m.requests),
+      id,
+    );
+  }
+  const guided = results.cells.find(({ shapes }) => shapes[0]!.guidance === "rgas");
+  assert.ok(!guided || guided.summary.figures.discriminator_passes_per_second!.median > 0);
+  const requests = results.cells.flatMap((cell) => cell.measurements.map((m) => m.requests));
+  assert.ok(requests.reduce((sum, count) => sum + count, 0) <= 3000);
+});
+
+test("Ctrl-C writes what there is, and exits with 130", async () => {
+  let told = false;
+  const args = [
+    "--url",
+    origin,
+    "--out",
+    out,
+    "--name",
+    "stopped",
+    "--time",
+    "600",
+    "--steps",
+    "4",
+    "--length",
+    "8",
+  ];
+  const { code, errors } = await loadtest([...args, "--no-open"], (text, interrupt) => {
+    if (told || !/ left {2}server \|/.test(text)) return;
+    told = true;
+    interrupt();
+  });
+  assert.equal(code, 130, errors);
+  assert.equal(readResults(join(out, "stopped")).complete, false);
+});
+
+test("results are not replaced unasked", async () => {
+  const names = readdirSync(out);
+  assert.ok(names.includes("every"));
+  const { code, errors } = await loadtest(["--url", origin, "--out", out, "--name", "every"]);
+  assert.equal(code, 2);
+  assert.match(errors, /--overwrite/);
+});
+
+test("what cannot be done is said in one line, with exit code 2", async () => {
+  for (const [args, said] of [
+    [["--url", "http://192.0.2.1"], /loadtest: .*--i-know 192\.0\.2\.1/],
+    [["--url", origin, "--length", "100000"], /context/],
+    [["--steps", "0"], /whole number from 1 to 1024/],
+    [["--transport", "carrier-pigeon"], /post, sse, ws/],
+    [["--peers", "nobody"], /bare, reference/],
+  ] as const) {
+    const { code, errors } = await loadtest([...args, "--out", out]);
+    assert.equal(code, 2, `${args.join(" ")}: ${errors}`);
+    assert.match(errors, said);
+  }
+});
