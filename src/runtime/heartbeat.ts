@@ -20,13 +20,15 @@ const MISSED_AT_FIRST = 60;
 // As text, so that the thread loads nothing. A server that is gone reads no more: nobody is left to compute for.
 const THREAD = `
 const { writeSync } = require("node:fs");
-setInterval(() => {
+const beat = () => {
   try {
     writeSync(${HEARTBEAT_FD}, ".");
   } catch {
     process.kill(process.pid, "SIGKILL");
   }
-}, ${BEAT_MS});`;
+};
+beat();
+setInterval(beat, ${BEAT_MS});`;
 
 /** In the runtime process: begins to write. */
 export function beginHeartbeat(): void {

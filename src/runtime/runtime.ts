@@ -173,6 +173,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   async #launch(): Promise<void> {
     const child = forkWorker();
     this.#child = child;
+    this.#reason = undefined;
     const loading = new Promise<void>((resolve, reject) => {
       // Stays attached: an error event without a listener would end the server.
       child.on("error", (error) => reject(cannotStart(error)));

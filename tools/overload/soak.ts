@@ -149,4 +149,5 @@ const data = {
   samples,
   ending,
 };
-process.exit(interrupted ? 130 : publish(flags.out, "soak", checks, markdown, data));
+const failed = publish(flags.out, "soak", checks, markdown, data);
+process.exit(interrupted ? 130 : failed);
