@@ -114,7 +114,8 @@ try {
   for (const n of [1, 2, 4, 8, 16])
     tableRow(n, ...[8 * n, 8, 64].map((c) => (c < n ? "-" : formula(n, c).toFixed(0))));
 } finally {
-  nginx.child.kill("SIGKILL");
+  // Its workers outlive a master that is killed.
+  nginx.child.kill("SIGTERM");
   for (const { child } of [one, other, wide]) child.kill("SIGKILL");
   await rm(folder, { recursive: true });
 }

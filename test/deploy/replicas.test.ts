@@ -119,6 +119,7 @@ let a: Replica;
 let b: Replica;
 let redis: ChildProcess;
 let redisPort: number;
+let nginx: ChildProcess;
 let client: DidiClient;
 
 async function startRedis(): Promise<void> {
@@ -146,7 +147,7 @@ before(async () => {
   b = new Replica(await freePort(), redisPort);
   await Promise.all([a.start(), b.start()]);
   const { path, args, origin } = await writeNginxConf(folder, [a.port, b.port]);
-  start(path, args, "ignore");
+  nginx = start(path, args, "ignore");
   client = new DidiClient(origin, {
     headers: { authorization: `Bearer ${keys.load.key}` },
     retry: { retries: 20, firstMs: 50, longestMs: 1000 },
@@ -159,7 +160,8 @@ before(async () => {
   );
 });
 after(async () => {
-  await Promise.all([...children].map((child) => end(child, "SIGKILL")));
+  // nginx's workers outlive a master that is killed.
+  await Promise.all([...children].map((child) => end(child, child === nginx ? "SIGTERM" : "SIGKILL")));
   await rm(folder, { recursive: true });
 });
 
