@@ -21,6 +21,7 @@ export interface ClosedLoop {
 /** How a server is asked by POST. */
 export interface Endpoint {
   url: string;
+  headers?: Record<string, string>;
   body(ask: Ask): object;
   /** What the body of an answer with status 200 says. Throws Fault if it is not what was asked for. */
   read(ask: Ask, body: string): Answer;
@@ -97,7 +98,7 @@ export async function closedPosts(loop: ClosedLoop, endpoint: Endpoint): Promise
         let body = "";
         client.setRequests([
           {
-            headers: { "content-type": "application/json" },
+            headers: { "content-type": "application/json", ...endpoint.headers },
             setupRequest(request) {
               ask = asks.next().value;
               return { ...request, body: JSON.stringify(endpoint.body(ask)) };

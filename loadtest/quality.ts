@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { components } from "../src/http/api-types.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
+import { keyHeaders } from "./key.ts";
 import type { Quality } from "./types.ts";
 
 /** What GET /model says. */
@@ -11,7 +12,10 @@ export type ModelInfo = components["schemas"]["ModelInfo"];
 
 /** Asks a server for its model. Rejects if it is no didi-serve. */
 export async function modelInfo(origin: string): Promise<ModelInfo> {
-  const response = await fetch(`${origin}/model`, { signal: AbortSignal.timeout(10_000) });
+  const response = await fetch(`${origin}/model`, {
+    headers: keyHeaders(),
+    signal: AbortSignal.timeout(10_000),
+  });
   if (!response.ok) throw new Error(`${origin}/model answers with ${response.status}`);
   return (await response.json()) as ModelInfo;
 }

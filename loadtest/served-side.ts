@@ -4,6 +4,7 @@ import type { GenerateResponse } from "../src/client/index.ts";
 import { checkAnswer } from "./checker.ts";
 import { closedLoop, closedPosts, type Endpoint, timed } from "./closed.ts";
 import { Fault } from "./fault.ts";
+import { keyHeaders } from "./key.ts";
 import { arrivals, keptUp, openLoop } from "./open.ts";
 import type { Job, Side, Taken } from "./side.ts";
 import { requestOf, traffic } from "./traffic.ts";
@@ -15,6 +16,7 @@ import type { ServerWatch } from "./watch.ts";
 export function generateEndpoint(origin: string): Endpoint {
   return {
     url: `${origin}/generate`,
+    headers: keyHeaders(),
     body: requestOf,
     read(ask, body) {
       let answer: GenerateResponse;

@@ -6,6 +6,7 @@ import { DidiClient, type StreamEvent } from "../src/client/index.ts";
 import type { GenerateResponse, ServerEvent } from "../src/client/types.ts";
 import { type CheckedRequest, checkAnswer, StreamChecker } from "./checker.ts";
 import { Fault } from "./fault.ts";
+import { keyHeaders } from "./key.ts";
 import type { Answer } from "./recorder.ts";
 import type { Transport } from "./types.ts";
 
@@ -69,7 +70,7 @@ class Sockets {
   async #take(): Promise<WebSocket> {
     for (let socket = this.#idle.pop(); socket; socket = this.#idle.pop())
       if (socket.readyState === WebSocket.OPEN) return socket;
-    const socket = new WebSocket(this.url);
+    const socket = new WebSocket(this.url, { headers: keyHeaders() });
     await new Promise((resolve, reject) => {
       socket.once("open", resolve);
       socket.once("error", (error) => reject(new Fault("connection", error.message)));
@@ -123,7 +124,7 @@ export class Transports {
   readonly #sockets: Sockets;
 
   constructor(readonly origin: string) {
-    this.#client = new DidiClient(origin, { retry: { retries: 0 } });
+    this.#client = new DidiClient(origin, { retry: { retries: 0 }, headers: keyHeaders() });
     this.#sockets = new Sockets(`${origin.replace(/^http/, "ws")}/generate/stream`);
   }
 

@@ -2,6 +2,7 @@
 
 import { treeUse } from "../tools/processes.ts";
 import { scrape } from "../tools/scrape.ts";
+import { keyHeaders } from "./key.ts";
 import { busySeconds } from "./machine.ts";
 import type { Measurement } from "./types.ts";
 
@@ -27,7 +28,7 @@ export class ServerWatch {
   ) {}
 
   async look(): Promise<Look> {
-    const metrics = this.metrics ? await scrape(this.origin).catch(() => new Map()) : new Map();
+    const metrics = this.metrics ? await scrape(this.origin, keyHeaders()).catch(() => new Map()) : new Map();
     const use = this.pid === undefined ? undefined : treeUse(this.pid);
     const { user, system } = process.cpuUsage();
     const busy = { all: busySeconds(), client: (user + system) / 1e6 };

@@ -1,8 +1,11 @@
 /** Reads a server's metrics. */
 
 /** Every sample of /metrics by its name, labels included as they are written. Rejects if it is not answered. */
-export async function scrape(origin: string): Promise<Map<string, number>> {
-  const response = await fetch(`${origin}/metrics`, { signal: AbortSignal.timeout(10_000) });
+export async function scrape(
+  origin: string,
+  headers: Record<string, string> = {},
+): Promise<Map<string, number>> {
+  const response = await fetch(`${origin}/metrics`, { headers, signal: AbortSignal.timeout(10_000) });
   if (!response.ok) throw new Error(`${origin}/metrics answers with ${response.status}`);
   const samples = new Map<string, number>();
   for (const line of (await response.text()).split("\n")) {

@@ -19,10 +19,7 @@ test("docs/dependencies.md has every package of package.json, and no other, with
       ([, name, licence]) => ({ name: name!, licence }),
     );
     assert.deepEqual(rows.map(({ name }) => name).toSorted(), Object.keys(packages).toSorted());
-    for (const { name, licence } of rows) {
-      // Packages of old name it as one of several.
-      const { license, licenses } = JSON.parse(await read("node_modules", name, "package.json"));
-      assert.equal(licence, license ?? licenses[0].type, name);
-    }
+    for (const { name, licence } of rows)
+      assert.equal(licence, JSON.parse(await read("node_modules", name, "package.json")).license, name);
   }
 });

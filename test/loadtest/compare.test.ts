@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { compare, describe } from "../../loadtest/compare.ts";
 import { gate } from "../../loadtest/gate.ts";
-import { ratioOf } from "../../loadtest/statistics.ts";
+import { ratioOf, studentQuantile } from "../../loadtest/statistics.ts";
 import { closed, measured, resultsOf } from "./support.ts";
 
 const near = (actual: number, expected: number) =>
@@ -16,6 +16,17 @@ test("a ratio has Welch's interval on logarithms: by hand", () => {
   const margin = 2.7764451051977987 * Math.sqrt(2 / 3);
   near(interval![0], Math.exp(3 - margin));
   near(interval![1], Math.exp(3 + margin));
+});
+
+test("Student's quantiles are those of the tables", () => {
+  for (const [freedom, t] of [
+    [1, 12.70620474],
+    [2, 4.30265273],
+    [4, 2.77644511],
+    [10, 2.22813885],
+    [100, 1.98397152],
+  ] as const)
+    assert.ok(Math.abs(studentQuantile(freedom) / t - 1) < 1e-5, `${studentQuantile(freedom)} is not ${t}`);
 });
 
 test("one repeat, or a value of 0, has no interval", () => {

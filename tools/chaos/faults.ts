@@ -34,18 +34,37 @@ async function untilStopped(pid: number): Promise<void> {
   while (!readdirSync(`/proc/${pid}/task`).every(stopped)) await sleep(1);
 }
 
+/** Numbers of epoll_wait and epoll_pwait, in which a process waits for its next pass; on x86-64 and on arm64. */
+const WAITING = new Set(process.arch === "arm64" ? ["22"] : ["232", "281"]);
+/** How often a process that is in the middle of a pass is let go and stopped again. */
+const TRIES = 2000;
+
+/** Stops a process between two passes. Rejects if it does not come to that. */
+async function stopBetweenPasses(pid: number): Promise<void> {
+  for (let left = TRIES; left > 0; left--) {
+    process.kill(pid, "SIGSTOP");
+    await untilStopped(pid);
+    // The thread that runs passes is the first.
+    const [call] = readFileSync(`/proc/${pid}/syscall`, "utf8").split(" ");
+    if (WAITING.has(call!)) return;
+    process.kill(pid, "SIGCONT");
+    await sleep(1);
+  }
+  throw new Error(`process ${pid} was never between two passes`);
+}
+
 /**
- * Writes NaN over the weights in its memory, those of the file that is mapped; the file stays as it is. The process stands
- * still meanwhile: weights that are damaged in part may give numbers that are finite and wrong, which nothing can see.
+ * Writes NaN over the weights in its memory, those of the file that is mapped; the file stays as it is. It is done between
+ * two passes: one whose weights change on the way may give numbers that are finite and wrong, since the kernels'
+ * exponentials and maxima take NaN for a number, and nothing can see that.
  */
 async function nan(pid: number): Promise<void> {
   const maps = readFileSync(`/proc/${pid}/maps`, "utf8").split("\n");
   const weights = maps.filter((line) => /graphs\.fp32\.bin$/.test(line));
   if (weights.length === 0) throw new Error(`process ${pid} has mapped no weights`);
   const memory = openSync(`/proc/${pid}/mem`, "r+");
-  process.kill(pid, "SIGSTOP");
   try {
-    await untilStopped(pid);
+    await stopBetweenPasses(pid);
     for (const line of weights) {
       const [start, end] = line
         .split(" ", 1)[0]!
