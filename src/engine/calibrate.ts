@@ -13,6 +13,8 @@ const NEAR_BEST = 0.96;
 const PATIENCE = 2;
 /** Milliseconds: a longer call would keep newcomers waiting, whatever it brings. */
 const LONGEST_MS = 500;
+/** Milliseconds: a call as short as this keeps nobody waiting, so it may be as large if more rows seem to bring nothing: the machine may only have been busy. */
+const SHORT_MS = 50;
 /** A call that takes at most so many times what the smallest takes is light. */
 const LIGHT = 1.5;
 /** Padded tokens that are never exceeded. */
@@ -42,7 +44,7 @@ function probe(model: Model, rows: number, padded: number): DenoiseBatch {
 }
 
 /**
- * Doubles the rows of a `denoise` call until that brings no more throughput: the bounds of a call. Takes about 40
+ * Doubles the rows of a `denoise` call until that brings no more throughput, or longer while it stays short: the bounds of a call. Takes about 40
  * times as long as the call that is chosen. Rejects with RuntimeFailure if the model does not run.
  */
 export async function calibrate(
@@ -69,6 +71,7 @@ export async function calibrate(
     return fastest;
   };
   let light = 1;
+  let short = 1;
   let wasted = 0;
   let one: number | undefined;
   /** Throughput of each size, relative to a call of one row. */
@@ -78,11 +81,12 @@ export async function calibrate(
     one ??= single;
     if (double > LONGEST_MS) break;
     if (double <= LIGHT * one) light = 2 * rows;
+    if (double <= SHORT_MS) short = 2 * rows;
     const gain = (2 * single) / double;
     throughput.push({ rows: 2 * rows, relative: throughput.at(-1)!.relative * gain });
     wasted = gain > 1 / NEAR_BEST ? 0 : wasted + 1;
   }
   const best = Math.max(...throughput.map(({ relative }) => relative));
-  const { rows } = throughput.find(({ relative }) => relative >= NEAR_BEST * best)!;
+  const rows = Math.max(short, throughput.find(({ relative }) => relative >= NEAR_BEST * best)!.rows);
   return { maxTokens: rows * padded, lightTokens: Math.min(light, rows) * padded };
 }
