@@ -133,7 +133,7 @@ async function draw(points: readonly Point[], picture: Picture): Promise<string>
           ]
         : []),
     ],
-    config: { font: "sans-serif", view: { stroke: "#888888" }, legend: { symbolSize: 90 } },
+    config: { font: "sans-serif", view: { stroke: "#888888" }, legend: { symbolSize: 90, labelLimit: 260 } },
   };
   const view = new View(parse(compile(spec).spec), { renderer: "none" });
   const svg = await view.toSVG();
@@ -230,6 +230,7 @@ function againstQuality(results: Results): Promise<string> | undefined {
       for (const cell of plainCells(results, side.name))
         if (
           cell.shapes[0]!.steps === undefined &&
+          cell.shapes[0]!.length === cells[0]!.shapes[0]!.length &&
           clientsOf(cell) === busiest &&
           has("tokens_per_second")(cell)
         )

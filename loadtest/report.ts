@@ -179,6 +179,7 @@ export function peerTable(results: Results): string | undefined {
           .map(({ server, times }) => [
             side.title,
             `${server.shapes[0]!.steps}`,
+            `${server.shapes[0]!.length}`,
             `${clientsOf(server)}`,
             figure(server, "tokens_per_second"),
             figure(peer, "tokens_per_second"),
@@ -187,7 +188,10 @@ export function peerTable(results: Results): string | undefined {
       ),
     );
   if (rows.length === 0) return undefined;
-  return table(["peer", "steps", "clients", "server, tokens/s", "peer, tokens/s", "server / peer"], rows);
+  return table(
+    ["peer", "steps", "tokens", "clients", "server, tokens/s", "peer, tokens/s", "server / peer"],
+    rows,
+  );
 }
 
 function peerSection(results: Results): string[] {

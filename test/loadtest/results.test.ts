@@ -103,7 +103,7 @@ test("a folder of results has all its files, and reads back", async () => {
   ])
     assert.match(report, said);
   // 250 over 90 and 275 over 91 tokens a second.
-  assert.match(report, /a peer +\| 4 +\| 8 +\|.*2\.90 \(2\.78 to 3\.02\)/);
+  assert.match(report, /a peer +\| 4 +\| 128 +\| 8 +\|.*2\.90 \(2\.78 to 3\.02\)/);
 });
 
 test("pictures name their axes with units, and tell series apart without colour", async () => {
