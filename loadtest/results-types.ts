@@ -165,8 +165,8 @@ export interface components {
             calls: number;
             /** @description Rows a call, mean */
             rows: number;
-            /** @description Share of the time in which a call ran; above 1 with several runtime processes */
-            busy: number;
+            /** @description Share of the time in which a call ran; above 1 with several runtime processes; absent: unknown */
+            busy?: number;
         };
         ServerUse: {
             cpu_cores: number;

@@ -38,7 +38,7 @@ export class ServerWatch {
   /** What happened between two looks; what cannot be known is absent. */
   between(before: Look, after: Look): ServerFigures {
     const seconds = (after.at - before.at) / 1000;
-    const grown = (name: string) => (after.metrics.get(name) ?? 0) - (before.metrics.get(name) ?? 0);
+    const grown = (name: string) => total(after.metrics, name) - total(before.metrics, name);
     const calls = grown("didi_batch_rows_count");
     const figures: ServerFigures = {};
     if (calls > 0)
@@ -65,4 +65,11 @@ export class ServerWatch {
       };
     return figures;
   }
+}
+
+/** The sum over a metric's labels. */
+function total(metrics: ReadonlyMap<string, number>, name: string): number {
+  let sum = 0;
+  for (const [key, value] of metrics) if (key === name || key.startsWith(`${name}{`)) sum += value;
+  return sum;
 }
