@@ -182,7 +182,7 @@ test("messages are compressed where that pays: for a peer elsewhere, and not for
 });
 
 test("a reader that reads nothing for 30 s gets merged steps and bounded memory, and loses no token", async () => {
-  const { app: pinging, origin } = await listen(engine, { pingMs: 5000 });
+  const { app: pinging, origin } = await listen(engine, { pingMs: 12_000 });
   const client = await StreamClient.connect(origin);
   client.socket.pause();
   const readsAgain = Date.now() + 30_000;
