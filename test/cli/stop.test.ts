@@ -6,6 +6,7 @@ import type { IncomingMessage } from "node:http";
 import { connect } from "node:net";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { scrape } from "../../tools/scrape.ts";
 import { postRaw, type ServerEvent, StreamClient } from "../http/support.ts";
 import { TINY_GUIDED } from "../support.ts";
 import { serve } from "./support.ts";
@@ -29,8 +30,9 @@ function runtimePids(pid: number): number[] {
 test("after SIGTERM it is not ready and takes nothing more; what runs is finished, then sockets close with 1001", async () => {
   const { child, origin, exit } = await serve(...FLAGS);
   const client = await StreamClient.connect(origin);
-  client.send({ type: "generate", id: "a", ...LONG });
   const posted = postRaw(origin, "/generate", { ...LONG, seed: 2 });
+  while (!((await scrape(origin)).get("didi_active_rows")! > 0)) await sleep(5);
+  client.send({ type: "generate", id: "a", ...LONG });
   await client.find(isStep);
   child.kill("SIGTERM");
   let ready: Response;
