@@ -55,8 +55,7 @@ async function stopBetweenPasses(pid: number): Promise<void> {
 
 /**
  * Writes NaN over the weights in its memory, those of the file that is mapped; the file stays as it is. It is done between
- * two passes: one whose weights change on the way may give numbers that are finite and wrong, since the kernels'
- * exponentials and maxima take NaN for a number, and nothing can see that.
+ * two passes: one whose weights change on the way may give numbers that are finite and wrong, and nothing can see that.
  */
 async function nan(pid: number): Promise<void> {
   const maps = readFileSync(`/proc/${pid}/maps`, "utf8").split("\n");
