@@ -41,6 +41,11 @@ const ajv = new Ajv2020({
 });
 ajv.addSchema({ $id: "openapi", components: CONTRACT.components });
 
+/** Names of the properties of a component schema, in its order. */
+export function fieldsOf(name: keyof Schemas): string[] {
+  return Object.keys(CONTRACT.components.schemas[name].properties);
+}
+
 /** A checked value, or what is wrong with it. */
 export type Checked<T> = { value: T } | { errors: FieldError[] };
 

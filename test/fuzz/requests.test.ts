@@ -6,7 +6,7 @@ import fc from "fast-check";
 import type { FastifyInstance } from "fastify";
 import type { Engine } from "../../src/engine/engine.ts";
 import { buildApp } from "../../src/http/app.ts";
-import { type Schemas, validator } from "../../src/http/openapi.ts";
+import { fieldsOf, type Schemas, validator } from "../../src/http/openapi.ts";
 import { listen, type ServerEvent, StreamClient } from "../http/support.ts";
 import { startEngine, TINY_GUIDED } from "../support.ts";
 import { FEW_RUNS, RUNS } from "./support.ts";
@@ -28,31 +28,8 @@ const key = fc.oneof(
   fc.constantFrom("__proto__", "constructor", "toString", "", "a/b", "~"),
   fc.string({ maxLength: 8 }),
 );
-const FIELDS = [
-  "prompt",
-  "prompt_tokens",
-  "template",
-  "tokens",
-  "length",
-  "steps",
-  "seed",
-  "temperature",
-  "top_k",
-];
-const MORE = [
-  "top_p",
-  "order",
-  "n",
-  "best_of",
-  "stop",
-  "echo",
-  "logprobs",
-  "trace",
-  "deadline_ms",
-  "guidance",
-];
 const field = fc.oneof(
-  { weight: 4, arbitrary: fc.constantFrom(...FIELDS, ...MORE) },
+  { weight: 4, arbitrary: fc.constantFrom(...fieldsOf("GenerateRequest")) },
   { weight: 1, arbitrary: key },
 );
 const value = fc.oneof(

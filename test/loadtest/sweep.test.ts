@@ -28,6 +28,9 @@ after(async () => {
   rmSync(out, { recursive: true });
 });
 
+/** Flags that load the test's server and leave the results in a folder of that name. */
+const to = (name: string) => ["--url", origin, "--out", out, "--name", name];
+
 /** Runs the tool; `onProgress` is told what it writes to standard error. */
 async function loadtest(
   args: string[],
@@ -49,20 +52,7 @@ async function loadtest(
 }
 
 test("a sweep over every axis leaves checked results without errors", async () => {
-  const args = [
-    "--url",
-    origin,
-    "--out",
-    out,
-    "--name",
-    "every",
-    "--time",
-    "30",
-    "--repeats",
-    "2",
-    "--p99",
-    "10000",
-  ];
+  const args = [...to("every"), "--time", "30", "--repeats", "2", "--p99", "10000"];
   args.push("--steps", "2,4", "--concurrency", "1,3", "--length", "8", "--guidance", "none,rgas");
   args.push("--transport", "post,sse,ws", "--rates", "5,10", "--max-requests", "3000");
   const { code, output, errors } = await loadtest(args);
@@ -93,20 +83,7 @@ test("a sweep over every axis leaves checked results without errors", async () =
 
 test("Ctrl-C writes what there is, and exits with 130", async () => {
   let told = false;
-  const args = [
-    "--url",
-    origin,
-    "--out",
-    out,
-    "--name",
-    "stopped",
-    "--time",
-    "600",
-    "--steps",
-    "4",
-    "--length",
-    "8",
-  ];
+  const args = [...to("stopped"), "--time", "600", "--steps", "4", "--length", "8"];
   const { code, errors } = await loadtest([...args, "--no-open"], (text, interrupt) => {
     if (told || !/ left {2}server \|/.test(text)) return;
     told = true;

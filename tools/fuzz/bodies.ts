@@ -1,23 +1,10 @@
 /** Bodies of requests: right ones that cost little, and what becomes of them by accident or malice. */
 
+import { fieldsOf } from "../../src/http/openapi.ts";
 import type { Random } from "../strain/random.ts";
 import { hostileText, hostileValue } from "./values.ts";
 
-const FIELDS = [
-  ...[
-    "prompt",
-    "prompt_tokens",
-    "template",
-    "tokens",
-    "length",
-    "steps",
-    "seed",
-    "temperature",
-    "top_k",
-    "top_p",
-  ],
-  ...["order", "n", "best_of", "stop", "echo", "logprobs", "trace", "deadline_ms", "guidance"],
-];
+const FIELDS = fieldsOf("GenerateRequest");
 const COMPLETION_FIELDS = [
   "max_tokens",
   "suffix",
