@@ -39,7 +39,7 @@ export async function startLlama({ llamaServer }: SweepConfig, info: SideInfo): 
   );
   await healthy(origin);
   const { stdout, stderr } = await promisify(execFile)(program, ["--version"]);
-  const version = /version: (\S+ \S+)/.exec(stdout + stderr)?.[1] ?? "unknown";
+  const version = /version: (.+)/.exec(stdout + stderr)?.[1] ?? "unknown";
   const settings = {
     "llama.cpp": version,
     weights: "f16 as shipped, matrices f16, the rest f32",
