@@ -6,9 +6,8 @@
 import { EventEmitter } from "node:events";
 import type { StepRecord } from "../diffusion/sampler.ts";
 import type { RuntimePool } from "../runtime/pool.ts";
-import type { GraphName } from "../runtime/protocol.ts";
-import { denoiseBatch, drawOrder, scoreBatch, splitDraws, splitRewards, tiltBatch } from "./batch.ts";
 import type { Budget } from "./budget.ts";
+import { type Called, call, callOrder } from "./call.ts";
 import type { Generation } from "./generation.ts";
 import { Row } from "./row.ts";
 import { type BatchLimits, paddedLength, schedule, startOf } from "./scheduler.ts";
@@ -23,17 +22,9 @@ export interface ExecutorLimits {
 }
 
 /** What one call of the model did, for metrics and traces. */
-export interface BatchReport {
-  graph: GraphName;
-  /** Canvases in the call. */
-  rows: number;
-  paddedTokens: number;
+export interface BatchReport extends Omit<Called, "outcomes"> {
   /** Padded tokens that a call holds at most. */
   maxTokens: number;
-  /** Positions drawn. */
-  draws: number;
-  /** Milliseconds the graph ran. */
-  milliseconds: number;
   /** When it was sent, and when its answer came; clock time, milliseconds. */
   sentAt: number;
   answeredAt: number;
@@ -43,6 +34,9 @@ export interface BatchReport {
 
 /** Steps that need no pass and are told between two turns of the event loop. Telling one takes some 20 microseconds. */
 const TOLD_AT_ONCE = 256;
+
+/** Calls that a process has at most: one runs, and one that is full may wait behind it, so that it need not wait for the next. */
+const CALLS_AT_HAND = 2;
 
 /** How often a call of several rows is tried; then they are tried apart. */
 const ATTEMPTS_TOGETHER = 2;
@@ -57,6 +51,14 @@ interface ExecutorEvents {
 }
 
 type GenerationRow = Row<Generation>;
+
+/** A call's place at a process. */
+interface Slot {
+  /** When the process, or the place behind its call, was free. */
+  since: number;
+  /** What part of the time from then to the answer is the call's own. */
+  share: number;
+}
 
 /** Runs generations to their end. */
 export class Executor extends EventEmitter<ExecutorEvents> {
@@ -155,8 +157,8 @@ export class Executor extends EventEmitter<ExecutorEvents> {
 
   /** Gives waiting generations rows while there are some, those whose deadline has come in any case; hurries rows that are due. */
   #admit(): void {
-    // A call that starts now may end only after two: the one before it and its own.
-    const soon = performance.now() + 2 * this.#speed.msPerCall;
+    // Who is not in the call that is put together now may end only after all that are at hand, it, and one more.
+    const soon = performance.now() + (1 + (this.#calls + 1) / this.runtime.size) * this.#speed.msPerCall;
     const isDue = (generation: Generation) => generation.deadlineAt <= soon;
     const due = this.#waiting.filter(isDue);
     while (this.#waiting.length > 0) {
@@ -221,12 +223,16 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     this.emit("failed", generation, error);
   }
 
-  /** Starts calls while a runtime process is free and rows wait for a pass. */
-  #run(): void {
-    while (this.#calls < this.runtime.size) {
+  /**
+   * Starts calls while rows wait for a pass and a process takes one: one that has nothing to do any, one that has a call that
+   * `schedule` lets wait behind it. `since` is when the process began to wait for it, clock time.
+   */
+  #run(since = performance.now()): void {
+    const { size } = this.runtime;
+    while (this.#calls < CALLS_AT_HAND * size) {
       this.#admit();
       const free = this.#rows.filter((row) => this.#isFree(row));
-      const rows = schedule(free, this.bounds);
+      const rows = schedule(free, this.bounds, this.#calls < size ? [] : [...this.#busy]);
       if (rows.length === 0) return;
       this.#clock = Math.max(this.#clock, Math.min(...this.#rows.map(({ attained }) => attained)));
       this.#calls++;
@@ -235,30 +241,38 @@ export class Executor extends EventEmitter<ExecutorEvents> {
         this.#busy.add(row);
         row.passedOver = 0;
       }
-      void this.#step(rows[0]!.graph === "score" ? rows : drawOrder(rows)).then(() => {
+      // Of the time until its answer it has what the calls at hand leave it.
+      const slot = { since, share: size / Math.max(size, this.#calls) };
+      void this.#step(callOrder(rows), slot).then((answeredAt) => {
         this.#calls--;
         for (const row of rows) this.#busy.delete(row);
-        this.#run();
+        this.#run(answeredAt);
       });
     }
   }
 
-  /** One step of rows that share a call. Rows whose call fails go apart until the one at fault stands alone. */
-  async #step(rows: GenerationRow[]): Promise<void> {
-    const now = performance.now();
-    for (const { job } of rows) job.firstPassAt ??= now;
-    let outcomes: (() => StepRecord | undefined)[];
+  /** One step of rows that share a call; resolves to when its answer came. Rows whose call fails go apart until the one at fault stands alone. */
+  async #step(rows: GenerationRow[], slot: Slot): Promise<number> {
+    const sentAt = performance.now();
+    for (const { job } of rows) job.firstPassAt ??= sentAt;
+    let called: Called;
     try {
-      outcomes = await this.#call(rows);
+      called = await call(this.runtime, rows, rows.length > 1 ? ATTEMPTS_TOGETHER : undefined);
     } catch (error) {
       const left = rows.filter(({ job }) => !job.over);
       if (rows.length === 1) for (const { job } of left) this.#fail(job, error as Error);
       const half = Math.ceil(left.length / 2);
       if (rows.length > 1)
         for (const part of [left.slice(0, half), left.slice(half)])
-          if (part.length > 0) await this.#step(part);
-      return;
+          if (part.length > 0) await this.#step(part, { ...slot, since: performance.now() });
+      return performance.now();
     }
+    const answeredAt = performance.now();
+    const { outcomes, ...work } = called;
+    this.#speed.observe(work.graph, work.paddedTokens, (answeredAt - slot.since) * slot.share);
+    const generations = new Set(rows.map(({ job }) => job));
+    for (const generation of generations) generation.computeMs += work.milliseconds;
+    this.emit("batch", { ...work, maxTokens: this.bounds.maxTokens, sentAt, answeredAt, generations });
     for (const [i, row] of rows.entries()) {
       if (row.job.over) continue;
       try {
@@ -273,48 +287,6 @@ export class Executor extends EventEmitter<ExecutorEvents> {
         this.#fail(row.job, error as Error);
       }
     }
+    return answeredAt;
   }
-
-  /** One call of the graph that these rows share. For each row, what takes its part of the answer, or throws its error. */
-  async #call(rows: GenerationRow[]): Promise<(() => StepRecord | undefined)[]> {
-    const { graph } = rows[0]!;
-    const sentAt = performance.now();
-    const attempts = rows.length > 1 ? ATTEMPTS_TOGETHER : undefined;
-    if (graph === "score") {
-      const batch = scoreBatch(rows);
-      const result = await this.runtime.run(graph, batch, attempts);
-      this.#report(rows, { graph, rows: batch.rows, draws: 0, sentAt }, batch.padded, result.milliseconds);
-      return splitRewards(rows, result).map((rewards, i) => () => rows[i]!.takeRewards(orThrow(rewards)));
-    }
-    const batch = graph === "tilt" ? tiltBatch(rows) : denoiseBatch(rows);
-    const result = await this.runtime.run(graph, batch, attempts);
-    const draws = batch.draws.length;
-    this.#report(rows, { graph, rows: batch.rows, draws, sentAt }, batch.padded, result.milliseconds);
-    return splitDraws(rows, batch, result).map((drawn, i) => () => rows[i]!.takeDraws(orThrow(drawn)));
-  }
-
-  #report(
-    rows: GenerationRow[],
-    call: Pick<BatchReport, "graph" | "rows" | "draws" | "sentAt">,
-    padded: number,
-    milliseconds: number,
-  ): void {
-    const paddedTokens = call.rows * padded;
-    this.#speed.observe(call.graph, paddedTokens, milliseconds);
-    const generations = new Set(rows.map(({ job }) => job));
-    for (const generation of generations) generation.computeMs += milliseconds;
-    this.emit("batch", {
-      ...call,
-      paddedTokens,
-      maxTokens: this.bounds.maxTokens,
-      milliseconds,
-      answeredAt: performance.now(),
-      generations,
-    });
-  }
-}
-
-function orThrow<T>(value: T | Error): T {
-  if (value instanceof Error) throw value;
-  return value;
 }

@@ -27,7 +27,7 @@ export class Speed {
   readonly #msPerToken = new Map<GraphName, number>();
   #msPerCall = 0;
 
-  /** Takes note of a call. */
+  /** Takes note of a call, with all that it kept others waiting: the way to the process and back, and what the server did for it. */
   observe(graph: GraphName, paddedTokens: number, milliseconds: number): void {
     const perToken = milliseconds / paddedTokens;
     const before = this.#msPerToken.get(graph) ?? perToken;
