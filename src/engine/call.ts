@@ -2,7 +2,7 @@
 
 import type { StepRecord } from "../diffusion/sampler.ts";
 import type { RuntimePool } from "../runtime/pool.ts";
-import type { GraphName } from "../runtime/protocol.ts";
+import type { Canvases, GraphName } from "../runtime/protocol.ts";
 import { denoiseBatch, drawOrder, scoreBatch, splitDraws, splitRewards, tiltBatch } from "./batch.ts";
 import type { Row } from "./row.ts";
 
@@ -38,8 +38,7 @@ export async function call<Job>(
     const result = await runtime.run(graph, batch, attempts);
     const rewards = splitRewards(rows, result);
     return {
-      ...{ graph, rows: batch.rows, paddedTokens: batch.rows * batch.padded, draws: 0 },
-      milliseconds: result.milliseconds,
+      ...workOf(graph, batch, 0, result.milliseconds),
       outcomes: rows.map((row, i) => () => row.takeRewards(orThrow(rewards[i]!))),
     };
   }
@@ -47,11 +46,15 @@ export async function call<Job>(
   const result = await runtime.run(graph, batch, attempts);
   const drawn = splitDraws(rows, batch, result);
   return {
-    ...{ graph, rows: batch.rows, paddedTokens: batch.rows * batch.padded, draws: batch.draws.length },
-    milliseconds: result.milliseconds,
+    ...workOf(graph, batch, batch.draws.length, result.milliseconds),
     outcomes: rows.map((row, i) => () => row.takeDraws(orThrow(drawn[i]!))),
   };
 }
+
+const workOf = (graph: GraphName, { rows, padded }: Canvases, draws: number, milliseconds: number) => ({
+  ...{ graph, rows, draws, milliseconds },
+  paddedTokens: rows * padded,
+});
 
 function orThrow<T>(value: T | Error): T {
   if (value instanceof Error) throw value;

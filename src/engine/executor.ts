@@ -69,6 +69,8 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   /** Rows that have steps to take that need no pass, in order. */
   readonly #skipping = new Set<GenerationRow>();
   #calls = 0;
+  /** Runtime processes that were replaced so far. */
+  #restarts = 0;
   readonly #speed = new Speed();
   /** Bounds of a call: a single row until they are known. */
   bounds: BatchLimits;
@@ -79,8 +81,10 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     readonly runtime: RuntimePool,
     readonly context: number,
     readonly limits: ExecutorLimits,
+    readonly clock: { now(): number } = performance,
   ) {
     super();
+    runtime.on("restart", () => this.#restarts++);
     const maxTokens = limits.maxBatchTokens === "auto" ? 1 : limits.maxBatchTokens;
     this.bounds = { maxTokens, lightTokens: maxTokens };
   }
@@ -158,7 +162,8 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   /** Gives waiting generations rows while there are some, those whose deadline has come in any case; hurries rows that are due. */
   #admit(): void {
     // Who is not in the call that is put together now may end only after all that are at hand, it, and one more.
-    const soon = performance.now() + (1 + (this.#calls + 1) / this.runtime.size) * this.#speed.msPerCall;
+    const rounds = 1 + Math.ceil((this.#calls + 1) / this.runtime.size);
+    const soon = this.clock.now() + rounds * this.#speed.msPerCall;
     const isDue = (generation: Generation) => generation.deadlineAt <= soon;
     const due = this.#waiting.filter(isDue);
     while (this.#waiting.length > 0) {
@@ -227,7 +232,7 @@ export class Executor extends EventEmitter<ExecutorEvents> {
    * Starts calls while rows wait for a pass and a process takes one: one that has nothing to do any, one that has a call that
    * `schedule` lets wait behind it. `since` is when the process began to wait for it, clock time.
    */
-  #run(since = performance.now()): void {
+  #run(since = this.clock.now()): void {
     const { size } = this.runtime;
     while (this.#calls < CALLS_AT_HAND * size) {
       this.#admit();
@@ -253,8 +258,9 @@ export class Executor extends EventEmitter<ExecutorEvents> {
 
   /** One step of rows that share a call; resolves to when its answer came. Rows whose call fails go apart until the one at fault stands alone. */
   async #step(rows: GenerationRow[], slot: Slot): Promise<number> {
-    const sentAt = performance.now();
+    const sentAt = this.clock.now();
     for (const { job } of rows) job.firstPassAt ??= sentAt;
+    const restarts = this.#restarts;
     let called: Called;
     try {
       called = await call(this.runtime, rows, rows.length > 1 ? ATTEMPTS_TOGETHER : undefined);
@@ -264,12 +270,15 @@ export class Executor extends EventEmitter<ExecutorEvents> {
       const half = Math.ceil(left.length / 2);
       if (rows.length > 1)
         for (const part of [left.slice(0, half), left.slice(half)])
-          if (part.length > 0) await this.#step(part, { ...slot, since: performance.now() });
-      return performance.now();
+          if (part.length > 0) await this.#step(part, { ...slot, since: this.clock.now() });
+      return this.clock.now();
     }
-    const answeredAt = performance.now();
+    const answeredAt = this.clock.now();
     const { outcomes, ...work } = called;
-    this.#speed.observe(work.graph, work.paddedTokens, (answeredAt - slot.since) * slot.share);
+    // The time to replace a process says nothing of the next call.
+    const isUsual = restarts === this.#restarts;
+    const milliseconds = isUsual ? (answeredAt - slot.since) * slot.share : work.milliseconds;
+    this.#speed.observe(work.graph, work.paddedTokens, milliseconds);
     const generations = new Set(rows.map(({ job }) => job));
     for (const generation of generations) generation.computeMs += work.milliseconds;
     this.emit("batch", { ...work, maxTokens: this.bounds.maxTokens, sentAt, answeredAt, generations });

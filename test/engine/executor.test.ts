@@ -1,0 +1,128 @@
+import assert from "node:assert/strict";
+import { EventEmitter } from "node:events";
+import { after, before, test } from "node:test";
+import type { Engine } from "../../src/engine/engine.ts";
+import { Executor } from "../../src/engine/executor.ts";
+import { Generation } from "../../src/engine/generation.ts";
+import { prepare } from "../../src/engine/request.ts";
+import type { RuntimePool } from "../../src/runtime/pool.ts";
+import type { DenoiseBatch } from "../../src/runtime/protocol.ts";
+import { startEngine, TINY_GUIDED } from "../support.ts";
+
+const LENGTH = 32;
+/** Milliseconds of the made-up clock that a call takes, the way to the process and back included. */
+const CALL_MS = 10;
+
+let engine: Engine;
+before(async () => {
+  engine = await startEngine({}, TINY_GUIDED);
+});
+after(() => engine.runtime.close());
+
+/** Only the clock is made up, and that the graph took no time: every call runs, one at a time. */
+class Clockwork extends EventEmitter {
+  readonly size = 1;
+  time = 0;
+  /** Calls that were taken and not answered. */
+  atHand = 0;
+  /** Rows of each call, and how many calls were at hand with it. */
+  readonly calls: { rows: number; atHand: number }[] = [];
+  #last: Promise<unknown> = Promise.resolve();
+
+  run(graph: "denoise", batch: DenoiseBatch) {
+    this.calls.push({ rows: batch.rows, atHand: ++this.atHand });
+    const turn = this.#last.then(async () => {
+      const result = await engine.runtime.run(graph, batch);
+      this.time += CALL_MS;
+      if (this.calls.length === this.restartIn) {
+        this.emit("restart");
+        this.time += 1000;
+      }
+      this.atHand--;
+      return { ...result, milliseconds: 0 };
+    });
+    this.#last = turn;
+    return turn;
+  }
+
+  /** Number of the call in which the process is replaced. */
+  restartIn = -1;
+}
+
+/** Each has a prompt of its own: their first passes are not the same. */
+const requestOf = (seed: number, steps: number) => ({
+  ...{ prompt_tokens: [seed], length: LENGTH - 1, steps, seed, guidance: { mode: "none" as const } },
+});
+
+function generation(seed: number, steps: number): Generation {
+  const { computation } = prepare(engine.model, requestOf(seed, steps), () => 0);
+  return new Generation(computation, engine.model, undefined, 0);
+}
+
+/** Runs so many generations in calls of `rows` canvases. */
+async function runAll(count: number, steps: number, rows: number) {
+  const clockwork = new Clockwork();
+  const executor = new Executor(
+    clockwork as unknown as RuntimePool,
+    engine.model.manifest.context_length,
+    { maxBatchTokens: rows * LENGTH, maxActive: 64 },
+    { now: () => clockwork.time },
+  );
+  const generations = Array.from({ length: count }, (_, seed) => generation(seed, steps));
+  let left = count;
+  const done = new Promise<void>((resolve, reject) => {
+    executor.on("done", (one) => {
+      one.over = true;
+      if (--left === 0) resolve();
+    });
+    executor.on("failed", (_, error) => reject(error));
+  });
+  for (const one of generations) executor.add(one);
+  return { clockwork, executor, generations, done };
+}
+
+test("a full call waits behind the one that runs, never more than one, and changes no token", async () => {
+  const { clockwork, generations, done } = await runAll(6, 8, 2);
+  await done;
+  const behind = clockwork.calls.filter(({ atHand }) => atHand > 1);
+  assert.ok(behind.length > 0);
+  assert.ok(clockwork.calls.every(({ atHand }) => atHand <= 2));
+  assert.ok(behind.every(({ rows }) => rows === 2));
+  for (const [seed, one] of generations.entries()) {
+    const alone = await engine.submit(requestOf(seed, 8)).result;
+    assert.deepEqual([...one.samples[0]!.canvas.tokens.slice(1)], alone.samples[0]!.tokens);
+  }
+});
+
+test("what does not fill a call does not wait behind one: it would miss the company of those who come back", async () => {
+  for (const [count, rows] of [
+    [4, 8],
+    [3, 2],
+  ] as const) {
+    const { clockwork, done } = await runAll(count, 8, rows);
+    await done;
+    assert.ok(clockwork.calls.every(({ atHand }) => atHand === 1));
+  }
+});
+
+/** What 100 more steps of one row are forecast to take, after generations ran in calls of two rows. */
+async function forecast(count: number, restartIn: number): Promise<number> {
+  const { clockwork, executor, done } = await runAll(count, 4, 2);
+  clockwork.restartIn = restartIn;
+  await done;
+  return executor.forecastMs({ steps: 100, guidance: undefined }, 1, LENGTH);
+}
+
+test("a call counts with all that it keeps others waiting, whether one waits behind it or not", async () => {
+  const each = (100 * CALL_MS) / 2;
+  assert.ok(Math.abs((await forecast(2, -1)) - each) < 1e-6);
+  // Two calls at hand: each has half of the time from its place to its answer.
+  const crowded = await forecast(6, -1);
+  assert.ok(crowded > 0.8 * each && crowded < 1.2 * each, `${crowded}`);
+});
+
+test("the time to replace a process does not count", async () => {
+  const quiet = await forecast(2, -1);
+  const restarted = await forecast(2, 3);
+  assert.ok(restarted > 0 && restarted <= quiet, `${restarted}`);
+});
