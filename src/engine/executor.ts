@@ -35,9 +35,6 @@ export interface BatchReport extends Omit<Called, "outcomes"> {
 /** Steps that need no pass and are told between two turns of the event loop. Telling one takes some 20 microseconds. */
 const TOLD_AT_ONCE = 256;
 
-/** Calls that a process has at most: one runs, and one that is full may wait behind it, so that it need not wait for the next. */
-const CALLS_AT_HAND = 2;
-
 /** How often a call of several rows is tried; then they are tried apart. */
 const ATTEMPTS_TOGETHER = 2;
 
@@ -51,14 +48,6 @@ interface ExecutorEvents {
 }
 
 type GenerationRow = Row<Generation>;
-
-/** A call's place at a process. */
-interface Slot {
-  /** When the process, or the place behind its call, was free. */
-  since: number;
-  /** What part of the time from then to the answer is the call's own. */
-  share: number;
-}
 
 /** Runs generations to their end. */
 export class Executor extends EventEmitter<ExecutorEvents> {
@@ -161,9 +150,8 @@ export class Executor extends EventEmitter<ExecutorEvents> {
 
   /** Gives waiting generations rows while there are some, those whose deadline has come in any case; hurries rows that are due. */
   #admit(): void {
-    // Who is not in the call that is put together now may end only after all that are at hand, it, and one more.
-    const rounds = 1 + Math.ceil((this.#calls + 1) / this.runtime.size);
-    const soon = this.clock.now() + rounds * this.#speed.msPerCall;
+    // A call that starts now may end only after two: the one before it and its own.
+    const soon = this.clock.now() + 2 * this.#speed.msPerCall;
     const isDue = (generation: Generation) => generation.deadlineAt <= soon;
     const due = this.#waiting.filter(isDue);
     while (this.#waiting.length > 0) {
@@ -228,16 +216,12 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     this.emit("failed", generation, error);
   }
 
-  /**
-   * Starts calls while rows wait for a pass and a process takes one: one that has nothing to do any, one that has a call that
-   * `schedule` lets wait behind it. `since` is when the process began to wait for it, clock time.
-   */
+  /** Starts calls while a runtime process is free and rows wait for a pass. `since` is when it was free, clock time. */
   #run(since = this.clock.now()): void {
-    const { size } = this.runtime;
-    while (this.#calls < CALLS_AT_HAND * size) {
+    while (this.#calls < this.runtime.size) {
       this.#admit();
       const free = this.#rows.filter((row) => this.#isFree(row));
-      const rows = schedule(free, this.bounds, this.#calls < size ? [] : [...this.#busy]);
+      const rows = schedule(free, this.bounds);
       if (rows.length === 0) return;
       this.#clock = Math.max(this.#clock, Math.min(...this.#rows.map(({ attained }) => attained)));
       this.#calls++;
@@ -246,9 +230,7 @@ export class Executor extends EventEmitter<ExecutorEvents> {
         this.#busy.add(row);
         row.passedOver = 0;
       }
-      // Of the time until its answer it has what the calls at hand leave it.
-      const slot = { since, share: size / Math.max(size, this.#calls) };
-      void this.#step(callOrder(rows), slot).then((answeredAt) => {
+      void this.#step(callOrder(rows), since).then((answeredAt) => {
         this.#calls--;
         for (const row of rows) this.#busy.delete(row);
         this.#run(answeredAt);
@@ -257,7 +239,7 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   }
 
   /** One step of rows that share a call; resolves to when its answer came. Rows whose call fails go apart until the one at fault stands alone. */
-  async #step(rows: GenerationRow[], slot: Slot): Promise<number> {
+  async #step(rows: GenerationRow[], since: number): Promise<number> {
     const sentAt = this.clock.now();
     for (const { job } of rows) job.firstPassAt ??= sentAt;
     const restarts = this.#restarts;
@@ -270,14 +252,14 @@ export class Executor extends EventEmitter<ExecutorEvents> {
       const half = Math.ceil(left.length / 2);
       if (rows.length > 1)
         for (const part of [left.slice(0, half), left.slice(half)])
-          if (part.length > 0) await this.#step(part, { ...slot, since: this.clock.now() });
+          if (part.length > 0) await this.#step(part, this.clock.now());
       return this.clock.now();
     }
     const answeredAt = this.clock.now();
     const { outcomes, ...work } = called;
     // The time to replace a process says nothing of the next call.
     const isUsual = restarts === this.#restarts;
-    const milliseconds = isUsual ? (answeredAt - slot.since) * slot.share : work.milliseconds;
+    const milliseconds = isUsual ? answeredAt - since : work.milliseconds;
     this.#speed.observe(work.graph, work.paddedTokens, milliseconds);
     const generations = new Set(rows.map(({ job }) => job));
     for (const generation of generations) generation.computeMs += work.milliseconds;

@@ -57,15 +57,8 @@ export function startOf(padded: number, clock: number): number {
 /**
  * The rows of the next call; empty when no row waits. Urgent ones come first, then those that have waited too long, then
  * by attained service.
- *
- * `ahead` are the rows of the calls that it would wait behind, if no process is free. Then it is empty unless the call is
- * full, so that waiting would not have made it larger, and no row ahead, which would have to wait for it, has had clearly less.
  */
-export function schedule<Row extends SchedulableRow>(
-  rows: readonly Row[],
-  limits: BatchLimits,
-  ahead: readonly Row[] = [],
-): Row[] {
+export function schedule<Row extends SchedulableRow>(rows: readonly Row[], limits: BatchLimits): Row[] {
   const starved = (row: Row) => row.passedOver > PATIENCE * rows.length;
   const inOrder = rows.toSorted(
     (a, b) =>
@@ -75,18 +68,15 @@ export function schedule<Row extends SchedulableRow>(
   );
   const first = inOrder[0];
   if (!first) return [];
-  if (ahead.some((row) => row.attained + LEVEL * first.padded < first.attained)) return [];
   const batch: Row[] = [];
   let tokens = 0;
   for (const row of inOrder) {
     if (row.graph !== first.graph || row.padded !== first.padded) continue;
-    const withRow = tokens + row.width * row.padded;
+    tokens += row.width * row.padded;
     const level = row.attained <= first.attained + LEVEL * row.padded;
     const most = level || starved(row) ? limits.maxTokens : Math.min(limits.maxTokens, limits.lightTokens);
-    if (batch.length > 0 && withRow > most) break;
+    if (batch.length > 0 && tokens > most) break;
     batch.push(row);
-    tokens = withRow;
   }
-  const isFull = tokens + first.width * first.padded > limits.maxTokens;
-  return ahead.length === 0 || isFull ? batch : [];
+  return batch;
 }

@@ -81,27 +81,14 @@ async function runAll(count: number, steps: number, rows: number) {
   return { clockwork, executor, generations, done };
 }
 
-test("a full call waits behind the one that runs, never more than one, and changes no token", async () => {
+test("a process has one call at a time, and company changes no token", async () => {
   const { clockwork, generations, done } = await runAll(6, 8, 2);
   await done;
-  const behind = clockwork.calls.filter(({ atHand }) => atHand > 1);
-  assert.ok(behind.length > 0);
-  assert.ok(clockwork.calls.every(({ atHand }) => atHand <= 2));
-  assert.ok(behind.every(({ rows }) => rows === 2));
+  assert.ok(clockwork.calls.some(({ rows }) => rows === 2));
+  assert.ok(clockwork.calls.every(({ atHand }) => atHand === 1));
   for (const [seed, one] of generations.entries()) {
     const alone = await engine.submit(requestOf(seed, 8)).result;
     assert.deepEqual([...one.samples[0]!.canvas.tokens.slice(1)], alone.samples[0]!.tokens);
-  }
-});
-
-test("what does not fill a call does not wait behind one: it would miss the company of those who come back", async () => {
-  for (const [count, rows] of [
-    [4, 8],
-    [3, 2],
-  ] as const) {
-    const { clockwork, done } = await runAll(count, 8, rows);
-    await done;
-    assert.ok(clockwork.calls.every(({ atHand }) => atHand === 1));
   }
 });
 
@@ -113,12 +100,17 @@ async function forecast(count: number, restartIn: number): Promise<number> {
   return executor.forecastMs({ steps: 100, guidance: undefined }, 1, LENGTH);
 }
 
-test("a call counts with all that it keeps others waiting, whether one waits behind it or not", async () => {
-  const each = (100 * CALL_MS) / 2;
-  assert.ok(Math.abs((await forecast(2, -1)) - each) < 1e-6);
-  // Two calls at hand: each has half of the time from its place to its answer.
-  const crowded = await forecast(6, -1);
-  assert.ok(crowded > 0.8 * each && crowded < 1.2 * each, `${crowded}`);
+test("a call counts with all that it keeps others waiting, beyond what the graph ran", async () => {
+  for (const count of [2, 6]) assert.ok(Math.abs((await forecast(count, -1)) - (100 * CALL_MS) / 2) < 1e-6);
+});
+
+test("what the server does for a step before it asks for the next one counts too", async () => {
+  const { clockwork, executor, done } = await runAll(6, 4, 2);
+  executor.on("step", () => clockwork.time++);
+  await done;
+  const each = executor.forecastMs({ steps: 100, guidance: undefined }, 1, LENGTH);
+  // The first call waited for nothing; the moving average nears that of the others.
+  assert.ok(each > 550 && each < 600, `${each}`);
 });
 
 test("the time to replace a process does not count", async () => {

@@ -81,25 +81,6 @@ test("a row passed over for more than two rounds goes first", () => {
   assert.equal(names(schedule([...rows, row("d", 64, 1)], { maxTokens: 64, lightTokens: 64 })), "a");
 });
 
-test("a call waits behind another only if it is full", () => {
-  const ahead = [row("x", 64, 0), row("y", 64, 0)];
-  const rows = [row("a", 64, 64), row("b", 64, 64), row("c", 64, 128)];
-  assert.equal(names(schedule(rows, upTo(128), ahead)), "ab");
-  assert.equal(names(schedule(rows, upTo(3 * 64), ahead)), "abc");
-  assert.equal(names(schedule(rows, upTo(4 * 64), ahead)), "");
-  assert.equal(names(schedule(rows, upTo(4 * 64))), "abc");
-  // Full of rows that had clearly more is not full: the next may take others along.
-  const [far, farther] = [row("d", 64, 64 + 5 * 64), row("e", 64, 64 + 5 * 64)];
-  assert.equal(names(schedule([rows[0]!, far, farther], { maxTokens: 128, lightTokens: 64 }, ahead)), "");
-});
-
-test("no call waits where a row ahead that has had clearly less would have to wait for it", () => {
-  const rows = [row("a", 64, 5 * 64), row("b", 64, 5 * 64)];
-  assert.equal(names(schedule(rows, upTo(128), [row("x", 64, 64)])), "ab");
-  assert.equal(names(schedule(rows, upTo(128), [row("x", 64, 63)])), "");
-  assert.equal(names(schedule(rows, upTo(128), [row("x", 64, 900), row("y", 64, 0)])), "");
-});
-
 test("a short request among long ones is done in a few calls; a stream of them starves nobody", () => {
   const limits = { maxTokens: 4 * 64, lightTokens: 64 };
   type Job = ReturnType<typeof row> & { left: number; came: number };
