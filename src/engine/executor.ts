@@ -243,9 +243,23 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     const sentAt = this.clock.now();
     for (const { job } of rows) job.firstPassAt ??= sentAt;
     const restarts = this.#restarts;
-    let called: Called;
+    let answeredAt: number;
+    let outcomes: Called["outcomes"];
     try {
-      called = await call(this.runtime, rows, rows.length > 1 ? ATTEMPTS_TOGETHER : undefined);
+      const { outcomes: parts, ...work } = await call(
+        this.runtime,
+        rows,
+        rows.length > 1 ? ATTEMPTS_TOGETHER : undefined,
+      );
+      outcomes = parts;
+      answeredAt = this.clock.now();
+      // The time to replace a process says nothing of the next call.
+      const isUsual = restarts === this.#restarts;
+      const milliseconds = isUsual ? answeredAt - since : work.milliseconds;
+      this.#speed.observe(work.graph, work.paddedTokens, milliseconds);
+      const generations = new Set(rows.map(({ job }) => job));
+      for (const generation of generations) generation.computeMs += work.milliseconds;
+      this.emit("batch", { ...work, maxTokens: this.bounds.maxTokens, sentAt, answeredAt, generations });
     } catch (error) {
       const left = rows.filter(({ job }) => !job.over);
       if (rows.length === 1) for (const { job } of left) this.#fail(job, error as Error);
@@ -255,15 +269,6 @@ export class Executor extends EventEmitter<ExecutorEvents> {
           if (part.length > 0) await this.#step(part, this.clock.now());
       return this.clock.now();
     }
-    const answeredAt = this.clock.now();
-    const { outcomes, ...work } = called;
-    // The time to replace a process says nothing of the next call.
-    const isUsual = restarts === this.#restarts;
-    const milliseconds = isUsual ? answeredAt - since : work.milliseconds;
-    this.#speed.observe(work.graph, work.paddedTokens, milliseconds);
-    const generations = new Set(rows.map(({ job }) => job));
-    for (const generation of generations) generation.computeMs += work.milliseconds;
-    this.emit("batch", { ...work, maxTokens: this.bounds.maxTokens, sentAt, answeredAt, generations });
     for (const [i, row] of rows.entries()) {
       if (row.job.over) continue;
       try {

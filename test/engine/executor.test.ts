@@ -92,6 +92,15 @@ test("a process has one call at a time, and company changes no token", async () 
   }
 });
 
+test("who fails to take the report of a call holds nobody up", async () => {
+  const { executor, done } = await runAll(4, 4, 4);
+  executor.once("batch", () => {
+    throw new Error("a metric that does not exist");
+  });
+  await done;
+  assert.equal(executor.active, 0);
+});
+
 /** What 100 more steps of one row are forecast to take, after generations ran in calls of two rows. */
 async function forecast(count: number, restartIn: number): Promise<number> {
   const { clockwork, executor, done } = await runAll(count, 4, 2);

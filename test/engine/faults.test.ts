@@ -57,12 +57,20 @@ test("several runtime processes give the same bits as one, also when one of them
       );
     const expected = await ask(one);
     assert.deepEqual(await ask(three), expected);
+    let batches = 0;
     let kills = 0;
     three.on("batch", () => {
-      if (kills++ % 9 === 0) process.kill(three.runtime.pids[kills % 3]!, "SIGKILL");
+      if (batches++ % 9 !== 0) return;
+      try {
+        process.kill(three.runtime.pids[kills % 3]!, "SIGKILL");
+        kills++;
+      } catch {
+        // One killed before, whose end has not been seen yet: the next batch kills another.
+        batches--;
+      }
     });
     assert.deepEqual(await ask(three), expected);
-    assert.ok(kills > 9);
+    assert.ok(batches > 9 && kills > 1);
   } finally {
     await Promise.all([one.runtime.close(), three.runtime.close()]);
   }
