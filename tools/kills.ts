@@ -13,13 +13,18 @@ const { values: flags } = parseArgs({
 if (flags.help) {
   console.log(`npm run kills -- [flags]
   --kills <n>  processes to kill (default 500)
-  --seed <n>   of the moments and the victims (default 2)`);
+  --seed <n>   of the moments and the victims (default 2)
+Ctrl-C ends it and reports what there was.`);
   process.exit(0);
 }
 const total = Number(flags.kills);
-const report = await underKills(total, Number(flags.seed), (done) => {
+const interrupt = new AbortController();
+process.once("SIGINT", () => interrupt.abort());
+process.once("SIGTERM", () => interrupt.abort());
+const progress = (done: number) => {
   if (process.stderr.isTTY || done % 50 === 0) process.stderr.write(`\r${done}/${total} kills `);
-});
+};
+const report = await underKills(total, Number(flags.seed), progress, interrupt.signal);
 process.stderr.write("\n");
 console.log(
   `${report.kills} kills in ${report.seconds.toFixed(0)} s: ${report.answers} generations answered, ${report.different} differ from those in peace`,

@@ -31,13 +31,14 @@ const traceOf = async (engine: Engine, request: GenerateRequest) =>
   (await engine.submit(request).result).receipt.trace_sha256;
 
 /**
- * Keeps an engine of two processes busy until `kills` of them were killed, at moments that `seed` draws. Rejects if a
- * request fails. `progress` is told of each kill.
+ * Keeps an engine of two processes busy until `kills` of them were killed, at moments that `seed` draws, or until
+ * `signal` is aborted. Rejects if a request fails. `progress` is told of each kill.
  */
 export async function underKills(
   kills: number,
   seed: number,
   progress: (done: number) => void = () => {},
+  signal?: AbortSignal,
 ): Promise<KillReport> {
   const engine = await startEngine({ maxBatchTokens: 192 }, TINY_GUIDED, 2);
   const started = performance.now();
@@ -54,7 +55,7 @@ export async function underKills(
       }
     };
     const killer = async () => {
-      while (report.kills < kills && !over) {
+      while (report.kills < kills && !over && !signal?.aborted) {
         const { draw, reveal } = uniformsAt({ seed, sample: 0, step: report.kills, candidate: 0 }, 0);
         await sleep(600 * draw);
         const { pids } = engine.runtime;

@@ -71,6 +71,7 @@ export class StrainedServer extends EventEmitter<{ log: [LogLine] }> {
       detached: true,
     });
     process.once("exit", () => child.kill("SIGKILL"));
+    process.once("SIGTERM", () => process.exit(143));
     const { origin } = await untilReady(child);
     return new StrainedServer(child, origin);
   }

@@ -1,7 +1,7 @@
-"""Pictures of a distillation: `python -m didi.distill_curves --run DIR --judge DIR --out FOLDER`.
+"""Pictures of a distillation: `python -m didi.distill_curves --run DIR --out FOLDER [--teacher FILE --judge DIR]`.
 
-Judges the students that the run kept (few steps, few samples: a curve, not the card's figures) into
-`distillation.csv`, and draws them with what the run logged into `distillation.svg`.
+Draws what the run logged (`log.csv`) into `distillation.svg`. With a teacher and a judge also the students that the run
+kept, which it judges (few steps, few samples: a curve, not the card's figures) into `distillation.csv`.
 """
 
 import argparse
@@ -60,24 +60,27 @@ def judge_students(args: argparse.Namespace) -> list[dict]:
 
 
 def draw(judged: list[dict], log: list[dict], steps: int, path: Path) -> None:
-    figure, axes = plt.subplots(2, 3, figsize=(12, 6))
-    panels = axes.flatten()
-    at = [int(row["iteration"]) for row in judged]
-    value = lambda key: np.array([float(row[key]) for row in judged])  # noqa: E731
-    panels[0].fill_between(at, value("low"), value("high"), color="0.85")
-    panels[0].plot(at, value("generative_perplexity"), "o-", color="black", markersize=3)
-    panels[0].set_title(f"generative perplexity, {steps} steps", fontsize=10)
-    panels[1].plot(at, value("entropy"), "o-", color="black", markersize=3)
-    panels[1].set_title("entropy of samples (nats)", fontsize=10)
+    columns = 3 if judged else 2
+    figure, axes = plt.subplots(2, columns, figsize=(4 * columns, 6))
+    panels = list(axes.flatten())
+    if judged:
+        perplexity, entropy = panels.pop(0), panels.pop(0)
+        at = [int(row["iteration"]) for row in judged]
+        value = lambda key: np.array([float(row[key]) for row in judged])  # noqa: E731
+        perplexity.fill_between(at, value("low"), value("high"), color="0.85")
+        perplexity.plot(at, value("generative_perplexity"), "o-", color="black", markersize=3)
+        perplexity.set_title(f"generative perplexity, {steps} steps", fontsize=10)
+        entropy.plot(at, value("entropy"), "o-", color="black", markersize=3)
+        entropy.set_title("entropy of samples (nats)", fontsize=10)
     window = max(1, len(log) // 50)
-    for panel, (field, title) in zip(panels[2:], LOGGED.items()):
+    for panel, (field, title) in zip(panels, LOGGED.items()):
         # Before the student begins to learn, only the discriminator has figures.
         there = [(int(row["iteration"]), float(row[field])) for row in log if row[field]]
         iterations, values = np.array(there).T
         smooth = np.convolve(values, np.ones(window) / window, mode="valid")
         panel.plot(iterations[len(iterations) - len(smooth) :], smooth, color="black", linewidth=1)
         panel.set_title(f"{title}, mean of {window}", fontsize=10)
-    for panel in panels:
+    for panel in axes.flatten():
         panel.set_xlabel("iteration")
         panel.grid(alpha=0.3)
     save_svg(figure, path)
@@ -87,16 +90,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="folder of the distillation")
-    parser.add_argument("--teacher", type=Path, required=True, help="the teacher's weights")
-    parser.add_argument("--judge", type=Path, required=True, help="folder of the judge")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the distillation, or of its log.csv")
+    parser.add_argument("--teacher", type=Path, help="the teacher's weights")
+    parser.add_argument("--judge", type=Path, help="folder of the judge")
     parser.add_argument("--out", type=Path, required=True, help="folder for csv and picture")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--seed", type=int, default=3)
     args = parser.parse_args()
-    judged = judge_students(args)
+    if (args.teacher is None) != (args.judge is None):
+        parser.error("--teacher and --judge go together")
+    judged = judge_students(args) if args.judge else []
     with (args.run / "log.csv").open() as file:
         draw(judged, list(csv.DictReader(file)), args.steps, args.out / "distillation.svg")
 

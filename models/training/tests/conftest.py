@@ -21,8 +21,8 @@ def randomised(model: nn.Module, scale: float = 0.2) -> nn.Module:
     return model.eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    """A small denoiser with every weight random."""
+    """A small denoiser with every weight random. Tests leave it as it is: a module shares it."""
     torch.manual_seed(3)
     return randomised(Backbone(BackboneConfig(vocab_size=61, hidden=32, blocks=3, heads=4, cond=16, context=64)))

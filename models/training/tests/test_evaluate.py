@@ -5,7 +5,9 @@ import json
 import re
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,14 +106,17 @@ def test_a_distillation_writes_its_log_and_students_and_resumes(folders, tmp_pat
     assert discriminator(torch.zeros(1, 3, dtype=torch.int64)).shape == (1, 3)
 
 
-def test_real_text_takes_the_teacher_s_place_and_a_group_of_one_is_refused(folders, tmp_path, capsys):
+def test_real_text_takes_the_teacher_s_place_and_a_group_of_one_is_refused(folders, tmp_path, capsys, monkeypatch):
+    tokenizer = Tokenizer.from_file(str(TOKENIZER))
+    monkeypatch.setattr(distillation, "Tokenizer", SimpleNamespace(from_file=lambda _: tokenizer))
+    monkeypatch.setattr(distillation, "load_stream", cache(distillation.load_stream))
     argv = ["--run", str(tmp_path), "--teacher", str(folders / "teacher" / "weights.fp16.safetensors"), "--length", "12"]
     argv += ["--reference", "data", "--groups", "2", "--pool", "8", "--iterations", "1", "--threads", "1"]
     argv += ["--discriminator-blocks", "1"]
     distillation.distill(distillation.parse_args([*argv, "--group-size", "2"]))
     assert (tmp_path / "checkpoint.pt").exists() and not (tmp_path / "teacher-samples.pt").exists()
     windows = distillation.training_windows(distillation.parse_args(argv))
-    assert windows.shape == (8, 12) and " the" in Tokenizer.from_file(str(TOKENIZER)).decode(windows.flatten().tolist())
+    assert windows.shape == (8, 12) and " the" in tokenizer.decode(windows.flatten().tolist())
     with pytest.raises(SystemExit):
         distillation.parse_args([*argv, "--group-size", "1"])
     assert "--no-group-normalisation" in capsys.readouterr().err

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 
 
-@pytest.fixture
-def session(backbone, tmp_path):
-    path = tmp_path / "denoise.onnx"
+@pytest.fixture(scope="module")
+def session(backbone, tmp_path_factory):
+    path = tmp_path_factory.mktemp("graph") / "denoise.onnx"
     export_graph(Denoise(backbone), path)
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 

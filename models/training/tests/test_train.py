@@ -1,28 +1,42 @@
 """Resuming a run, and what the corpus promises."""
 
 import csv
-import subprocess
+import signal
 import sys
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from didi import train as training
 from didi.corpus import SOURCES, documents, split_of
 from didi.tokenizer import MASK, train_tokenizer
 from tokenizers import Tokenizer
 
-TRAINING = Path(__file__).resolve().parent.parent
-SHIPPED_TOKENIZER = TRAINING.parent / "stories-mdlm" / "tokenizer.json"
+SHIPPED_TOKENIZER = Path(__file__).resolve().parents[2] / "stories-mdlm" / "tokenizer.json"
 
 
-def run_training(run: Path, *extra: str) -> None:
-    sizes = ["--hidden", "32", "--blocks", "2", "--heads", "2", "--cond", "16", "--context", "32", "--batch-tokens", "256"]
-    command = [sys.executable, "-m", "didi.train", "--run", str(run), "--tokenizer", str(SHIPPED_TOKENIZER), *sizes]
-    subprocess.run([*command, "--warmup", "2", "--validate-every", "4", *extra], cwd=TRAINING, check=True, timeout=300)
+@pytest.fixture(scope="module")
+def run_training():
+    """Trains a model that is far too small, with the corpus encoded once for all runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "load_stream", cache(training.load_stream))
+        patch.setattr(signal, "signal", lambda *_: None)
+        tokenizer = Tokenizer.from_file(str(SHIPPED_TOKENIZER))
+        patch.setattr(training, "Tokenizer", SimpleNamespace(from_file=lambda _: tokenizer))
+
+        def run(folder: Path, *flags: str) -> None:
+            sizes = ["--hidden", "32", "--blocks", "2", "--heads", "2", "--cond", "16", "--context", "32", "--batch-tokens", "256"]
+            argv = ["--run", str(folder), "--tokenizer", str(SHIPPED_TOKENIZER), *sizes, "--warmup", "2", "--validate-every", "4"]
+            patch.setattr(sys, "argv", ["train", *argv, *flags])
+            training.train(training.parse_args())
+
+        yield run
 
 
 @pytest.mark.parametrize("objective", ["masked-diffusion", "causal"])
-def test_a_resumed_run_follows_the_same_curve(tmp_path, objective):
+def test_a_resumed_run_follows_the_same_curve(run_training, tmp_path, objective):
     flags = ["--objective", objective, "--steps", "12", "--dropout", "0.1"]
     run_training(tmp_path / "whole", *flags)
     run_training(tmp_path / "parts", *flags)
