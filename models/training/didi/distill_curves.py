@@ -60,8 +60,10 @@ def judge_students(args: argparse.Namespace) -> list[dict]:
 
 
 def draw(judged: list[dict], log: list[dict], steps: int, path: Path) -> None:
-    columns = 3 if judged else 2
-    figure, axes = plt.subplots(2, columns, figsize=(4 * columns, 6))
+    # What was switched off is 0 throughout.
+    logged = {field: title for field, title in LOGGED.items() if any(float(row[field] or 0) for row in log)}
+    count = len(logged) + (2 if judged else 0)
+    figure, axes = plt.subplots(1, count, figsize=(4 * count, 3), squeeze=False)
     panels = list(axes.flatten())
     if judged:
         perplexity, entropy = panels.pop(0), panels.pop(0)
@@ -73,7 +75,7 @@ def draw(judged: list[dict], log: list[dict], steps: int, path: Path) -> None:
         entropy.plot(at, value("entropy"), "o-", color="black", markersize=3)
         entropy.set_title("entropy of samples (nats)", fontsize=10)
     window = max(1, len(log) // 50)
-    for panel, (field, title) in zip(panels, LOGGED.items()):
+    for panel, (field, title) in zip(panels, logged.items()):
         # Before the student begins to learn, only the discriminator has figures.
         there = [(int(row["iteration"]), float(row[field])) for row in log if row[field]]
         iterations, values = np.array(there).T

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import randomised
 from didi import distill as distillation
+from didi import distill_curves
 from didi import evaluate as evaluation
 from didi import export as exporting
 from didi.backbone import Backbone, BackboneConfig
@@ -120,6 +121,16 @@ def test_real_text_takes_the_teacher_s_place_and_a_group_of_one_is_refused(folde
     with pytest.raises(SystemExit):
         distillation.parse_args([*argv, "--group-size", "1"])
     assert "--no-group-normalisation" in capsys.readouterr().err
+
+
+def test_a_log_is_drawn_without_what_was_switched_off(tmp_path, monkeypatch):
+    (tmp_path / "log.csv").write_text(
+        ",".join(distillation.LOG_FIELDS) + "\n1,1.5,0.5,,,,\n2,1.2,0.6,-0.5,0.1,0.0,3\n3,1.1,0.7,-0.4,0.2,0.0,2\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["distill_curves", "--run", str(tmp_path), "--out", str(tmp_path)])
+    distill_curves.main()
+    picture = (tmp_path / "distillation.svg").read_text()
+    assert "reward (log-odds)" in picture and "entropy" not in picture
 
 
 def test_a_folder_s_weights_are_exported_again_sharpened(folders, tmp_path, monkeypatch):
