@@ -73,13 +73,17 @@ def main() -> None:
         mask_id = student.config.mask_id
         torch.manual_seed(args.seed)
         x = in_batches(lambda z: sample_plain(student, z, args.steps, mask_id), args.samples, args.length, mask_id, variant)
-        rows.append({"variant": variant, "steps": args.steps, **measure(x, judge, end).to_dict()})
+        row = {"variant": variant, "steps": args.steps, **measure(x, judge, end).to_dict()}
+        rows.append(row)
+        rows.sort(key=lambda row: order.index(row["variant"]))
         args.out.write_text(json.dumps(rows, indent=2) + "\n")
-        print(f"{variant}: perplexity {rows[-1]['generative_perplexity']}, entropy {rows[-1]['entropy']}")
+        print(f"{variant}: perplexity {row['generative_perplexity']}, entropy {row['entropy']}")
 
+    order = ["teacher", "start", *VARIANTS]
     done = {row["variant"] for row in rows}
-    if "teacher" not in done:
-        judged("teacher", args.teacher)
+    for given, weights in {"teacher": args.teacher, "start": args.start}.items():
+        if weights and given not in done:
+            judged(given, weights)
     for variant, flags in VARIANTS.items():
         if variant not in done:
             folder = args.run / variant.replace(" ", "-")
