@@ -22,7 +22,7 @@ def run_training():
     """Trains a model that is far too small, with the corpus encoded once for all runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "load_stream", cache(training.load_stream))
-        patch.setattr(signal, "signal", lambda *_: None)
+        patch.setattr(signal, "signal", lambda *_: None)  # Ctrl-C stays pytest's
         tokenizer = Tokenizer.from_file(str(SHIPPED_TOKENIZER))
         patch.setattr(training, "Tokenizer", SimpleNamespace(from_file=lambda _: tokenizer))
 
