@@ -8,3 +8,10 @@ test("50 random kills of runtime processes lose nothing and change no bit", asyn
   assert.equal(different, 0);
   assert.ok(answers > 50, `${answers} answers`);
 });
+
+test("a run that is stopped ends there and says what there was", async () => {
+  const stop = new AbortController();
+  const report = await underKills(1000, 3, (done) => done === 2 && stop.abort(), stop.signal);
+  assert.equal(report.kills, 2);
+  assert.equal(report.different, 0);
+});

@@ -108,8 +108,7 @@ def test_a_distillation_writes_its_log_and_students_and_resumes(folders, tmp_pat
 
 
 def test_real_text_takes_the_teacher_s_place_and_a_group_of_one_is_refused(folders, tmp_path, capsys, monkeypatch):
-    tokenizer = Tokenizer.from_file(str(TOKENIZER))
-    monkeypatch.setattr(distillation, "Tokenizer", SimpleNamespace(from_file=lambda _: tokenizer))
+    monkeypatch.setattr(distillation, "Tokenizer", SimpleNamespace(from_file=cache(Tokenizer.from_file)))
     monkeypatch.setattr(distillation, "load_stream", cache(distillation.load_stream))
     argv = ["--run", str(tmp_path), "--teacher", str(folders / "teacher" / "weights.fp16.safetensors"), "--length", "12"]
     argv += ["--reference", "data", "--groups", "2", "--pool", "8", "--iterations", "1", "--threads", "1"]
@@ -117,7 +116,7 @@ def test_real_text_takes_the_teacher_s_place_and_a_group_of_one_is_refused(folde
     distillation.distill(distillation.parse_args([*argv, "--group-size", "2"]))
     assert (tmp_path / "checkpoint.pt").exists() and not (tmp_path / "teacher-samples.pt").exists()
     windows = distillation.training_windows(distillation.parse_args(argv))
-    assert windows.shape == (8, 12) and " the" in tokenizer.decode(windows.flatten().tolist())
+    assert windows.shape == (8, 12) and " the" in Tokenizer.from_file(str(TOKENIZER)).decode(windows.flatten().tolist())
     with pytest.raises(SystemExit):
         distillation.parse_args([*argv, "--group-size", "1"])
     assert "--no-group-normalisation" in capsys.readouterr().err
@@ -131,6 +130,11 @@ def test_a_log_is_drawn_without_what_was_switched_off(tmp_path, monkeypatch):
     distill_curves.main()
     picture = (tmp_path / "distillation.svg").read_text()
     assert "reward (log-odds)" in picture and "entropy" not in picture
+    judged = [{"iteration": i, "generative_perplexity": 90, "low": 80, "high": 95, "entropy": 4} for i in (0, 2)]
+    with (tmp_path / "log.csv").open() as file:
+        distill_curves.draw(judged, list(csv.DictReader(file)), 8, tmp_path / "judged.svg")
+    picture = (tmp_path / "judged.svg").read_text()
+    assert all(title in picture for title in ("generative perplexity, 8 steps", "entropy of samples", "reward (log-odds)"))
 
 
 def test_a_folder_s_weights_are_exported_again_sharpened(folders, tmp_path, monkeypatch):

@@ -23,8 +23,7 @@ def run_training():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "load_stream", cache(training.load_stream))
         patch.setattr(signal, "signal", lambda *_: None)  # Ctrl-C stays pytest's
-        tokenizer = Tokenizer.from_file(str(SHIPPED_TOKENIZER))
-        patch.setattr(training, "Tokenizer", SimpleNamespace(from_file=lambda _: tokenizer))
+        patch.setattr(training, "Tokenizer", SimpleNamespace(from_file=cache(Tokenizer.from_file)))
 
         def run(folder: Path, *flags: str) -> None:
             sizes = ["--hidden", "32", "--blocks", "2", "--heads", "2", "--cond", "16", "--context", "32", "--batch-tokens", "256"]
