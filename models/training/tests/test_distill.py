@@ -140,8 +140,9 @@ def distillation(*flags: str) -> Distillation:
 
 
 def test_training_reduces_the_exact_kl():
-    # The discriminator learns faster than the student, or the two chase each other (at twice the rate in one of four runs).
-    run = distillation("--label-smoothing", "0.02", "--lr", "5e-4")
+    # The discriminator learns faster than the student, or the two chase each other. Without the entropy bonus: it alone
+    # takes the student most of the way here.
+    run = distillation("--label-smoothing", "0.02", "--lr", "3e-4", "--entropy", "0")
     target = teacher_distribution(run.teacher).detach()
 
     def kl() -> float:
