@@ -11,7 +11,10 @@ export interface Reveal {
 
 /** Where a canvas is masked, ascending. */
 export function maskedPositions(tokens: ArrayLike<number>, maskId: number): number[] {
-  return Array.from(tokens).flatMap((token, position) => (token === maskId ? [position] : []));
+  const positions: number[] = [];
+  for (let position = 0; position < tokens.length; position++)
+    if (tokens[position] === maskId) positions.push(position);
+  return positions;
 }
 
 /** A prompt's ids followed by `length` masks: what text generation starts from. */

@@ -8,9 +8,12 @@ import type { StepRecord } from "../diffusion/sampler.ts";
 import type { RuntimePool } from "../runtime/pool.ts";
 import type { Budget } from "./budget.ts";
 import { type Called, call, callOrder } from "./call.ts";
+import { type Clock, WALL_CLOCK } from "./clock.ts";
 import type { Generation } from "./generation.ts";
+import { Later } from "./later.ts";
 import { Row } from "./row.ts";
-import { type BatchLimits, paddedLength, schedule, startOf } from "./scheduler.ts";
+import { type BatchLimits, paddedLength, type SchedulableRow, schedule, startOf } from "./scheduler.ts";
+import { type Sent, Slots } from "./slots.ts";
 import { Speed } from "./speed.ts";
 
 /** Bounds of the loop; all counts. */
@@ -57,7 +60,8 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   readonly #busy = new Set<GenerationRow>();
   /** Rows that have steps to take that need no pass, in order. */
   readonly #skipping = new Set<GenerationRow>();
-  #calls = 0;
+  readonly #slots: Slots;
+  readonly #later = new Later();
   /** Runtime processes that were replaced so far. */
   #restarts = 0;
   readonly #speed = new Speed();
@@ -70,10 +74,11 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     readonly runtime: RuntimePool,
     readonly context: number,
     readonly limits: ExecutorLimits,
-    readonly clock: { now(): number } = performance,
+    readonly clock: Clock = WALL_CLOCK,
   ) {
     super();
     runtime.on("restart", () => this.#restarts++);
+    this.#slots = new Slots(runtime.size, clock, () => this.#sendAhead());
     const maxTokens = limits.maxBatchTokens === "auto" ? 1 : limits.maxBatchTokens;
     this.bounds = { maxTokens, lightTokens: maxTokens };
   }
@@ -96,7 +101,7 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   /** Takes a generation on. Nothing is run before this returns. */
   add(generation: Generation): void {
     this.#waiting.push(generation);
-    setImmediate(() => this.#run());
+    setImmediate(() => this.#turn());
   }
 
   /** Forgets a generation: its rows are free before the next step. */
@@ -132,20 +137,10 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     return paddedLength(length, this.context);
   }
 
-  /** Milliseconds of model time that these have left at most. */
+  /** Milliseconds that these have left at most. */
   #workMs(generations: readonly Generation[]): number {
-    let work = 0;
-    for (const { computation, samples } of generations)
-      for (const { canvas, stepsLeft } of samples) {
-        const whole = this.#speed.budgetMs(
-          this.#padded(canvas.tokens.length),
-          computation.steps,
-          computation.guidance,
-        );
-        // A step that reveals nothing is free, so no more steps are paid than positions are masked.
-        work += (whole * Math.min(stepsLeft, canvas.masked.length)) / computation.steps;
-      }
-    return work / this.runtime.size;
+    const work = (generation: Generation) => this.#speed.workMs(generation, (length) => this.#padded(length));
+    return generations.reduce((sum, generation) => sum + work(generation), 0) / this.runtime.size;
   }
 
   /** Gives waiting generations rows while there are some, those whose deadline has come in any case; hurries rows that are due. */
@@ -183,11 +178,11 @@ export class Executor extends EventEmitter<ExecutorEvents> {
           if (left-- === 0) {
             setImmediate(() => {
               this.#skip();
-              this.#run();
+              this.#turn();
             });
             return;
           }
-          row.job.announce(row.sample, row.skip());
+          this.#announce(row, row.skip());
         }
       } catch (error) {
         this.#fail(row.job, error as Error);
@@ -202,7 +197,22 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     if (row.job.over || !row.done) return;
     if (row.reward !== undefined) row.job.rewards[row.sample.params.sample] = row.reward;
     this.#rows = this.#rows.filter((other) => other !== row);
-    if (!this.#rows.some(({ job }) => job === row.job)) this.emit("done", row.job);
+    if (!this.#rows.some(({ job }) => job === row.job))
+      this.#later.push(() => {
+        if (!row.job.over) this.emit("done", row.job);
+      });
+  }
+
+  /** Tells a step to those who listen. */
+  #announce(row: GenerationRow, record: StepRecord): void {
+    this.#later.push(() => {
+      if (row.job.over) return;
+      try {
+        row.job.announce(row.sample, record);
+      } catch (error) {
+        this.#fail(row.job, error as Error);
+      }
+    });
   }
 
   /** True if the row waits for a pass. */
@@ -216,30 +226,55 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     this.emit("failed", generation, error);
   }
 
-  /** Starts calls while a runtime process is free and rows wait for a pass. `since` is when it was free, clock time. */
-  #run(since = this.clock.now()): void {
-    while (this.#calls < this.runtime.size) {
+  /** Starts calls while a runtime process is free and rows wait for a pass; then tells what came of those before. `since` is when it was free, clock time. */
+  #turn(since = this.clock.now()): void {
+    while (this.#slots.isFree) {
       this.#admit();
-      const free = this.#rows.filter((row) => this.#isFree(row));
-      const rows = schedule(free, this.bounds);
-      if (rows.length === 0) return;
-      this.#clock = Math.max(this.#clock, Math.min(...this.#rows.map(({ attained }) => attained)));
-      this.#calls++;
-      for (const row of free) row.passedOver++;
-      for (const row of rows) {
-        this.#busy.add(row);
-        row.passedOver = 0;
-      }
-      void this.#step(callOrder(rows), since).then((answeredAt) => {
-        this.#calls--;
-        for (const row of rows) this.#busy.delete(row);
-        this.#run(answeredAt);
-      });
+      const rows = schedule(this.#free, this.bounds);
+      if (rows.length === 0) break;
+      this.#slots.begin(this.#send(rows), since);
     }
+    this.#later.tell();
+  }
+
+  /** While others run, sends the call that would be sent afterwards, if that is sure: newcomers wait no longer, and rows share calls as before. */
+  #sendAhead(): Sent | undefined {
+    this.#admit();
+    const free = this.#free;
+    const rows = schedule(free, this.bounds);
+    const back = [...this.#busy].flatMap((row) => (row.job.over ? [] : (row.afterwards ?? [])));
+    const afterwards = schedule<SchedulableRow>([...free, ...back], this.bounds);
+    const isSure = rows.length === afterwards.length && rows.every((row, i) => row === afterwards[i]);
+    const sent = rows.length > 0 && isSure ? this.#send(rows) : undefined;
+    this.#later.tell();
+    return sent;
+  }
+
+  /** Rows that wait for a pass. */
+  get #free(): GenerationRow[] {
+    return this.#rows.filter((row) => this.#isFree(row));
+  }
+
+  /** Gives a process the call of these rows. */
+  #send(rows: GenerationRow[]): Sent {
+    this.#clock = Math.max(this.#clock, Math.min(...this.#rows.map(({ attained }) => attained)));
+    for (const row of this.#free) row.passedOver++;
+    for (const row of rows) {
+      this.#busy.add(row);
+      row.passedOver = 0;
+    }
+    const tokens = rows.reduce((sum, row) => sum + row.width * row.padded, 0);
+    const sent: Sent = { expectedMs: this.#speed.callMs(rows[0]!.graph, tokens) };
+    void this.#step(callOrder(rows), sent).then((answeredAt) => {
+      for (const row of rows) this.#busy.delete(row);
+      this.#slots.end(sent, answeredAt);
+      this.#turn(answeredAt);
+    });
+    return sent;
   }
 
   /** One step of rows that share a call; resolves to when its answer came. Rows whose call fails go apart until the one at fault stands alone. */
-  async #step(rows: GenerationRow[], since: number): Promise<number> {
+  async #step(rows: GenerationRow[], sent: Sent): Promise<number> {
     const sentAt = this.clock.now();
     for (const { job } of rows) job.firstPassAt ??= sentAt;
     const restarts = this.#restarts;
@@ -255,18 +290,19 @@ export class Executor extends EventEmitter<ExecutorEvents> {
       answeredAt = this.clock.now();
       // The time to replace a process says nothing of the next call.
       const isUsual = restarts === this.#restarts;
-      const milliseconds = isUsual ? answeredAt - since : work.milliseconds;
+      const milliseconds = isUsual && sent.since !== undefined ? answeredAt - sent.since : work.milliseconds;
       this.#speed.observe(work.graph, work.paddedTokens, milliseconds);
       const generations = new Set(rows.map(({ job }) => job));
       for (const generation of generations) generation.computeMs += work.milliseconds;
-      this.emit("batch", { ...work, maxTokens: this.bounds.maxTokens, sentAt, answeredAt, generations });
+      const report = { ...work, maxTokens: this.bounds.maxTokens, sentAt, answeredAt, generations };
+      this.#later.push(() => this.emit("batch", report));
     } catch (error) {
       const left = rows.filter(({ job }) => !job.over);
       if (rows.length === 1) for (const { job } of left) this.#fail(job, error as Error);
       const half = Math.ceil(left.length / 2);
       if (rows.length > 1)
         for (const part of [left.slice(0, half), left.slice(half)])
-          if (part.length > 0) await this.#step(part, this.clock.now());
+          if (part.length > 0) await this.#step(part, { ...sent, since: this.clock.now() });
       return this.clock.now();
     }
     for (const [i, row] of rows.entries()) {
@@ -274,8 +310,8 @@ export class Executor extends EventEmitter<ExecutorEvents> {
       try {
         const record = outcomes[i]!();
         if (record) {
-          row.job.announce(row.sample, record);
-          this.emit("step", record);
+          this.#announce(row, record);
+          this.#later.push(() => this.emit("step", record));
         }
         this.#settle(row);
       } catch (error) {

@@ -87,6 +87,18 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
     return !this.sample.done && isEmpty(this.plan);
   }
 
+  /** What it waits for once its call has been answered, as far as that can be told before; nothing if that is its last. */
+  get afterwards(): SchedulableRow | undefined {
+    const { padded, urgent, graph, plan } = this;
+    const scores = graph === "denoise" && plan.kind === "rerank";
+    if (!scores && this.sample.stepsLeft <= 1) return undefined;
+    const attained = this.attained + this.#cost;
+    const next = scores
+      ? ({ graph: "score", width: plan.candidates.length } as const)
+      : { graph: graph === "score" ? "denoise" : graph, width: 1 };
+    return { ...next, padded, attained, passedOver: 0, urgent };
+  }
+
   /** Takes a step that needs no pass. */
   skip(): StepRecord {
     return this.#take();
@@ -115,8 +127,13 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
     return this.#take({ ...drawn, rewards });
   }
 
+  /** What its call adds to the service that it has attained. */
+  get #cost(): number {
+    return this.padded * this.width * COST[this.graph];
+  }
+
   #account(): void {
-    this.attained += this.padded * this.width * COST[this.graph];
+    this.attained += this.#cost;
   }
 
   /** Takes the step, one that reveals nothing if there are no draws. */

@@ -1,7 +1,9 @@
 /** How long the model takes, learnt from its own calls. */
 
 import { type Guidance, tiltedSteps } from "../diffusion/guidance.ts";
+import type { Sample } from "../diffusion/sampler.ts";
 import type { GraphName } from "../runtime/protocol.ts";
+import type { Generation } from "./generation.ts";
 
 /** Weight of the newest call in a moving average. */
 const NEWEST = 0.1;
@@ -22,9 +24,14 @@ export function budgetWork(
   return plain * cost("denoise") + tilted * cost("tilt") + reranked * rerank;
 }
 
+/** The same among calls of one size. */
+const NEWEST_OF_SIZE = 0.3;
+
 /** Moving averages over calls. Before the first call it answers 0. */
 export class Speed {
   readonly #msPerToken = new Map<GraphName, number>();
+  /** By graph and padded tokens. */
+  readonly #msOfSize = new Map<string, number>();
   #msPerCall = 0;
 
   /** Takes note of a call, with all that it kept others waiting: the way to the process and back, and what the server did for it. */
@@ -32,6 +39,9 @@ export class Speed {
     const perToken = milliseconds / paddedTokens;
     const before = this.#msPerToken.get(graph) ?? perToken;
     this.#msPerToken.set(graph, before + NEWEST * (perToken - before));
+    const size = `${graph} ${paddedTokens}`;
+    const ofSize = this.#msOfSize.get(size) ?? milliseconds;
+    this.#msOfSize.set(size, ofSize + NEWEST_OF_SIZE * (milliseconds - ofSize));
     this.#msPerCall += (this.#msPerCall === 0 ? 1 : NEWEST) * (milliseconds - this.#msPerCall);
   }
 
@@ -40,9 +50,25 @@ export class Speed {
     return this.#msPerCall;
   }
 
+  /** Milliseconds of a call of so many padded tokens. */
+  callMs(graph: GraphName, paddedTokens: number): number {
+    return this.#msOfSize.get(`${graph} ${paddedTokens}`) ?? paddedTokens * this.#ms(graph);
+  }
+
   /** Milliseconds that a budget takes on a canvas of so many padded tokens, its steps one by one. */
   budgetMs(padded: number, steps: number, guidance: Guidance | undefined): number {
     return padded * budgetWork(steps, guidance, (graph) => this.#ms(graph));
+  }
+
+  /** Milliseconds of model time that a generation has left at most; `pad` gives the padded length of a canvas. */
+  workMs({ computation, samples }: Generation, pad: (length: number) => number): number {
+    const { steps, guidance } = computation;
+    // A step that reveals nothing is free, so no more steps are paid than positions are masked.
+    const paid = ({ canvas, stepsLeft }: Sample) => Math.min(stepsLeft, canvas.masked.length) / steps;
+    return samples.reduce(
+      (sum, one) => sum + paid(one) * this.budgetMs(pad(one.canvas.tokens.length), steps, guidance),
+      0,
+    );
   }
 
   /** Milliseconds per padded token; of a graph that has not run yet, in proportion to the student's. */

@@ -8,6 +8,8 @@ export interface Pass {
   id: number;
   call: Call;
   attempts: number;
+  /** True while the process that lives has it: it runs there, or waits behind the one that does. */
+  sent?: boolean;
   /** Most attempts. */
   most: number;
   /** True once its numbers were not finite and a fresh process is to try. */

@@ -68,7 +68,10 @@ export class RuntimePool extends EventEmitter<RuntimeEvents> {
     const [runtime] = (loaded.length > 0 ? loaded : all).reduce((least, one) =>
       one[1] < least[1] ? one : least,
     );
-    this.#load.set(runtime, this.#load.get(runtime)! + 1);
+    // Last in order: of processes that have as many, the next goes to the one that has had its own the longest.
+    const load = this.#load.get(runtime)! + 1;
+    this.#load.delete(runtime);
+    this.#load.set(runtime, load);
     try {
       return await runtime.run(graph, batch, attempts);
     } finally {

@@ -14,6 +14,7 @@ import { RuntimeFailure, StartupError } from "../errors.ts";
 import { cannotStart, forkWorker, lowerPriority } from "./fork.ts";
 import { HEARTBEAT_FD, watchHeartbeat } from "./heartbeat.ts";
 import { hasOnlyNumbers, type Pass } from "./pass.ts";
+import { Passes } from "./passes.ts";
 import {
   type Call,
   type FromRuntime,
@@ -53,8 +54,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   #child: ChildProcess | undefined;
   #loaded = false;
   #closing = false;
-  #passes: Pass[] = [];
-  #nextId = 1;
+  readonly #passes = new Passes();
   #failures = 0;
   /** Milliseconds per padded token of each graph, the slowest so far. */
   readonly #msPerToken = new Map<GraphName, number>();
@@ -100,9 +100,10 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     if (this.#closing) return Promise.reject(new RuntimeFailure("the runtime is closed"));
     return new Promise((resolve, reject) => {
       const call = { graph, batch } as Call;
-      const pass = { id: this.#nextId++, call, attempts: 0, most: attempts, doubted: false, resolve, reject };
-      this.#passes.push(pass);
-      if (this.#loaded && this.#passes.length === 1) this.#send(pass);
+      this.#passes.add({ call, attempts: 0, most: attempts, doubted: false, resolve, reject });
+      if (!this.#loaded) return;
+      if (this.#passes.size === 1) this.#next();
+      else this.#send();
     });
   }
 
@@ -110,7 +111,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   async close(): Promise<void> {
     this.#closing = true;
     clearTimeout(this.#watchdog);
-    for (const pass of this.#passes.splice(0)) pass.reject(new RuntimeFailure("the runtime is closed"));
+    for (const pass of this.#passes.clear()) pass.reject(new RuntimeFailure("the runtime is closed"));
     const child = this.#child;
     if (!child || child.exitCode !== null || child.signalCode !== null) return;
     const gone = new Promise((resolve) => child.once("exit", resolve));
@@ -128,10 +129,21 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     if (this.#child?.connected) this.#child.send(message, () => {});
   }
 
-  #send(pass: Pass): void {
-    pass.attempts++;
-    this.#post({ type: "run", id: pass.id, call: pass.call });
-    this.#expectAnswer(this.#patience(pass.call));
+  /** Sends what the process may have; one that is being ended takes nothing more. */
+  #send(): void {
+    if (this.#reason !== undefined) return;
+    this.#passes.send(({ id, call }) => this.#post({ type: "run", id, call }));
+  }
+
+  /** The first of the passes has its turn. */
+  #next(): void {
+    if (this.#reason !== undefined) return;
+    const pass = this.#passes.first;
+    if (pass) {
+      pass.attempts++;
+      this.#send();
+      this.#expectAnswer(this.#patience(pass.call));
+    } else this.#rest();
   }
 
   /** Milliseconds after which a pass has hung. */
@@ -163,7 +175,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     clearTimeout(this.#watchdog);
     if (this.#closing) return;
     this.#watchdog = setTimeout(() => {
-      if (!this.#loaded || this.#passes.length > 0) return;
+      if (!this.#loaded || this.#passes.size > 0) return;
       this.#post({ type: "ping" });
       this.#expectAnswer(HUNG_MS);
     }, HUNG_MS);
@@ -205,7 +217,10 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
       child.kill("SIGKILL");
       throw error;
     }
-    child.on("message", (message: FromRuntime) => this.#receive(message));
+    child.on("message", (message: FromRuntime) => {
+      // What a dead one had still said: its passes are run again.
+      if (this.#loaded && child === this.#child) this.#receive(message);
+    });
     child.on("exit", (code, signal) => void this.#replace(code, signal));
     if (child.exitCode !== null || child.signalCode !== null)
       throw new StartupError("the runtime process died at once");
@@ -215,8 +230,8 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   }
 
   #receive(message: FromRuntime): void {
-    if (message.type === "pong" && this.#passes.length === 0) this.#rest();
-    const pass = this.#passes[0];
+    if (message.type === "pong" && this.#passes.size === 0) this.#rest();
+    const pass = this.#passes.first;
     if (!pass || !("id" in message) || message.id !== pass.id) return;
     if (message.type === "result" && !pass.isTrial && !hasOnlyNumbers(message.result)) {
       if (this.#doubts(pass)) return;
@@ -229,11 +244,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
       this.#msPerToken.set(graph, Math.max(perToken, this.#msPerToken.get(graph) ?? 0));
       pass.resolve(message.result);
     } else pass.reject(new RuntimeFailure(message.message));
-    // One that is being ended takes nothing more.
-    if (this.#reason !== undefined) return;
-    const next = this.#passes[0];
-    if (next) this.#send(next);
-    else this.#rest();
+    this.#next();
   }
 
   /**
@@ -261,23 +272,16 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
       if (hasOnlyNumbers(result)) suspect.soundIn = child;
       else this.#end(NOT_FINITE);
     };
-    const trial = {
-      id: this.#nextId++,
-      call,
-      attempts: 0,
-      most: 1,
-      doubted: false,
-      isTrial: true,
-      resolve,
-      reject() {},
-    };
     suspect.attempts--;
-    this.#passes.unshift(trial);
-    this.#send(trial);
+    this.#passes.insert({ call, attempts: 0, most: 1, doubted: false, isTrial: true, resolve, reject() {} });
+    // What was sent before it is answered before it; those answers are of passes whose turn it is not.
+    this.#passes.unsend();
+    this.#next();
   }
 
   async #replace(code: number | null, signal: NodeJS.Signals | null): Promise<void> {
     this.#loaded = false;
+    this.#passes.unsend();
     clearTimeout(this.#watchdog);
     if (this.#closing) return;
     const reason = this.#reason ?? (code === OUT_OF_MEMORY ? "out of memory" : undefined);
@@ -285,7 +289,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     const previous = this.pid!;
     this.emit("restart", { pid: previous, code, signal, ...(reason && { reason }) });
     const started = performance.now();
-    const pass = this.#passes[0];
+    const pass = this.#passes.first;
     if (pass && pass.attempts >= pass.most) {
       this.#passes.shift();
       const end = signal ?? `exit code ${code}`;
@@ -304,7 +308,6 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     }
     if (this.#closing) return void this.#child?.kill("SIGKILL");
     this.emit("replaced", { pid: this.pid!, previous, milliseconds: performance.now() - started });
-    const next = this.#passes[0];
-    if (next) this.#send(next);
+    if (this.#passes.size > 0) this.#next();
   }
 }

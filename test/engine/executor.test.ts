@@ -66,7 +66,7 @@ async function runAll(count: number, steps: number, rows: number) {
     clockwork as unknown as RuntimePool,
     engine.model.manifest.context_length,
     { maxBatchTokens: rows * LENGTH, maxActive: 64 },
-    { now: () => clockwork.time },
+    { now: () => clockwork.time, setTimeout: () => () => {} },
   );
   const generations = Array.from({ length: count }, (_, seed) => generation(seed, steps));
   let left = count;

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from .backbone import BackboneConfig
 from .corpus import SEPARATOR, SOURCES, Batches, Stream, evaluation_windows, load_stream
 from .export import load_backbone
+from .muon import Muon
 from .objectives import OBJECTIVES, Objective
 
 LOG_FIELDS = ["step", "tokens", "cpu_seconds", "train_nats", "validation_nats"]
@@ -43,8 +44,8 @@ def build_optimizers(model: nn.Module, lr: float, muon_lr: float) -> list[torch.
     for name, parameter in model.named_parameters():
         inner = name.startswith("blocks.") and parameter.ndim == 2 and "adaLN" not in name
         (matrices if inner else others).append(parameter)
-    muon = torch.optim.Muon(matrices, lr=muon_lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    return [muon, torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)]
+    adamw = torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+    return [Muon(matrices, lr=muon_lr, weight_decay=0.01), adamw]
 
 
 class Ema:
