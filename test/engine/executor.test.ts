@@ -28,11 +28,31 @@ class Clockwork extends EventEmitter {
   /** Rows of each call, and how many calls were at hand with it. */
   readonly calls: { rows: number; atHand: number }[] = [];
   #last: Promise<unknown> = Promise.resolve();
+  /** The timers that are set. */
+  readonly timers = new Set<() => void>();
+
+  /** `fires`: whether they fire, while a call runs. */
+  constructor(readonly fires: boolean) {
+    super();
+  }
+
+  now() {
+    return this.time;
+  }
+
+  setTimeout(what: () => void) {
+    this.timers.add(what);
+    return () => this.timers.delete(what);
+  }
 
   run(graph: "denoise", batch: DenoiseBatch) {
     this.calls.push({ rows: batch.rows, atHand: ++this.atHand });
     const turn = this.#last.then(async () => {
       const result = await engine.runtime.run(graph, batch);
+      for (const timer of this.fires ? this.timers : []) {
+        this.timers.delete(timer);
+        timer();
+      }
       this.time += CALL_MS;
       if (this.calls.length === this.restartIn) {
         this.emit("restart");
@@ -60,13 +80,13 @@ function generation(seed: number, steps: number): Generation {
 }
 
 /** Runs so many generations in calls of `rows` canvases. */
-async function runAll(count: number, steps: number, rows: number) {
-  const clockwork = new Clockwork();
+async function runAll(count: number, steps: number, rows: number, timersFire = false) {
+  const clockwork = new Clockwork(timersFire);
   const executor = new Executor(
     clockwork as unknown as RuntimePool,
     engine.model.manifest.context_length,
     { maxBatchTokens: rows * LENGTH, maxActive: 64 },
-    { now: () => clockwork.time, setTimeout: () => () => {} },
+    clockwork,
   );
   const generations = Array.from({ length: count }, (_, seed) => generation(seed, steps));
   let left = count;
@@ -81,15 +101,48 @@ async function runAll(count: number, steps: number, rows: number) {
   return { clockwork, executor, generations, done };
 }
 
-test("a process has one call at a time, and company changes no token", async () => {
+/** Holds the tokens of each to those of the same request alone. */
+async function assertAsAlone(generations: readonly Generation[], steps: number): Promise<void> {
+  for (const [seed, one] of generations.entries()) {
+    const alone = await engine.submit(requestOf(seed, steps)).result;
+    assert.deepEqual([...one.samples[0]!.canvas.tokens.slice(1)], alone.samples[0]!.tokens);
+  }
+}
+
+test("a process has one call at a time until that nears its end, and company changes no token", async () => {
   const { clockwork, generations, done } = await runAll(6, 8, 2);
   await done;
   assert.ok(clockwork.calls.some(({ rows }) => rows === 2));
   assert.ok(clockwork.calls.every(({ atHand }) => atHand === 1));
-  for (const [seed, one] of generations.entries()) {
-    const alone = await engine.submit(requestOf(seed, 8)).result;
-    assert.deepEqual([...one.samples[0]!.canvas.tokens.slice(1)], alone.samples[0]!.tokens);
-  }
+  await assertAsAlone(generations, 8);
+});
+
+test("then it gets the next one, of the rows that it would get afterwards; no token changes", async () => {
+  const { clockwork, generations, done } = await runAll(6, 8, 2, true);
+  await done;
+  const sentAhead = clockwork.calls.filter(({ atHand }) => atHand === 2);
+  assert.ok(
+    sentAhead.length > clockwork.calls.length / 2,
+    `${sentAhead.length} of ${clockwork.calls.length}`,
+  );
+  assert.ok(clockwork.calls.every(({ atHand }) => atHand <= 2));
+  assert.equal(clockwork.timers.size, 0);
+  await assertAsAlone(generations, 8);
+});
+
+test("a call that rows of the one before it would join waits for them", async () => {
+  const { clockwork, done } = await runAll(3, 8, 4, true);
+  await done;
+  assert.ok(clockwork.calls.every(({ atHand }) => atHand === 1));
+});
+
+test("a step is told when the next call is on its way", async () => {
+  const { clockwork, executor, done } = await runAll(2, 4, 1);
+  const atHand: number[] = [];
+  executor.on("step", () => atHand.push(clockwork.atHand));
+  await done;
+  // Of each of the two rows the other one has its call, until that is over too.
+  assert.deepEqual([...new Set(atHand.slice(0, -1))], [1]);
 });
 
 test("who fails to take the report of a call holds nobody up", async () => {
