@@ -24,6 +24,8 @@ const { values: flags } = parseArgs({
     length: { type: "string", default: "128" },
     repeats: { type: "string", default: "5" },
     seconds: { type: "string", default: "2" },
+    threads: { type: "string", default: "0" },
+    clients: { type: "string", default: "1,8,16" },
     python: { type: "string", default: process.env.DIDI_PYTHON ?? "python3" },
     help: { type: "boolean", default: false },
   },
@@ -36,6 +38,8 @@ if (flags.help) {
   --length <n>           new tokens of each generation (default 128)
   --repeats <n>          interleaved repeats of each cell (default 5)
   --seconds <n>          about how long one measurement of throughput takes (default 2)
+  --clients <n,...>      of the table of throughput (default 1,8,16)
+  --threads <n>          of a call, in that table; 0: one for each core (default 0)
   --python <program>     with models/training/requirements.txt installed (default python3, env DIDI_PYTHON)`);
   process.exit(0);
 }
@@ -50,14 +54,18 @@ const { model } = flags;
 const folder = existsSync(model) ? model : join(PACKAGE_ROOT, "models", model);
 
 sayMachine(model);
-const server = await startServer(model);
+const server = await startServer(model, "--threads", flags.threads);
 process.once("exit", () => server.child.kill("SIGKILL"));
 process.once("SIGINT", () => process.exit(130));
 const wanted = (section: string) => sections.includes(section);
 if (wanted("saturation")) await saturation(server, length);
 if (wanted("fairness")) await fairness(server, length);
 if (wanted("throughput"))
-  await throughput(server, { model, length, repeats, seconds, steps: [8, 16, 32], clients: [1, 8] });
+  await throughput(server, {
+    ...{ model, length, repeats, seconds, steps: [8, 16, 32] },
+    clients: flags.clients.split(",").map(Number),
+    threads: Number(flags.threads),
+  });
 if (wanted("graphs")) await graphCosts(model, length, repeats);
 if (wanted("peer"))
   await againstPeer(server, join(PACKAGE_ROOT, "models", "stories-ar"), length, [4, 8, 16, 32], repeats);

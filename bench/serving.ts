@@ -18,14 +18,22 @@ export interface ServingOptions {
   repeats: number;
   /** About how long one measurement takes. */
   seconds: number;
+  /** Of a call, on either side; 0: one for each core. */
+  threads?: number;
 }
+
+/** Seconds of requests before anything is measured: a server that has run for a while has its code compiled. */
+const WARM_UP_SECONDS = 10;
 
 /** The bare loop, in a process of its own. */
 export class BareLoop {
   readonly #child: ChildProcess;
   readonly #died: Promise<never>;
 
-  constructor(readonly model: string) {
+  constructor(
+    readonly model: string,
+    readonly threads = 0,
+  ) {
     this.#child = fork(fileURLToPath(new URL("bare.ts", import.meta.url)));
     this.#died = once(this.#child, "exit").then(([code]) => {
       throw new Error(`the bare loop died with exit code ${code}`);
@@ -35,7 +43,7 @@ export class BareLoop {
 
   /** Tokens a second of `rounds` batches of `rows` generations. Rejects if the process ends. */
   async run(job: Omit<BareJob, "model" | "threads">): Promise<number> {
-    this.#child.send({ ...job, model: this.model, threads: 0 } satisfies BareJob);
+    this.#child.send({ ...job, model: this.model, threads: this.threads } satisfies BareJob);
     const [elapsed] = (await Promise.race([once(this.#child, "message"), this.#died])) as [number];
     return (job.rows * job.rounds * job.length) / elapsed;
   }
@@ -45,26 +53,29 @@ export class BareLoop {
   }
 }
 
-/** The table of served / bare. */
+/** The table of served / bare; the loop's batches are as large as the server's calls. */
 export async function throughput({ origin }: Server, options: ServingOptions): Promise<void> {
-  const { length, repeats } = options;
-  const loop = new BareLoop(options.model);
-  await loop.run({ rows: 1, rounds: 1, length, steps: 1 });
+  const { length, repeats, seconds } = options;
+  const loop = new BareLoop(options.model, options.threads);
+  const most = Math.floor((await metric(origin, "didi_batch_tokens_limit")) / length);
+  const warmUntil = performance.now() + WARM_UP_SECONDS * 1000;
+  while (performance.now() < warmUntil) await served(origin, 16, 1, length, 8);
   console.log(
     `\nTokens a second, ${length} new tokens a request; median of ${repeats} (lowest to highest)\n`,
   );
-  tableHead("steps", "clients", "served", "bare loop", "served / bare");
+  tableHead("steps", "clients", "served", "rows of the bare loop", "bare loop", "served / bare");
   for (const steps of options.steps)
     for (const clients of options.clients) {
-      const once = (clients * length) / (await loop.run({ rows: clients, rounds: 1, length, steps }));
-      const rounds = Math.max(1, Math.round(options.seconds / once));
-      await served(origin, clients, 1, length, steps);
+      const rows = Math.min(clients, Math.max(1, most));
+      await loop.run({ rows, rounds: 1, length, steps });
+      const once = (rows * length) / (await loop.run({ rows, rounds: 1, length, steps }));
+      const rounds = Math.ceil((seconds / once) * (rows / clients));
       const [ours, bare] = (await interleave(
         repeats,
         () => served(origin, clients, rounds, length, steps),
-        () => loop.run({ rows: clients, rounds, length, steps }),
+        () => loop.run({ rows, rounds: Math.ceil((rounds * clients) / rows), length, steps }),
       )) as [number[], number[]];
-      tableRow(steps, clients, range(ours, 0), range(bare, 0), range(ratios(ours, bare), 3));
+      tableRow(steps, clients, range(ours, 0), rows, range(bare, 0), range(ratios(ours, bare), 3));
     }
   loop.close();
 }
