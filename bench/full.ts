@@ -24,6 +24,8 @@ const GPT2_VOCAB = 50_258;
 /** Steps of the generations whose steps are timed, and of the longer lengths beside the reference. */
 const STEPS = 16;
 
+const SECTIONS = ["steps", "throughput", "graphs", "reference"];
+
 const { values: flags } = parseArgs({
   options: {
     python: { type: "string", default: process.env.DIDI_PYTHON ?? "python3" },
@@ -37,6 +39,7 @@ const { values: flags } = parseArgs({
     repeats: { type: "string", default: "3" },
     precision: { type: "string", default: "fp32" },
     folder: { type: "string" },
+    only: { type: "string", default: SECTIONS.join(",") },
     help: { type: "boolean", default: false },
   },
 });
@@ -52,9 +55,16 @@ if (flags.help) {
   --repeats <n>        interleaved repeats of each cell (default 3)
   --precision <p>      fp32 or fp16 (default fp32)
   --folder <dir>       where checkpoint and model lie, kept for the next run (default: temporary)
+  --only <section,...> of ${SECTIONS.join(", ")} (default: all)
 The published size takes 4 GB of disk, several of memory, and half an hour.
 Tried small: npm run bench:full -- --hidden 64 --blocks 2 --vocab 512 --lengths 32,64`);
   process.exit(0);
+}
+const sections = flags.only.split(",");
+const unknown = sections.filter((section) => !SECTIONS.includes(section));
+if (unknown.length > 0) {
+  console.error(`--only: no section ${unknown.join(", ")}; there are ${SECTIONS.join(", ")}`);
+  process.exit(2);
 }
 const numbers = (list: string) => list.split(",").map(Number);
 const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6).toLocaleString("en")} MB`;
@@ -129,21 +139,24 @@ process.once("exit", () => server.child.kill("SIGKILL"));
 console.log(`server ready: ${server.readySeconds.toFixed(1)} s`);
 sayMemory(server, "when ready");
 
-const client = await StreamClient.connect(server.origin);
-console.log(`\nSeconds a step, ${STEPS} steps; median (lowest to highest)\n`);
-tableHead("length", "seconds");
-for (const length of lengths) {
-  await stepSeconds(client, `warm-${length}`, length, 1);
-  tableRow(length, range(await stepSeconds(client, `${length}`, length, STEPS), 3));
+if (sections.includes("steps")) {
+  const client = await StreamClient.connect(server.origin);
+  console.log(`\nSeconds a step, ${STEPS} steps; median (lowest to highest)\n`);
+  tableHead("length", "seconds");
+  for (const length of lengths) {
+    await stepSeconds(client, `warm-${length}`, length, 1);
+    tableRow(length, range(await stepSeconds(client, `${length}`, length, STEPS), 3));
+  }
+  client.socket.close();
+  sayMemory(server, "after these");
 }
-client.socket.close();
-sayMemory(server, "after these");
-
-await throughput(server, {
-  ...{ model: folder, length: lengths[0]!, repeats, seconds: 5 },
-  ...{ steps: [STEPS], clients: [1, 4] },
-});
-await graphCosts(folder, lengths[0]!, repeats);
+if (sections.includes("throughput"))
+  await throughput(server, {
+    ...{ model: folder, length: lengths[0]!, repeats, seconds: 5 },
+    ...{ steps: [STEPS], clients: [1, 4] },
+  });
+if (sections.includes("graphs")) await graphCosts(folder, lengths[0]!, repeats);
+if (!sections.includes("reference")) process.exit(0);
 const reference = await Reference.start(flags.python, ["--checkpoint", checkpoint]);
 reference.say();
 await againstProducts(folder, reference, lengths, 2 * repeats + 1);
