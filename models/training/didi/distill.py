@@ -41,6 +41,7 @@ from .policy import (
     predict,
     rollout,
 )
+from .precision import add_bf16_flag
 from .train import Ema
 
 
@@ -293,7 +294,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--save-every", type=int, default=100, help="iterations between checkpoints")
     parser.add_argument("--keep-every", type=int, default=500, help="iterations between the students that are kept")
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 matrix products")
+    add_bf16_flag(parser, "bfloat16 matrix products")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(argv)

@@ -27,6 +27,7 @@ from .diffusion import in_batches, sample_plain
 from .export import load_backbone, load_discriminator
 from .guided_sampling import Guidance, sample_guided
 from .measure import measure, shuffle_words
+from .precision import add_bf16_flag
 from .quality_picture import SHARPENED_TEACHER, draw_quality, quality_markdown
 
 MODELS = Path(__file__).resolve().parent.parent.parent
@@ -167,9 +168,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128, help="tokens of a sample")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--teacher-temperature", type=float, default=0.85, help="of the rows of a sharpened teacher")
-    parser.add_argument(
-        "--bf16", action=argparse.BooleanOptionalAction, default=True, help="sample with bfloat16 matrix products; the judge has float32"
-    )
+    add_bf16_flag(parser, "sample with bfloat16 matrix products; the judge has float32")
     parser.add_argument("--again", action="store_true", help="start over")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     evaluate(parser.parse_args())

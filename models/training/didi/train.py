@@ -27,6 +27,7 @@ from .corpus import SEPARATOR, SOURCES, Batches, Stream, evaluation_windows, loa
 from .export import load_backbone
 from .muon import Muon
 from .objectives import OBJECTIVES, Objective
+from .precision import add_bf16_flag
 
 LOG_FIELDS = ["step", "tokens", "cpu_seconds", "train_nats", "validation_nats"]
 LOG_FIELDS += [f"validation_{name[0]}" for name in SOURCES]
@@ -270,7 +271,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--validate-every", type=int, default=200, help="steps between validations and checkpoints")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 matrix products")
+    add_bf16_flag(parser, "bfloat16 matrix products")
     return parser.parse_args()
 
 

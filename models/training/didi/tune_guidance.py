@@ -18,6 +18,7 @@ from .diffusion import in_batches
 from .export import load_backbone, load_discriminator, weight_files
 from .guided_sampling import Guidance, sample_guided
 from .measure import measure
+from .precision import add_bf16_flag
 
 SETTINGS = ["steps", "candidates", "scale_start", "scale_end", "rerank_ratio", "temperature"]
 FIELDS = [*SETTINGS, "generative_perplexity", "entropy"]
@@ -38,9 +39,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument(
-        "--bf16", action=argparse.BooleanOptionalAction, default=True, help="sample with bfloat16 matrix products"
-    )
+    add_bf16_flag(parser, "sample with bfloat16 matrix products")
     args = parser.parse_args()
 
     weights, rewarding = weight_files(args.student)
