@@ -237,7 +237,7 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     this.#later.tell();
   }
 
-  /** While others run, sends the call that would be sent afterwards, if that is sure: newcomers wait no longer, and rows share calls as before. */
+  /** Shortly before a call ends, sends the one that would be sent afterwards, if that is sure: rows share calls as before. */
   #sendAhead(): Sent | undefined {
     this.#admit();
     const free = this.#free;

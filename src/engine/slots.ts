@@ -17,6 +17,7 @@ export interface Sent {
   cancel?: () => void;
 }
 
+/** Counts the calls that run, and asks for the next one in time. */
 export class Slots {
   #running = 0;
 
