@@ -39,7 +39,7 @@ if (flags.help) {
   --repeats <n>          interleaved repeats of each cell (default 5)
   --seconds <n>          about how long one measurement of throughput takes (default 2)
   --clients <n,...>      of the table of throughput (default 1,8,16)
-  --threads <n>          of a call, in that table; 0: one for each core (default 0)
+  --threads <n>          of the server's calls and the bare loop's; 0: one for each core (default 0)
   --python <program>     with models/training/requirements.txt installed (default python3, env DIDI_PYTHON)`);
   process.exit(0);
 }

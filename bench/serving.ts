@@ -4,6 +4,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { Agent, get } from "node:http";
 import { fileURLToPath } from "node:url";
+import { paddedLength } from "../src/engine/scheduler.ts";
 import type { BareJob } from "./bare.ts";
 import { interleave, median, quantile, range, ratios, tableHead, tableRow } from "./measure.ts";
 import { generate, metric, type Server, sayMemory, served } from "./server.ts";
@@ -57,7 +58,8 @@ export class BareLoop {
 export async function throughput({ origin }: Server, options: ServingOptions): Promise<void> {
   const { length, repeats, seconds } = options;
   const loop = new BareLoop(options.model, options.threads);
-  const most = Math.floor((await metric(origin, "didi_batch_tokens_limit")) / length);
+  const padded = paddedLength(length, Number.POSITIVE_INFINITY);
+  const most = Math.floor((await metric(origin, "didi_batch_tokens_limit")) / padded);
   const warmUntil = performance.now() + WARM_UP_SECONDS * 1000;
   while (performance.now() < warmUntil) await served(origin, 16, 1, length, 8);
   console.log(

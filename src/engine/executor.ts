@@ -13,7 +13,7 @@ import type { Generation } from "./generation.ts";
 import { Later } from "./later.ts";
 import { Row } from "./row.ts";
 import { type BatchLimits, paddedLength, type SchedulableRow, schedule, startOf } from "./scheduler.ts";
-import { type Sent, Slots } from "./slots.ts";
+import { SENT_AHEAD_AT, type Sent, Slots } from "./slots.ts";
 import { Speed } from "./speed.ts";
 
 /** Bounds of the loop; all counts. */
@@ -143,10 +143,8 @@ export class Executor extends EventEmitter<ExecutorEvents> {
     return generations.reduce((sum, generation) => sum + work(generation), 0) / this.runtime.size;
   }
 
-  /** Gives waiting generations rows while there are some, those whose deadline has come in any case; hurries rows that are due. */
-  #admit(): void {
-    // A call that starts now may end only after two: the one before it and its own.
-    const soon = this.clock.now() + 2 * this.#speed.msPerCall;
+  /** Gives waiting generations rows while there are some, those whose deadline comes before `soon` in any case; hurries rows that are due. */
+  #admit(soon: number): void {
     const isDue = (generation: Generation) => generation.deadlineAt <= soon;
     const due = this.#waiting.filter(isDue);
     while (this.#waiting.length > 0) {
@@ -229,7 +227,8 @@ export class Executor extends EventEmitter<ExecutorEvents> {
   /** Starts calls while a runtime process is free and rows wait for a pass; then tells what came of those before. `since` is when it was free, clock time. */
   #turn(since = this.clock.now()): void {
     while (this.#slots.isFree) {
-      this.#admit();
+      // Who is not in the call that starts now may be answered only after two: that one and its own.
+      this.#admit(this.clock.now() + 2 * this.#speed.msPerCall);
       const rows = schedule(this.#free, this.bounds);
       if (rows.length === 0) break;
       this.#slots.begin(this.#send(rows), since);
@@ -239,10 +238,14 @@ export class Executor extends EventEmitter<ExecutorEvents> {
 
   /** Shortly before a call ends, sends the one that would be sent afterwards, if that is sure: rows share calls as before. */
   #sendAhead(): Sent | undefined {
-    this.#admit();
+    // Who is not in it may be answered only after what is left of the one that runs, it, and its own.
+    const soon = this.clock.now() + (3 - SENT_AHEAD_AT) * this.#speed.msPerCall;
+    this.#admit(soon);
     const free = this.#free;
     const rows = schedule(free, this.bounds);
-    const back = [...this.#busy].flatMap((row) => (row.job.over ? [] : (row.afterwards ?? [])));
+    const back = [...this.#busy].flatMap(({ job, urgent, afterwards }) =>
+      job.over || !afterwards ? [] : [{ ...afterwards, urgent: urgent || job.deadlineAt <= soon }],
+    );
     const afterwards = schedule<SchedulableRow>([...free, ...back], this.bounds);
     const isSure = rows.length === afterwards.length && rows.every((row, i) => row === afterwards[i]);
     const sent = rows.length > 0 && isSure ? this.#send(rows) : undefined;

@@ -3,7 +3,7 @@
 import type { Clock } from "./clock.ts";
 
 /** What share of the time that a call is expected to take has passed when the next one may be sent. */
-const SENT_AHEAD_AT = 0.85;
+export const SENT_AHEAD_AT = 0.85;
 
 /** A call that a process has. */
 export interface Sent {

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { EventEmitter } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { after, before, test } from "node:test";
 import type { Engine } from "../../src/engine/engine.ts";
 import { Executor } from "../../src/engine/executor.ts";
 import { Generation } from "../../src/engine/generation.ts";
 import { prepare } from "../../src/engine/request.ts";
+import { SENT_AHEAD_AT } from "../../src/engine/slots.ts";
 import type { RuntimePool } from "../../src/runtime/pool.ts";
 import type { DenoiseBatch } from "../../src/runtime/protocol.ts";
 import { startEngine, TINY_GUIDED } from "../support.ts";
@@ -49,11 +50,12 @@ class Clockwork extends EventEmitter {
     this.calls.push({ rows: batch.rows, atHand: ++this.atHand });
     const turn = this.#last.then(async () => {
       const result = await engine.runtime.run(graph, batch);
+      this.time += SENT_AHEAD_AT * CALL_MS;
       for (const timer of this.fires ? this.timers : []) {
         this.timers.delete(timer);
         timer();
       }
-      this.time += CALL_MS;
+      this.time += (1 - SENT_AHEAD_AT) * CALL_MS;
       if (this.calls.length === this.restartIn) {
         this.emit("restart");
         this.time += 1000;
@@ -74,13 +76,13 @@ const requestOf = (seed: number, steps: number) => ({
   ...{ prompt_tokens: [seed], length: LENGTH - 1, steps, seed, guidance: { mode: "none" as const } },
 });
 
-function generation(seed: number, steps: number): Generation {
+function generation(seed: number, steps: number, deadlineMs?: number): Generation {
   const { computation } = prepare(engine.model, requestOf(seed, steps), () => 0);
-  return new Generation(computation, engine.model, undefined, 0);
+  return new Generation(computation, engine.model, deadlineMs, 0);
 }
 
 /** Runs so many generations in calls of `rows` canvases. */
-async function runAll(count: number, steps: number, rows: number, timersFire = false) {
+async function runAll(count: number, steps: number, rows: number, timersFire = false, deadlineMs?: number) {
   const clockwork = new Clockwork(timersFire);
   const executor = new Executor(
     clockwork as unknown as RuntimePool,
@@ -88,7 +90,7 @@ async function runAll(count: number, steps: number, rows: number, timersFire = f
     { maxBatchTokens: rows * LENGTH, maxActive: 64 },
     clockwork,
   );
-  const generations = Array.from({ length: count }, (_, seed) => generation(seed, steps));
+  const generations = Array.from({ length: count }, (_, seed) => generation(seed, steps, deadlineMs));
   let left = count;
   const done = new Promise<void>((resolve, reject) => {
     executor.on("done", (one) => {
@@ -136,6 +138,19 @@ test("a call that rows of the one before it would join waits for them", async ()
   await done;
   // In the end there is nobody left who would join.
   assert.ok(clockwork.calls.slice(0, 8).every(({ atHand }) => atHand === 1));
+});
+
+test("a deadline is met beside others, whenever it comes", async () => {
+  // Not before the length of a call is known.
+  for (let deadline = 60; deadline <= 90; deadline += 2.5) {
+    const { clockwork, executor, done } = await runAll(1, 30, 1, true, deadline);
+    for (const seed of [7, 8]) executor.add(generation(seed, 30));
+    const [first] = (await once(executor, "done")) as [Generation];
+    assert.ok(first.samples[0]!.hurried);
+    assert.ok(clockwork.time <= deadline + 1e-6, `${clockwork.time} ms, ${deadline}`);
+    for (const other of executor.all()) executor.remove(other);
+    void done.catch(() => {});
+  }
 });
 
 test("a step is told when the next call is on its way", async () => {
