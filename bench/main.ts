@@ -25,6 +25,7 @@ const { values: flags } = parseArgs({
     repeats: { type: "string", default: "5" },
     seconds: { type: "string", default: "2" },
     threads: { type: "string", default: "0" },
+    runtimes: { type: "string", default: "1" },
     clients: { type: "string", default: "1,8,16" },
     python: { type: "string", default: process.env.DIDI_PYTHON ?? "python3" },
     help: { type: "boolean", default: false },
@@ -40,6 +41,7 @@ if (flags.help) {
   --seconds <n>          about how long one measurement of throughput takes (default 2)
   --clients <n,...>      of the table of throughput (default 1,8,16)
   --threads <n>          of the server's calls and the bare loop's; 0: one for each core (default 0)
+  --runtimes <n>         runtime processes of the server, and bare loops side by side (default 1)
   --python <program>     with models/training/requirements.txt installed (default python3, env DIDI_PYTHON)`);
   process.exit(0);
 }
@@ -54,7 +56,7 @@ const { model } = flags;
 const folder = existsSync(model) ? model : join(PACKAGE_ROOT, "models", model);
 
 sayMachine(model);
-const server = await startServer(model, "--threads", flags.threads);
+const server = await startServer(model, "--threads", flags.threads, "--runtimes", flags.runtimes);
 process.once("exit", () => server.child.kill("SIGKILL"));
 process.once("SIGINT", () => process.exit(130));
 const wanted = (section: string) => sections.includes(section);
@@ -65,6 +67,7 @@ if (wanted("throughput"))
     ...{ model, length, repeats, seconds, steps: [8, 16, 32] },
     clients: flags.clients.split(",").map(Number),
     threads: Number(flags.threads),
+    runtimes: Number(flags.runtimes),
   });
 if (wanted("graphs")) await graphCosts(model, length, repeats);
 if (wanted("peer"))

@@ -21,6 +21,8 @@ export interface ServingOptions {
   seconds: number;
   /** Of a call, on either side; 0: one for each core. */
   threads?: number;
+  /** Runtime processes of the server, and bare loops side by side. */
+  runtimes?: number;
 }
 
 /** Seconds of requests before anything is measured: a server that has run for a while has its code compiled. */
@@ -54,10 +56,29 @@ export class BareLoop {
   }
 }
 
-/** The table of served / bare; the loop's batches are as large as the server's calls. */
+/** Bare loops side by side. */
+class BareLoops {
+  readonly #loops: readonly BareLoop[];
+
+  constructor({ model, threads, runtimes = 1 }: Pick<ServingOptions, "model" | "threads" | "runtimes">) {
+    this.#loops = Array.from({ length: runtimes }, () => new BareLoop(model, threads));
+  }
+
+  /** Tokens a second of them all, each with the same job. Rejects if a process ends. */
+  async run(job: Parameters<BareLoop["run"]>[0]): Promise<number> {
+    const each = await Promise.all(this.#loops.map((loop) => loop.run(job)));
+    return each.reduce((a, b) => a + b);
+  }
+
+  close(): void {
+    for (const loop of this.#loops) loop.close();
+  }
+}
+
+/** The table of served / bare; the loops' batches are as large as the server's calls. */
 export async function throughput({ origin }: Server, options: ServingOptions): Promise<void> {
-  const { length, repeats, seconds } = options;
-  const loop = new BareLoop(options.model, options.threads);
+  const { length, repeats, seconds, runtimes = 1 } = options;
+  const loops = new BareLoops(options);
   const padded = paddedLength(length, Number.POSITIVE_INFINITY);
   const most = Math.floor((await metric(origin, "didi_batch_tokens_limit")) / padded);
   const warmUntil = performance.now() + WARM_UP_SECONDS * 1000;
@@ -65,21 +86,29 @@ export async function throughput({ origin }: Server, options: ServingOptions): P
   console.log(
     `\nTokens a second, ${length} new tokens a request; median of ${repeats} (lowest to highest)\n`,
   );
-  tableHead("steps", "clients", "served", "rows of the bare loop", "bare loop", "served / bare");
+  tableHead(
+    "steps",
+    "clients",
+    "served",
+    runtimes > 1 ? `rows of each of ${runtimes} bare loops` : "rows of the bare loop",
+    "bare",
+    "served / bare",
+  );
   for (const steps of options.steps)
     for (const clients of options.clients) {
-      const rows = Math.min(clients, Math.max(1, most));
-      await loop.run({ rows, rounds: 1, length, steps });
-      const once = (rows * length) / (await loop.run({ rows, rounds: 1, length, steps }));
-      const rounds = Math.ceil((seconds / once) * (rows / clients));
+      const rows = Math.min(Math.ceil(clients / runtimes), Math.max(1, most));
+      const job = { rows, rounds: 1, length, steps };
+      await loops.run(job);
+      const once = (runtimes * rows * length) / (await loops.run(job));
+      const rounds = Math.ceil((seconds / once) * ((runtimes * rows) / clients));
       const [ours, bare] = (await interleave(
         repeats,
         () => served(origin, clients, rounds, length, steps),
-        () => loop.run({ rows, rounds: Math.ceil((rounds * clients) / rows), length, steps }),
+        () => loops.run({ ...job, rounds: Math.ceil((rounds * clients) / (runtimes * rows)) }),
       )) as [number[], number[]];
       tableRow(steps, clients, range(ours, 0), rows, range(bare, 0), range(ratios(ours, bare), 3));
     }
-  loop.close();
+  loops.close();
 }
 
 /** Milliseconds of one GET over a kept-alive connection. */
