@@ -18,7 +18,6 @@ export interface ModelConfig {
 /** Settings of the server. */
 export interface ServeConfig extends ModelConfig, AccessConfig {
   runtimes: number;
-  split: number | "auto";
   maxBatchTokens: number | "auto";
   maxActive: number;
   maxQueue: number;
@@ -258,13 +257,6 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .env("DIDI_RUNTIMES")
     .argParser(integer(1, 256))
     .default(1),
-  new Option(
-    "--split <n>",
-    "further runtime processes over which calls of several rows are divided, with an equal share of --threads; 1 is none; auto is 2 for a small model on the CPU",
-  )
-    .env("DIDI_SPLIT")
-    .argParser(orAuto(integer(1, 256)))
-    .default("auto"),
   new Option(
     "--max-batch-tokens <n>",
     "padded tokens in one model call; auto measures where the machine stops gaining",

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Engine, type EngineLimits } from "../src/engine/engine.ts";
 import { openModel } from "../src/model/model.ts";
-import { RuntimePool, type Split } from "../src/runtime/pool.ts";
+import { RuntimePool } from "../src/runtime/pool.ts";
 
 export const MODEL = "stories-didi";
 
@@ -65,11 +65,9 @@ export async function startEngine(
   limits: Partial<EngineLimits> = {},
   nameOrFolder: string = MODEL,
   runtimes = 1,
-  split?: Split,
 ): Promise<Engine> {
   const model = await openModel(nameOrFolder);
-  const options = { graphs: model.graphs, device: "cpu" as const, threads: 1 };
-  const runtime = await RuntimePool.start(options, runtimes, split);
+  const runtime = await RuntimePool.start({ graphs: model.graphs, device: "cpu", threads: 1 }, runtimes);
   const engine = new Engine(model, runtime, { ...LIMITS, ...limits });
   await engine.warmUp();
   return engine;

@@ -41,7 +41,7 @@ export async function serve(config: ServeConfig): Promise<void> {
   const cache = { maxBytes: config.cacheMb * 1e6, ttlMs: config.cacheTtl * 1000 };
   const share = await openShare(config);
   const limits = { maxBatchTokens, maxActive, maxQueue, cache };
-  const engine = await startEngine(config, limits, config, share?.cacheOf);
+  const engine = await startEngine(config, limits, config.runtimes, share?.cacheOf);
   const { runtime, model } = engine;
   const metrics = createMetrics(engine, share?.up);
   const admin = config.adminPort === undefined ? undefined : await buildAdminApp(metrics, setup.admin);
@@ -108,8 +108,7 @@ export async function serve(config: ServeConfig): Promise<void> {
   const address = app.listeningOrigin;
   const key = config.apiKeys === undefined ? "" : " -H 'authorization: Bearer KEY'";
   const where = admin ? `; /metrics and /docs at ${admin.listeningOrigin}` : "";
-  const parts = runtime.parts > 1 ? `, in ${runtime.parts} parts` : "";
-  console.log(`didi-serve: ${model.manifest.name} (${model.precision[runtime.provider]}) on ${runtime.provider}, ${engine.batchTokens} tokens a call${parts}${where}, ready at ${address}
+  console.log(`didi-serve: ${model.manifest.name} (${model.precision[runtime.provider]}) on ${runtime.provider}, ${engine.batchTokens} tokens a call${where}, ready at ${address}
 
   curl -s ${address}/generate${key} -H 'content-type: application/json' \\
     -d '{"prompt": "Once upon a time", "length": 64, "steps": 16}'

@@ -76,8 +76,8 @@ class Picks {
 }
 
 /** Rows whose pass is one and the same, together: the first step of samples of one prompt, unless it tilts. */
-export function byCanvas<Row extends DrawRow>(rows: readonly Row[]): Row[][] {
-  const groups = new Map<string, Row[]>();
+function byCanvas(rows: readonly DrawRow[]): DrawRow[][] {
+  const groups = new Map<string, DrawRow[]>();
   rows.forEach((row, index) => {
     const { step, kind } = row.plan;
     const key = step === 0 && kind !== "tilt" ? `${kind} ${row.tokens.join()}` : `row ${index}`;
@@ -90,7 +90,7 @@ export function byCanvas<Row extends DrawRow>(rows: readonly Row[]): Row[][] {
 
 /** The rows of a call in the order in which its draws answer them. */
 export function drawOrder<Row extends DrawRow>(rows: readonly Row[]): Row[] {
-  return byCanvas(rows).flat();
+  return byCanvas(rows).flat() as Row[];
 }
 
 /**

@@ -3,7 +3,6 @@
 import type { Model } from "../model/model.ts";
 import type { RuntimePool } from "../runtime/pool.ts";
 import type { DenoiseBatch } from "../runtime/protocol.ts";
-import { divide } from "./call.ts";
 import { type BatchLimits, paddedLength } from "./scheduler.ts";
 
 /** Canvas length that is measured, or the context if that is less. */
@@ -55,26 +54,20 @@ export async function calibrate(
 ): Promise<BatchLimits> {
   const { context_length } = model.manifest;
   const padded = paddedLength(Math.min(LENGTH, context_length), context_length);
-  /** The parts of a call of so many rows. */
-  const parts = (rows: number) =>
-    divide(
-      Array.from({ length: rows }, () => [0]),
-      runtime.parts,
-    ).map((part) => probe(model, part.length, padded));
-  const time = async (batches: readonly DenoiseBatch[]) => {
-    // With the way to the processes and back: a larger call saves that too.
+  const time = async (batch: DenoiseBatch) => {
+    // With the way to the process and back: a larger call saves that too.
     const started = clock.now();
-    await Promise.all(batches.map((batch) => runtime.run("denoise", batch, undefined, batches.length > 1)));
+    await runtime.run("denoise", batch);
     return clock.now() - started;
   };
   /** Milliseconds of the fastest call of so many rows and of twice as many, in turn: what else the machine does meets both. */
   const pair = async (rows: number) => {
-    const calls = [parts(rows), parts(2 * rows)] as const;
+    const batches = [probe(model, rows, padded), probe(model, 2 * rows, padded)] as const;
     // The first calls of a size prepare memory.
-    for (const call of calls) await time(call);
+    for (const batch of batches) await time(batch);
     const fastest: [number, number] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
     for (let i = 0; i < REPEATS; i++)
-      for (const [k, call] of calls.entries()) fastest[k] = Math.min(fastest[k]!, await time(call));
+      for (const [k, batch] of batches.entries()) fastest[k] = Math.min(fastest[k]!, await time(batch));
     return fastest;
   };
   let light = 1;

@@ -3,15 +3,7 @@
 import type { StepRecord } from "../diffusion/sampler.ts";
 import type { RuntimePool } from "../runtime/pool.ts";
 import type { Canvases, GraphName } from "../runtime/protocol.ts";
-import {
-  byCanvas,
-  denoiseBatch,
-  drawOrder,
-  scoreBatch,
-  splitDraws,
-  splitRewards,
-  tiltBatch,
-} from "./batch.ts";
+import { denoiseBatch, drawOrder, scoreBatch, splitDraws, splitRewards, tiltBatch } from "./batch.ts";
 import type { Row } from "./row.ts";
 
 /** What came of a call. */
@@ -34,49 +26,16 @@ export function callOrder<Job>(rows: readonly Row<Job>[]): Row<Job>[] {
   return rows[0]!.graph === "score" ? [...rows] : drawOrder(rows);
 }
 
-/** Runs the graph that these rows, in `callOrder`, share: side by side in parts, if the pool divides calls. Rejects with RuntimeFailure as `RuntimePool.run` does. */
+/** Runs the graph that these rows, in `callOrder`, share. Rejects with RuntimeFailure as `RuntimePool.run` does. */
 export async function call<Job>(
   runtime: RuntimePool,
   rows: readonly Row<Job>[],
   attempts?: number,
 ): Promise<Called> {
-  const parts = divide(rows[0]!.graph === "score" ? rows.map((row) => [row]) : byCanvas(rows), runtime.parts);
-  const settled = await Promise.allSettled(
-    parts.map((part) => callPart(runtime, part, attempts, parts.length > 1)),
-  );
-  const called = settled.map((part) => {
-    if (part.status === "rejected") throw part.reason;
-    return part.value;
-  });
-  const sum = (of: (part: Called) => number) => called.reduce((total, part) => total + of(part), 0);
-  return {
-    graph: rows[0]!.graph,
-    rows: sum((part) => part.rows),
-    paddedTokens: sum((part) => part.paddedTokens),
-    draws: sum((part) => part.draws),
-    milliseconds: Math.max(...called.map((part) => part.milliseconds)),
-    outcomes: called.flatMap((part) => part.outcomes),
-  };
-}
-
-/** So many parts of about as many groups each, in order; fewer if there are fewer groups. */
-export function divide<Item>(groups: readonly Item[][], parts: number): Item[][] {
-  const count = Math.min(parts, groups.length);
-  const start = (part: number) => Math.round((part * groups.length) / count);
-  return Array.from({ length: count }, (_, part) => groups.slice(start(part), start(part + 1)).flat());
-}
-
-/** One pass. */
-async function callPart<Job>(
-  runtime: RuntimePool,
-  rows: readonly Row<Job>[],
-  attempts: number | undefined,
-  isPart: boolean,
-): Promise<Called> {
   const { graph } = rows[0]!;
   if (graph === "score") {
     const batch = scoreBatch(rows);
-    const result = await runtime.run(graph, batch, attempts, isPart);
+    const result = await runtime.run(graph, batch, attempts);
     const rewards = splitRewards(rows, result);
     return {
       ...workOf(graph, batch, 0, result.milliseconds),
@@ -84,7 +43,7 @@ async function callPart<Job>(
     };
   }
   const batch = graph === "tilt" ? tiltBatch(rows) : denoiseBatch(rows);
-  const result = await runtime.run(graph, batch, attempts, isPart);
+  const result = await runtime.run(graph, batch, attempts);
   const drawn = splitDraws(rows, batch, result);
   return {
     ...workOf(graph, batch, batch.draws.length, result.milliseconds),

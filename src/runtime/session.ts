@@ -25,8 +25,6 @@ async function create(options: RuntimeOptions, provider: Provider): Promise<Sess
       graphOptimizationLevel: "all",
       intraOpNumThreads: options.threads,
       logSeverityLevel: 4,
-      // Else its threads spin for a while after every call, on cores that other processes could use.
-      extra: { session: { force_spinning_stop: "1" } },
     });
   return sessions;
 }

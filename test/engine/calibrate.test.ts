@@ -8,14 +8,14 @@ import { startEngine, TINY_GUIDED } from "../support.ts";
 test("a call grows until doubling it brings no throughput", async () => {
   const engine = await startEngine({ maxBatchTokens: "auto" }, TINY_GUIDED);
   try {
-    const bounds = async (milliseconds: (rows: number) => number, parts = 1) => {
-      // Only the clock is made up: every call runs, and parts share the time of one.
+    const bounds = async (milliseconds: (rows: number) => number) => {
+      // Only the clock is made up: every call runs.
       let time = 0;
-      const run = async (graph: "denoise", batch: DenoiseBatch, _: unknown, isPart: boolean) => {
-        time += milliseconds(batch.rows) / (isPart ? parts : 1);
+      const run = async (graph: "denoise", batch: DenoiseBatch) => {
+        time += milliseconds(batch.rows);
         return engine.runtime.run(graph, batch);
       };
-      return calibrate(engine.model, { run, parts } as unknown as RuntimePool, { now: () => time });
+      return calibrate(engine.model, { run } as unknown as RuntimePool, { now: () => time });
     };
     assert.deepEqual(await bounds((rows) => 60 * rows), { maxTokens: 128, lightTokens: 128 });
     assert.deepEqual(await bounds((rows) => Math.max(60, 24 * rows)), { maxTokens: 512, lightTokens: 256 });
@@ -29,8 +29,6 @@ test("a call grows until doubling it brings no throughput", async () => {
     });
     // A longer call would keep newcomers waiting.
     assert.deepEqual(await bounds((rows) => 200 + 20 * rows), { maxTokens: 8 * 128, lightTokens: 4 * 128 });
-    // Parts that run side by side: two rows take as long as one, four twice as long.
-    assert.deepEqual(await bounds((rows) => 60 * rows, 2), { maxTokens: 256, lightTokens: 256 });
     assert.ok(engine.batchTokens >= 128);
   } finally {
     await engine.runtime.close();

@@ -23,7 +23,6 @@ after(() => engine.runtime.close());
 /** Only the clock is made up, and that the graph took no time: every call runs, one at a time. */
 class Clockwork extends EventEmitter {
   readonly size = 1;
-  readonly parts = 1;
   time = 0;
   /** Calls that were taken and not answered. */
   atHand = 0;
