@@ -115,7 +115,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     return this.ready && !this.#stopped;
   }
 
-  /** Runs every graph of the model once, and measures how large a call should be; `ready` from then on. Rejects with RuntimeFailure if it cannot run. */
+  /** Runs every graph of the model once in every runtime process, and measures how large a call should be; `ready` from then on. Rejects with RuntimeFailure if it cannot run. */
   async warmUp(): Promise<void> {
     const guidances: (GuidanceRequest | undefined)[] = [undefined];
     // A step that tilts and one that re-ranks.
@@ -125,6 +125,7 @@ export class Engine extends EventEmitter<EngineEvents> {
       const request = { prompt: "", steps: 1, seed: 0, temperature: 1, guidance };
       await this.#start(this.#prepare(request), undefined, undefined).result;
     }
+    await this.runtime.warmUp();
     if (this.limits.maxBatchTokens === "auto")
       this.#executor.bounds = await calibrate(this.model, this.runtime);
     this.ready = true;

@@ -7,6 +7,8 @@ import { Runtime, type RuntimeEvents } from "./runtime.ts";
 /** Passes go to the process that has the fewest, of those that hold the model. */
 export class RuntimePool extends EventEmitter<RuntimeEvents> {
   readonly #load: Map<Runtime, number>;
+  /** The first pass of each graph. */
+  readonly #known = new Map<GraphName, Graphs[GraphName]["batch"]>();
 
   private constructor(runtimes: readonly Runtime[]) {
     super();
@@ -63,6 +65,7 @@ export class RuntimePool extends EventEmitter<RuntimeEvents> {
     batch: Graphs[G]["batch"],
     attempts?: number,
   ): Promise<Graphs[G]["result"]> {
+    if (!this.#known.has(graph)) this.#known.set(graph, batch);
     const all = [...this.#load];
     const loaded = all.filter(([{ loaded }]) => loaded);
     const [runtime] = (loaded.length > 0 ? loaded : all).reduce((least, one) =>
@@ -77,6 +80,13 @@ export class RuntimePool extends EventEmitter<RuntimeEvents> {
     } finally {
       this.#load.set(runtime, this.#load.get(runtime)! - 1);
     }
+  }
+
+  /** Runs the graphs that have run, in every process: the first pass of a graph is the slowest. Rejects with RuntimeFailure. */
+  async warmUp(): Promise<void> {
+    const runtimes = [...this.#load.keys()];
+    const passes = [...this.#known];
+    await Promise.all(runtimes.flatMap((runtime) => passes.map((pass) => runtime.run(...pass))));
   }
 
   /** Ends the processes at once, without a word to those who wait. */
