@@ -21,10 +21,13 @@ FIELDS += ["nats_per_character", "standard_error", *(f"nats_per_character_{name[
 
 
 def measure(name: str, run: Path, tokenizer_file: str, draws: int) -> dict:
-    """One row: the averaged weights of the run's end over all windows of the validation split, the sources weighed as in training."""
+    """One row: the averaged weights of the run's end over all windows of the validation split, the sources weighed as in training.
+
+    Raises FileNotFoundError if the folder holds no run, ValueError if its log holds no validation.
+    """
     print(name)
     tokenizer = Tokenizer.from_file(tokenizer_file)
-    model = load_backbone(run / "checkpoint.pt").eval()
+    model = load_backbone(run / "checkpoint.pt")
     with (run / "log.csv").open() as file:
         *_, last = csv.DictReader(file)
     by_source = {}
