@@ -38,20 +38,18 @@ Ctrl-C ends the faults and reports what there was.`);
 const seconds = Number(flags.seconds);
 const seed = Number(flags.seed);
 
-const server = await StrainedServer.start(
-  ...[
-    "--model",
-    flags.model,
-    "--runtimes",
-    "2",
-    "--threads",
-    "1",
-    "--cache-mb",
-    "0",
-    "--max-batch-tokens",
-    "1024",
-  ],
-);
+const server = await StrainedServer.start([
+  "--model",
+  flags.model,
+  "--runtimes",
+  "2",
+  "--threads",
+  "1",
+  "--cache-mb",
+  "0",
+  "--max-batch-tokens",
+  "1024",
+]);
 let interrupted = false;
 process.on("SIGINT", () => {
   if (interrupted) process.exit(130);

@@ -40,18 +40,16 @@ const say = (text: string) => console.error(text);
 /** A shorter queue than the default, so that what is waited for is told in seconds and not in minutes. */
 const QUEUE = 64;
 const ACTIVE = 32;
-const server = await StrainedServer.start(
-  ...[
-    "--model",
-    flags.model,
-    "--cache-mb",
-    "0",
-    "--max-queue",
-    String(QUEUE),
-    "--max-active",
-    String(ACTIVE),
-  ],
-);
+const server = await StrainedServer.start([
+  "--model",
+  flags.model,
+  "--cache-mb",
+  "0",
+  "--max-queue",
+  String(QUEUE),
+  "--max-active",
+  String(ACTIVE),
+]);
 say("capacity: 16 clients that wait for their answers");
 const whole = (index: number) => floodBody(2 * index + 1);
 await capacity(server.origin, 16, Math.min(3, seconds / 4), whole);

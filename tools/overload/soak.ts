@@ -36,7 +36,7 @@ const MOST_DELAY = 1.5;
 const SAMPLES = 60;
 
 // A cache that is full soon: until then it grows, as it should.
-const server = await StrainedServer.start("--model", flags.model, "--cache-mb", "4");
+const server = await StrainedServer.start(["--model", flags.model, "--cache-mb", "4"]);
 let interrupted = false;
 process.on("SIGINT", () => {
   if (interrupted) process.exit(130);

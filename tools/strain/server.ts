@@ -61,10 +61,17 @@ export class StrainedServer extends EventEmitter<{ log: [LogLine] }> {
     });
   }
 
-  /** Starts it with flags of `serve`; it ends with this process. Rejects if it does not get ready. */
-  static async start(...flags: string[]): Promise<StrainedServer> {
+  /**
+   * Starts it with flags of `serve`; it ends with this process. `heapMb` is the most that the old generation of its
+   * heap may take, in megabytes (default: Node's). Rejects if it does not get ready.
+   */
+  static async start(
+    flags: readonly string[],
+    { heapMb }: { heapMb?: number } = {},
+  ): Promise<StrainedServer> {
+    const node = heapMb === undefined ? [] : [`--max-old-space-size=${heapMb}`];
     const args = ["dist/main.js", "serve", "--port", "0", "--device", "cpu", "--log-level", "warn", ...flags];
-    const child = spawn(process.execPath, args, {
+    const child = spawn(process.execPath, [...node, ...args], {
       cwd: PACKAGE_ROOT,
       stdio: ["ignore", "pipe", "pipe"],
       // A Ctrl-C is for the tool: it decides when the server ends.
