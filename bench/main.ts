@@ -27,6 +27,7 @@ const { values: flags } = parseArgs({
     threads: { type: "string", default: "0" },
     runtimes: { type: "string", default: "1" },
     clients: { type: "string", default: "1,8,16" },
+    steps: { type: "string", default: "8,16,32" },
     python: { type: "string", default: process.env.DIDI_PYTHON ?? "python3" },
     help: { type: "boolean", default: false },
   },
@@ -40,6 +41,7 @@ if (flags.help) {
   --repeats <n>          interleaved repeats of each cell (default 5)
   --seconds <n>          about how long one measurement of throughput takes (default 2)
   --clients <n,...>      of the table of throughput (default 1,8,16)
+  --steps <n,...>        of the table of throughput (default 8,16,32)
   --threads <n>          of the server's calls and the bare loop's; 0: one for each core (default 0)
   --runtimes <n>         runtime processes of the server, and bare loops side by side (default 1)
   --python <program>     with models/training/requirements.txt installed (default python3, env DIDI_PYTHON)`);
@@ -64,7 +66,8 @@ if (wanted("saturation")) await saturation(server, length);
 if (wanted("fairness")) await fairness(server, length);
 if (wanted("throughput"))
   await throughput(server, {
-    ...{ model, length, repeats, seconds, steps: [8, 16, 32] },
+    ...{ model, length, repeats, seconds },
+    steps: flags.steps.split(",").map(Number),
     clients: flags.clients.split(",").map(Number),
     threads: Number(flags.threads),
     runtimes: Number(flags.runtimes),
