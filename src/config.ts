@@ -18,6 +18,7 @@ export interface ModelConfig {
 /** Settings of the server. */
 export interface ServeConfig extends ModelConfig, AccessConfig {
   runtimes: number;
+  split: number | "auto";
   maxBatchTokens: number | "auto";
   maxActive: number;
   maxQueue: number;
@@ -257,6 +258,13 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .env("DIDI_RUNTIMES")
     .argParser(integer(1, 256))
     .default(1),
+  new Option(
+    "--split <n>",
+    "parts into which calls of several rows are divided on the CPU, each with its share of --threads and a copy of the weights; auto is 2 for a small model",
+  )
+    .env("DIDI_SPLIT")
+    .argParser(orAuto(integer(1, 256)))
+    .default("auto"),
   new Option(
     "--max-batch-tokens <n>",
     "padded tokens in one model call; auto measures where the machine stops gaining",

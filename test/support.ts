@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { Engine, type EngineLimits } from "../src/engine/engine.ts";
 import { openModel } from "../src/model/model.ts";
 import { RuntimePool } from "../src/runtime/pool.ts";
+import type { Split } from "../src/runtime/protocol.ts";
 
 export const MODEL = "stories-didi";
 
@@ -65,9 +66,11 @@ export async function startEngine(
   limits: Partial<EngineLimits> = {},
   nameOrFolder: string = MODEL,
   runtimes = 1,
+  split?: Split,
 ): Promise<Engine> {
   const model = await openModel(nameOrFolder);
-  const runtime = await RuntimePool.start({ graphs: model.graphs, device: "cpu", threads: 1 }, runtimes);
+  const options = { graphs: model.graphs, device: "cpu" as const, threads: 1, split };
+  const runtime = await RuntimePool.start(options, runtimes);
   const engine = new Engine(model, runtime, { ...LIMITS, ...limits });
   await engine.warmUp();
   return engine;

@@ -41,7 +41,7 @@ export async function serve(config: ServeConfig): Promise<void> {
   const cache = { maxBytes: config.cacheMb * 1e6, ttlMs: config.cacheTtl * 1000 };
   const share = await openShare(config);
   const limits = { maxBatchTokens, maxActive, maxQueue, cache };
-  const engine = await startEngine(config, limits, config.runtimes, share?.cacheOf);
+  const engine = await startEngine(config, limits, config, share?.cacheOf);
   const { runtime, model } = engine;
   const metrics = createMetrics(engine, share?.up);
   const admin = config.adminPort === undefined ? undefined : await buildAdminApp(metrics, setup.admin);

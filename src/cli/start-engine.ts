@@ -1,11 +1,12 @@
 /** From settings to an engine that has run its model once. */
 
-import type { ModelConfig } from "../config.ts";
+import type { ModelConfig, ServeConfig } from "../config.ts";
 import { Engine, type EngineLimits } from "../engine/engine.ts";
 import type { SharedCache } from "../engine/shared-cache.ts";
 import { StartupError } from "../errors.ts";
 import { type Model, openModel } from "../model/model.ts";
 import { RuntimePool } from "../runtime/pool.ts";
+import { splitOf } from "../runtime/split.ts";
 
 /** Limits of a command that generates once. */
 export const ONE_AT_A_TIME: EngineLimits = {
@@ -19,12 +20,13 @@ export const ONE_AT_A_TIME: EngineLimits = {
 export async function startEngine(
   config: ModelConfig,
   limits: EngineLimits,
-  runtimes = 1,
+  { runtimes, split }: Pick<ServeConfig, "runtimes" | "split"> = { runtimes: 1, split: 1 },
   share?: (model: Model) => SharedCache | undefined,
 ): Promise<Engine> {
   const model = await openModel(config.model, config.precision);
   const { device, threads } = config;
-  const runtime = await RuntimePool.start({ graphs: model.graphs, device, threads }, runtimes);
+  const options = { graphs: model.graphs, device, threads, split: await splitOf(split, model, threads) };
+  const runtime = await RuntimePool.start(options, runtimes);
   return new Engine(model, runtime, limits, share?.(model));
 }
 

@@ -24,9 +24,9 @@ export interface Canvases {
 
 /** What `denoise` is asked. */
 export interface DenoiseBatch extends Canvases {
-  /** [P, 2] (row, position): where the output head runs. */
+  /** [P, 2] (row, position), rows in order: where the output head runs. */
   picks: Int32Array;
-  /** [S] index into picks. */
+  /** [S] index into picks, rows in order. */
   draws: Int32Array;
   /** [S] in (0, 1). */
   uniform: Float32Array;
@@ -78,6 +78,13 @@ export type GraphName = keyof Graphs;
 /** A graph with what it is asked. */
 export type Call = { [G in GraphName]: { graph: G; batch: Graphs[G]["batch"] } }[GraphName];
 
+/** How calls of several rows are divided. */
+export interface Split {
+  parts: number;
+  /** Inside each part. */
+  threads: number;
+}
+
 /** How a runtime process is to be set up. */
 export interface RuntimeOptions {
   /** Path of each graph that the model has, by where it ends up running. */
@@ -85,6 +92,8 @@ export interface RuntimeOptions {
   device: Device;
   /** Threads inside one call; 0 means one for each core. */
   threads: number;
+  /** On the CPU, if calls are to be divided. */
+  split?: Split | undefined;
 }
 
 /** Exit code of a runtime process that could not get the memory for a pass. */

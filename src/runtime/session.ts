@@ -25,6 +25,8 @@ async function create(options: RuntimeOptions, provider: Provider): Promise<Sess
       graphOptimizationLevel: "all",
       intraOpNumThreads: options.threads,
       logSeverityLevel: 4,
+      // Else its threads spin for a while after a call, on the cores that the parts of the next are to run on.
+      ...(options.split && { extra: { session: { force_spinning_stop: "1" } } }),
     });
   return sessions;
 }

@@ -1,8 +1,9 @@
 /** Entry point of a runtime process: it owns ONNX Runtime and answers one message at a time. */
 
+import { loadDivided } from "./divided.ts";
 import { beginHeartbeat } from "./heartbeat.ts";
 import { type FromRuntime, OUT_OF_MEMORY, type ToRuntime } from "./protocol.ts";
-import { type LoadedModel, loadModel } from "./session.ts";
+import type { LoadedModel } from "./session.ts";
 
 beginHeartbeat();
 
@@ -28,7 +29,7 @@ async function handle(message: ToRuntime): Promise<void> {
   switch (message.type) {
     case "load":
       try {
-        model = await loadModel(message.options);
+        model = await loadDivided(message.options);
         const { provider, fallback } = model;
         send(fallback === undefined ? { type: "loaded", provider } : { type: "loaded", provider, fallback });
       } catch (error) {
@@ -55,4 +56,7 @@ async function handle(message: ToRuntime): Promise<void> {
 process.on("SIGINT", () => {});
 process.on("SIGTERM", () => {});
 process.on("disconnect", () => process.exit(0));
-process.on("message", (message) => void handle(message as ToRuntime));
+let last = Promise.resolve();
+process.on("message", (message) => {
+  last = last.then(() => handle(message as ToRuntime));
+});

@@ -1,0 +1,66 @@
+/**
+ * A model whose calls of several rows are divided over threads, each with sessions of its own: the parts wait for each other
+ * once a call, where the threads inside a session wait for each other at every operator.
+ */
+
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
+import { divide, join } from "./divide.ts";
+import type { Call, GraphName, Graphs, RuntimeOptions } from "./protocol.ts";
+import { type LoadedModel, loadModel } from "./session.ts";
+
+/** What a thread answers: to its start `undefined`, to a part its result, or what went wrong. */
+export type FromPart = { result: Graphs[GraphName]["result"] | undefined } | { error: string };
+
+/** The thread as it is in `dist`, or as tsx runs it from `src`: that does not reach into threads by itself. */
+function openThread(workerData: RuntimeOptions): Worker {
+  if (!import.meta.url.endsWith(".ts"))
+    return new Worker(new URL("part.js", import.meta.url), { workerData });
+  const [tsx, part] = ["tsx/esm/api", "./part.ts"].map((name) => JSON.stringify(import.meta.resolve(name)));
+  const code = `import(${tsx}).then((tsx) => { tsx.register(); return import(${part}); })`;
+  return new Worker(code, { eval: true, workerData });
+}
+
+/** The thread's next answer. Rejects with its error. */
+async function answer(thread: Worker): Promise<Graphs[GraphName]["result"] | undefined> {
+  const [message] = (await once(thread, "message")) as [FromPart];
+  if ("error" in message) throw new Error(message.error);
+  return message.result;
+}
+
+async function startThread(options: RuntimeOptions): Promise<Worker> {
+  const thread = openThread(options);
+  await answer(thread);
+  return thread;
+}
+
+/** Waits for all, even if one fails: the threads are to be free. */
+async function all<T>(promises: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(promises);
+  return Promise.all(promises);
+}
+
+/**
+ * Loads the graphs, and, on the CPU, those of the parts that the options ask for. Calls are to be made one at a time. Throws if
+ * the graphs cannot be loaded.
+ */
+export async function loadDivided(options: RuntimeOptions): Promise<LoadedModel> {
+  const whole = await loadModel(options);
+  const { graphs, split } = options;
+  if (!split || whole.provider !== "cpu") return whole;
+  const part: RuntimeOptions = { graphs, device: "cpu", threads: split.threads };
+  const own = await loadModel(part);
+  const threads = await all(Array.from({ length: split.parts - 1 }, () => startThread(part)));
+  const run = async (call: Call) => {
+    const [first, ...others] = divide(call, split.parts);
+    if (others.length === 0) return whole.run(call);
+    const started = performance.now();
+    const answers = others.map((other, i) => {
+      threads[i]!.postMessage(other);
+      return answer(threads[i]!);
+    });
+    const results = await all([own.run(first!), ...answers]);
+    return join(results as Graphs[GraphName]["result"][], performance.now() - started);
+  };
+  return { provider: whole.provider, run };
+}

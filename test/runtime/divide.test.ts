@@ -1,0 +1,162 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { Engine } from "../../src/engine/engine.ts";
+import type { GenerateRequest, GuidanceRequest } from "../../src/engine/request.ts";
+import { divide } from "../../src/runtime/divide.ts";
+import type { Call, Canvases, DenoiseBatch, TiltBatch } from "../../src/runtime/protocol.ts";
+import { startEngine, TINY_GUIDED } from "../support.ts";
+
+/** Rows 0 to `rows` - 1 of 2 tokens; row r has r + 1 picks, and draws every one of them twice. */
+function tilt(rows: number): TiltBatch {
+  const owners = Array.from({ length: rows }, (_, row) => Array.from({ length: row + 1 }, () => row)).flat();
+  const each = <T>(of: (row: number) => T) => Array.from({ length: rows }, (_, row) => of(row));
+  const draws = each((row) => {
+    const own = owners.flatMap((owner, pick) => (owner === row ? [pick] : []));
+    return [...own, ...own];
+  }).flat();
+  return {
+    rows,
+    padded: 2,
+    tokens: Int32Array.from(each((row) => [row, row]).flat()),
+    length: Int32Array.from(each((row) => row)),
+    sigma: Float32Array.from(each((row) => row)),
+    picks: Int32Array.from(owners.flatMap((row, pick) => [row, pick])),
+    draws: Int32Array.from(draws),
+    uniform: Float32Array.from(draws),
+    temperature: Float32Array.from(draws),
+    topK: Int32Array.from(draws),
+    topP: Float32Array.from(draws),
+    maskBias: Float32Array.from(each((row) => row)),
+    scale: Float32Array.from(each((row) => row)),
+  };
+}
+
+test("parts hold every row, pick and draw once, in order, with indices of their own", () => {
+  for (const rows of [2, 4, 5, 9])
+    for (const parts of [2, 3]) {
+      const batch = tilt(rows);
+      const calls = divide({ graph: "tilt", batch }, parts);
+      if (calls.length === 1) continue;
+      assert.equal(calls.length, parts);
+      const batches = calls.map((call) => call.batch as TiltBatch);
+      const sizes = batches.map((part) => part.rows);
+      assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1);
+      for (const name of ["tokens", "length", "sigma", "uniform", "temperature"] as const)
+        assert.deepEqual(
+          batches.flatMap((part) => [...part[name]]),
+          [...batch[name]],
+          name,
+        );
+      for (const name of ["topK", "topP", "maskBias", "scale"] as const)
+        assert.deepEqual(
+          batches.flatMap((part) => [...part[name]]),
+          [...batch[name]],
+          name,
+        );
+      let row = 0;
+      const seen = batches.flatMap(({ rows: own, picks, draws }) => {
+        const first = row;
+        row += own;
+        return [...draws].map((pick) => [picks[2 * pick]! + first, picks[2 * pick + 1]!]);
+      });
+      assert.deepEqual(
+        seen,
+        [...batch.draws].map((pick) => [batch.picks[2 * pick]!, batch.picks[2 * pick + 1]!]),
+      );
+    }
+});
+
+test("a call is divided only if no part has a quarter more than an even share", () => {
+  const counts = (parts: number) =>
+    [1, 2, 3, 4, 5, 6, 7, 8, 9].map((rows) => divide({ graph: "tilt", batch: tilt(rows) }, parts).length);
+  assert.deepEqual(counts(1), [1, 1, 1, 1, 1, 1, 1, 1, 1]);
+  assert.deepEqual(counts(2), [1, 2, 1, 2, 2, 2, 2, 2, 2]);
+  assert.deepEqual(counts(4), [1, 1, 1, 4, 1, 1, 4, 4, 1]);
+});
+
+test("canvases without draws are divided too", () => {
+  const { picks: _, ...batch } = tilt(4);
+  const canvases: Canvases = {
+    rows: batch.rows,
+    padded: batch.padded,
+    tokens: batch.tokens,
+    length: batch.length,
+    sigma: batch.sigma,
+  };
+  const parts: Call[] = divide({ graph: "score", batch: canvases }, 2);
+  assert.deepEqual(
+    parts.map((part) => [...part.batch.tokens]),
+    [
+      [0, 0, 1, 1],
+      [2, 2, 3, 3],
+    ],
+  );
+  assert.ok(parts.every(({ batch }) => !("draws" in batch)));
+});
+
+let whole: Engine;
+let divided: Engine;
+before(async () => {
+  whole = await startEngine({}, TINY_GUIDED);
+  divided = await startEngine({}, TINY_GUIDED, 1, { parts: 3, threads: 1 });
+});
+after(() => Promise.all([whole.runtime.close(), divided.runtime.close()]));
+
+const GUIDANCES: GuidanceRequest[] = [
+  { mode: "none" },
+  { mode: "rgas", rerank_ratio: 1, candidates: 3 },
+  { mode: "rgas", rerank_ratio: 0, scale: [2, 2] },
+];
+/** Of every graph, to share calls; two samples each, which share their first pass. */
+const REQUESTS: GenerateRequest[] = Array.from({ length: 12 }, (_, seed) => ({
+  ...{ prompt_tokens: [seed + 1], length: 20, steps: 6, n: 2, seed, guidance: GUIDANCES[seed % 3]! },
+}));
+
+/** Each answer's tokens, and the hash of all its steps. */
+const answers = (engine: Engine) =>
+  Promise.all(
+    REQUESTS.map(async (request) => {
+      const { samples, receipt } = await engine.submit(request).result;
+      return [samples.map(({ tokens }) => tokens), receipt.trace_sha256];
+    }),
+  );
+
+test("every graph's calls are divided, and no bit of an answer changes", async () => {
+  const { runtime } = divided;
+  const run = runtime.run.bind(runtime);
+  const large = new Set<string>();
+  runtime.run = (graph, batch, attempts) => {
+    if (divide({ graph, batch } as Call, 3).length === 3) large.add(graph);
+    return run(graph, batch, attempts);
+  };
+  const expected = await answers(whole);
+  assert.deepEqual(await answers(divided), expected);
+  assert.deepEqual([...large].toSorted(), ["denoise", "score", "tilt"]);
+  runtime.run = run;
+});
+
+test("a process that dies within a divided call loses nothing", async () => {
+  const expected = await answers(whole);
+  const { runtime } = divided;
+  let restarts = 0;
+  runtime.on("restart", () => restarts++);
+  const running = answers(divided);
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  process.kill(runtime.pids[0]!, "SIGKILL");
+  assert.deepEqual(await running, expected);
+  assert.equal(restarts, 1);
+});
+
+test("a part that fails fails the call with its words, and the next call runs", async () => {
+  const { runtime } = divided;
+  const batch = tilt(3);
+  const good = { ...batch, tokens: new Int32Array(6), length: Int32Array.of(2, 2, 2) };
+  const bad: DenoiseBatch = { ...good, tokens: Int32Array.of(0, 0, 0, 0, 1 << 20, 0) };
+  const picks = Int32Array.of(0, 0, 1, 0, 2, 0);
+  const draws = Int32Array.of(0, 1, 2);
+  const flat = { uniform: new Float32Array(3).fill(0.5), temperature: new Float32Array(3).fill(1) };
+  const rest = { picks, draws, ...flat, topK: new Int32Array(3), topP: new Float32Array(3).fill(1) };
+  await assert.rejects(runtime.run("denoise", { ...bad, ...rest }), /indices|range|bound/i);
+  const { token } = await runtime.run("denoise", { ...good, ...rest });
+  assert.equal(token.length, 3);
+});
