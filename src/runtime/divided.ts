@@ -9,8 +9,10 @@ import { divide, join } from "./divide.ts";
 import type { Call, GraphName, Graphs, RuntimeOptions } from "./protocol.ts";
 import { type LoadedModel, loadModel } from "./session.ts";
 
+type Result = Graphs[GraphName]["result"];
+
 /** What a thread answers: to its start `undefined`, to a part its result, or what went wrong. */
-export type FromPart = { result: Graphs[GraphName]["result"] | undefined } | { error: string };
+export type FromPart = { result: Result | undefined } | { error: string };
 
 /** The thread as it is in `dist`, or as tsx runs it from `src`: that does not reach into threads by itself. */
 function openThread(workerData: RuntimeOptions): Worker {
@@ -22,7 +24,7 @@ function openThread(workerData: RuntimeOptions): Worker {
 }
 
 /** The thread's next answer. Rejects with its error. */
-async function answer(thread: Worker): Promise<Graphs[GraphName]["result"] | undefined> {
+async function answer(thread: Worker): Promise<Result | undefined> {
   const [message] = (await once(thread, "message")) as [FromPart];
   if ("error" in message) throw new Error(message.error);
   return message.result;
@@ -51,16 +53,18 @@ export async function loadDivided(options: RuntimeOptions): Promise<LoadedModel>
   const part: RuntimeOptions = { graphs, device: "cpu", threads: split.threads };
   const own = await loadModel(part);
   const threads = await all(Array.from({ length: split.parts - 1 }, () => startThread(part)));
-  const run = async (call: Call) => {
-    const [first, ...others] = divide(call, split.parts);
+  const run = async (call: Call, everywhere = false) => {
+    const parts = everywhere ? Array<Call>(split.parts).fill(call) : divide(call, split.parts);
+    const [first, ...others] = parts;
     if (others.length === 0) return whole.run(call);
     const started = performance.now();
+    const before = everywhere ? [await whole.run(call)] : [];
     const answers = others.map((other, i) => {
       threads[i]!.postMessage(other);
       return answer(threads[i]!);
     });
     const results = await all([own.run(first!), ...answers]);
-    return join(results as Graphs[GraphName]["result"][], performance.now() - started);
+    return join([...before, ...(results as Result[])], performance.now() - started);
   };
   return { provider: whole.provider, run };
 }

@@ -16,6 +16,8 @@ export interface Pass {
   doubted: boolean;
   /** True if it only tries the process. */
   isTrial?: boolean;
+  /** True if it is to run in every session of the process that may take a part of a call. */
+  everywhere: boolean;
   /** The process that gave finite numbers for another pass after this one's were not. */
   soundIn?: ChildProcess | undefined;
   resolve(result: Graphs[GraphName]["result"]): void;

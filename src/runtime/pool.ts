@@ -59,11 +59,12 @@ export class RuntimePool extends EventEmitter<RuntimeEvents> {
     return this.#load.keys().next().value!;
   }
 
-  /** Runs one pass of a graph. Rejects with RuntimeFailure if it fails or `attempts` processes ended under it. */
+  /** Runs one pass of a graph, as `Runtime.run`. Rejects with RuntimeFailure. */
   async run<G extends GraphName>(
     graph: G,
     batch: Graphs[G]["batch"],
     attempts?: number,
+    everywhere?: boolean,
   ): Promise<Graphs[G]["result"]> {
     if (!this.#known.has(graph)) this.#known.set(graph, batch);
     const all = [...this.#load];
@@ -76,17 +77,19 @@ export class RuntimePool extends EventEmitter<RuntimeEvents> {
     this.#load.delete(runtime);
     this.#load.set(runtime, load);
     try {
-      return await runtime.run(graph, batch, attempts);
+      return await runtime.run(graph, batch, attempts, everywhere);
     } finally {
       this.#load.set(runtime, this.#load.get(runtime)! - 1);
     }
   }
 
-  /** Runs the graphs that have run, in every process: the first pass of a graph is the slowest. Rejects with RuntimeFailure. */
+  /** Runs the graphs that have run, in every session of every process: the first pass of a graph is the slowest. Rejects with RuntimeFailure. */
   async warmUp(): Promise<void> {
     const runtimes = [...this.#load.keys()];
     const passes = [...this.#known];
-    await Promise.all(runtimes.flatMap((runtime) => passes.map((pass) => runtime.run(...pass))));
+    await Promise.all(
+      runtimes.flatMap((runtime) => passes.map((pass) => runtime.run(...pass, undefined, true))),
+    );
   }
 
   /** Ends the processes at once, without a word to those who wait. */

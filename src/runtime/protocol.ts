@@ -101,7 +101,8 @@ export const OUT_OF_MEMORY = 71;
 
 export type ToRuntime =
   | { type: "load"; options: RuntimeOptions }
-  | { type: "run"; id: number; call: Call }
+  /** `everywhere`: in every session that may take a part of a call, one answer after the other. */
+  | { type: "run"; id: number; call: Call; everywhere: boolean }
   | { type: "ping" };
 
 export type FromRuntime =

@@ -91,16 +91,20 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
     return this.#child?.pid;
   }
 
-  /** Runs one pass of a graph. Rejects with RuntimeFailure if it fails or `attempts` processes ended under it. */
+  /**
+   * Runs one pass of a graph; `everywhere`, in each session that may take a part of a call. Rejects with RuntimeFailure if it
+   * fails or `attempts` processes ended under it.
+   */
   run<G extends GraphName>(
     graph: G,
     batch: Graphs[G]["batch"],
     attempts = ATTEMPTS,
+    everywhere = false,
   ): Promise<Graphs[G]["result"]> {
     if (this.#closing) return Promise.reject(new RuntimeFailure("the runtime is closed"));
     return new Promise((resolve, reject) => {
       const call = { graph, batch } as Call;
-      this.#passes.add({ call, attempts: 0, most: attempts, doubted: false, resolve, reject });
+      this.#passes.add({ call, attempts: 0, most: attempts, doubted: false, everywhere, resolve, reject });
       if (!this.#loaded) return;
       if (this.#passes.size === 1) this.#next();
       else this.#send();
@@ -132,7 +136,7 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
   /** Sends what the process may have; one that is being ended takes nothing more. */
   #send(): void {
     if (this.#reason !== undefined) return;
-    this.#passes.send(({ id, call }) => this.#post({ type: "run", id, call }));
+    this.#passes.send(({ id, call, everywhere }) => this.#post({ type: "run", id, call, everywhere }));
   }
 
   /** The first of the passes has its turn. */
@@ -273,7 +277,8 @@ export class Runtime extends EventEmitter<RuntimeEvents> {
       else this.#end(NOT_FINITE);
     };
     suspect.attempts--;
-    this.#passes.insert({ call, attempts: 0, most: 1, doubted: false, isTrial: true, resolve, reject() {} });
+    const trial = { call, attempts: 0, most: 1, doubted: false, isTrial: true, everywhere: true };
+    this.#passes.insert({ ...trial, resolve, reject() {} });
     // What was sent before it is answered before it; those answers are of passes whose turn it is not.
     this.#passes.unsend();
     this.#next();

@@ -8,8 +8,8 @@ export interface LoadedModel {
   provider: Provider;
   /** Why CUDA was not taken, when `auto` fell back to the CPU. */
   fallback?: string;
-  /** Throws if the model lacks the graph, or the graph fails. */
-  run(call: Call): Promise<Graphs[GraphName]["result"]>;
+  /** `everywhere`: in every session that may take a part of a call. Throws if the model lacks the graph, or the graph fails. */
+  run(call: Call, everywhere?: boolean): Promise<Graphs[GraphName]["result"]>;
 }
 
 // A provider that does not load is reported by us, in one line, not by the library in ten.

@@ -42,7 +42,7 @@ async function handle(message: ToRuntime): Promise<void> {
     case "run":
       try {
         if (!model) throw new Error("no model is loaded");
-        send({ type: "result", id: message.id, result: await model.run(message.call) });
+        send({ type: "result", id: message.id, result: await model.run(message.call, message.everywhere) });
       } catch (error) {
         const { message: what } = error as Error;
         // What was allocated so far stays with this process: a new one has more room, and takes the pass again.

@@ -135,6 +135,28 @@ test("every graph's calls are divided, and no bit of an answer changes", async (
   runtime.run = run;
 });
 
+test("a pass runs in every session if it is to, as before a process is taken to be ready or sound", async () => {
+  const { runtime } = divided;
+  const ask = (everywhere: boolean) => {
+    const batch = { ...tilt(1), tokens: Int32Array.of(5, 6), length: Int32Array.of(2) };
+    const drawn = { uniform: Float32Array.of(0.3, 0.6), temperature: Float32Array.of(1, 1) };
+    return runtime.run(
+      "denoise",
+      { ...batch, ...drawn, topK: Int32Array.of(0, 0), topP: Float32Array.of(1, 1) },
+      ...([undefined, everywhere] as const),
+    );
+  };
+  const [once, each] = [await ask(false), await ask(true)];
+  assert.equal(once.token.length, 2);
+  for (const name of ["token", "logprob", "entropy"] as const)
+    assert.deepEqual(
+      [...each[name]],
+      Array(4)
+        .fill([...once[name]])
+        .flat(),
+    );
+});
+
 test("a process that dies within a divided call loses nothing", async () => {
   const expected = await answers(whole);
   const { runtime } = divided;

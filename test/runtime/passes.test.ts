@@ -7,7 +7,7 @@ import type { Canvases } from "../../src/runtime/protocol.ts";
 /** A pass whose canvases say no more than its number. */
 const passOf = (rows: number): Omit<Pass, "id"> => ({
   call: { graph: "score", batch: { rows } as Canvases },
-  ...{ attempts: 0, most: 2, doubted: false, resolve() {}, reject() {} },
+  ...{ attempts: 0, most: 2, doubted: false, everywhere: false, resolve() {}, reject() {} },
 });
 
 /** The passes, and what the process is sent. */
