@@ -26,6 +26,7 @@ const { values: flags } = parseArgs({
     seconds: { type: "string", default: "2" },
     threads: { type: "string", default: "0" },
     runtimes: { type: "string", default: "1" },
+    beside: { type: "string" },
     clients: { type: "string", default: "1,8,16" },
     steps: { type: "string", default: "8,16,32" },
     python: { type: "string", default: process.env.DIDI_PYTHON ?? "python3" },
@@ -44,6 +45,7 @@ if (flags.help) {
   --steps <n,...>        of the table of throughput (default 8,16,32)
   --threads <n>          of the server's calls and the bare loop's; 0: one for each core (default 0)
   --runtimes <n>         runtime processes of the server, and bare loops side by side (default 1)
+  --beside=<flags>       another server with these flags more, in turn in the table of throughput, such as --beside='--split 1'
   --python <program>     with models/training/requirements.txt installed (default python3, env DIDI_PYTHON)`);
   process.exit(0);
 }
@@ -58,20 +60,33 @@ const { model } = flags;
 const folder = existsSync(model) ? model : join(PACKAGE_ROOT, "models", model);
 
 sayMachine(model);
-const server = await startServer(model, "--threads", flags.threads, "--runtimes", flags.runtimes);
+const common = ["--threads", flags.threads, "--runtimes", flags.runtimes];
+const server = await startServer(model, ...common);
 process.once("exit", () => server.child.kill("SIGKILL"));
 process.once("SIGINT", () => process.exit(130));
 const wanted = (section: string) => sections.includes(section);
 if (wanted("saturation")) await saturation(server, length);
 if (wanted("fairness")) await fairness(server, length);
-if (wanted("throughput"))
-  await throughput(server, {
-    ...{ model, length, repeats, seconds },
-    steps: flags.steps.split(",").map(Number),
-    clients: flags.clients.split(",").map(Number),
-    threads: Number(flags.threads),
-    runtimes: Number(flags.runtimes),
-  });
+if (wanted("throughput")) {
+  const { beside } = flags;
+  const other =
+    beside === undefined
+      ? undefined
+      : { name: beside, server: await startServer(model, ...common, ...beside.split(" ")) };
+  if (other) process.once("exit", () => other.server.child.kill("SIGKILL"));
+  await throughput(
+    server,
+    {
+      ...{ model, length, repeats, seconds },
+      steps: flags.steps.split(",").map(Number),
+      clients: flags.clients.split(",").map(Number),
+      threads: Number(flags.threads),
+      runtimes: Number(flags.runtimes),
+    },
+    other,
+  );
+  other?.server.child.kill("SIGTERM");
+}
 if (wanted("graphs")) await graphCosts(model, length, repeats);
 if (wanted("peer"))
   await againstPeer(server, join(PACKAGE_ROOT, "models", "stories-ar"), length, [4, 8, 16, 32], repeats);

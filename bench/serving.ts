@@ -75,14 +75,20 @@ class BareLoops {
   }
 }
 
-/** The table of served / bare; the loops' batches are as large as the server's calls. */
-export async function throughput({ origin }: Server, options: ServingOptions): Promise<void> {
+/** The table of served / bare; the loops' batches are as large as the server's calls. `other` is another server, measured in turn. */
+export async function throughput(
+  { origin }: Server,
+  options: ServingOptions,
+  other?: { name: string; server: Server },
+): Promise<void> {
   const { length, repeats, seconds, runtimes = 1 } = options;
   const loops = new BareLoops(options);
   const padded = paddedLength(length, Number.POSITIVE_INFINITY);
   const most = Math.floor((await metric(origin, "didi_batch_tokens_limit")) / padded);
-  const warmUntil = performance.now() + WARM_UP_SECONDS * 1000;
-  while (performance.now() < warmUntil) await served(origin, 16, 1, length, 8);
+  for (const each of [origin, ...(other ? [other.server.origin] : [])]) {
+    const warmUntil = performance.now() + WARM_UP_SECONDS * 1000;
+    while (performance.now() < warmUntil) await served(each, 16, 1, length, 8);
+  }
   console.log(
     `\nTokens a second, ${length} new tokens a request; median of ${repeats} (lowest to highest)\n`,
   );
@@ -93,6 +99,7 @@ export async function throughput({ origin }: Server, options: ServingOptions): P
     runtimes > 1 ? `rows of each of ${runtimes} bare loops` : "rows of the bare loop",
     "bare",
     "served / bare",
+    ...(other ? [`with ${other.name}`, `served / with ${other.name}`] : []),
   );
   for (const steps of options.steps)
     for (const clients of options.clients) {
@@ -101,12 +108,16 @@ export async function throughput({ origin }: Server, options: ServingOptions): P
       await loops.run(job);
       const once = (runtimes * rows * length) / (await loops.run(job));
       const rounds = Math.ceil((seconds / once) * ((runtimes * rows) / clients));
-      const [ours, bare] = (await interleave(
+      const [ours, bare, theirs] = (await interleave(
         repeats,
         () => served(origin, clients, rounds, length, steps),
         () => loops.run({ ...job, rounds: Math.ceil((rounds * clients) / (runtimes * rows)) }),
-      )) as [number[], number[]];
-      tableRow(steps, clients, range(ours, 0), rows, range(bare, 0), range(ratios(ours, bare), 3));
+        ...(other ? [() => served(other.server.origin, clients, rounds, length, steps)] : []),
+      )) as [number[], number[], number[]?];
+      tableRow(
+        ...[steps, clients, range(ours, 0), rows, range(bare, 0), range(ratios(ours, bare), 3)],
+        ...(theirs ? [range(theirs, 0), range(ratios(ours, theirs), 3)] : []),
+      );
     }
   loops.close();
 }
