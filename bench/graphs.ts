@@ -1,12 +1,14 @@
-/** What the graphs' and the batches' savings are worth, each with and without, in this process. */
+/** What the graphs' and the batches' savings are worth, each with and without, in this process, which divides calls as the server does. */
 
 import { promptCanvas } from "../src/diffusion/canvas.ts";
 import { type DrawPlan, isEmpty, Sample } from "../src/diffusion/sampler.ts";
 import { type DrawRow, denoiseBatch, splitDraws, tiltBatch } from "../src/engine/batch.ts";
 import { paddedLength } from "../src/engine/scheduler.ts";
 import { type Model, openModel } from "../src/model/model.ts";
+import { loadDivided } from "../src/runtime/divided.ts";
 import type { Call, Canvases, DenoiseResult } from "../src/runtime/protocol.ts";
-import { type LoadedModel, loadModel } from "../src/runtime/session.ts";
+import type { LoadedModel } from "../src/runtime/session.ts";
+import { splitOf } from "../src/runtime/split.ts";
 import { interleave, range, ratios, tableHead, tableRow } from "./measure.ts";
 
 /** Canvases of `length` tokens whose first half is revealed. */
@@ -111,7 +113,8 @@ async function wholeGeneration(
 /** The table of what each saving brings and what each kind of guided step costs. */
 export async function graphCosts(folder: string, length: number, repeats: number): Promise<void> {
   const model = await openModel(folder);
-  const graphs = await loadModel({ graphs: model.graphs, device: "cpu", threads: 0 });
+  const split = await splitOf("auto", model, 0);
+  const graphs = await loadDivided({ graphs: model.graphs, device: "cpu", threads: 0, split });
   const canvas = new HalfWay(model, length);
   const few = canvas.due(length / 16);
   const denoise = (row: DrawRow): Call => ({ graph: "denoise", batch: denoiseBatch([row]) });
