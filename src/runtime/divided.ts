@@ -30,8 +30,10 @@ async function answer(thread: Worker): Promise<Result | undefined> {
   return message.result;
 }
 
+/** Starts a thread. It takes the process along when it ends: another process is started then, not another thread. */
 async function startThread(options: RuntimeOptions): Promise<Worker> {
   const thread = openThread(options);
+  thread.once("exit", () => process.exit(1));
   await answer(thread);
   return thread;
 }

@@ -59,12 +59,11 @@ export class RuntimePool extends EventEmitter<RuntimeEvents> {
     return this.#load.keys().next().value!;
   }
 
-  /** Runs one pass of a graph, as `Runtime.run`. Rejects with RuntimeFailure. */
+  /** Runs one pass of a graph. Rejects with RuntimeFailure if it fails or `attempts` processes ended under it. */
   async run<G extends GraphName>(
     graph: G,
     batch: Graphs[G]["batch"],
     attempts?: number,
-    everywhere?: boolean,
   ): Promise<Graphs[G]["result"]> {
     if (!this.#known.has(graph)) this.#known.set(graph, batch);
     const all = [...this.#load];
@@ -77,7 +76,7 @@ export class RuntimePool extends EventEmitter<RuntimeEvents> {
     this.#load.delete(runtime);
     this.#load.set(runtime, load);
     try {
-      return await runtime.run(graph, batch, attempts, everywhere);
+      return await runtime.run(graph, batch, attempts);
     } finally {
       this.#load.set(runtime, this.#load.get(runtime)! - 1);
     }
