@@ -4,7 +4,7 @@ import type { Call, Canvases, DenoiseBatch, GraphName, Graphs, TiltBatch } from 
 
 type Result = Graphs[GraphName]["result"];
 
-/** What the slowest part may take beyond an even share; a call that would be divided less evenly stays whole. */
+/** How many times an even share the largest part may be; a call that would be divided less evenly stays whole. */
 const UNEVEN = 1.25;
 
 /** So many parts, each of a row at least, or the call itself if its rows cannot be divided evenly enough. */
@@ -60,7 +60,7 @@ function drawsBefore({ draws }: DenoiseBatch, pick: number): number {
   return count;
 }
 
-/** The answer of the whole call. */
+/** The answer of the whole call: token and logprob [S], entropy [P], reward [B], those of the parts one after the other. `milliseconds` is the whole call's. */
 export function join(results: readonly Result[], milliseconds: number): Result {
   const floats = (of: (result: Result) => Float32Array) => {
     const all = results.map(of);

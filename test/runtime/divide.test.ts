@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { after, before, test } from "node:test";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest, GuidanceRequest } from "../../src/engine/request.ts";
@@ -123,7 +124,7 @@ const answers = (engine: Engine) =>
     }),
   );
 
-test("every graph's calls are divided, and no bit of an answer changes", async () => {
+test("every graph has calls that can be divided, and no bit of an answer changes", async () => {
   const { runtime } = divided;
   const run = runtime.run.bind(runtime);
   const large = new Set<string>();
@@ -160,6 +161,44 @@ test("a pass runs in every session if it is to, as before a process is taken to 
         .fill([...once[name]])
         .flat(),
     );
+});
+
+/** Loads the model divided, runs the graph's call, and prints the rows of what its threads were sent. */
+const WATCHED = `
+import { Worker } from "node:worker_threads";
+const { loadDivided } = await import("./src/runtime/divided.ts");
+const { graphs, call } = JSON.parse(process.argv[1]);
+const batch = Object.fromEntries(
+  Object.entries(call.batch).map(([name, value]) => [
+    name,
+    Array.isArray(value) ? (call.floats.includes(name) ? Float32Array : Int32Array).from(value) : value,
+  ]),
+);
+const model = await loadDivided({ graphs, device: "cpu", threads: 1, split: { parts: 3, threads: 1 } });
+const sent = [];
+const post = Worker.prototype.postMessage;
+Worker.prototype.postMessage = function (part, ...rest) {
+  sent.push(part.batch.rows);
+  return post.call(this, part, ...rest);
+};
+await model.run({ graph: "score", batch });
+console.log(JSON.stringify(sent));
+process.exit(0);
+`;
+
+test("the threads take their parts of a call, and none of a call that stays whole", async () => {
+  const { graphs } = await openModel(TINY_GUIDED);
+  const sent = (rows: number) => {
+    const zeros = (count: number) => Array<number>(count).fill(0);
+    const canvases = { tokens: zeros(2 * rows), length: Array(rows).fill(2), sigma: zeros(rows) };
+    const call = { batch: { rows, padded: 2, ...canvases }, floats: ["sigma"] };
+    const args = ["--import", "tsx", "--input-type=module", "-e", WATCHED, JSON.stringify({ graphs, call })];
+    const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
+    assert.notEqual(stdout, "", stderr);
+    return JSON.parse(stdout) as number[];
+  };
+  assert.deepEqual(sent(8), [2, 3]);
+  assert.deepEqual(sent(4), []);
 });
 
 test("a process that dies within a divided call loses nothing", async () => {
