@@ -30,7 +30,7 @@ from .objectives import OBJECTIVES, Objective
 from .precision import add_bf16_flag
 
 LOG_FIELDS = ["step", "tokens", "cpu_seconds", "train_nats", "validation_nats"]
-LOG_FIELDS += [f"validation_{name[0]}" for name in SOURCES]
+LOG_FIELDS += [f"validation_{name[0]}" for name in sorted(SOURCES)]
 
 
 def learning_rate(step: int, steps: int, warmup: int, cooldown: float) -> float:
@@ -137,6 +137,29 @@ class Run:
         self.model.load_state_dict(other.state_dict())
         self.ema = Ema(self.model, self.args.ema)
 
+    def grow_from(self, other: nn.Module) -> None:
+        """Take over a model with half the blocks; its function is unchanged at first.
+
+        Every block is followed by a copy of itself whose gates are zero, so that the copy adds nothing until its
+        gates are trained. Raises ValueError if this model does not have twice as many blocks.
+        """
+        blocks = len(other.blocks)
+        if len(self.model.blocks) != 2 * blocks:
+            raise ValueError(f"--grow: the weights have {blocks} blocks, so --blocks must be {2 * blocks}")
+        state = other.state_dict()
+        grown = {key: value for key, value in state.items() if not key.startswith("blocks.")}
+        gates = torch.zeros(6, self.config.hidden, dtype=torch.bool)
+        gates[[2, 5]] = True  # of attention and of the MLP, in the order of Block.forward
+        for key in (key for key in state if key.startswith("blocks.")):
+            _, index, name = key.split(".", 2)
+            copy = state[key].clone()
+            if name.startswith("adaLN_modulation."):
+                copy[gates.flatten()] = 0
+            grown[f"blocks.{2 * int(index)}.{name}"] = state[key]
+            grown[f"blocks.{2 * int(index) + 1}.{name}"] = copy
+        self.model.load_state_dict(grown)
+        self.ema = Ema(self.model, self.args.ema)
+
     def train_step(self, batches: Batches) -> float:
         """One update; returns the loss in nats a token."""
         args = self.args
@@ -189,7 +212,8 @@ def train(args: argparse.Namespace) -> None:
     if args.resume:
         run.load(args.resume_from or checkpoint)
     elif args.init:
-        run.start_from(load_backbone(args.init))
+        other = load_backbone(args.init)
+        run.grow_from(other) if args.grow else run.start_from(other)
     if not args.resume and checkpoint.exists():
         sys.exit(f"{checkpoint} exists: pass --resume to continue it, or name another --run")
     streams = {name: load_stream(name, "train", tokenizer) for name in SOURCES}
@@ -256,6 +280,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
     parser.add_argument("--resume-from", type=Path, help="with --resume: another checkpoint, such as stable.pt")
     parser.add_argument("--init", type=Path, help="start from these weights: a checkpoint.pt or weights.safetensors")
+    parser.add_argument("--grow", action="store_true", help="with --init: the weights have half as many blocks")
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--hidden", type=int, default=192)

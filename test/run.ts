@@ -1,0 +1,54 @@
+/**
+ * Run the tests: `npm test` and `npm run test:full`.
+ *
+ *   node --import tsx test/run.ts [--full] [--concurrency N] [PART ...]
+ *
+ * Files named `*.test.ts` run by default; `--full` runs the slow ones, `*.full.ts`, instead. A PART selects the files
+ * whose path contains it. Every file has a time limit, so that none waits for ever.
+ */
+
+import { spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { dirname, join, sep } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+/** Of one file of tests, milliseconds. */
+const TEST_LIMIT_MS = { quick: 240_000, full: 600_000 };
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    full: { type: "boolean", default: false },
+    concurrency: { type: "string" },
+    help: { type: "boolean", short: "h", default: false },
+  },
+});
+if (values.help) {
+  console.log("usage: npm test [-- PART ...]\n       npm run test:full [-- PART ...]");
+  process.exit(0);
+}
+
+const root = dirname(fileURLToPath(import.meta.url));
+const ending = values.full ? ".full.ts" : ".test.ts";
+const files = readdirSync(root, { recursive: true, encoding: "utf8" })
+  .filter((file) => file.endsWith(ending) && !file.split(sep).includes("node_modules"))
+  .map((file) => join("test", file))
+  .filter((file) => positionals.length === 0 || positionals.some((part) => file.includes(part)))
+  .sort();
+if (files.length === 0) {
+  console.error(`no file *${ending} under test/ matches ${positionals.join(", ") || "anything"}`);
+  process.exit(2);
+}
+
+const { status, signal } = spawnSync(
+  process.execPath,
+  [
+    ...["--import", "tsx", "--test"],
+    `--test-concurrency=${values.concurrency ?? (values.full ? 1 : 2)}`,
+    `--test-timeout=${values.full ? TEST_LIMIT_MS.full : TEST_LIMIT_MS.quick}`,
+    ...files,
+  ],
+  { stdio: "inherit", cwd: dirname(root) },
+);
+process.exit(status ?? (signal ? 1 : 0));
