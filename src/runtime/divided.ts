@@ -68,5 +68,5 @@ export async function loadDivided(options: RuntimeOptions): Promise<LoadedModel>
     const results = await all([own.run(first!), ...answers]);
     return join([...before, ...(results as Result[])], performance.now() - started);
   };
-  return { provider: whole.provider, run };
+  return { ...whole, run };
 }

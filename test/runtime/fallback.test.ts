@@ -1,0 +1,24 @@
+/** Why CUDA is not used: the operator learns it however the calls are divided. */
+
+import assert from "node:assert/strict";
+import { before, test } from "node:test";
+import { type Model, openModel } from "../../src/model/model.ts";
+import { Runtime } from "../../src/runtime/runtime.ts";
+import { TINY_GUIDED } from "../support.ts";
+
+let model: Model;
+before(async () => {
+  model = await openModel(TINY_GUIDED);
+});
+
+for (const split of [undefined, { parts: 2, threads: 1 }])
+  test(`a runtime that falls back to the CPU says why, with ${split?.parts ?? 1} parts`, async () => {
+    const runtime = await Runtime.start({ graphs: model.graphs, device: "auto", threads: 1, split });
+    try {
+      const { provider, fallback } = runtime;
+      if (provider === "cuda") assert.equal(fallback, undefined);
+      else assert.match(fallback ?? "nothing", /CUDA|Failed to load/i);
+    } finally {
+      await runtime.close();
+    }
+  });
