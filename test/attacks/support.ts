@@ -1,0 +1,138 @@
+/**
+ * What every attack needs: the real server as a child process, and a second process that watches it.
+ *
+ * The watcher sends GET /healthz every WATCH_MS, whether or not earlier answers have come, so that the time of an
+ * answer is the delay of the server's event loop, and a blocked loop is seen as often as it should be. It runs in a
+ * process of its own: an attacker that is busy must not look like a server that is.
+ */
+
+import { type ChildProcess, fork, spawn } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { ENTRY } from "../cli/support.ts";
+import { TINY_GUIDED } from "../support.ts";
+import type { Watched } from "./watch.ts";
+
+/** Bounds that every attack is held to, if it has none of its own. */
+export const BOUNDS = {
+  /** Delay of the event loop, 99th percentile, milliseconds. */
+  loopMs: 100,
+  /** Growth of the server's resident memory, megabytes. */
+  memoryMb: 30,
+};
+
+/** Tries of an attack that asserts times: the machine may be busy with something else. */
+const TRIES = 3;
+
+/** A server under attack. */
+export interface Victim {
+  readonly child: ChildProcess;
+  readonly pid: number;
+  /** Where it is ready, such as `http://127.0.0.1:41234`. */
+  readonly origin: string;
+  readonly port: number;
+  /** What it has printed, the log included. */
+  output(): string;
+  /** Resolve with the match once the output has it. Throw if the server ends before. */
+  said(pattern: RegExp): Promise<RegExpExecArray>;
+  /** End it; `end` does nothing if it has ended. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Start `didi-serve serve` on a free port, with the smallest model and one thread unless `args` say otherwise.
+ * Whoever starts it stops it.
+ */
+export async function startVictim(...args: string[]): Promise<Victim> {
+  const flags = ["--port", "0", "--threads", "1", "--device", "cpu", "--model", TINY_GUIDED, "--split", "1"];
+  const child = spawn(process.execPath, [...ENTRY, "serve", ...flags, ...args], {
+    cwd: PACKAGE_ROOT,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const killed = () => child.kill("SIGKILL");
+  process.once("exit", killed);
+  let output = "";
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding("utf8").on("data", (chunk) => {
+      output += chunk;
+    });
+  const said = async (pattern: RegExp): Promise<RegExpExecArray> => {
+    for (;;) {
+      const match = pattern.exec(output);
+      if (match) return match;
+      if (child.exitCode !== null || child.signalCode !== null)
+        throw new Error(`the server ended: ${output}`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  };
+  const origin = (await said(/ready at (\S+)/))[1]!;
+  return {
+    child,
+    pid: child.pid!,
+    origin,
+    port: Number(new URL(origin).port),
+    output: () => output,
+    said,
+    async stop() {
+      process.removeListener("exit", killed);
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      child.kill("SIGKILL");
+      await once(child, "exit");
+    },
+  };
+}
+
+/** Run `attack` while the server is watched. The watch goes on for `afterMs` when the attack is over. */
+export async function watched(victim: Victim, attack: () => Promise<unknown>, afterMs = 0): Promise<Watched> {
+  const watcher = fork(fileURLToPath(new URL("watch.ts", import.meta.url)), {
+    execArgv: ["--import", "tsx"],
+    env: { ...process.env, ORIGIN: victim.origin, SERVER_PID: String(victim.pid) },
+  });
+  try {
+    await once(watcher, "message");
+    await attack();
+    await new Promise((resolve) => setTimeout(resolve, afterMs));
+    watcher.send("stop");
+    const [seen] = (await once(watcher, "message")) as [Watched];
+    return seen;
+  } finally {
+    watcher.kill("SIGKILL");
+  }
+}
+
+/** One line of what was seen, for the reader of a test's output. */
+export function describe(
+  name: string,
+  { answers, failed, p50, p99, most, rss, cpuSeconds }: Watched,
+): string {
+  return (
+    `${name}: /healthz answered ${answers} times, failed ${failed}; ` +
+    `${p50.toFixed(1)} ms median, ${p99.toFixed(1)} ms 99th percentile, ${most.toFixed(1)} ms most; ` +
+    `memory ${rss.before.toFixed(0)} MB, at most +${(rss.most - rss.before).toFixed(0)} MB; ` +
+    `${cpuSeconds.toFixed(2)} s of CPU`
+  );
+}
+
+/**
+ * Attack the server and assert on what was seen, again if that fails: the best of TRIES counts. Print what each try
+ * measured. Throw what the last try threw.
+ */
+export async function attack(
+  name: string,
+  victim: Victim,
+  run: () => Promise<unknown>,
+  check: (seen: Watched) => void,
+  afterMs = 0,
+): Promise<Watched> {
+  for (let tried = 1; ; tried++) {
+    const seen = await watched(victim, run, afterMs);
+    console.log(describe(`${name}, try ${tried}`, seen));
+    try {
+      check(seen);
+      return seen;
+    } catch (error) {
+      if (tried === TRIES) throw error;
+    }
+  }
+}

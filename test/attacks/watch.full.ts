@@ -1,0 +1,37 @@
+/** The watch itself: an idle server holds every bound, and one that stands still for a moment does not. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { attack, BOUNDS, startVictim, type Victim, watched } from "./support.ts";
+
+let victim: Victim;
+before(async () => {
+  victim = await startVictim();
+});
+after(() => victim.stop());
+
+test("an idle server holds the bounds of attacks", async () => {
+  await attack(
+    "idle",
+    victim,
+    () => sleep(3000),
+    ({ answers, failed, p99, rss }) => {
+      assert.ok(answers > 100, `${answers} answers`);
+      assert.equal(failed, 0);
+      assert.ok(p99 < BOUNDS.loopMs, `${p99} ms`);
+      assert.ok(rss.most - rss.before < BOUNDS.memoryMb, `${rss.most - rss.before} MB`);
+    },
+  );
+});
+
+test("a server that stands still for half a second is seen to", async () => {
+  const { p99, most } = await watched(victim, async () => {
+    await sleep(1000);
+    victim.child.kill("SIGSTOP");
+    await sleep(500);
+    victim.child.kill("SIGCONT");
+    await sleep(1000);
+  });
+  assert.ok(p99 > 350 && most >= p99, `${p99} ms, ${most} ms`);
+});
