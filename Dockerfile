@@ -3,14 +3,12 @@
 #   docker run --rm -p 127.0.0.1:8080:8080 -e DIDI_INSECURE=1 didi-serve
 FROM node:22-bookworm-slim AS build
 WORKDIR /app
-# The CUDA libraries are of no use here.
-ENV ONNXRUNTIME_NODE_INSTALL=skip
-COPY package.json package-lock.json ./
+# .npmrc keeps the install scripts of packages from running.
+COPY package.json package-lock.json .npmrc ./
 RUN npm ci
 COPY tsconfig.json tsconfig.build.json openapi.yaml ./
 COPY src src
-# What --redis and traces need is optional, so that pruning takes it away.
-RUN npm run build && npm prune --omit=dev && npm install --no-save --omit=dev ioredis@6 @opentelemetry/api@1.9
+RUN npm run build && npm prune --omit=dev
 
 FROM node:22-bookworm-slim
 WORKDIR /app

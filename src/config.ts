@@ -291,10 +291,7 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .env("DIDI_CACHE_TTL")
     .argParser(integer(1, 1 << 30))
     .default(3600),
-  new Option(
-    "--redis <url>",
-    "a Redis through which servers of the same model share quotas and kept answers; needs the package ioredis",
-  )
+  new Option("--redis <url>", "a Redis through which servers of the same model share quotas and kept answers")
     .env("DIDI_REDIS")
     .argParser(redisUrl),
   new Option("--grace <seconds>", "how long running generations may take to finish after SIGTERM")

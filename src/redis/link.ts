@@ -45,7 +45,9 @@ export class RedisLink extends EventEmitter<LinkEvents> {
   static async open(url: string): Promise<RedisLink> {
     const module = await import("ioredis").catch((error: NodeJS.ErrnoException) => {
       if (error.code !== "ERR_MODULE_NOT_FOUND") throw error;
-      throw new StartupError("--redis needs the package ioredis: npm install ioredis@6");
+      throw new StartupError(
+        "--redis needs the package ioredis: install with `npm ci`, without --omit=optional",
+      );
     });
     const redis = new module.Redis(url, {
       commandTimeout: COMMAND_MS,

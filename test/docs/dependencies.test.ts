@@ -8,10 +8,10 @@ const read = (...path: string[]) => readFile(join(PACKAGE_ROOT, ...path), "utf8"
 
 test("docs/dependencies.md has every package of package.json, and no other, with its licence", async () => {
   const page = await read("docs", "dependencies.md");
-  const { dependencies, devDependencies } = JSON.parse(await read("package.json"));
+  const { dependencies, optionalDependencies, devDependencies } = JSON.parse(await read("package.json"));
   const [, atRunTime = "", forDevelopment = ""] = page.split(/^## /m);
   for (const [part, packages] of [
-    [atRunTime, dependencies],
+    [atRunTime, { ...dependencies, ...optionalDependencies }],
     [forDevelopment, devDependencies],
   ] as const) {
     const rows = Array.from(
