@@ -85,7 +85,7 @@ async function run(command: string, args: string[], env: Record<string, string> 
 /** A random checkpoint with a tokenizer that fits, and the model folder that it converts to. */
 async function makeModel(checkpoint: string, folder: string): Promise<void> {
   const sizes = ["vocab", "hidden", "blocks", "cond"] as const;
-  const args = ["-m", "didi.random_checkpoint", "--out", checkpoint];
+  const args = ["-P", "-m", "didi.random_checkpoint", "--out", checkpoint];
   args.push(...sizes.flatMap((name) => [`--${name}`, flags[name]]));
   const made = await run(flags.python, args, { PYTHONPATH: join(PACKAGE_ROOT, "models", "training") });
   console.log(`random checkpoint: ${made.toFixed(1)} s\n`);

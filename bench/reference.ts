@@ -27,7 +27,7 @@ export class Reference {
 
   /** `weights` are the flags that name them. Rejects if the process does not start. */
   static async start(python: string, weights: readonly string[]): Promise<Reference> {
-    const child = spawn(python, ["-m", "didi.reference_speed", ...weights], {
+    const child = spawn(python, ["-P", "-m", "didi.reference_speed", ...weights], {
       stdio: ["pipe", "pipe", "inherit"],
       env: { ...process.env, PYTHONPATH: join(PACKAGE_ROOT, "models", "training") },
     });

@@ -1,14 +1,12 @@
 /** `didi-serve model convert`: a published checkpoint into a folder the server loads; the work is done in Python. */
 
-import { spawn } from "node:child_process";
-import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
-import { constants, tmpdir } from "node:os";
+import { stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { Option } from "commander";
 import { integer } from "../config.ts";
 import { StartupError } from "../errors.ts";
 import { gpt2Tokenizer } from "../model/gpt2-tokenizer.ts";
-import { PACKAGE_ROOT } from "../package-root.ts";
+import { INSTALL, Python } from "./python.ts";
 
 /** Settings of the command; those of `python -m didi.convert`, and which Python. */
 export interface ConvertConfig {
@@ -48,13 +46,11 @@ export const CONVERT_OPTIONS: readonly Option[] = [
   new Option("--licence <licence>", "licence of the weights, for the manifest"),
   new Option("--heads <n>", "attention heads (default: hidden width / 64)").argParser(integer(1, 1024)),
   new Option("--context <n>", "longest canvas in tokens (default: 1024)").argParser(integer(1, 1 << 20)),
-  new Option("--python <program>", "Python with models/training/requirements.txt installed")
+  new Option("--python <program>", "Python 3.11 or newer with models/training/requirements.txt installed")
     .env("DIDI_PYTHON")
     .default("python3"),
 ];
 
-const TRAINING = join(PACKAGE_ROOT, "models", "training");
-const INSTALL = "pip install -r models/training/requirements.txt";
 /** What `python -c CHECK` exits with when a package is missing. */
 const PACKAGES_MISSING = 3;
 const CHECK = `
@@ -63,67 +59,42 @@ missing = [n for n in ("torch", "onnx", "onnxscript", "safetensors", "tokenizers
 print(", ".join(missing), end="")
 sys.exit(${PACKAGES_MISSING} if missing else 0)`;
 
-/** Runs Python with our modules on its path. Resolves with its exit code and, if piped, its output. */
-function python(
-  program: string,
-  args: string[],
-  stdio: "inherit" | "pipe",
-): Promise<{ code: number; output: string }> {
-  return new Promise((settle, reject) => {
-    const child = spawn(program, args, {
-      stdio: ["ignore", stdio, "inherit"],
-      env: { ...process.env, PYTHONPATH: TRAINING },
-    });
-    let output = "";
-    child.stdout?.setEncoding("utf8").on("data", (chunk: string) => {
-      output += chunk;
-    });
-    // A Ctrl-C in a terminal reaches the child without us. Either way the child ends first, and cleans up.
-    const interrupt = () => void (process.stdin.isTTY || child.kill("SIGINT"));
-    process.on("SIGINT", interrupt);
-    child.once("error", (error) =>
-      reject(
-        new StartupError(
-          `cannot run ${program} (${(error as NodeJS.ErrnoException).code}): install Python 3.11, then \`${INSTALL}\`, or name one with --python`,
-        ),
-      ),
+/** Throws StartupError if Python lacks a package that the conversion imports. */
+async function checkPackages(python: Python): Promise<void> {
+  const { code, output } = await python.run(["-c", CHECK], "pipe");
+  if (code === PACKAGES_MISSING)
+    throw new StartupError(
+      `${python.program} lacks ${output}: run \`${INSTALL}\` for it, or name another with --python`,
     );
-    child.once("close", (code, signal) => {
-      process.off("SIGINT", interrupt);
-      settle({ code: code ?? 128 + (signal ? constants.signals[signal] : 0), output });
-    });
-  });
+  if (code !== 0) throw new StartupError(`${python.program} does not run: it exited with ${code}`);
 }
 
-/** Converts; resolves with the exit code of Python. Throws StartupError if there is no folder or no Python for it. */
+/**
+ * Convert. Resolves with the exit code of Python. Throws StartupError if there is no folder, or no Python 3.11 or newer
+ * with the packages for it.
+ */
 export async function convert(config: ConvertConfig): Promise<number> {
   const from = resolve(config.from);
   const isFolder = (await stat(from).catch(() => undefined))?.isDirectory();
   if (!isFolder)
     throw new StartupError(`${from} is not a folder: --from takes the folder of the checkpoint's files`);
-  const check = await python(config.python, ["-c", CHECK], "pipe");
-  if (check.code === PACKAGES_MISSING)
-    throw new StartupError(
-      `${config.python} lacks ${check.output}: run \`${INSTALL}\` for it, or name another with --python`,
-    );
-  if (check.code !== 0) throw new StartupError(`${config.python} does not run: it exited with ${check.code}`);
-
-  const args = ["-m", "didi.convert", "--from", from, "--out", resolve(config.out), "--kind", config.kind];
-  args.push("--precision", ...config.precision);
-  if (config.trueSigma) args.push("--true-sigma");
-  if (config.keepMaskLogit) args.push("--keep-mask-logit");
-  for (const name of ["name", "licence", "heads", "context"] as const)
-    if (config[name] !== undefined) args.push(`--${name}`, String(config[name]));
-
-  const given = await stat(join(from, "tokenizer.json")).catch(() => undefined);
-  if (given) return (await python(config.python, args, "inherit")).code;
-  const temporary = await mkdtemp(join(tmpdir(), "didi-tokenizer-"));
+  const python = await Python.open(config.python);
   try {
-    console.log(`${from} has no tokenizer.json: taking GPT-2's`);
-    const file = join(temporary, "tokenizer.json");
-    await writeFile(file, JSON.stringify(await gpt2Tokenizer()));
-    return (await python(config.python, [...args, "--tokenizer", file], "inherit")).code;
+    await checkPackages(python);
+    const args = ["-m", "didi.convert", "--from", from, "--out", resolve(config.out), "--kind", config.kind];
+    args.push("--precision", ...config.precision);
+    if (config.trueSigma) args.push("--true-sigma");
+    if (config.keepMaskLogit) args.push("--keep-mask-logit");
+    for (const name of ["name", "licence", "heads", "context"] as const)
+      if (config[name] !== undefined) args.push(`--${name}`, String(config[name]));
+    if (!(await stat(join(from, "tokenizer.json")).catch(() => undefined))) {
+      console.log(`${from} has no tokenizer.json: taking GPT-2's`);
+      const file = join(python.folder, "tokenizer.json");
+      await writeFile(file, JSON.stringify(await gpt2Tokenizer()));
+      args.push("--tokenizer", file);
+    }
+    return (await python.run(args, "inherit")).code;
   } finally {
-    await rm(temporary, { recursive: true });
+    await python.close();
   }
 }

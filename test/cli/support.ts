@@ -8,6 +8,9 @@ import { untilReady } from "../../tools/until-ready.ts";
 /** Arguments of Node that run the command line from its sources. */
 export const ENTRY = ["--import", "tsx", join(PACKAGE_ROOT, "src", "main.ts")];
 
+/** The same from any current directory. */
+export const SOURCE_ENTRY = ["--import", import.meta.resolve("tsx"), join(PACKAGE_ROOT, "src", "main.ts")];
+
 /** How a run ended. */
 export interface Outcome {
   code: number | null;

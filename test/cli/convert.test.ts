@@ -1,0 +1,100 @@
+/** `model convert` runs Python, and nothing that lies in a downloaded checkpoint. */
+
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { access, chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { type Outcome, SOURCE_ENTRY } from "./support.ts";
+
+const root = await mkdtemp(join(tmpdir(), "didi-convert-"));
+after(() => rm(root, { recursive: true }));
+const checkpoint = join(root, "checkpoint");
+const marker = join(root, "was-run");
+
+/** Run `model convert --from .` with the checkpoint as the current directory. */
+function convert(python = "python3", env: Record<string, string> = {}): Promise<Outcome> {
+  const args = ["model", "convert", "--from", ".", "--out", join(root, "out"), "--python", python];
+  return new Promise((settle) => {
+    const child = execFile(
+      process.execPath,
+      [...SOURCE_ENTRY, ...args],
+      { cwd: checkpoint, env: { ...process.env, ...env } },
+      (_error, stdout, stderr) => settle({ code: child.exitCode, stdout, stderr }),
+    );
+  });
+}
+
+const wasRun = () =>
+  access(marker).then(
+    () => readFile(marker, "utf8"),
+    () => undefined,
+  );
+
+test("no module of the checkpoint's folder is run when it is the current directory", async () => {
+  await mkdir(join(checkpoint, "didi"), { recursive: true });
+  const attack = `open(${JSON.stringify(marker)}, "a").write(__name__ + " ")\n`;
+  // Our own package, what it imports, what says that these are there, and modules of Python itself.
+  const modules = [
+    "torch",
+    "onnx",
+    "onnxscript",
+    "safetensors",
+    "tokenizers",
+    "contextlib",
+    "argparse",
+    "re",
+  ];
+  for (const name of [...modules, "usercustomize", "sitecustomize", "didi/__init__", "didi/convert"])
+    await writeFile(join(checkpoint, `${name}.py`), attack);
+  for (const path of [undefined, "", "."]) {
+    const { code } = await convert("python3", path === undefined ? {} : { PYTHONPATH: path });
+    assert.equal(await wasRun(), undefined, `PYTHONPATH ${path}`);
+    // There are no tensors, whether or not this Python has the packages.
+    assert.notEqual(code, 0);
+  }
+});
+
+test("Python before 3.11, which always looks in the current directory, is refused", async () => {
+  // A stand-in that answers as such a Python does when it is asked for its version, since none may be installed here.
+  const old = join(root, "old-python");
+  await writeFile(old, `#!/bin/sh\necho 3.10.13\ntouch ${marker}\n`);
+  await chmod(old, 0o755);
+  const { code, stderr } = await convert(old);
+  assert.equal(code, 1);
+  assert.match(stderr, /^didi-serve: [^\n]*old-python is Python 3\.10\.13[^\n]*3\.11 or newer[^\n]*\n$/);
+});
+
+test("what is no Python is refused", async () => {
+  const { code, stderr } = await convert("/bin/true");
+  assert.equal(code, 1);
+  assert.match(stderr, /^didi-serve: \/bin\/true does not run as Python 3\.11 or newer[^\n]*\n$/);
+});
+
+test("a Python that is named by a path is taken from where the user is", async () => {
+  await writeFile(join(checkpoint, "link"), "#!/bin/sh\necho 3.9.0\n");
+  await chmod(join(checkpoint, "link"), 0o755);
+  assert.match((await convert("./link")).stderr, /checkpoint.link is Python 3\.9\.0/);
+});
+
+test("whoever starts our Python modules leaves the current directory out", async () => {
+  const files = await Promise.all(
+    ["src", "bench", "loadtest", "tools", "test"].map(async (folder) =>
+      (await readdir(join(PACKAGE_ROOT, folder), { recursive: true, encoding: "utf8" }))
+        .filter((name) => name.endsWith(".ts"))
+        .map((name) => join(folder, name)),
+    ),
+  );
+  let starts = 0;
+  for (const file of files.flat()) {
+    const text = await readFile(join(PACKAGE_ROOT, file), "utf8");
+    for (const [line] of text.matchAll(/.*\["?.*"-m", (?:"didi\.|module).*/g)) {
+      starts++;
+      // src/cli/python.ts adds it for its callers.
+      assert.ok(line.includes('"-P"') || file === join("src", "cli", "convert.ts"), `${file}: ${line}`);
+    }
+  }
+  assert.ok(starts >= 4, `${starts}`);
+});
