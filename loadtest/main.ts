@@ -2,7 +2,7 @@
 
 import { CommanderError } from "commander";
 import { StartupError } from "../src/errors.ts";
-import { buildProgram } from "./program.ts";
+import { buildProgram } from "./cli/program.ts";
 
 const argv = process.argv.slice(2);
 try {

@@ -7,8 +7,8 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { untilReady } from "../loadtest/servers/until-ready.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
-import { untilReady } from "../tools/until-ready.ts";
 import { StreamClient } from "./http/support.ts";
 
 const PORT = process.env.DIDI_PORT ?? "18080";

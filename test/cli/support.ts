@@ -2,8 +2,8 @@
 
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { join } from "node:path";
+import { untilReady } from "../../loadtest/servers/until-ready.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { untilReady } from "../../tools/until-ready.ts";
 
 /** Arguments of Node that run the command line from its sources. */
 export const ENTRY = ["--import", "tsx", join(PACKAGE_ROOT, "src", "main.ts")];

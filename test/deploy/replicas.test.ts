@@ -11,13 +11,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { untilReady } from "../../loadtest/servers/until-ready.ts";
 import { DidiClient, type GenerateResponse } from "../../src/client/index.ts";
 import { createKey } from "../../src/http/access/keys.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { writeNginxConf } from "../../tools/nginx.ts";
-import { freePort } from "../../tools/programs.ts";
-import { untilReady } from "../../tools/until-ready.ts";
 import { ENTRY } from "../cli/support.ts";
+import { writeNginxConf } from "../support/nginx.ts";
+import { freePort } from "../support/programs.ts";
 import { TINY_GUIDED } from "../support.ts";
 import { programPath, skipWithout } from "./support.ts";
 

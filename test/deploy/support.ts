@@ -1,7 +1,7 @@
 /** Programs that tests of deploy/ run: skipped where they are missing, unless DIDI_REQUIRE_DEPLOY names them, with spaces between. */
 
 import { execFile } from "node:child_process";
-import { findProgram } from "../../tools/programs.ts";
+import { findProgram } from "../support/programs.ts";
 
 /** How the programs are installed. */
 const INSTALL = {

@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { renewed } from "../../scripts/docs.ts";
 import { SERVE_OPTIONS } from "../../src/config.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { renewed } from "../../tools/docs.ts";
 
 const page = await readFile(join(PACKAGE_ROOT, "docs", "operating.md"), "utf8");
 

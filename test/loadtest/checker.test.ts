@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 import { createServer, type Server } from "node:http";
 import { after, before, test } from "node:test";
 import { WebSocketServer } from "ws";
-import { closedLoop, closedPosts } from "../../loadtest/closed.ts";
-import { Recorder } from "../../loadtest/recorder.ts";
-import { generateEndpoint } from "../../loadtest/served-side.ts";
-import { requestOf, Seeds, traffic } from "../../loadtest/traffic.ts";
-import { Transports } from "../../loadtest/transports.ts";
+import { generateEndpoint } from "../../loadtest/servers/served-side.ts";
+import { closedLoop, closedPosts } from "../../loadtest/traffic/closed.ts";
+import { Recorder } from "../../loadtest/traffic/recorder.ts";
+import { requestOf, Seeds, traffic } from "../../loadtest/traffic/traffic.ts";
+import { Transports } from "../../loadtest/traffic/transports.ts";
 import type { GenerateRequest, StreamEvent } from "../../src/client/index.ts";
 
 const SHAPE = { name: "a", weight: 1, steps: 4, length: 8, guidance: "none" as const };

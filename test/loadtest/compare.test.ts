@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { compare, describe } from "../../loadtest/compare.ts";
-import { gate } from "../../loadtest/gate.ts";
-import { ratioOf, studentQuantile } from "../../loadtest/statistics.ts";
+import { compare, describe } from "../../loadtest/report/compare.ts";
+import { gate } from "../../loadtest/report/gate.ts";
+import { ratioOf, studentQuantile } from "../../loadtest/traffic/statistics.ts";
 import { closed, measured, resultsOf } from "./support.ts";
 
 const near = (actual: number, expected: number) =>

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { test } from "node:test";
-import { timed } from "../../loadtest/closed.ts";
-import { arrivals, keptUp, openLoop } from "../../loadtest/open.ts";
-import { Recorder } from "../../loadtest/recorder.ts";
+import { timed } from "../../loadtest/traffic/closed.ts";
+import { arrivals, keptUp, openLoop } from "../../loadtest/traffic/open.ts";
+import { Recorder } from "../../loadtest/traffic/recorder.ts";
 
 const ASK = { shape: { name: "a", weight: 1, length: 1 }, seed: 1 };
 const never = new AbortController().signal;

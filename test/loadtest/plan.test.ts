@@ -3,12 +3,12 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { Ladder } from "../../loadtest/ladder.ts";
-import { checkTarget } from "../../loadtest/loopback.ts";
-import { defaultPlan, product, shapeOf } from "../../loadtest/plan.ts";
-import { share } from "../../loadtest/share.ts";
-import { readMix, Seeds, traffic } from "../../loadtest/traffic.ts";
-import type { Measurement } from "../../loadtest/types.ts";
+import type { Measurement } from "../../loadtest/report/types.ts";
+import { Ladder } from "../../loadtest/sweep/ladder.ts";
+import { checkTarget } from "../../loadtest/sweep/loopback.ts";
+import { defaultPlan, product, shapeOf } from "../../loadtest/sweep/plan.ts";
+import { share } from "../../loadtest/sweep/share.ts";
+import { readMix, Seeds, traffic } from "../../loadtest/traffic/traffic.ts";
 import { StartupError } from "../../src/errors.ts";
 
 const root = mkdtempSync(join(tmpdir(), "didi-plan-"));

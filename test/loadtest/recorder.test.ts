@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Durations, Recorder } from "../../loadtest/recorder.ts";
-import { spread, summarise } from "../../loadtest/summary.ts";
-import type { Measurement } from "../../loadtest/types.ts";
+import { spread, summarise } from "../../loadtest/report/summary.ts";
+import type { Measurement } from "../../loadtest/report/types.ts";
+import { Durations, Recorder } from "../../loadtest/traffic/recorder.ts";
 
 /** Three significant digits. */
 const near = (actual: number, expected: number) =>

@@ -3,13 +3,13 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { servedCell, shapeOf } from "../../loadtest/plan.ts";
-import { readResults, resultsFault } from "../../loadtest/results.ts";
-import type { Results } from "../../loadtest/types.ts";
-import { writeResults } from "../../loadtest/write.ts";
+import { readResults, resultsFault } from "../../loadtest/report/results.ts";
+import type { Results } from "../../loadtest/report/types.ts";
+import { writeResults } from "../../loadtest/report/write.ts";
+import { servedCell, shapeOf } from "../../loadtest/sweep/plan.ts";
+import { resultsTypes } from "../../scripts/results-types.ts";
 import { StartupError } from "../../src/errors.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { resultsTypes } from "../../tools/results-types.ts";
 import { closed, measured, resultsOf } from "./support.ts";
 
 const root = mkdtempSync(join(tmpdir(), "didi-results-"));
@@ -54,7 +54,7 @@ const whole = (): Results =>
 
 test("results-types.ts is what the schema says: npm run types", async () => {
   assert.equal(
-    readFileSync(join(PACKAGE_ROOT, "loadtest", "results-types.ts"), "utf8"),
+    readFileSync(join(PACKAGE_ROOT, "loadtest", "report", "results-types.ts"), "utf8"),
     await resultsTypes(),
   );
 });

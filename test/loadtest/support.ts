@@ -1,9 +1,9 @@
 /** Results made by hand. */
 
-import { servedCell, shapeOf } from "../../loadtest/plan.ts";
-import { Recorder } from "../../loadtest/recorder.ts";
-import { summarise } from "../../loadtest/summary.ts";
-import type { Cell, Measurement, PlannedCell, Results } from "../../loadtest/types.ts";
+import { summarise } from "../../loadtest/report/summary.ts";
+import type { Cell, Measurement, PlannedCell, Results } from "../../loadtest/report/types.ts";
+import { servedCell, shapeOf } from "../../loadtest/sweep/plan.ts";
+import { Recorder } from "../../loadtest/traffic/recorder.ts";
 
 /** A cell that was measured once for each of `rates`, in tokens a second. */
 export function measured(

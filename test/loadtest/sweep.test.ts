@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
-import { readResults } from "../../loadtest/results.ts";
+import { readResults } from "../../loadtest/report/results.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { listen } from "../http/support.ts";

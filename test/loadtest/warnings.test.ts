@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { spread } from "../../loadtest/summary.ts";
-import type { Cell } from "../../loadtest/types.ts";
-import { warningsOf } from "../../loadtest/warnings.ts";
+import { spread } from "../../loadtest/report/summary.ts";
+import type { Cell } from "../../loadtest/report/types.ts";
+import { warningsOf } from "../../loadtest/report/warnings.ts";
 import { closed, measured } from "./support.ts";
 
 const STEADY = [1000, 1010, 990];

@@ -8,8 +8,8 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { RedisLimitStore } from "../../src/redis/limits.ts";
 import { RedisLink } from "../../src/redis/link.ts";
-import { freePort } from "../../tools/programs.ts";
 import { programPath, skipWithout } from "../deploy/support.ts";
+import { freePort } from "../support/programs.ts";
 
 const skip = skipWithout("redis-server");
 const open: { close(): void }[] = [];

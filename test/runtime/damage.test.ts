@@ -7,11 +7,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { FAULTS, type FaultKind } from "../../loadtest/chaos/faults.ts";
 import type { EngineLimits } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { RuntimeFailure } from "../../src/errors.ts";
 import type { RuntimeEvents } from "../../src/runtime/runtime.ts";
-import { FAULTS, type FaultKind } from "../../tools/chaos/faults.ts";
 import { embeddingRow, mismadeModel } from "../damage.ts";
 import { startEngine, TINY_GUIDED } from "../support.ts";
 

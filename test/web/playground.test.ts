@@ -5,8 +5,8 @@ import { after, before, describe, test } from "node:test";
 import type { Browser } from "playwright-core";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { Schemas } from "../../src/http/openapi.ts";
-import { launchChromium } from "../../tools/chromium.ts";
 import { TestKeys } from "../http/access-support.ts";
+import { launchChromium } from "../support/chromium.ts";
 import { startEngine, TEACHER, TINY_GUIDED } from "../support.ts";
 import { lowContrasts, open, panelIn, Server, SKIPPED, textOf } from "./support.ts";
 

@@ -5,7 +5,7 @@ import type { FastifyInstance } from "fastify";
 import type { BrowserContextOptions, Page } from "playwright-core";
 import type { Engine } from "../../src/engine/engine.ts";
 import { type AppOptions, buildApp } from "../../src/http/app.ts";
-import { CHROMIUM, hasChromium } from "../../tools/chromium.ts";
+import { CHROMIUM, hasChromium } from "../support/chromium.ts";
 
 /** Why the tests in a browser are skipped; false where they run. Where they must run, a missing browser fails them. */
 export const SKIPPED =

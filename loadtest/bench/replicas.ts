@@ -1,0 +1,121 @@
+/**
+ * How throughput grows with replicas: `npm run bench:replicas`. One replica with one thread, two of them side by side,
+ * straight and behind nginx, and one with two threads; in turn, on one machine.
+ */
+
+import { spawn } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { writeNginxConf } from "../../test/support/nginx.ts";
+import { sayMachine } from "./machine.ts";
+import { interleave, median, range, ratios, tableHead, tableRow } from "./measure.ts";
+import { type Server, served, startServer } from "./server.ts";
+
+const MODEL = "stories-didi";
+const LENGTH = 128;
+const STEPS = 16;
+const REPEATS = 5;
+/** About how long one measurement takes. */
+const SECONDS = 2.5;
+/** Clients of one replica from which the cost of a call and of a row are taken, and clients of the comparison. */
+const FEW = [1, 2, 4, 8];
+const CLIENTS = 8;
+
+/** Tokens a second of so many clients that each ask `rounds` times. */
+const measure = (origin: string | readonly string[], clients: number, rounds: number) =>
+  served(origin, clients, rounds, LENGTH, STEPS);
+
+/** Starts nginx with the configuration of deploy/ before these; resolves once it answers. */
+async function startNginx(folder: string, replicas: readonly Server[]) {
+  const { path, args, origin } = await writeNginxConf(
+    folder,
+    replicas.map((replica) => Number(new URL(replica.origin).port)),
+  );
+  const child = spawn(path, args, { stdio: ["ignore", "ignore", "inherit"] });
+  while (
+    !(await fetch(`${origin}/readyz`).then(
+      ({ ok }) => ok,
+      () => false,
+    ))
+  )
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  return { child, origin };
+}
+
+/** Fixed milliseconds of a call, and those of a row, by least squares of 1/T = (a + b r) / (L r) over the runs of one replica. */
+function fitCall(clients: readonly number[], tokensPerSecond: readonly number[]) {
+  // Seconds of a round of r generations: r L / T = a S + b S r.
+  const times = clients.map((r, i) => (r * LENGTH) / tokensPerSecond[i]!);
+  const mean = (values: readonly number[]) => values.reduce((a, b) => a + b) / values.length;
+  const [mr, mt] = [mean(clients), mean(times)];
+  const slope =
+    clients.reduce((sum, r, i) => sum + (r - mr) * (times[i]! - mt), 0) /
+    clients.reduce((sum, r) => sum + (r - mr) ** 2, 0);
+  const perStep = 1000 / STEPS;
+  return { a: (mt - slope * mr) * perStep, b: slope * perStep };
+}
+
+const folder = await mkdtemp(join(tmpdir(), "didi-replicas-"));
+const flags = ["--max-batch-tokens", "1024"];
+const one = await startServer(MODEL, "--threads", "1", ...flags);
+const other = await startServer(MODEL, "--threads", "1", ...flags);
+const wide = await startServer(MODEL, "--threads", "2", ...flags);
+const nginx = await startNginx(folder, [one, other]);
+try {
+  sayMachine(MODEL);
+  const pair = [one.origin, other.origin];
+  const speed = await measure(wide.origin, CLIENTS, 1);
+  const roundsOf = (clients: number) =>
+    Math.max(1, Math.round((SECONDS * speed) / (clients * LENGTH) / (clients === 1 ? 2 : 1)));
+  const sides = [
+    ...FEW.map((clients) => () => measure(one.origin, clients, roundsOf(clients))),
+    () => measure(wide.origin, CLIENTS, roundsOf(CLIENTS)),
+    () => measure(pair, CLIENTS, roundsOf(CLIENTS)),
+    () => measure(nginx.origin, CLIENTS, roundsOf(CLIENTS)),
+    () => measure(pair, 2 * CLIENTS, roundsOf(2 * CLIENTS)),
+  ];
+  for (const side of sides) await side();
+  const results = await interleave(REPEATS, ...sides);
+  const alone = results.slice(0, FEW.length);
+  const [two, both, behind, double] = results.slice(FEW.length) as [number[], number[], number[], number[]];
+  const base = alone.at(-1)!;
+  console.log(
+    `\nTokens a second, ${LENGTH} new tokens in ${STEPS} steps; median of ${REPEATS} (lowest to highest), in turn\n`,
+  );
+  tableHead("replicas", "threads each", "clients", "tokens a second", "times one replica");
+  for (const [i, clients] of FEW.entries())
+    tableRow(
+      1,
+      1,
+      clients,
+      range(alone[i]!, 0),
+      clients === CLIENTS ? "1" : range(ratios(alone[i]!, base), 2),
+    );
+  tableRow(2, 1, CLIENTS, range(both, 0), range(ratios(both, base), 2));
+  tableRow("2, behind nginx", 1, CLIENTS, range(behind, 0), range(ratios(behind, base), 2));
+  tableRow(2, 1, 2 * CLIENTS, range(double, 0), range(ratios(double, base), 2));
+  tableRow(1, 2, CLIENTS, range(two, 0), range(ratios(two, base), 2));
+  console.log(`\nTwo of one thread over one of two: ${range(ratios(both, two), 2)}`);
+
+  const { a, b } = fitCall(
+    FEW,
+    alone.map((values) => median(values)),
+  );
+  /** Tokens a second of n replicas and c clients. */
+  const formula = (n: number, c: number) => (c * LENGTH * 1000) / (STEPS * (a + (b * c) / n));
+  console.log(
+    `A call of r rows of one replica takes ${a.toFixed(2)} ms + r x ${b.toFixed(2)} ms; ` +
+      `two replicas and ${CLIENTS} clients: ${formula(2, CLIENTS).toFixed(0)} by the formula, ` +
+      `${((100 * median(both)) / formula(2, CLIENTS)).toFixed(0)}% of it measured; ` +
+      `${2 * CLIENTS} clients: ${formula(2, 2 * CLIENTS).toFixed(0)}, ${((100 * median(double)) / formula(2, 2 * CLIENTS)).toFixed(0)}%\n`,
+  );
+  tableHead("replicas", "8 clients each", "8 clients in all", "64 clients in all");
+  for (const n of [1, 2, 4, 8, 16])
+    tableRow(n, ...[8 * n, 8, 64].map((c) => (c < n ? "-" : formula(n, c).toFixed(0))));
+} finally {
+  // Its workers outlive a master that is killed.
+  nginx.child.kill("SIGTERM");
+  for (const { child } of [one, other, wide]) child.kill("SIGKILL");
+  await rm(folder, { recursive: true });
+}

@@ -1,0 +1,121 @@
+/** What a run of chaos came to. */
+
+import { type Check, checkTable, spread, table } from "../report/checks.ts";
+import type { Ending, Memory } from "../servers/strained.ts";
+import { KINDS } from "./faults.ts";
+import type { Struck } from "./strike.ts";
+import type { Tally } from "./traffic.ts";
+
+/** A run, as it is kept. */
+export interface Run {
+  machine: string;
+  seed: number;
+  seconds: number;
+  interrupted: boolean;
+  tally: Tally;
+  struck: Struck[];
+  /** Milliseconds of each time that /readyz was not 200. */
+  unready: number[];
+  readyAfter: boolean;
+  /** Runtime processes that were replaced. */
+  restarts: number;
+  /** What the server counted meanwhile. */
+  counted: Record<"done" | "failed" | "cancelled", number>;
+  memory: { before: Memory; after: Memory };
+  ending: Ending;
+  /** The last lines of its standard error. */
+  complaints: string[];
+}
+
+const first = (faults: readonly string[]) => (faults.length > 0 ? `: ${faults[0]}` : "");
+
+/** Milliseconds that a process was out of work: one that gets no more memory works until it needs some. */
+const downMs = ({ kind, noticedMs, recoveredMs }: Struck) =>
+  kind === "memory" ? recoveredMs - noticedMs : recoveredMs;
+
+/** What has to hold; `least` is how many faults there have to be, and each has to be over within so many seconds. */
+export function checksOf(run: Run, least: number, limitSeconds: number): Check[] {
+  const { tally, counted, struck, unready, ending } = run;
+  const answers = Object.values(tally.answered).reduce((a, b) => a + b);
+  const effective = struck.filter(({ effect }) => effect);
+  const slowest = Math.max(0, ...effective.map(downMs));
+  const beyond = counted.done - answers;
+  return [
+    {
+      claim: "every accepted request was answered exactly once",
+      holds: tally.lost.length === 0 && counted.failed === 0,
+      seen: `${answers} answered, ${tally.lost.length} lost, ${counted.failed} failed${first(tally.lost)}`,
+    },
+    {
+      // A stream that was broken on purpose may have been finished at that moment.
+      claim: "the server counts as many answers as the clients, apart from streams that were broken off",
+      holds: beyond >= 0 && beyond <= tally.resumes,
+      seen: `${counted.done} by the server, ${answers} by the clients, ${tally.resumes} broken and resumed`,
+    },
+    {
+      claim: "every seeded answer equals that in peace",
+      holds: tally.different.length === 0,
+      seen: `${tally.different.length} differ${first(tally.different)}`,
+    },
+    {
+      claim: "no stream skipped, repeated or changed a step",
+      holds: tally.steps.length === 0,
+      seen: `${tally.answered.sse + tally.answered.websocket} streams, ${tally.steps.length} wrong, ${tally.merged} steps merged for a reader that fell behind${first(tally.steps)}`,
+    },
+    {
+      claim: `${limitSeconds} s after each fault (of memory: after it was felt) every runtime process held the model`,
+      holds: slowest <= 1000 * limitSeconds,
+      seen: `the slowest took ${Math.round(slowest)} ms`,
+    },
+    {
+      claim: `/readyz was never other than 200 for ${limitSeconds} s`,
+      holds: Math.max(0, ...unready) <= 1000 * limitSeconds && run.readyAfter,
+      seen: `${unready.length} times, at most ${Math.round(Math.max(0, ...unready))} ms`,
+    },
+    {
+      // A process of a machine that is busy must not be taken for one that is frozen.
+      claim: "no process was replaced without a fault",
+      holds: run.restarts <= effective.length,
+      seen: `${run.restarts} replaced, ${effective.length} faults`,
+    },
+    {
+      claim: `at least ${least} faults took effect`,
+      holds: effective.length >= least,
+      seen: `${effective.length} of ${struck.length}`,
+    },
+    {
+      claim: "SIGTERM ends it with exit code 0, and no process is left",
+      holds: ending.code === 0 && ending.left === 0,
+      seen: `exit ${ending.code ?? ending.signal}, ${ending.left} left`,
+    },
+  ];
+}
+
+/** The report. */
+export function markdownOf(run: Run, checks: readonly Check[]): string {
+  const { tally, struck, memory } = run;
+  const rows = KINDS.map((kind) => {
+    const ours = struck.filter((fault) => fault.kind === kind && fault.effect);
+    const noticed = spread(ours.map(({ noticedMs }) => noticedMs));
+    const recovered = spread(ours.map(({ recoveredMs }) => recoveredMs));
+    const none = struck.filter((fault) => fault.kind === kind && !fault.effect).length;
+    const said = [...new Set(ours.map((fault) => fault.said))].join(", ");
+    const show = ({ median, p95, max }: typeof noticed) =>
+      `${Math.round(median)} / ${Math.round(p95)} / ${Math.round(max)}`;
+    return [kind, ours.length, none, show(noticed), show(recovered), said];
+  });
+  const { post, sse, websocket } = tally.answered;
+  return `# Chaos
+
+${run.machine}. ${run.seconds} s, seed ${run.seed}${run.interrupted ? ", interrupted" : ""}; two runtime processes.
+
+${checkTable(checks)}
+
+Faults: \`kill\` is SIGKILL, \`freeze\` SIGSTOP, \`memory\` a limit (RLIMIT_AS) at what the process has, \`nan\` NaN written over the weights in its memory.
+Milliseconds from the fault, median / 95% / largest; "without effect" are processes that lived on within their limit.
+
+${table(["fault", "times", "without effect", "noticed", "all processes whole again", "the log said"], rows)}
+
+Answers: ${post} by POST, ${sse} by server-sent events (${tally.resumes} resumptions), ${websocket} by WebSocket; ${tally.refused} requests refused with 429 or 503.
+Resident memory of the server: ${Math.round(memory.before.server)} MB before, ${Math.round(memory.after.server)} MB after.`;
+}

@@ -1,0 +1,130 @@
+/** Flags of the load test. */
+
+import { InvalidArgumentError, Option } from "commander";
+import { decimal, integer, type Parser } from "../../src/config.ts";
+import { PEERS, type PeerName } from "../servers/peers/names.ts";
+import type { ServedTransport } from "../sweep/plan.ts";
+
+/** Settings of `sweep`. What is undefined was not given. */
+export interface SweepConfig {
+  steps?: number[];
+  concurrency?: number[];
+  length?: number[];
+  guidance?: ("none" | "rgas")[];
+  transport?: ServedTransport[];
+  mix?: string;
+  prompt: string;
+  open: boolean;
+  rates?: number[];
+  /** Milliseconds. */
+  p99: number;
+  repeats: number;
+  /** Seconds. */
+  time: number;
+  maxRequests: number;
+  /** Seconds. */
+  timeout: number;
+  quick: boolean;
+  url?: string;
+  iKnow?: string;
+  model: string;
+  serverFlags: string[];
+  peers?: PeerName[];
+  python: string;
+  checkpoint?: string;
+  llamaServer?: string;
+  seed: number;
+  name?: string;
+  out: string;
+  overwrite: boolean;
+}
+
+/** Parses a list of what `item` parses, with commas between. */
+const list =
+  <T>(item: (text: string) => T) =>
+  (text: string): T[] => {
+    const values = text.split(",").map((part) => item(part.trim()));
+    return values.filter((value, i) => values.indexOf(value) === i);
+  };
+
+const oneOf =
+  <T extends string>(choices: readonly T[]) =>
+  (text: string): T => {
+    const choice = choices.find((candidate) => candidate === text);
+    if (choice === undefined) throw new InvalidArgumentError(`It must be of ${choices.join(", ")}.`);
+    return choice;
+  };
+
+const numbers = (parser: Parser<number>) => list(parser);
+
+/** Flags of `sweep`. */
+export const SWEEP_OPTIONS: readonly Option[] = [
+  new Option("--steps <n,...>", "step budgets").argParser(numbers(integer(1, 1024))),
+  new Option("--concurrency <n,...>", "clients of the closed loop").argParser(numbers(integer(1, 1024))),
+  new Option("--length <n,...>", "new tokens of a request").argParser(numbers(integer(1, 1 << 20))),
+  new Option("--guidance <mode,...>", "none, rgas").argParser(list(oneOf(["none", "rgas"]))),
+  new Option("--transport <name,...>", "post, sse, ws").argParser(list(oneOf(["post", "sse", "ws"]))),
+  new Option("--mix <file>", "mixed traffic: a JSON list of {name, weight, steps, length, guidance, prompt}"),
+  new Option("--prompt <text>", "prompt of every request").default("", "none"),
+  new Option("--no-open", "leave the open loop out"),
+  new Option(
+    "--rates <x,...>",
+    "arrival rates of the open loop, requests/s (default: raised to the knee)",
+  ).argParser(numbers(decimal(0.01, 10_000))),
+  new Option("--p99 <ms>", "the latency that the knee is held to")
+    .argParser(decimal(1, 3_600_000))
+    .default(1000),
+  new Option("--repeats <n>", "times that each cell is measured, in turn (default: 5, quick: 3)").argParser(
+    integer(1, 100),
+  ),
+  new Option("--time <seconds>", "what the whole run is fitted into (default: 300, quick: 30)").argParser(
+    integer(10, 86_400),
+  ),
+  new Option("--max-requests <n>", "bound on all requests together")
+    .argParser(integer(1, 10_000_000))
+    .default(100_000),
+  new Option("--timeout <seconds>", "longest that a request may take")
+    .argParser(integer(1, 3600))
+    .default(60),
+  new Option("--quick", "a small grid in less than 40 seconds").default(false),
+  new Option("--url <address>", "a server that runs already (default: one is started)"),
+  new Option("--i-know <host>", "names the host of --url once more, if it is not this machine"),
+  new Option("--model <name|folder>", "of the server that is started")
+    .env("DIDI_MODEL")
+    .default("stories-didi"),
+  new Option("--server-flags <text>", "for the server that is started, such as '--runtimes 2'")
+    .argParser((text) => text.split(/\s+/).filter(Boolean))
+    .default([], "none"),
+  new Option("--peers [name,...]", `measure others beside it: ${PEERS.join(", ")} (all without a list)`)
+    .argParser(list(oneOf(PEERS)))
+    .preset(PEERS.join(",")),
+  new Option("--python <program>", "for the peer reference, with models/training/requirements.txt installed")
+    .env("DIDI_PYTHON")
+    .default("python3"),
+  new Option("--checkpoint <folder>", "of the peer reference, for a model folder without weights"),
+  new Option(
+    "--llama-server <program>",
+    "for the peer llama.cpp (default: what npm run loadtest:peers built)",
+  ),
+  new Option("--seed <n>", "of the first request; each has its own (default: by the clock)").argParser(
+    integer(0, 2 ** 52),
+  ),
+  new Option("--name <name>", "of the results (default: model and time)").argParser((text) => {
+    if (!/^[\w.-]{1,100}$/.test(text)) throw new InvalidArgumentError("It must be a plain file name.");
+    return text;
+  }),
+  new Option("--out <folder>", "where results/<name> is made").default("results"),
+  new Option("--overwrite", "replace results of that name").default(false),
+];
+
+/** What is left out by the flags as `--quick` and the clock have it. */
+export function filledIn(
+  given: Omit<SweepConfig, "repeats" | "time" | "seed"> & Partial<SweepConfig>,
+): SweepConfig {
+  return {
+    ...given,
+    repeats: given.repeats ?? (given.quick ? 3 : 5),
+    time: given.time ?? (given.quick ? 30 : 300),
+    seed: given.seed ?? Date.now() * 1000,
+  };
+}

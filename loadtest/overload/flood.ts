@@ -1,0 +1,163 @@
+/** Ten times what the server can do, and what it says to those it turns away. */
+
+import { setTimeout as sleep } from "node:timers/promises";
+import type { GenerateRequest } from "../../src/client/types.ts";
+import { type Spread, spread } from "../report/checks.ts";
+import type { Memory, StrainedServer } from "../servers/strained.ts";
+import { type Asked, ask, openLoop } from "../traffic/ask.ts";
+
+/** Milliseconds that half of the requests give the server. */
+const DEADLINE_MS = 2000;
+/** How long after the flood answers are counted. */
+const AFTERWARDS_MS = 5000;
+/** How much later than its deadline an answer may come: the call that runs and its own, and the way back. */
+const LATE_MS = 500;
+
+/** What a flood is made of: no two requests are the same, and every other one has a deadline. */
+export const floodBody = (index: number): GenerateRequest => ({
+  prompt: "Once upon a time",
+  length: 32,
+  steps: 8,
+  seed: index,
+  ...(index % 2 === 0 && { deadline_ms: DEADLINE_MS }),
+});
+
+/** A flood, as it was seen from outside. Milliseconds. */
+export interface Flood {
+  perSecond: number;
+  seconds: number;
+  sent: number;
+  answered: number;
+  refused: number;
+  /** Neither answered nor refused. */
+  other: number;
+  /** Answers within their deadline's reach. */
+  deadlines: { answered: number; cutShort: number; late: number; lateness: Spread };
+  /** What Retry-After said over how long the backlog of that moment really took. */
+  retryAfter: { said: Spread; took: Spread; ratio: Spread; true: number; of: number };
+  memory: { second: number; server: number; runtimes: number }[];
+  /** Answers a second in the seconds after the flood, while its backlog was worked off. */
+  afterwardsPerSecond: number;
+  /** Milliseconds of a lone request before, and from the last answer of the backlog until one took no more than half as long again. */
+  aloneMs: number;
+  aloneAgainAfterMs: number;
+}
+
+/** The median time of a request when nobody else asks. */
+async function alone(origin: string): Promise<number> {
+  const times: number[] = [];
+  for (let i = 0; i < 7; i++) {
+    const { sentAt, doneAt } = await ask(origin, { ...floodBody(1), seed: 1e9 + i });
+    times.push(doneAt - sentAt);
+  }
+  return spread(times).median;
+}
+
+/** The time at which a lone request took no longer than `limitMs`; infinite if none does within a minute. */
+async function untilAlone(origin: string, limitMs: number): Promise<number> {
+  const started = performance.now();
+  while (performance.now() - started < 60_000) {
+    const { sentAt, doneAt, status } = await ask(origin, {
+      ...floodBody(1),
+      seed: Math.floor(performance.now()),
+    });
+    if (status === 200 && doneAt - sentAt <= limitMs) return doneAt;
+  }
+  return Number.POSITIVE_INFINITY;
+}
+
+/** For each refusal: what it was told, and how long those took that had been taken before it. Seconds. */
+function truth(all: readonly Asked[]): { said: number; took: number }[] {
+  const answered = all.filter(({ status }) => status === 200).toSorted((a, b) => a.sentAt - b.sentAt);
+  const sent = answered.map(({ sentAt }) => sentAt);
+  let last = 0;
+  const lastDone = answered.map(({ doneAt }) => {
+    last = Math.max(last, doneAt);
+    return last;
+  });
+  return all.flatMap(({ status, retryAfter, doneAt }) => {
+    if ((status !== 429 && status !== 503) || retryAfter === undefined) return [];
+    const before = sent.findLastIndex((at) => at < doneAt);
+    return before < 0 ? [] : [{ said: retryAfter, took: Math.max(0, lastDone[before]! - doneAt) / 1000 }];
+  });
+}
+
+/** The header holds whole seconds: half of one, either way, is its grain. */
+const isTrue = ({ said, took }: { said: number; took: number }) =>
+  (said <= 2 * took + 0.5 && said >= took / 2) || Math.abs(said - took) <= 1;
+
+/** Floods the server. */
+export async function flood(server: StrainedServer, perSecond: number, seconds: number): Promise<Flood> {
+  const { origin } = server;
+  const aloneMs = await alone(origin);
+  const memory: Flood["memory"] = [];
+  const started = performance.now();
+  const sample = () => {
+    const { server: own, runtimes }: Memory = server.memory();
+    memory.push({ second: Math.round((performance.now() - started) / 1000), server: own, runtimes });
+  };
+  sample();
+  const sampling = setInterval(sample, Math.max(1000, seconds * 25));
+  const loop = openLoop(origin, perSecond, seconds, floodBody);
+  const all = await loop;
+  const ended = started + seconds * 1000;
+  const lastDone = Math.max(ended, ...all.map(({ doneAt }) => doneAt));
+  const window = Math.min(AFTERWARDS_MS, lastDone - ended);
+  const inWindow = all.filter(
+    ({ status, doneAt }) => status === 200 && doneAt > ended && doneAt <= ended + window,
+  );
+  const aloneAgainAfterMs = (await untilAlone(origin, 1.5 * aloneMs + 20)) - lastDone;
+  clearInterval(sampling);
+  sample();
+  const ok = all.filter(({ status }) => status === 200);
+  const timed = ok.filter(({ deadlineMs }) => deadlineMs !== undefined);
+  const lateness = timed.map(({ sentAt, doneAt, deadlineMs }) => Math.max(0, doneAt - sentAt - deadlineMs!));
+  const told = truth(all);
+  return {
+    perSecond,
+    seconds,
+    sent: all.length,
+    answered: ok.length,
+    refused: all.filter(({ status }) => status === 429 || status === 503).length,
+    other: all.filter(({ status }) => ![200, 429, 503].includes(status)).length,
+    deadlines: {
+      answered: timed.length,
+      cutShort: timed.filter(({ finishReason }) => finishReason === "deadline").length,
+      late: lateness.filter((ms) => ms > LATE_MS).length,
+      lateness: spread(lateness),
+    },
+    retryAfter: {
+      said: spread(told.map(({ said }) => said)),
+      took: spread(told.map(({ took }) => took)),
+      ratio: spread(told.map(({ said, took }) => said / Math.max(took, 0.1))),
+      true: told.filter(isTrue).length,
+      of: told.length,
+    },
+    memory,
+    afterwardsPerSecond: window > 0 ? (1000 * inWindow.length) / window : 0,
+    aloneMs,
+    aloneAgainAfterMs,
+  };
+}
+
+/** What became of requests that came back when they were told to. */
+export interface Return {
+  burst: number;
+  refused: number;
+  /** Taken when they came back. */
+  taken: number;
+}
+
+/** Sends a burst and nothing after it; whoever is refused comes back once, after the time it was told. */
+export async function burst(origin: string, size: number): Promise<Return> {
+  const report: Return = { burst: size, refused: 0, taken: 0 };
+  const client = async (_: unknown, i: number) => {
+    const { status, retryAfter } = await ask(origin, floodBody(2 * i + 1));
+    if (status !== 429) return;
+    report.refused++;
+    await sleep(retryAfter! * 1000);
+    if ((await ask(origin, floodBody(1_000_001 + 2 * i))).status === 200) report.taken++;
+  };
+  await Promise.all(Array.from({ length: size }, client));
+  return report;
+}

@@ -1,0 +1,149 @@
+/** What overload and slow people came to. */
+
+import { type Check, checkTable, type Spread, table } from "../report/checks.ts";
+import type { Ending } from "../servers/strained.ts";
+import type { Flood, Return } from "./flood.ts";
+import type { Slow } from "./slow.ts";
+
+/** A run, as it is kept. */
+export interface Run {
+  machine: string;
+  queue: number;
+  active: number;
+  /** Answers a second. */
+  capacity: number;
+  flooded: Flood;
+  returned: Return;
+  slow?: Slow;
+  ready: boolean;
+  ending: Ending;
+}
+
+const LIMIT_MS = 5000;
+/** Share of the capacity that still counts as all of it: both are measured on a machine that others use. */
+const FULL_SPEED = 0.7;
+/** Share of the refusals whose Retry-After has to be true. */
+const MOSTLY = 0.95;
+/** Megabytes that a server may grow by under a flood, or with every slow reader's answer on its hands. */
+const GROWTH_MB = 200;
+
+const show = ({ median, p95, max }: Spread) => `${median} / ${p95} / ${max}`;
+const percent = (part: number, whole: number) => `${((100 * part) / Math.max(1, whole)).toFixed(1)}%`;
+
+/** What has to hold. */
+export function checksOf({ capacity, flooded, returned, slow, ready, ending }: Run): Check[] {
+  const { deadlines, retryAfter, memory } = flooded;
+  const grown = Math.max(...memory.map(({ server }) => server)) - memory[0]!.server;
+  const checks: Check[] = [
+    {
+      claim: "every request was answered, or refused with 429 or 503",
+      holds: flooded.other === 0,
+      seen: `${flooded.sent} sent, ${flooded.answered} answered, ${flooded.refused} refused, ${flooded.other} neither`,
+    },
+    {
+      speed: true,
+      claim: "accepted requests kept their deadline, or had their best canvas by then",
+      holds: deadlines.late <= 0.01 * deadlines.answered,
+      seen: `${deadlines.answered} with a deadline, ${deadlines.cutShort} cut short, ${deadlines.late} more than half a second late; ms late ${show(deadlines.lateness)}`,
+    },
+    {
+      speed: true,
+      claim: "Retry-After is true within a factor of 2",
+      holds: retryAfter.of > 0 && retryAfter.true >= MOSTLY * retryAfter.of,
+      seen: `${percent(retryAfter.true, retryAfter.of)} of ${retryAfter.of}; said ${show(retryAfter.said)} s, took ${show(retryAfter.took)} s`,
+    },
+    {
+      speed: true,
+      claim: "whoever comes back when told is taken",
+      holds: returned.refused > 0 && returned.taken === returned.refused,
+      seen: `${returned.taken} of ${returned.refused}, after a burst of ${returned.burst}`,
+    },
+    {
+      claim: `memory is bounded: the server grew by less than ${GROWTH_MB} MB`,
+      holds: grown < GROWTH_MB,
+      seen: `${Math.round(grown)} MB`,
+    },
+    {
+      speed: true,
+      claim: "at full speed in the 5 s after the flood, working off what was taken",
+      holds: flooded.afterwardsPerSecond >= FULL_SPEED * capacity,
+      seen: `${flooded.afterwardsPerSecond.toFixed(1)} answers a second, of a capacity of ${capacity.toFixed(1)}`,
+    },
+    {
+      speed: true,
+      claim: `a lone request as quick as before within ${LIMIT_MS / 1000} s of the last of them`,
+      holds: flooded.aloneAgainAfterMs <= LIMIT_MS,
+      seen: `${flooded.aloneMs} ms before; no more than half as long again after ${Math.round(flooded.aloneAgainAfterMs)} ms`,
+    },
+  ];
+  if (slow) {
+    const [idleTime, amidTime] = slow.asked;
+    const grew = slow.memory[1].server - slow.memory[0].server;
+    checks.push(
+      {
+        speed: true,
+        claim: "those who behave are served among idle and slow people",
+        holds: amidTime.count === idleTime.count && amidTime.median <= 3 * idleTime.median + 50,
+        seen: `ms of a request ${show(idleTime)} before, ${show(amidTime)} among ${slow.connections[1]} connections`,
+      },
+      {
+        claim: `they cost less than ${GROWTH_MB} MB`,
+        holds: grew < GROWTH_MB,
+        seen: `${Math.round(grew)} MB`,
+      },
+      {
+        claim: "no connection is left when they have gone",
+        holds: slow.connections[2] <= slow.connections[0] + 1,
+        seen: `${slow.connections[0]} before, ${slow.connections[1]} with them, ${slow.connections[2]} after`,
+      },
+      {
+        claim: "generations of a client process that was killed end at once",
+        holds: slow.killedMs !== undefined,
+        seen: slow.killedMs === undefined ? "they went on" : `${Math.round(slow.killedMs)} ms`,
+      },
+    );
+  }
+  checks.push({
+    claim: "ready afterwards, and SIGTERM ends it with exit code 0",
+    holds: ready && ending.code === 0 && ending.left === 0,
+    seen: `ready: ${ready}, exit ${ending.code ?? ending.signal}, ${ending.left} processes left`,
+  });
+  return checks;
+}
+
+/** The report. */
+export function markdownOf(run: Run, checks: readonly Check[]): string {
+  const { flooded, slow } = run;
+  const curve = table(
+    ["second", "server, MB", "runtime process, MB"],
+    flooded.memory.map(({ second, server, runtimes }) => [second, Math.round(server), Math.round(runtimes)]),
+  );
+  const people = slow
+    ? `
+## People who are slow
+
+They stayed ${slow.seconds} s. Simulated on the loopback interface: silence is a socket that sends nothing, a reader that never reads one that is never read from, a client that vanished without FIN
+a process that is stopped (SIGSTOP) with its sockets open.
+
+${table(
+  ["people", "sockets", "ended by the server"],
+  slow.crowds.map(({ name, sockets, ended }) => [name, sockets, ended]),
+)}
+
+A client process with 8 running generations was killed: its rows were free after ${slow.killedMs === undefined ? "more than 10 s" : `${Math.round(slow.killedMs)} ms`}. Another was frozen: ${slow.frozenMs === undefined ? "its rows ran on to their end" : `its rows were free after ${(slow.frozenMs / 1000).toFixed(1)} s`}.
+`
+    : "";
+  return `# Overload
+
+${run.machine}. Queue ${run.queue}, ${run.active} rows side by side; requests of 32 tokens in 8 steps, no two the same, every other one with a deadline of 2 s.
+Capacity, with clients that wait: ${run.capacity.toFixed(1)} a second. Flood: ${flooded.perSecond.toFixed(0)} a second for ${flooded.seconds} s, whatever becomes of them. Triples are median / 95% / largest.
+
+${checkTable(checks)}
+
+A Retry-After is held against the time in which everything that had been taken before it was answered; within half a second of rounding, or within a second of the truth, it counts as true.
+
+## Memory during the flood
+
+${curve}
+${people}`;
+}

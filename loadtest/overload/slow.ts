@@ -1,0 +1,97 @@
+/** What a server does with a thousand idle sockets and several hundred slow ones, while others ask. */
+
+import { readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type Spread, spread } from "../report/checks.ts";
+import type { Memory, StrainedServer } from "../servers/strained.ts";
+import { ask } from "../traffic/ask.ts";
+import { floodBody } from "./flood.ts";
+import { crowds, otherProcess } from "./people.ts";
+
+/** As seen from outside. */
+export interface Slow {
+  seconds: number;
+  crowds: { name: string; sockets: number; ended: number }[];
+  /** Connections that the server holds: before, with all, after they left. */
+  connections: [number, number, number];
+  /** Milliseconds of a request of those who behave: before, among all. */
+  asked: [Spread, Spread];
+  memory: [Memory, Memory, Memory];
+  /** WebSockets of a process that was frozen: generations ended after so many milliseconds, if they did. */
+  frozenMs: number | undefined;
+  /** The same of a process that was killed. */
+  killedMs: number | undefined;
+}
+
+/** Established connections of a port, from the server's side. Linux. */
+function connections(port: number): number {
+  const local = port.toString(16).toUpperCase().padStart(4, "0");
+  return ["/proc/net/tcp", "/proc/net/tcp6"]
+    .flatMap((path) => readFileSync(path, "utf8").split("\n"))
+    .filter((line) => {
+      const [, address, , state] = line.trim().split(/\s+/);
+      return address?.endsWith(`:${local}`) && state === "01";
+    }).length;
+}
+
+let seed = 3_000_000_000;
+async function timesOf(origin: string, count: number): Promise<Spread> {
+  const times: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const { sentAt, doneAt, status } = await ask(origin, { ...floodBody(1), seed: seed++ });
+    if (status === 200) times.push(doneAt - sentAt);
+  }
+  return spread(times);
+}
+
+/** Milliseconds until nothing runs any more, at most `limit`. */
+async function untilIdle(server: StrainedServer, limit: number): Promise<number | undefined> {
+  const started = performance.now();
+  while (performance.now() - started < limit) {
+    if ((await server.metric("didi_active_rows")) === 0) return performance.now() - started;
+    await sleep(100);
+  }
+  return undefined;
+}
+
+/** WebSockets of a process that is told to stop or to die in the middle of their generations. */
+async function vanish(
+  server: StrainedServer,
+  signal: NodeJS.Signals,
+  limit: number,
+): Promise<number | undefined> {
+  const child = await otherProcess(server.origin, 8);
+  child.kill(signal);
+  const ms = await untilIdle(server, limit);
+  child.kill("SIGKILL");
+  if (ms === undefined) await untilIdle(server, 60_000);
+  return ms;
+}
+
+/** Lets them stay for so many seconds; `size` 1 is a thousand idle sockets and some 320 slow ones. */
+export async function slowPeople(server: StrainedServer, seconds: number, size: number): Promise<Slow> {
+  const { origin, port } = server;
+  const before = {
+    asked: await timesOf(origin, 15),
+    connections: connections(port),
+    memory: server.memory(),
+  };
+  const all = await crowds(port, size);
+  const started = performance.now();
+  // Those who never read have their answers computed first.
+  await untilIdle(server, 60_000);
+  const amid = { asked: await timesOf(origin, 15), connections: connections(port), memory: server.memory() };
+  while (performance.now() - started < seconds * 1000) await sleep(200);
+  const ended = all.map(({ name, sockets, ended }) => ({ name, sockets: sockets.length, ended }));
+  for (const crowd of all) crowd.leave();
+  for (let i = 0; i < 50 && connections(port) > before.connections; i++) await sleep(100);
+  return {
+    seconds,
+    crowds: ended,
+    connections: [before.connections, amid.connections, connections(port)],
+    asked: [before.asked, amid.asked],
+    memory: [before.memory, amid.memory, server.memory()],
+    killedMs: await vanish(server, "SIGKILL", 10_000),
+    frozenMs: await vanish(server, "SIGSTOP", Math.min(120_000, seconds * 1000)),
+  };
+}

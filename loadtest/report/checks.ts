@@ -1,0 +1,71 @@
+/** What a run under strain found: checks, and a report as JSON and as Markdown. */
+
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { quantile } from "../bench/measure.ts";
+
+/** Something that has to hold. */
+export interface Check {
+  claim: string;
+  holds: boolean;
+  /** What was seen. */
+  seen: string;
+  /** True if it depends on how fast the machine is. */
+  speed?: boolean;
+}
+
+/** Median, 95th percentile and the largest of some values. */
+export interface Spread {
+  count: number;
+  median: number;
+  p95: number;
+  max: number;
+}
+
+/** Spread of values, rounded; zeros if there are none. */
+export function spread(values: readonly number[]): Spread {
+  if (values.length === 0) return { count: 0, median: 0, p95: 0, max: 0 };
+  const [median, p95, max] = [0.5, 0.95, 1].map((q) => Math.round(quantile(values, q) * 10) / 10);
+  return { count: values.length, median: median!, p95: p95!, max: max! };
+}
+
+/** Rows of a Markdown table. */
+export function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
+  return [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
+}
+
+/** The checks as a table. */
+export function checkTable(checks: readonly Check[]): string {
+  return table(
+    ["", "claim", "seen"],
+    checks.map(({ claim, holds, seen }) => [holds ? "holds" : "FAILS", claim, seen]),
+  );
+}
+
+/** Prints the Markdown, writes both forms if there is a folder to write to, and returns the exit code. */
+export function publish(
+  folder: string | undefined,
+  name: string,
+  checks: readonly Check[],
+  markdown: string,
+  data: object,
+): 0 | 1 {
+  console.log(markdown);
+  if (folder !== undefined) {
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, `${name}.md`), `${markdown}\n`);
+    writeFileSync(join(folder, `${name}.json`), `${JSON.stringify({ ...data, checks }, null, 1)}\n`);
+  }
+  return checks.every(({ holds }) => holds) ? 0 : 1;
+}
+
+/** Says on standard error how far a run is: on a terminal in place, else a line now and then. */
+export function progress(everyMs = 10_000): (text: () => string) => void {
+  let last = Number.NEGATIVE_INFINITY;
+  return (text) => {
+    const now = performance.now();
+    if (now - last < (process.stderr.isTTY ? 500 : everyMs)) return;
+    last = now;
+    process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${text()}` : `${text()}\n`);
+  };
+}

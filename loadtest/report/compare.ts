@@ -1,0 +1,129 @@
+/** Two results, cell by cell. */
+
+import { median } from "../bench/measure.ts";
+import { type Ratio, ratioOf } from "../traffic/statistics.ts";
+import { FIGURES } from "./summary.ts";
+import type { Cell, Results } from "./types.ts";
+
+/** What is compared, and which way is better. */
+const COMPARED = [
+  { figure: "tokens_per_second", unit: "tokens/s", better: "more" },
+  { figure: "latency_p50_ms", unit: "ms, p50", better: "less" },
+  { figure: "latency_p99_ms", unit: "ms, p99", better: "less" },
+] as const;
+
+/** One figure of one cell, B beside A. */
+export interface Difference extends Ratio {
+  id: string;
+  figure: string;
+  unit: string;
+  a: number;
+  b: number;
+  /** `noise`: the interval holds 1, or there is none. */
+  verdict: "better" | "worse" | "noise";
+}
+
+/** What `compare` found. */
+export interface Comparison {
+  differences: Difference[];
+  /** Cells of one file alone. */
+  onlyA: string[];
+  onlyB: string[];
+  /** How fast the machine was in B beside A. */
+  machine: Ratio | undefined;
+}
+
+const valuesOf = (cell: Cell, figure: string): number[] =>
+  cell.measurements.map(FIGURES[figure]!).filter((value) => value !== undefined);
+
+function difference(
+  id: string,
+  unit: string,
+  figure: string,
+  more: boolean,
+  a: number[],
+  b: number[],
+): Difference {
+  const ratio = ratioOf(a, b);
+  const { interval } = ratio;
+  const sure = interval !== undefined && (interval[0] > 1 || interval[1] < 1);
+  const up = interval !== undefined && interval[0] > 1;
+  return {
+    ...{ id, figure, unit, a: median(a), b: median(b), ...ratio },
+    verdict: sure ? (up === more ? "better" : "worse") : "noise",
+  };
+}
+
+/** B beside A. Open-loop cells are compared by the knees: the rates tried are those of the run. */
+export function compare(a: Results, b: Results): Comparison {
+  const closed = ({ cells }: Results) => cells.filter(({ load }) => load.kind === "closed");
+  const inB = new Map(closed(b).map((cell) => [cell.id, cell]));
+  const inA = new Set(closed(a).map(({ id }) => id));
+  const differences = closed(a).flatMap((cell) => {
+    const other = inB.get(cell.id);
+    if (!other) return [];
+    return COMPARED.flatMap(({ figure, unit, better }) => {
+      const [before, after] = [valuesOf(cell, figure), valuesOf(other, figure)];
+      if (before.length === 0 || after.length === 0) return [];
+      return [difference(cell.id, unit, figure, better === "more", before, after)];
+    });
+  });
+  const kneesOfB = new Map(b.knees.map((knee) => [kneeId(knee), knee]));
+  const sameLimit = a.settings.p99_limit_ms === b.settings.p99_limit_ms;
+  const knees = a.knees.flatMap((knee) => {
+    const other = kneesOfB.get(kneeId(knee));
+    if (!other || !sameLimit) return [];
+    const unit = `requests/s, p99 under ${a.settings.p99_limit_ms} ms`;
+    return [difference(kneeId(knee), unit, "knee", true, knee.repeats, other.repeats)];
+  });
+  const speeds = ({ cells }: Results) => cells.flatMap((cell) => valuesOf(cell, "machine_speed"));
+  const [speedA, speedB] = [speeds(a), speeds(b)];
+  return {
+    differences: [...differences, ...knees],
+    onlyA: [...inA].filter((id) => !inB.has(id)),
+    onlyB: [...inB.keys()].filter((id) => !inA.has(id)),
+    machine: speedA.length > 0 && speedB.length > 0 ? ratioOf(speedA, speedB) : undefined,
+  };
+}
+
+const kneeId = ({ transport, shape }: Results["knees"][number]) =>
+  `server | ${transport} | open loop | ${shape.name}`;
+
+/** "0.95 (0.91 to 0.99)". */
+export function showRatio({ ratio, interval }: Ratio): string {
+  const show = (value: number) => value.toPrecision(3);
+  return interval
+    ? `${show(ratio)} (${show(interval[0])} to ${show(interval[1])})`
+    : `${show(ratio)} (no interval)`;
+}
+
+/** The comparison for people. */
+export function describe({ differences, onlyA, onlyB, machine }: Comparison): string {
+  const rows = differences.map((d) => [
+    d.id,
+    d.unit,
+    d.a.toPrecision(4),
+    d.b.toPrecision(4),
+    showRatio(d),
+    d.verdict === "noise" ? "within noise" : d.verdict,
+  ]);
+  const all = [["cell", "figure", "A", "B", "B / A (95%)", ""], ...rows];
+  const widths = all[0]!.map((_, i) => Math.max(...all.map((row) => row[i]!.length)));
+  const lines = all.map((row) =>
+    row
+      .map((text, i) => text.padEnd(widths[i]!))
+      .join("  ")
+      .trimEnd(),
+  );
+  for (const [name, ids] of [
+    ["A", onlyA],
+    ["B", onlyB],
+  ] as const)
+    if (ids.length > 0) lines.push(`only in ${name}: ${ids.join("; ")}`);
+  if (machine) lines.push(`machine speed in B / in A: ${showRatio(machine)}`);
+  if (machine && Math.abs(Math.log(machine.ratio)) > Math.log(1.1))
+    lines.push(
+      "The machine itself was not the same: measure A and B again, in turn, before you believe the rest.",
+    );
+  return lines.join("\n");
+}

@@ -1,0 +1,70 @@
+/** What the figures were taken on, and how fast it is just now. */
+
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { arch, cpus, release, totalmem, type } from "node:os";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import type { Environment } from "../report/types.ts";
+
+const require = createRequire(import.meta.url);
+
+function commit(): string | undefined {
+  const git = (...args: string[]) =>
+    execFileSync("git", args, { cwd: PACKAGE_ROOT, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+  try {
+    return (
+      git("rev-parse", "--short=12", "HEAD").trim() +
+      (git("status", "--porcelain", "--untracked-files=no").trim() ? "+" : "")
+    );
+  } catch {
+    return undefined;
+  }
+}
+
+/** Machine and versions. */
+export function environment(): Environment {
+  const version = (name: string) =>
+    (JSON.parse(readFileSync(require.resolve(`${name}/package.json`), "utf8")) as { version: string })
+      .version;
+  const head = commit();
+  return {
+    cpu: cpus()[0]?.model.trim() ?? "unknown",
+    cores: cpus().length,
+    memory_bytes: totalmem(),
+    platform: `${type()} ${release()} ${arch()}`,
+    ...(head && { commit: head }),
+    versions: {
+      node: process.versions.node,
+      "didi-serve": (JSON.parse(readFileSync(`${PACKAGE_ROOT}package.json`, "utf8")) as { version: string })
+        .version,
+      "onnxruntime-node": version("onnxruntime-node"),
+      autocannon: version("autocannon"),
+    },
+  };
+}
+
+/** Seconds that all programs together have used, of all cores. */
+export function busySeconds(): number {
+  return cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0) / 1000;
+}
+
+/**
+ * Rounds a millisecond of a fixed loop on one core, taken over a few milliseconds: what neighbours on the machine take away shows
+ * here, whatever is under test.
+ */
+export function machineSpeed(): number {
+  const rounds = 1_000_000;
+  const times = [1, 2, 3].map((start) => {
+    const started = performance.now();
+    let word = start;
+    for (let i = 0; i < rounds; i++) {
+      word ^= word << 13;
+      word ^= word >>> 17;
+      word ^= word << 5;
+    }
+    // The result is looked at, so that the loop cannot be left out.
+    return performance.now() - started + (word === 0 ? 1 : 0);
+  });
+  return rounds / Math.min(...times);
+}

@@ -1,0 +1,75 @@
+/** A server of the autoregressive model stories-ar: asked by POST, closed loop alone. */
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import { PACKAGE_ROOT } from "../../../src/package-root.ts";
+import type { SideInfo } from "../../report/types.ts";
+import { closedPosts, type Endpoint } from "../../traffic/closed.ts";
+import { Fault } from "../../traffic/fault.ts";
+import { traffic } from "../../traffic/traffic.ts";
+import { ServerWatch } from "../watch.ts";
+import type { PeerSide } from "./peers.ts";
+
+/** The folder of the model. */
+export const STORIES_AR = join(PACKAGE_ROOT, "models", "stories-ar");
+
+/** Its beginning-of-text token, which is all the prompt. */
+export const BEGINNING = 4094;
+
+/** The answer's tokens, if there are as many as asked for. Throws Fault. */
+export function countTokens(tokens: unknown, length: number): { tokens: number } {
+  if (!Array.isArray(tokens) || !tokens.every(Number.isInteger)) throw new Fault("malformed");
+  if (tokens.length !== length)
+    throw new Fault("wrong length", `asked for ${length} tokens, got ${tokens.length}`);
+  return { tokens: tokens.length };
+}
+
+/** Runs a program until `ready` finds the origin in what it prints. Rejects if it ends before, with its last lines. */
+export async function startProgram(
+  program: string,
+  args: readonly string[],
+  ready: (output: string) => string | undefined,
+): Promise<{ child: ChildProcess; origin: string }> {
+  const child = spawn(program, args, { cwd: PACKAGE_ROOT, stdio: ["ignore", "pipe", "pipe"] });
+  let output = "";
+  const origin = await new Promise<string>((resolve, reject) => {
+    const take = (chunk: Buffer) => {
+      output = (output + chunk.toString()).slice(-20_000);
+      const found = ready(output);
+      if (found) resolve(found);
+    };
+    child.stdout.on("data", take);
+    child.stderr.on("data", take);
+    child.once("error", reject);
+    child.once("exit", (code) =>
+      reject(new Error(`${program} ended with ${code}: ${output.trim().split("\n").slice(-3).join(" / ")}`)),
+    );
+  });
+  process.once("exit", () => child.kill("SIGKILL"));
+  return { child, origin };
+}
+
+/** A running server as a side. */
+export function autoregressiveSide(
+  info: SideInfo,
+  { child, origin }: { child: ChildProcess; origin: string },
+  endpoint: Endpoint,
+): PeerSide {
+  return {
+    info,
+    budgets: false,
+    watch: new ServerWatch(origin, child.pid, false),
+    async run({ cell, amount, recorder, seeds, signal, timeoutMs }) {
+      if (cell.load.kind !== "closed" || !("rounds" in amount)) throw new TypeError("closed loop alone");
+      const load = { clients: cell.load.clients, rounds: amount.rounds, asks: traffic(cell.shapes, seeds) };
+      return { seconds: await closedPosts({ ...load, recorder, signal, timeoutMs }, endpoint) };
+    },
+    async close() {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      const ended = once(child, "exit");
+      child.kill("SIGKILL");
+      await ended;
+    },
+  };
+}

@@ -1,0 +1,80 @@
+/** The peer that people use for autoregressive models on processors: llama.cpp's server, the same weights as GGUF. */
+
+import { execFile } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { homedir, tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { PACKAGE_ROOT } from "../../../src/package-root.ts";
+import type { SweepConfig } from "../../cli/flags.ts";
+import type { SideInfo } from "../../report/types.ts";
+import { autoregressiveSide, BEGINNING, countTokens, STORIES_AR, startProgram } from "./autoregressive.ts";
+import type { PeerSide } from "./peers.ts";
+
+/** Requests computed together; each has a context of its own. */
+const [SLOTS, CONTEXT] = [8, 256];
+
+/** Where `npm run loadtest:peers` leaves what it builds. */
+const BUILT = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "didi-serve", "peers");
+
+/** Starts it. Rejects where the server was not built. */
+export async function startLlama({ llamaServer }: SweepConfig, info: SideInfo): Promise<PeerSide> {
+  const program = llamaServer ?? join(BUILT, "llama-server");
+  if (!existsSync(program))
+    throw new Error(
+      "llama-server is not there: npm run loadtest:peers builds it, --llama-server names another",
+    );
+  const folder = mkdtempSync(join(tmpdir(), "didi-gguf-"));
+  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+  const gguf = join(folder, "stories-ar.gguf");
+  const converter = join(PACKAGE_ROOT, "loadtest", "servers", "peers", "gguf_from_neox.py");
+  await promisify(execFile)(join(BUILT, "venv", "bin", "python"), [converter, STORIES_AR, gguf]);
+  const port = await freePort();
+  const origin = `http://127.0.0.1:${port}`;
+  const args = ["--model", gguf, "--host", "127.0.0.1", "--port", `${port}`, "--parallel", `${SLOTS}`];
+  args.push("--ctx-size", `${SLOTS * CONTEXT}`);
+  const server = await startProgram(program, args, (output) =>
+    /server is listening|listening on http/.test(output) ? origin : undefined,
+  );
+  await healthy(origin);
+  const { stdout, stderr } = await promisify(execFile)(program, ["--version"]);
+  const version = /version: (.+)/.exec(stdout + stderr)?.[1] ?? "unknown";
+  const settings = {
+    "llama.cpp": version,
+    weights: "f16 as shipped, matrices f16, the rest f32",
+    "requests together": SLOTS,
+    "context of each": CONTEXT,
+    threads: "its default",
+    sampling: "temperature 1, whole vocabulary",
+  };
+  return autoregressiveSide({ ...info, settings }, server, {
+    url: `${origin}/completion`,
+    body: ({ shape, seed }) => ({
+      ...{ prompt: [BEGINNING], n_predict: shape.length, seed: seed % 2 ** 32, ignore_eos: true },
+      ...{ samplers: ["temperature"], temperature: 1, cache_prompt: false, return_tokens: true },
+    }),
+    read: ({ shape }, body) => countTokens((JSON.parse(body) as { tokens: unknown }).tokens, shape.length),
+  });
+}
+
+async function freePort(): Promise<number> {
+  const probe = createServer();
+  await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", resolve));
+  const { port } = probe.address() as { port: number };
+  await new Promise((resolve) => probe.close(resolve));
+  return port;
+}
+
+/** Waits until the model is loaded. Rejects after 30 seconds. */
+async function healthy(origin: string): Promise<void> {
+  for (let i = 0; i < 300; i++) {
+    const ok = await fetch(`${origin}/health`).then(
+      (response) => response.ok,
+      () => false,
+    );
+    if (ok) return;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  throw new Error("llama-server does not load the model");
+}

@@ -1,0 +1,85 @@
+/** Starts the peers that were asked for, and says what of them is measured beside which cells. */
+
+import type { SweepConfig } from "../../cli/flags.ts";
+import { clientsOf } from "../../report/select.ts";
+import type { PlannedCell, Shape, SideInfo } from "../../report/types.ts";
+import { cellId, type Plan } from "../../sweep/plan.ts";
+import { shapeName } from "../../traffic/traffic.ts";
+import type { Side } from "../side.ts";
+import { startBare } from "./bare.ts";
+import { startLlama } from "./llama.ts";
+import type { PeerName } from "./names.ts";
+import { startReference } from "./reference.ts";
+import { startTransformers } from "./transformers.ts";
+
+/** A side, and whether it takes step budgets. */
+export interface PeerSide extends Side {
+  budgets: boolean;
+}
+
+/** What each peer is, told even where it cannot be had. */
+const TITLES: Record<PeerName, string> = {
+  bare: "bare loop",
+  reference: "PyTorch reference",
+  transformers: "stories-ar, Transformers.js",
+  "llama.cpp": "stories-ar, llama.cpp",
+};
+
+const STARTS: Record<PeerName, (config: SweepConfig, info: SideInfo) => Promise<PeerSide>> = {
+  bare: startBare,
+  reference: startReference,
+  transformers: startTransformers,
+  "llama.cpp": startLlama,
+};
+
+/** Starts them; one that cannot be had is there all the same, and says why in `info.left_out`. */
+export async function startPeers(
+  config: SweepConfig,
+  onProgress: (what: string) => void,
+): Promise<PeerSide[]> {
+  const sides: PeerSide[] = [];
+  for (const name of config.peers ?? []) {
+    onProgress(`starting the peer ${name}`);
+    const info: SideInfo = { name, title: TITLES[name], settings: {} };
+    try {
+      sides.push(await STARTS[name](config, info));
+    } catch (error) {
+      const left_out = (error as Error).message;
+      const run = () => Promise.reject(error);
+      sides.push({ info: { ...info, left_out }, budgets: false, run, close: async () => {} });
+    }
+  }
+  return sides;
+}
+
+/**
+ * A cell of each peer beside the server's plain POST cells, as many rows or clients at a time; of a peer without budgets one
+ * for all of them. Only where the server is measured at several budgets, if that is anywhere.
+ */
+export function peerCellsFor(peers: readonly PeerSide[], { cells }: Plan): PlannedCell[] {
+  const fit = cells.filter(
+    ({ transport, load, shapes: [shape, other] }) =>
+      transport === "post" &&
+      load.kind === "closed" &&
+      !other &&
+      shape!.guidance !== "rgas" &&
+      !shape!.prompt,
+  );
+  const budgetsAt = (cell: PlannedCell) => fit.filter((other) => clientsOf(other) === clientsOf(cell)).length;
+  const several = fit.filter((cell) => budgetsAt(cell) > 1);
+  const made = new Map<string, PlannedCell>();
+  for (const { info, budgets, watch } of peers.filter(({ info }) => info.left_out === undefined))
+    for (const { load, shapes } of several.length > 0 ? several : fit) {
+      const { steps, length } = shapes[0]!;
+      const own = { length, ...(budgets && { steps: steps! }) };
+      const shape: Shape = { name: shapeName(own), weight: 1, ...own };
+      const cell = {
+        side: info.name,
+        transport: watch ? ("post" as const) : ("none" as const),
+        load,
+        shapes: [shape],
+      };
+      made.set(cellId(cell), { id: cellId(cell), ...cell });
+    }
+  return [...made.values()];
+}

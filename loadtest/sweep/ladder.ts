@@ -1,0 +1,64 @@
+/** Rates raised until the knee: the highest at which p99 stays within a limit and the server keeps up. */
+
+import { spread } from "../report/summary.ts";
+import type { Knee, Measurement, PlannedCell } from "../report/types.ts";
+import { type LadderPlan, servedCell } from "./plan.ts";
+
+/** The lowest rate beside the closed loop's throughput, and how many rungs at most. */
+const [FIRST, MOST] = [0.5, 8];
+/** Each rate beside the one below it, where the plan does not say. */
+const RISE = 1.25;
+
+/** One shape's rates, lowest first. */
+export class Ladder {
+  readonly rungs: { cell: PlannedCell; rate: number; held: Map<number, boolean> }[] = [];
+
+  constructor(
+    readonly plan: LadderPlan,
+    readonly limitMs: number,
+  ) {}
+
+  /** Makes the first rung. `capacity` is the requests a second of a closed loop; not needed where rates are given. */
+  begin(capacity: number): void {
+    const rates = this.plan.rates ?? [FIRST * capacity];
+    for (const rate of rates) this.#add(rate);
+  }
+
+  #add(rate: number): void {
+    const rounded = Number(rate.toPrecision(3));
+    const cell = servedCell(this.plan.transport, { kind: "open", rate: rounded }, [this.plan.shape]);
+    this.rungs.push({ cell, rate: rounded, held: new Map() });
+  }
+
+  /** Whether there is a rung number `index` to climb in this repeat; makes one where the last still held. */
+  has(index: number, repeat: number): boolean {
+    if (index < this.rungs.length) return true;
+    const top = this.rungs.at(-1);
+    if (this.plan.rates || !top?.held.get(repeat) || this.rungs.length >= MOST) return false;
+    this.#add(top.rate * (this.plan.rise ?? RISE));
+    return true;
+  }
+
+  /** Takes what was measured on a rung. */
+  take(index: number, { repeat, kept_up, times_ms }: Measurement): void {
+    const p99 = times_ms.latency?.p99 ?? Number.POSITIVE_INFINITY;
+    this.rungs[index]!.held.set(repeat, kept_up === true && p99 <= this.limitMs);
+  }
+
+  /** What the repeats say; undefined if none was made. */
+  knee(): Knee | undefined {
+    const repeats = [...new Set(this.rungs.flatMap(({ held }) => [...held.keys()]))];
+    if (repeats.length === 0) return undefined;
+    const highest = repeats.map((repeat) =>
+      Math.max(0, ...this.rungs.filter(({ held }) => held.get(repeat)).map(({ rate }) => rate)),
+    );
+    const { shape, transport } = this.plan;
+    return {
+      shape,
+      transport,
+      requests_per_second: spread(highest),
+      repeats: highest,
+      reached: repeats.every((repeat) => this.rungs.some(({ held }) => held.get(repeat) === false)),
+    };
+  }
+}

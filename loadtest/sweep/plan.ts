@@ -1,0 +1,129 @@
+/** What is measured: the grid of cells, and the ladders of rates. */
+
+import { basename } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { Load, PlannedCell, Shape } from "../report/types.ts";
+import { readMix, shapeName } from "../traffic/traffic.ts";
+
+/** How a server can be asked. */
+export type ServedTransport = "post" | "sse" | "ws";
+
+/** Axes of a grid; every combination is a cell. */
+export interface Grid {
+  steps: readonly number[];
+  clients: readonly number[];
+  lengths: readonly number[];
+  guidance: readonly ("none" | "rgas")[];
+  transports: readonly ServedTransport[];
+  prompt: string;
+}
+
+/** A shape whose highest sustained rate is looked for. */
+export interface LadderPlan {
+  shape: Shape;
+  transport: ServedTransport;
+  /** Rates to try; found from the closed loop's throughput if absent. */
+  rates?: readonly number[];
+  /** Each rate found beside the one below it. */
+  rise?: number;
+}
+
+/** What a run measures of the server. */
+export interface Plan {
+  cells: PlannedCell[];
+  ladders: LadderPlan[];
+  /** Repeats in which the ladders are climbed. */
+  climbs: number;
+}
+
+/** Repeats in which rates are raised: it takes longer than all the rest of a repeat. */
+export const CLIMBS = 3;
+
+/** Traffic of short and long budgets together. */
+const MIX = fileURLToPath(new URL("../traffic/mixes/short-and-long.json", import.meta.url));
+
+/** The name by which a cell is found again in another run. */
+export function cellId({ side, transport, load, shapes }: Omit<PlannedCell, "id">): string {
+  const clients =
+    load.kind === "closed" ? `${load.clients} clients` : `${Number(load.rate.toPrecision(3))}/s`;
+  return [side, transport, clients, shapes.map(({ name }) => name).join(" + ")].join(" | ");
+}
+
+/** A cell of the server. */
+export function servedCell(transport: ServedTransport, load: Load, shapes: Shape[]): PlannedCell {
+  const cell = { side: "server", transport, load, shapes };
+  return { id: cellId(cell), ...cell };
+}
+
+/** A shape with its name. */
+export function shapeOf(
+  steps: number,
+  length: number,
+  guidance: "none" | "rgas" = "none",
+  prompt = "",
+): Shape {
+  const shape = { steps, length, guidance, ...(prompt && { prompt }) };
+  return { name: shapeName(shape), weight: 1, ...shape };
+}
+
+/** Every combination. */
+export function product({ steps, clients, lengths, guidance, transports, prompt }: Grid): PlannedCell[] {
+  return lengths.flatMap((length) =>
+    guidance.flatMap((mode) =>
+      steps.flatMap((budget) =>
+        clients.flatMap((count) =>
+          transports.map((transport) =>
+            servedCell(transport, { kind: "closed", clients: count }, [
+              shapeOf(budget, length, mode, prompt),
+            ]),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+/** Mixed traffic of so many clients. */
+export function mixCells(
+  path: string,
+  clients: readonly number[],
+  transport: ServedTransport,
+): PlannedCell[] {
+  const shapes = readMix(path);
+  return clients.map((count) => {
+    const cell = servedCell(transport, { kind: "closed", clients: count }, shapes);
+    return { ...cell, id: `server | ${transport} | ${count} clients | mix ${basename(path, ".json")}` };
+  });
+}
+
+/** What the served model allows. */
+export interface Allowed {
+  guided: boolean;
+  context: number;
+}
+
+/** The grid where none is asked for: each axis through one point, all budgets at few and many clients. */
+export function defaultPlan({ guided, context }: Allowed, quick: boolean, open: boolean): Plan {
+  const length = Math.min(quick ? 64 : 128, context);
+  const [budgets, few, many] = quick ? [[4, 16], 1, 4] : [[4, 8, 16, 32], 1, 8];
+  const middle = quick ? 4 : 16;
+  const through: Grid = {
+    ...{ steps: [middle], clients: [many], lengths: [length], guidance: ["none"], transports: ["post"] },
+    prompt: "",
+  };
+  const cells = [
+    ...product({ ...through, steps: budgets, clients: [few, many] }),
+    ...product({ ...through, clients: quick ? [] : [2, 4, 16] }),
+    ...product({ ...through, transports: ["sse", "ws"] }),
+    ...product({ ...through, steps: quick ? [4] : [4, 8, 16], guidance: guided ? ["rgas"] : [] }),
+    ...product({ ...through, lengths: quick || length <= 32 ? [] : [32] }),
+    ...(context < 128 ? [] : mixCells(MIX, [many], "post")),
+  ];
+  const ladders = open
+    ? budgets.map((budget) => ({
+        ...{ shape: shapeOf(budget, length), transport: "post" as const },
+        ...(quick && { rise: 1.4 }),
+      }))
+    : [];
+  return { cells, ladders, climbs: quick ? 1 : CLIMBS };
+}

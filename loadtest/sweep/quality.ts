@@ -1,0 +1,35 @@
+/** Judged quality, which a load test cannot measure: the model's card says it. */
+
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { components } from "../../src/http/api-types.ts";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import type { Quality } from "../report/types.ts";
+import { keyHeaders } from "../servers/key.ts";
+
+/** What GET /model says. */
+export type ModelInfo = components["schemas"]["ModelInfo"];
+
+/** Asks a server for its model. Rejects if it is no didi-serve. */
+export async function modelInfo(origin: string): Promise<ModelInfo> {
+  const response = await fetch(`${origin}/model`, {
+    headers: keyHeaders(),
+    signal: AbortSignal.timeout(10_000),
+  });
+  if (!response.ok) throw new Error(`${origin}/model answers with ${response.status}`);
+  return (await response.json()) as ModelInfo;
+}
+
+/** Quality of the model by its budgets, and, from the evaluation that lies beside a shipped model, of the peer. */
+export function qualityOf(info: ModelInfo): Quality[] {
+  const own = (info.quality ?? []).map(({ sampler, steps, generative_perplexity }) => ({
+    ...{ sampler, steps, perplexity: generative_perplexity },
+  }));
+  const file = join(PACKAGE_ROOT, "models", info.name, "quality.json");
+  if (!/^[\w.-]+$/.test(info.name) || !existsSync(file)) return own;
+  const { cells } = JSON.parse(readFileSync(file, "utf8")) as {
+    cells: { sampler: string; generative_perplexity: number }[];
+  };
+  const peer = cells.find(({ sampler }) => sampler === "autoregressive peer");
+  return peer ? [...own, { sampler: "autoregressive", perplexity: peer.generative_perplexity }] : own;
+}

@@ -1,0 +1,149 @@
+/** `loadtest sweep`: plans, measures, and writes what it has, whatever happens. */
+
+import { existsSync } from "node:fs";
+import { join, relative } from "node:path";
+import { StartupError } from "../../src/errors.ts";
+import type { SweepConfig } from "../cli/flags.ts";
+import { Progress } from "../cli/progress.ts";
+import { SERVER } from "../report/select.ts";
+import type { Results } from "../report/types.ts";
+import { warningsOf } from "../report/warnings.ts";
+import { writeResults } from "../report/write.ts";
+import { environment } from "../servers/machine.ts";
+import { peerCellsFor, startPeers } from "../servers/peers/peers.ts";
+import type { Side } from "../servers/side.ts";
+import { attachTarget, startTarget, type Target } from "../servers/start.ts";
+import { checkTarget } from "./loopback.ts";
+import { type Allowed, CLIMBS, defaultPlan, mixCells, type Plan, product, shapeOf } from "./plan.ts";
+import { qualityOf } from "./quality.ts";
+import { Run } from "./run.ts";
+
+/** Seconds of the time that are kept for pictures and for ending the servers. */
+const RESERVE = 4;
+
+/** The plan that the flags ask for. Throws StartupError where the model cannot do it. */
+export function planFor(config: SweepConfig, { guided, context }: Allowed): Plan {
+  const { steps, concurrency, length, guidance, transport, mix, prompt, quick, open, rates } = config;
+  const chosen = [steps, concurrency, length, guidance, transport, mix, rates].some(
+    (flag) => flag !== undefined,
+  );
+  if (guidance?.includes("rgas") && !guided)
+    throw new StartupError("--guidance rgas: the model has no discriminator to be guided by", 2);
+  const longest = Math.max(...(length ?? [0]));
+  if (longest > context)
+    throw new StartupError(
+      `--length ${longest}: the model's context is ${context} tokens, prompt included`,
+      2,
+    );
+  if (!chosen && !prompt) return defaultPlan({ guided, context }, quick, open);
+  const clients = concurrency ?? [8];
+  const transports = transport ?? ["post"];
+  const grid = {
+    ...{ steps: steps ?? [4, 8, 16, 32], clients, lengths: length ?? [Math.min(128, context)] },
+    ...{ guidance: guidance ?? ["none" as const], transports, prompt },
+  };
+  // A mix alone is what was asked for, unless axes are named as well.
+  const mixed = mix === undefined ? [] : transports.flatMap((way) => mixCells(mix, clients, way));
+  const axes = [steps, length, guidance].some((flag) => flag !== undefined) || mix === undefined;
+  const ladders = grid.steps.map((budget) => ({
+    shape: shapeOf(budget, grid.lengths[0]!, grid.guidance[0], prompt),
+    transport: transports[0]!,
+    ...(rates && { rates }),
+  }));
+  const cells = [...(axes ? product(grid) : []), ...mixed];
+  return { cells, ladders: open && axes ? ladders : [], climbs: CLIMBS };
+}
+
+/** Measures. Resolves with the exit code: 0, 130 where it was interrupted, 1 where the server failed. */
+export async function sweep(config: SweepConfig, flags: readonly string[]): Promise<0 | 1 | 130> {
+  const started = performance.now();
+  const begun = new Date();
+  const origin = config.url === undefined ? undefined : checkTarget(config.url, config.iKnow);
+  if (origin === undefined && config.iKnow) throw new StartupError("--i-know goes with --url", 2);
+  const name = config.name ?? "";
+  if (name && existsSync(join(config.out, name, "results.json")) && !config.overwrite)
+    throw new StartupError(
+      `${join(config.out, name)} holds results: choose another --name, or say --overwrite`,
+      2,
+    );
+
+  const progress = new Progress();
+  const stop = new AbortController();
+  const interrupt = () => {
+    if (stop.signal.aborted) process.exit(130);
+    progress.say("Stopping; what was measured is written. Once more to stop at once.");
+    stop.abort();
+  };
+  process.on("SIGINT", interrupt).on("SIGTERM", interrupt);
+
+  const deadline = started + (config.time - RESERVE) * 1000;
+  progress.show(0, config.time, "starting the server");
+  const sides = new Map<string, Side>();
+  let failure: Error | undefined;
+  try {
+    const target: Target =
+      origin === undefined ? await startTarget(config.model, config.serverFlags) : await attachTarget(origin);
+    const { side: server, info } = target;
+    sides.set(SERVER, server);
+    const plan = planFor(config, { guided: info.guidance !== undefined, context: info.context_length });
+    const peers = await startPeers(config, (what) => progress.show(0, config.time, what));
+    for (const peer of peers) sides.set(peer.info.name, peer);
+    const left = () => (deadline - performance.now()) / 1000;
+    const run = new Run(sides, plan, peerCellsFor(peers, plan), {
+      ...{ repeats: config.repeats, deadline, started, maxRequests: config.maxRequests, seed: config.seed },
+      ...{ timeoutMs: config.timeout * 1000, p99LimitMs: config.p99, signal: stop.signal },
+      onProgress: (what) => progress.show(1 - left() / config.time, left() + RESERVE, what),
+    });
+    await run.go().catch((error: Error) => {
+      failure = error;
+    });
+    progress.show(1, RESERVE, "writing");
+    const cells = run.cells();
+    const env = environment();
+    const results: Results = {
+      format_version: 1,
+      name: name || `${info.name}-${begun.toISOString().slice(0, 19).replaceAll(":", "")}`,
+      started: begun.toISOString(),
+      seconds: (performance.now() - started) / 1000,
+      complete: run.leftOut === 0 && failure === undefined && !stop.signal.aborted,
+      left_out: run.leftOut,
+      settings: {
+        ...{ flags: [...flags], seed: config.seed, repeats: config.repeats },
+        ...{ time_s: config.time, p99_limit_ms: config.p99 },
+      },
+      environment: env,
+      model: { name: info.name, parameters: info.parameters, context_length: info.context_length },
+      sides: [...sides.values()].map(({ info: said }) => said),
+      cells,
+      knees: run.knees(),
+      quality: qualityOf(info),
+      warnings: [
+        ...(failure ? [`The run ended early: ${failure.message}.`] : []),
+        ...run.warnings,
+        ...warningsOf(cells, env.cores),
+      ],
+    };
+    const folder = join(config.out, results.name);
+    await writeResults(folder, results);
+    progress.close();
+    say(results, relative(process.cwd(), folder) || folder);
+    return stop.signal.aborted ? 130 : failure ? 1 : 0;
+  } finally {
+    progress.close();
+    await Promise.all([...sides.values()].map((side) => side.close()));
+    process.removeListener("SIGINT", interrupt).removeListener("SIGTERM", interrupt);
+  }
+}
+
+/** What a run says at its end. */
+function say(results: Results, folder: string): void {
+  const measured = results.cells.reduce((sum, { measurements }) => sum + measurements.length, 0);
+  console.log(`${results.cells.length} cells, ${measured} measurements, ${Math.round(results.seconds)} s`);
+  if (!results.complete) console.log(`not complete: ${results.left_out} planned measurements were not made`);
+  for (const { shape, requests_per_second, reached } of results.knees)
+    console.log(
+      `${shape.name}: ${reached ? "" : "at least "}${requests_per_second.median} requests/s at p99 under ${results.settings.p99_limit_ms} ms`,
+    );
+  for (const warning of results.warnings) console.log(`warning: ${warning}`);
+  console.log(`${folder}/report.md`);
+}

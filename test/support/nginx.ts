@@ -1,0 +1,43 @@
+/** deploy/nginx/nginx.conf as it is, but for the ports and for where nginx may write without being root. */
+
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { findProgram, freePort } from "./programs.ts";
+
+/** How to start nginx before replicas on these two ports. */
+export interface Nginx {
+  path: string;
+  args: string[];
+  origin: string;
+}
+
+/** Writes the configuration into `folder`. Throws if nginx is not installed. */
+export async function writeNginxConf(folder: string, [first, second]: readonly number[]): Promise<Nginx> {
+  const path = findProgram("nginx");
+  if (!path) throw new Error("nginx is missing: apt-get install nginx");
+  const text = await readFile(join(PACKAGE_ROOT, "deploy", "nginx", "nginx.conf"), "utf8");
+  const port = await freePort();
+  const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+    .map((name) => `${name}_temp_path ${join(folder, name)};`)
+    .join(" ");
+  const ours = text
+    .replace("listen 8080;", `listen 127.0.0.1:${port};`)
+    .replace("127.0.0.1:8081", `127.0.0.1:${first}`)
+    .replace("127.0.0.1:8082", `127.0.0.1:${second}`)
+    .replace("http {", `http { ${temporary}`);
+  const file = join(folder, "nginx.conf");
+  await writeFile(file, ours);
+  // -e: what is said before the configuration is read.
+  const args = [
+    "-e",
+    "stderr",
+    "-p",
+    folder,
+    "-c",
+    file,
+    "-g",
+    `daemon off; pid ${join(folder, "nginx.pid")};`,
+  ];
+  return { path, args, origin: `http://127.0.0.1:${port}` };
+}
