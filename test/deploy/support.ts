@@ -9,6 +9,9 @@ const INSTALL = {
   nginx: "apt-get install nginx",
   "redis-server": "apt-get install redis-server",
   "kubernetes-validate": "pip install -r test/deploy/requirements.txt",
+  podman: "apt-get install podman",
+  runc: "apt-get install runc",
+  mmdebstrap: "apt-get install mmdebstrap",
   kubectl: "see kubernetes.io/docs/tasks/tools",
 } as const;
 
