@@ -10,7 +10,7 @@ import { addRequestLimit } from "./access/request-limit.ts";
 import { createListener, LISTENER, type ListenerOptions, refuseClient } from "./listener.ts";
 import { safeLogger } from "./log.ts";
 import { addSecurityHeaders } from "./pages.ts";
-import { noRoute, sendAs } from "./problem.ts";
+import { noRoute, sendAs } from "./refuse.ts";
 import { requestIdOf } from "./request-id.ts";
 import { COMPRESSION, closeAll, endRefusedUpgrades, keepAlive } from "./socket.ts";
 import { requestLog } from "./telemetry/log.ts";

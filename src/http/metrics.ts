@@ -5,6 +5,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom
 import { repeatedShare, unigramEntropy } from "../engine/diversity.ts";
 import type { Engine } from "../engine/engine.ts";
 import { VERSION } from "./openapi.ts";
+import { whyNotReady } from "./readiness.ts";
 import type { TelemetrySink } from "./telemetry/record.ts";
 import { requestMetrics } from "./telemetry/request-metrics.ts";
 
@@ -113,7 +114,7 @@ function infoMetrics(maker: Maker, engine: Engine): void {
   maker.gauge(
     "didi_ready",
     "1 while requests are taken: the model has run and the server is not stopping",
-    () => Number(engine.accepting && engine.runtime.loaded),
+    () => Number(whyNotReady(engine) === undefined),
   );
 }
 

@@ -1,7 +1,5 @@
-/** Errors as RFC 9457 problem objects. Internals never leave the server: a bug shows its request id only. */
+/** Errors as RFC 9457 problem objects. A bug shows its request id and nothing of the server's internals. */
 
-import type { FastifyReply, FastifyRequest } from "fastify";
-import type { Engine } from "../engine/engine.ts";
 import {
   CancelledError,
   type FieldError,
@@ -16,9 +14,7 @@ import {
   UnavailableError,
   UpgradeRequiredError,
 } from "../errors.ts";
-import { methodsOf, type Schemas } from "./openapi.ts";
-import { endRefusedUpgrade } from "./socket.ts";
-import { recordOf } from "./telemetry/record.ts";
+import type { Schemas } from "./openapi.ts";
 
 export type Problem = Schemas["Problem"];
 
@@ -105,43 +101,6 @@ export function toProblem(error: unknown): ProblemAnswer {
     return { problem: problem("model-failure", detail), bug: true };
   }
   return fromFramework(error);
-}
-
-/** Throws UnavailableError unless a request would be computed now. */
-export function checkReady(engine: Engine): void {
-  if (!engine.accepting)
-    throw new UnavailableError("the model is still loading, or the server is shutting down");
-  // Requests are still taken: they wait for the process that is on its way.
-  if (!engine.runtime.loaded) throw new UnavailableError("the runtime process is being replaced");
-}
-
-/** An error handler that answers anything thrown in one shape; a bug goes to the log. */
-export function sendAs(shape: (problem: Problem) => object, contentType = "application/json; charset=utf-8") {
-  return (error: unknown, request: FastifyRequest, reply: FastifyReply): void => {
-    endRefusedUpgrade(request.raw, reply.raw);
-    const { problem, bug } = toProblem(error);
-    if (bug) request.log.error({ err: error }, "request failed");
-    recordOf(request)?.fail(problem);
-    if (problem.retry_after !== undefined) reply.header("retry-after", problem.retry_after);
-    if (error instanceof UnauthorizedError)
-      reply.header(
-        "www-authenticate",
-        `Bearer realm="didi-serve"${error.refused ? ', error="invalid_token"' : ""}`,
-      );
-    if (error instanceof MethodNotAllowedError) reply.header("allow", error.allowed.join(", "));
-    reply.header("x-request-id", request.id).code(problem.status).type(contentType);
-    reply.send(shape({ ...problem, request_id: request.id }));
-  };
-}
-
-/** Throws NotFoundError or MethodNotAllowedError for a request that no route takes. */
-export function noRoute({ method, url }: { method: string; url: string }): never {
-  const path = url.split("?")[0]!;
-  const allowed = methodsOf(path);
-  if (allowed.length === 0) throw new NotFoundError(`${method} ${path} is not a route: see /openapi.yaml`);
-  if (allowed.includes(method))
-    throw new NotFoundError(`${path} is served at another port: see --admin-port`);
-  throw new MethodNotAllowedError(`${path} takes ${allowed.join(" or ")}, not ${method}`, allowed);
 }
 
 /** Fastify's own errors carry a code and a status. */

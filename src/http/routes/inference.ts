@@ -5,7 +5,8 @@ import type { Engine } from "../../engine/engine.ts";
 import { InvalidRequestError, NotFoundError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
 import { type Schemas, VERSION, valid, validator } from "../openapi.ts";
-import { checkReady, noRoute, sendAs } from "../problem.ts";
+import { checkReady } from "../readiness.ts";
+import { noRoute, sendAs } from "../refuse.ts";
 import { recordOf } from "../telemetry/record.ts";
 import { answersOf, cancelOnClose } from "../together.ts";
 

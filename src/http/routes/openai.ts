@@ -9,7 +9,8 @@ import { choicesOf, errorOf, usageOf } from "../openai/responses.ts";
 import { StreamedChoice } from "../openai/streamed-choice.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
 import { MOST_WAITING } from "../outbox.ts";
-import { noRoute, sendAs, toProblem } from "../problem.ts";
+import { toProblem } from "../problem.ts";
+import { noRoute, sendAs } from "../refuse.ts";
 import { recordOf } from "../telemetry/record.ts";
 import { answersOf, cancelAll, cancelOnClose } from "../together.ts";
 

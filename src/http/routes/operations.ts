@@ -4,7 +4,7 @@ import type { FastifyInstance } from "fastify";
 import type { Registry } from "prom-client";
 import type { Engine } from "../../engine/engine.ts";
 import { CONTRACT_TEXT } from "../openapi.ts";
-import { checkReady } from "../problem.ts";
+import { checkReady } from "../readiness.ts";
 
 export async function healthRoutes(app: FastifyInstance, { engine }: { engine: Engine }) {
   const open = { config: { access: "open" as const } };
