@@ -12,6 +12,7 @@ import { safeLogger } from "./log.ts";
 import { addSecurityHeaders } from "./pages.ts";
 import { noRoute, sendAs } from "./refuse.ts";
 import { requestIdOf } from "./request-id.ts";
+import { useContract } from "./route-schema.ts";
 import { COMPRESSION, closeAll, endRefusedUpgrades, keepAlive } from "./socket.ts";
 import { requestLog } from "./telemetry/log.ts";
 import { beginRecord, type TelemetrySink } from "./telemetry/record.ts";
@@ -75,6 +76,7 @@ export async function createBase({
     beginRecord(request, reply, sinks);
     reply.header("x-request-id", request.id);
   });
+  useContract(app);
   app.setErrorHandler(sendProblem);
   app.setNotFoundHandler(noRoute);
   await addSecurityHeaders(app, bounds.tls !== undefined);

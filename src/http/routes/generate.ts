@@ -2,9 +2,10 @@
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Admission } from "../access/admission.ts";
-import { type Schemas, valid, validator } from "../openapi.ts";
+import type { Schemas } from "../openapi.ts";
 import { Outbox } from "../outbox.ts";
 import { toProblem } from "../problem.ts";
+import { schemaOf } from "../route-schema.ts";
 import { EventStream, type Progress, parseLastEventId, wantsEvents } from "../sse.ts";
 import { recordOf } from "../telemetry/record.ts";
 import { cancelOnClose } from "../together.ts";
@@ -12,9 +13,12 @@ import { cancelOnClose } from "../together.ts";
 type Body = Schemas["GenerateRequest"];
 
 export async function generateRoute(app: FastifyInstance, { admission }: { admission: Admission }) {
-  const validate = validator("GenerateRequest");
-  app.post("/generate", async (request, reply): Promise<Schemas["GenerateResponse"] | undefined> => {
-    const body = valid(validate(request.body));
+  interface Route {
+    Body: Body;
+    Reply: Schemas["GenerateResponse"];
+  }
+  app.post<Route>("/generate", { schema: schemaOf("generate") }, async (request, reply) => {
+    const { body } = request;
     const header = request.headers["last-event-id"];
     const seen = header === undefined ? undefined : parseLastEventId(String(header), body.seed);
     if (wantsEvents(request.headers.accept)) return stream(admission, body, seen, request, reply);

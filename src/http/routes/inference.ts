@@ -1,12 +1,13 @@
 /** `/v2`: the Open Inference Protocol (KServe), for gateways and clients that speak it. Text goes in and out as BYTES. */
 
-import type { FastifyInstance } from "fastify";
+import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Engine } from "../../engine/engine.ts";
 import { InvalidRequestError, NotFoundError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
-import { type Schemas, VERSION, valid, validator } from "../openapi.ts";
+import { type Schemas, VERSION } from "../openapi.ts";
 import { checkReady } from "../readiness.ts";
 import { noRoute, sendAs } from "../refuse.ts";
+import { schemaOf } from "../route-schema.ts";
 import { recordOf } from "../telemetry/record.ts";
 import { answersOf, cancelOnClose } from "../together.ts";
 
@@ -22,8 +23,7 @@ export async function inferenceRoutes(
   app: FastifyInstance,
   { engine, admission }: { engine: Engine; admission: Admission },
 ) {
-  const open = { config: { access: "open" as const } };
-  const validate = validator("InferenceRequest");
+  const config = { access: "open" as const };
   const { name } = engine.model.manifest;
   const checkModel = (model: string) => {
     if (model !== name) throw new NotFoundError(`the model ${model} is not served here: it is ${name}`);
@@ -32,43 +32,69 @@ export async function inferenceRoutes(
   app.setNotFoundHandler(noRoute);
   app.get(
     "/",
+    { schema: schemaOf("inferenceServer") },
     async (): Promise<Schemas["InferenceServer"]> => ({
       name: "didi-serve",
       version: VERSION,
       extensions: [],
     }),
   );
-  app.get("/health/live", open, async (): Promise<Schemas["InferenceLive"]> => ({ live: true }));
-  app.get("/health/ready", open, async (): Promise<Schemas["InferenceReady"]> => {
-    checkReady(engine);
-    return { ready: true };
-  });
-  app.get<ByName>("/models/:model", async ({ params }): Promise<Schemas["InferenceModel"]> => {
-    checkModel(params.model);
-    return { name, platform: "onnxruntime_onnx", inputs: [INPUT], outputs: [OUTPUT] };
-  });
-  app.get<ByName>("/models/:model/ready", async ({ params }): Promise<Schemas["InferenceModelReady"]> => {
-    checkModel(params.model);
-    checkReady(engine);
-    return { name, ready: true };
-  });
-  app.post<ByName>("/models/:model/infer", async (request, reply): Promise<Schemas["InferenceResponse"]> => {
-    checkModel(request.params.model);
-    const { id, inputs, parameters } = valid(validate(request.body));
-    const [input] = inputs as [Schemas["TextTensor"]];
-    const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
-    if (input.name !== INPUT.name) throw refuse("/inputs/0/name", `must be ${INPUT.name}`);
-    if (input.shape[0] !== input.data.length)
-      throw refuse("/inputs/0/shape", `must be the number of texts, [${input.data.length}]`);
-    const settings = { steps: 16, ...parameters };
-    const tickets = await admission.submitAll(
-      request,
-      input.data.map((prompt) => ({ ...settings, prompt })),
-    );
-    recordOf(request)?.add(...tickets);
-    cancelOnClose(reply.raw, tickets);
-    const data = (await answersOf(tickets)).map(({ samples }) => samples[0]!.text);
-    const output = { ...OUTPUT, datatype: "BYTES" as const, shape: [data.length], data };
-    return { id: id ?? tickets[0]!.id, model_name: name, outputs: [output] };
-  });
+  app.get(
+    "/health/live",
+    { config, schema: schemaOf("inferenceLive") },
+    async (): Promise<Schemas["InferenceLive"]> => ({ live: true }),
+  );
+  app.get(
+    "/health/ready",
+    { config, schema: schemaOf("inferenceReady") },
+    async (): Promise<Schemas["InferenceReady"]> => {
+      checkReady(engine);
+      return { ready: true };
+    },
+  );
+  app.get<ByName>(
+    "/models/:model",
+    { schema: schemaOf("inferenceModel") },
+    async ({ params }): Promise<Schemas["InferenceModel"]> => {
+      checkModel(params.model);
+      return { name, platform: "onnxruntime_onnx", inputs: [INPUT], outputs: [OUTPUT] };
+    },
+  );
+  app.get<ByName>(
+    "/models/:model/ready",
+    { schema: schemaOf("inferenceModelReady") },
+    async ({ params }): Promise<Schemas["InferenceModelReady"]> => {
+      checkModel(params.model);
+      checkReady(engine);
+      return { name, ready: true };
+    },
+  );
+  interface Infer extends ByName {
+    Body: Schemas["InferenceRequest"];
+    Reply: Schemas["InferenceResponse"];
+  }
+  // The name of the model is checked before the body.
+  const preValidation = async ({ params }: FastifyRequest<Infer>) => checkModel(params.model);
+  app.post<Infer>(
+    "/models/:model/infer",
+    { schema: schemaOf("infer"), preValidation },
+    async (request, reply) => {
+      const { id, inputs, parameters } = request.body;
+      const [input] = inputs as [Schemas["TextTensor"]];
+      const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
+      if (input.name !== INPUT.name) throw refuse("/inputs/0/name", `must be ${INPUT.name}`);
+      if (input.shape[0] !== input.data.length)
+        throw refuse("/inputs/0/shape", `must be the number of texts, [${input.data.length}]`);
+      const settings = { steps: 16, ...parameters };
+      const tickets = await admission.submitAll(
+        request,
+        input.data.map((prompt) => ({ ...settings, prompt })),
+      );
+      recordOf(request)?.add(...tickets);
+      cancelOnClose(reply.raw, tickets);
+      const data = (await answersOf(tickets)).map(({ samples }) => samples[0]!.text);
+      const output = { ...OUTPUT, datatype: "BYTES" as const, shape: [data.length], data };
+      return { id: id ?? tickets[0]!.id, model_name: name, outputs: [output] };
+    },
+  );
 }

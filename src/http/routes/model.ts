@@ -3,6 +3,7 @@
 import type { FastifyInstance } from "fastify";
 import type { Engine } from "../../engine/engine.ts";
 import type { Schemas } from "../openapi.ts";
+import { schemaOf } from "../route-schema.ts";
 
 export async function modelRoute(app: FastifyInstance, { engine }: { engine: Engine }) {
   const {
@@ -33,5 +34,5 @@ export async function modelRoute(app: FastifyInstance, { engine }: { engine: Eng
     }),
     ...(quality && { quality }),
   };
-  app.get("/model", async () => info);
+  app.get("/model", { schema: schemaOf("model") }, async () => info);
 }

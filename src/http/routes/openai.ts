@@ -7,10 +7,11 @@ import type { Admission } from "../access/admission.ts";
 import { requestsOf } from "../openai/requests.ts";
 import { choicesOf, errorOf, usageOf } from "../openai/responses.ts";
 import { StreamedChoice } from "../openai/streamed-choice.ts";
-import { type Schemas, valid, validator } from "../openapi.ts";
+import type { Schemas } from "../openapi.ts";
 import { MOST_WAITING } from "../outbox.ts";
 import { toProblem } from "../problem.ts";
 import { noRoute, sendAs } from "../refuse.ts";
+import { schemaOf } from "../route-schema.ts";
 import { recordOf } from "../telemetry/record.ts";
 import { answersOf, cancelAll, cancelOnClose } from "../together.ts";
 
@@ -21,7 +22,6 @@ export async function openaiRoutes(
   app: FastifyInstance,
   { engine, admission }: { engine: Engine; admission: Admission },
 ) {
-  const validate = validator("CompletionRequest");
   const { name } = engine.model.manifest;
   const card = { id: name, object: "model" as const, created: 0, owned_by: "didi-serve" };
 
@@ -31,13 +31,25 @@ export async function openaiRoutes(
 
   app.setErrorHandler(sendAs(errorOf));
   app.setNotFoundHandler(noRoute);
-  app.get("/models", async (): Promise<Schemas["ModelList"]> => ({ object: "list", data: [card] }));
-  app.get<{ Params: { model: string } }>("/models/:model", async ({ params }) => {
-    checkModel(params.model);
-    return card;
-  });
-  app.post("/completions", async (request, reply): Promise<CompletionResponse | undefined> => {
-    const body = valid(validate(request.body));
+  app.get(
+    "/models",
+    { schema: schemaOf("models") },
+    async (): Promise<Schemas["ModelList"]> => ({ object: "list", data: [card] }),
+  );
+  app.get<{ Params: { model: string } }>(
+    "/models/:model",
+    { schema: schemaOf("modelByName") },
+    async ({ params }) => {
+      checkModel(params.model);
+      return card;
+    },
+  );
+  interface Completions {
+    Body: CompletionRequest;
+    Reply: CompletionResponse;
+  }
+  app.post<Completions>("/completions", { schema: schemaOf("completions") }, async (request, reply) => {
+    const { body } = request;
     checkModel(body.model);
     if (body.stream) return stream(admission, body, request, reply);
     const prompts = requestsOf(body);

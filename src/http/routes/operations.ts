@@ -5,22 +5,25 @@ import type { Registry } from "prom-client";
 import type { Engine } from "../../engine/engine.ts";
 import { CONTRACT_TEXT } from "../openapi.ts";
 import { checkReady } from "../readiness.ts";
+import { schemaOf } from "../route-schema.ts";
 
 export async function healthRoutes(app: FastifyInstance, { engine }: { engine: Engine }) {
-  const open = { config: { access: "open" as const } };
-  app.get("/healthz", open, async () => ({ status: "ok" }));
-  app.get("/readyz", open, async () => {
+  const config = { access: "open" as const };
+  app.get("/healthz", { config, schema: schemaOf("health") }, async () => ({ status: "ok" }));
+  app.get("/readyz", { config, schema: schemaOf("ready") }, async () => {
     checkReady(engine);
     return { status: "ok" };
   });
 }
 
 export async function metricsRoute(app: FastifyInstance, { metrics }: { metrics: Registry }) {
-  app.get("/metrics", async (_request, reply) =>
+  app.get("/metrics", { schema: schemaOf("metrics") }, async (_request, reply) =>
     reply.type(metrics.contentType).send(await metrics.metrics()),
   );
 }
 
 export async function contractRoute(app: FastifyInstance) {
-  app.get("/openapi.yaml", async (_request, reply) => reply.type("application/yaml").send(CONTRACT_TEXT));
+  app.get("/openapi.yaml", { schema: schemaOf("contract") }, async (_request, reply) =>
+    reply.type("application/yaml").send(CONTRACT_TEXT),
+  );
 }

@@ -10,6 +10,7 @@ import type { ApiKey, KeyRing } from "../access/keys.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
 import { Outbox } from "../outbox.ts";
 import { type Problem, problem, toProblem } from "../problem.ts";
+import { schemaOf } from "../route-schema.ts";
 import { isFar, socketSink } from "../socket.ts";
 import { recordOf } from "../telemetry/record.ts";
 
@@ -176,6 +177,7 @@ export async function streamRoute(app: FastifyInstance, { admission, keys, authM
     method: "GET",
     url: "/generate/stream",
     config: { access: "socket" },
+    schema: schemaOf("stream"),
     handler: async () => {
       throw new UpgradeRequiredError(
         "open this address as a WebSocket, or POST /generate for a single answer",
