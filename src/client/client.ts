@@ -1,4 +1,4 @@
-/** A client of one server. */
+/** The client of one server. */
 
 import { type Outgoing, post, readJson, receive } from "./connection.ts";
 import { connectionError, problemError } from "./error.ts";
@@ -7,24 +7,24 @@ import type { GenerateRequest, GenerateResponse, StreamEvent } from "./types.ts"
 
 /** Settings of a client. */
 export interface ClientOptions {
-  /** What differs from RETRY. */
+  /** Overrides of the defaults in `RETRY`. */
   retry?: Partial<RetryPolicy>;
   /**
-   * A stream on which nothing comes for so many milliseconds counts as broken. The server sends at least a comment
-   * every 15 seconds. Default: 45,000.
+   * Milliseconds without data after which a stream counts as broken. The server sends at least a comment every 15
+   * seconds. Default: 45,000.
    */
   silenceMs?: number;
-  /** Of a server that asks for keys. */
+  /** API key, for a server that requires one. */
   apiKey?: string;
-  /** Sent with every request, for a proxy that asks for them. */
+  /** Headers to send with every request, such as those a proxy requires. */
   headers?: Record<string, string>;
-  /** In place of the global `fetch`. */
+  /** Replacement for the global `fetch`. */
   fetch?: typeof fetch;
 }
 
 /** Settings of one call. */
 export interface CallOptions {
-  /** Aborting it ends the call at once, wherever it is, and frees what it took on the server. */
+  /** Aborting it ends the call at once and frees its rows on the server. */
   signal?: AbortSignal | undefined;
 }
 
@@ -36,7 +36,7 @@ export class DidiClient {
   readonly #headers: Record<string, string>;
   readonly #fetch: typeof fetch;
 
-  /** `address` is where the server's routes begin, such as `http://127.0.0.1:8080`. Throws TypeError if it is no URL. */
+  /** `address` is the base URL of the server, such as `http://127.0.0.1:8080`. Throws TypeError if it is not a URL. */
   constructor(address: string | URL, options: ClientOptions = {}) {
     this.#url = new URL(`${String(address).replace(/\/+$/, "")}/generate`).href;
     this.#retry = { ...RETRY, ...options.retry };
@@ -51,8 +51,8 @@ export class DidiClient {
   }
 
   /**
-   * Generates and resolves with the answer. Rejects with DidiError when it is refused, or the tries are used up, and
-   * with the signal's reason once it is aborted.
+   * Generate text and return the answer. Rejects with DidiError if the server refuses the request or every retry
+   * fails, and with the signal's reason if it is aborted.
    */
   async generate(request: GenerateRequest, { signal }: CallOptions = {}): Promise<GenerateResponse> {
     const outgoing = this.#outgoing(request, { accept: "application/json" });
@@ -68,9 +68,10 @@ export class DidiClient {
   }
 
   /**
-   * Generates and yields `accepted`, each step exactly once, then `done`. A connection that breaks is made again and
-   * goes on after the last event; events then carry another `id`. With `deadline_ms` there is no such going on once an
-   * event has come. Throws like `generate`, an `error` event included. Leaving the loop cancels the generation.
+   * Generate text and yield the events `accepted`, each step exactly once, and `done`. A broken connection is reopened
+   * and resumes after the last event; the events then carry a new `id`. A request with `deadline_ms` cannot be resumed
+   * once an event has arrived. Throws as `generate` does, also for an `error` event. Leaving the loop cancels the
+   * request.
    */
   async *stream(
     request: GenerateRequest,
@@ -89,7 +90,7 @@ export class DidiClient {
           signal,
         )) {
           signal?.throwIfAborted();
-          // Of sockets alone.
+          // Sent on WebSockets only.
           if (event.type === "authenticated") continue;
           if (event.type === "error") throw problemError(event.error);
           begun = true;
@@ -98,9 +99,9 @@ export class DidiClient {
           yield event;
           if (event.type === "done") return;
         }
-        throw connectionError("the stream ended before the generation did", true);
+        throw connectionError("the stream ended before the `done` event", true);
       } catch (error) {
-        // Without ids there is no going on, and a new beginning would tell steps twice.
+        // Without an event id the stream cannot resume, and a fresh start would repeat steps.
         await tries.again(error, !begun || lastId !== undefined);
       }
     }

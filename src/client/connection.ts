@@ -1,10 +1,10 @@
-/** One connection: a POST, and what comes back. */
+/** One connection: send a POST and read the response. */
 
 import { answerError, connectionError, parseBody } from "./error.ts";
 import { EventParser } from "./event-parser.ts";
 import type { ServerEvent } from "./types.ts";
 
-/** What is sent. */
+/** A request to send. */
 export interface Outgoing {
   url: string;
   body: string;
@@ -18,7 +18,7 @@ export interface Received {
   event: ServerEvent;
 }
 
-/** Sends the request. Throws DidiError if the connection fails or the answer is none of 2xx. */
+/** Send the request. Throws DidiError if the connection fails or the status is not 2xx. */
 export async function post({ url, body, headers, fetch }: Outgoing, signal?: AbortSignal): Promise<Response> {
   let response: Response;
   try {
@@ -29,23 +29,27 @@ export async function post({ url, body, headers, fetch }: Outgoing, signal?: Abo
       ...(signal && { signal }),
     });
   } catch (cause) {
-    throw connectionError(`cannot reach ${url}: is the server running, and the address right?`, true, cause);
+    throw connectionError(
+      `cannot reach ${url}: check that the server is running and that the address is right`,
+      true,
+      cause,
+    );
   }
   if (!response.ok) throw await answerError(response);
   return response;
 }
 
-/** The answer's body. Throws DidiError if it does not arrive whole. */
+/** Return the parsed body. Throws DidiError if it is incomplete. */
 export async function readJson<T>(response: Response): Promise<T> {
   const text = await response.text().catch((cause) => {
-    throw connectionError("the connection broke before the answer was whole", true, cause);
+    throw connectionError("the connection broke before the answer was complete", true, cause);
   });
   return parseBody(text, response.url);
 }
 
 /**
- * Yields the events of one connection until the stream ends. Throws DidiError if it breaks, or is silent for
- * `silenceMs`. Ending the iteration, or aborting `signal`, closes the connection.
+ * Yield the events of one connection until the stream ends. Throws DidiError if the connection breaks or sends nothing
+ * for `silenceMs` milliseconds. Ending the iteration or aborting `signal` closes the connection.
  */
 export async function* receive(
   outgoing: Outgoing,
@@ -55,12 +59,9 @@ export async function* receive(
   const connection = new AbortController();
   const close = () => connection.abort();
   signal?.addEventListener("abort", close, { once: true });
-  /** Closes the connection if `arrival` takes too long. */
+  /** Wait for `arrival`; close the connection after `silenceMs`. */
   const listen = async <T>(arrival: Promise<T>): Promise<T> => {
-    const timer = setTimeout(
-      () => connection.abort(new Error(`nothing came for ${silenceMs} ms`)),
-      silenceMs,
-    );
+    const timer = setTimeout(() => connection.abort(new Error(`no data for ${silenceMs} ms`)), silenceMs);
     try {
       return await arrival;
     } finally {

@@ -1,11 +1,11 @@
-/** The client's error, and how answers and broken connections become one. */
+/** The error of the client, made from error responses and broken connections. */
 
 import type { Problem } from "./types.ts";
 
-/** Statuses after which the same request may be answered: of the server (429, 503), of a proxy before it (502, 504). */
-const PASSING = [429, 502, 503, 504];
+/** Statuses that are worth a retry: of the server (429, 503) and of a proxy in front of it (502, 504). */
+const RETRYABLE = [429, 502, 503, 504];
 
-/** What a DidiError knows; all absent when no answer came. */
+/** Fields of a DidiError; without a response only `retryable` is set. */
 interface Facts {
   status?: number | undefined;
   problem?: Problem | undefined;
@@ -15,16 +15,16 @@ interface Facts {
   cause?: unknown;
 }
 
-/** A request was refused, failed on the way, or failed in the server. Cancelling is none: it throws the signal's reason. */
+/** A request was refused or failed. Aborting the signal throws its reason instead of a DidiError. */
 export class DidiError extends Error {
   override name = "DidiError";
   /** HTTP status, 400 to 599; undefined if the connection failed. */
   readonly status: number | undefined;
-  /** The server's problem object; undefined if the connection failed, or something else answered. */
+  /** The server's problem object; undefined if the connection failed or another program answered. */
   readonly problem: Problem | undefined;
-  /** Finds the request in the server's log. */
+  /** Identifies the request in the server's log. */
   readonly requestId: string | undefined;
-  /** Milliseconds to wait before another try, if the server said so. */
+  /** Milliseconds to wait before a retry, if the server gave them. */
   readonly retryAfterMs: number | undefined;
   /** Whether the same request may succeed later. */
   readonly retryable: boolean;
@@ -39,7 +39,7 @@ export class DidiError extends Error {
   }
 }
 
-/** The error of a problem object, from an answer or an `error` event. */
+/** Return the error for a problem object of a response or of an `error` event. */
 export function problemError(problem: Problem, headers?: Headers): DidiError {
   const { status, title, detail, request_id, retry_after } = problem;
   return new DidiError(`${title} (${status}): ${detail}`, {
@@ -47,38 +47,38 @@ export function problemError(problem: Problem, headers?: Headers): DidiError {
     problem,
     requestId: request_id ?? headers?.get("x-request-id") ?? undefined,
     retryAfterMs: retryAfter(headers) ?? (retry_after === undefined ? undefined : retry_after * 1000),
-    retryable: PASSING.includes(status),
+    retryable: RETRYABLE.includes(status),
   });
 }
 
-/** The error of an answer that is none of 2xx. Never throws: a body that cannot be read is left out. */
+/** Return the error for a response whose status is not 2xx. Never throws: an unreadable body is ignored. */
 export async function answerError(response: Response): Promise<DidiError> {
   const { status, headers } = response;
   const body = await response.text().catch(() => "");
   const problem = parseProblem(body);
   if (problem) return problemError(problem, headers);
   return new DidiError(
-    `status ${status} without a problem object: is ${response.url} a didi-serve, and what stands before it?`,
+    `status ${status} without a problem object: check that ${response.url} is a didi-serve, and the proxy in front of it`,
     {
       status,
       requestId: headers.get("x-request-id") ?? undefined,
       retryAfterMs: retryAfter(headers),
-      retryable: PASSING.includes(status),
+      retryable: RETRYABLE.includes(status),
     },
   );
 }
 
-/** The error of a connection that could not be made, or broke. */
+/** Return the error for a connection that could not be opened or broke. */
 export function connectionError(message: string, retryable: boolean, cause?: unknown): DidiError {
   return new DidiError(message, { retryable, cause });
 }
 
-/** A body as the contract has it. Throws DidiError if it is not JSON. */
+/** Parse a body as JSON. Throws DidiError if it is not JSON. */
 export function parseBody<T>(text: string, url: string): T {
   try {
     return JSON.parse(text) as T;
   } catch (cause) {
-    throw connectionError(`what ${url} sent is not JSON: is it a didi-serve?`, false, cause);
+    throw connectionError(`the response of ${url} is not JSON: check that it is a didi-serve`, false, cause);
   }
 }
 
@@ -93,7 +93,7 @@ function parseProblem(text: string): Problem | undefined {
   }
 }
 
-/** Retry-After in milliseconds from now: seconds, or a date. */
+/** Return Retry-After, given in seconds or as a date, in milliseconds from now. */
 function retryAfter(headers: Headers | undefined): number | undefined {
   const value = headers?.get("retry-after");
   if (!value) return undefined;

@@ -1,22 +1,22 @@
-/** Server-sent events out of text that comes in pieces (HTML standard, section 9.2). */
+/** Incremental parser of server-sent events (HTML standard, section 9.2). */
 
-/** An event; its type is in its data. */
+/** An event. Its type is part of its data. */
 export interface Message {
-  /** Absent if it has none of its own. */
+  /** Undefined if the event has no id. */
   id: string | undefined;
   data: string;
 }
 
-/** Takes a stream's text piece by piece. What is not ended by a blank line is never an event. */
+/** Parses a stream piece by piece. Text without a blank line after it is never an event. */
 export class EventParser {
   #rest = "";
   #id: string | undefined;
   #data: string[] = [];
 
-  /** The events that `piece` completes. */
+  /** Return the events that `piece` completes. */
   push(piece: string): Message[] {
     const messages: Message[] = [];
-    // A CR at the end may be half of a CR LF.
+    // A CR at the end may be the first half of a CR LF.
     const lines = (this.#rest + piece).split(/\r\n|\n|\r(?!$)/);
     this.#rest = lines.pop()!;
     for (const line of lines) {

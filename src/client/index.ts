@@ -1,7 +1,7 @@
 /**
- * `didi-serve/client`: a client for browsers and Node 20 and newer, on `fetch` alone.
+ * `didi-serve/client`: a client for browsers and Node 20 or newer that needs only `fetch`.
  *
- * Imports nothing of the server but the contract's types.
+ * Of the server it imports nothing but the types of the API.
  */
 
 export { type CallOptions, type ClientOptions, DidiClient } from "./client.ts";

@@ -1,16 +1,16 @@
-/** When to try again, and how long to wait before it. */
+/** When to retry, and how long to wait first. */
 
 import { DidiError } from "./error.ts";
 
-/** How often and how patiently a request is tried again. */
+/** How often to retry a request and how long to wait. */
 export interface RetryPolicy {
-  /** Tries after the first, for a request or, on a stream, since the last event; 0 for none. */
+  /** Retries of a request or, on a stream, since the last event; 0 disables them. */
   retries: number;
-  /** Milliseconds before the first of them; doubles with each. */
+  /** Milliseconds before the first retry; doubles with each. */
   firstMs: number;
-  /** Most milliseconds it doubles up to. */
+  /** Upper bound of that delay, milliseconds. */
   longestMs: number;
-  /** A server that asks for a longer wait than so many milliseconds is not asked again. */
+  /** Give up if the server asks for a longer wait than this, milliseconds. */
   patienceMs: number;
 }
 
@@ -21,7 +21,7 @@ export const RETRY: Readonly<RetryPolicy> = {
   patienceMs: 60_000,
 };
 
-/** The tries of one request. */
+/** Counts the retries of one request. */
 export class Tries {
   #used = 0;
 
@@ -30,14 +30,14 @@ export class Tries {
     readonly signal: AbortSignal | undefined,
   ) {}
 
-  /** Things went on: what was tried before does not count any more. */
+  /** Start counting anew after progress. */
   reset(): void {
     this.#used = 0;
   }
 
   /**
-   * Waits until it is time for another try. Throws `error` if there is none, or `possible` is false, and the signal's
-   * reason once it is aborted.
+   * Wait until the next retry. Throws `error` if no retry is left or `possible` is false, and the signal's reason if it
+   * is aborted.
    */
   async again(error: unknown, possible = true): Promise<void> {
     this.signal?.throwIfAborted();
@@ -46,12 +46,12 @@ export class Tries {
     const asked = error.retryAfterMs ?? 0;
     if (this.#used >= retries || asked > patienceMs) throw error;
     const backOff = Math.min(longestMs, firstMs * 2 ** this.#used++);
-    // Many that were sent away together do not come back together, and none before the time it was told.
+    // Random delays spread out clients that were refused at the same time; none returns before Retry-After.
     await wait(asked + backOff * (0.5 + Math.random() / 2), this.signal);
   }
 }
 
-/** Resolves after `ms` milliseconds. Rejects with the signal's reason once it is aborted. */
+/** Wait `ms` milliseconds. Rejects with the signal's reason if it is aborted. */
 function wait(ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
     const give = () => {

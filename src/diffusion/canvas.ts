@@ -1,4 +1,4 @@
-/** A canvas: ids that are given, and positions that start masked and are revealed step by step. */
+/** A canvas: given token ids, and masked positions that are revealed step by step. */
 
 /** One revealed position. */
 export interface Reveal {
@@ -9,7 +9,7 @@ export interface Reveal {
   logprob: number;
 }
 
-/** Where a canvas is masked, ascending. */
+/** Return the masked positions of a canvas [L], ascending. */
 export function maskedPositions(tokens: ArrayLike<number>, maskId: number): number[] {
   const positions: number[] = [];
   for (let position = 0; position < tokens.length; position++)
@@ -17,7 +17,7 @@ export function maskedPositions(tokens: ArrayLike<number>, maskId: number): numb
   return positions;
 }
 
-/** A prompt's ids followed by `length` masks: what text generation starts from. */
+/** Return the ids of a prompt followed by `length` masks. */
 export function promptCanvas(prompt: readonly number[], length: number, maskId: number): number[] {
   return [...prompt, ...new Array<number>(length).fill(maskId)];
 }
@@ -43,7 +43,7 @@ export class Canvas {
     return this.#masked;
   }
 
-  /** Writes the revealed tokens. Throws RangeError if a position is not masked or a token is the mask. */
+  /** Write the revealed tokens. Throws RangeError if a position is not masked or a token is the mask. */
   reveal(reveals: readonly Reveal[]): void {
     for (const { position, token } of reveals) {
       if (this.tokens[position] !== this.maskId) throw new RangeError(`position ${position} is not masked`);

@@ -15,27 +15,27 @@ export interface Guidance {
   rerankRatio: number;
 }
 
-/** What a step does beyond drawing: nothing, tilt the distribution, or choose among candidates. */
+/** Kind of a step: plain ancestral sampling, tilted distribution, or choice among candidates. */
 export type StepKind = "plain" | "tilt" | "rerank";
 
-/** k of the method: how many of `steps` tilt; the others re-rank. */
+/** Return k of the method: the number of tilted steps; the other steps re-rank. */
 export function tiltedSteps(guidance: Guidance, steps: number): number {
   return Math.floor(steps * (1 - guidance.rerankRatio));
 }
 
-/** What step `step` (from 0) of `steps` does; the clean-up pass after the last is plain. */
+/** Return the kind of step `step` (from 0) of `steps`; the clean-up pass after the last step is plain. */
 export function stepKind(guidance: Guidance | undefined, step: number, steps: number): StepKind {
   if (!guidance || step >= steps) return "plain";
   return step < tiltedSteps(guidance, steps) ? "tilt" : "rerank";
 }
 
-/** h of a tilted step: from h0 to h1, linear over the tilted steps. */
+/** Return h of a tilted step: linear from h0 to h1 over the tilted steps. */
 export function tiltScale(guidance: Guidance, step: number, steps: number): number {
   const { scaleStart, scaleEnd } = guidance;
   return scaleStart + ((scaleEnd - scaleStart) * step) / Math.max(1, tiltedSteps(guidance, steps) - 1);
 }
 
-/** Index of the candidate that is kept: drawn with probability softmax(rewards) by inverse CDF. */
+/** Return the index of the candidate to keep, drawn by inverse CDF with probability softmax(rewards). */
 export function chooseCandidate(rewards: ArrayLike<number>, uniform: number): number {
   const best = Math.max(...Array.from(rewards));
   let total = 0;

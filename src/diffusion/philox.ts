@@ -2,8 +2,8 @@
  * Philox4x32-10, a counter-based random number generator (Salmon et al. 2011, "Parallel Random
  * Numbers: As Easy as 1, 2, 3").
  *
- * A uniform is a pure function of (seed, sample, step, candidate, position), so what is drawn
- * never depends on what a sample was batched with. The layout is part of the model format.
+ * A uniform is a pure function of (seed, sample, step, candidate, position), so a sample never depends on the other
+ * rows of its batch. The layout of the counter is part of the model format.
  */
 
 const M0 = 0xd2511f53;
@@ -14,7 +14,7 @@ const W1 = 0xbb67ae85;
 /** Four 32-bit words. */
 export type Block = [number, number, number, number];
 
-/** High 32 bits of the product of two unsigned 32-bit numbers. */
+/** Return the high 32 bits of the product of two unsigned 32-bit numbers. */
 function multiplyHigh(a: number, b: number): number {
   const aLow = a & 0xffff;
   const aHigh = a >>> 16;
@@ -25,7 +25,7 @@ function multiplyHigh(a: number, b: number): number {
   return (aHigh * bHigh + Math.floor(cross / 0x10000) + Math.floor(middle / 0x10000)) >>> 0;
 }
 
-/** Ten rounds over a counter of four 32-bit words with a key of two. */
+/** Run ten rounds over a counter of four 32-bit words with a key of two. */
 export function philox4x32(counter: Readonly<Block>, key: readonly [number, number]): Block {
   let [c0, c1, c2, c3] = counter;
   let [k0, k1] = key;
@@ -44,19 +44,19 @@ export function philox4x32(counter: Readonly<Block>, key: readonly [number, numb
   return [c0, c1, c2, c3];
 }
 
-/** What identifies a draw, apart from its position. */
+/** Key of a draw, without its position. */
 export interface DrawKey {
   /** Integer in [0, 2^53). */
   seed: number;
-  /** Which sample of the request, from 0. */
+  /** Index of the sample in the request, from 0. */
   sample: number;
-  /** Which step, from 0. */
+  /** Index of the step, from 0. */
   step: number;
-  /** Which candidate of a re-ranked step, from 0. */
+  /** Index of the candidate of a re-ranked step, from 0. */
   candidate: number;
 }
 
-/** The two uniforms a position may use in a step. */
+/** The two uniforms of a position in a step. */
 export interface PositionUniforms {
   /** Decides whether the position is revealed. */
   reveal: number;
@@ -64,7 +64,7 @@ export interface PositionUniforms {
   draw: number;
 }
 
-/** A word as a number in (0, 1): an odd multiple of 2^-24, exact in float32, never 0 or 1. */
+/** Map a word to (0, 1): an odd multiple of 2^-24, exact in float32, never 0 or 1. */
 function toUniform(word: number): number {
   return ((word >>> 9) + 0.5) * 2 ** -23;
 }
@@ -76,13 +76,13 @@ function blockAt(key: DrawKey, position: number): Block {
   );
 }
 
-/** The uniforms of one position of the canvas. */
+/** Return the uniforms of one position of the canvas. */
 export function uniformsAt(key: DrawKey, position: number): PositionUniforms {
   const [w0, w1] = blockAt(key, position);
   return { reveal: toUniform(w0), draw: toUniform(w1) };
 }
 
-/** The uniform that chooses among the candidates of a step: the third word of position 0, candidate 0. */
+/** Return the uniform for the choice among candidates: the third word of position 0, candidate 0. */
 export function chooseUniform(key: Omit<DrawKey, "candidate">): number {
   return toUniform(blockAt({ ...key, candidate: 0 }, 0)[2]);
 }

@@ -12,13 +12,13 @@ import { chooseUniform, uniformsAt } from "./philox.ts";
 import { gridTime, maskedAfter, type Schedule, stayProbability } from "./schedule.ts";
 
 /**
- * Which positions a step reveals. `random`: each with the step's probability, as the method has it. `confidence`: a
- * token is drawn for every masked position, and those with the likeliest tokens are kept, as many as the step's share
- * (as LLaDA does, arXiv 2502.09992). Its distribution is another, and its head runs on all masked positions.
+ * Which positions a step reveals. `random` reveals each with the probability of the step, as in the paper. `confidence`
+ * draws a token for every masked position and keeps the step's share of them, those with the most likely tokens (as
+ * LLaDA does, arXiv 2502.09992). It has another distribution, and its output head runs on all masked positions.
  */
 export type Order = "random" | "confidence";
 
-/** What defines a sample, apart from the model. */
+/** Parameters of a sample. With the model they determine its tokens. */
 export interface SampleParams {
   /** [L] ids, the mask where text is to be generated: at least one. */
   canvas: readonly number[];
@@ -30,22 +30,22 @@ export interface SampleParams {
   sample: number;
   /** 0 takes the most likely token. */
   temperature: number;
-  /** Draws are cut to so many of the likeliest tokens; 0 keeps all. */
+  /** Sample from the k most likely tokens; 0 disables. */
   topK: number;
-  /** Then to the fewest that add up to this probability; 1 keeps all. */
+  /** Then from the fewest tokens whose probabilities add up to this; 1 disables. */
   topP: number;
   order: Order;
-  /** Absent: the plain sampler. Not together with order `confidence`. */
+  /** Undefined for the plain sampler. Cannot be combined with order `confidence`. */
   guidance?: Guidance | undefined;
 }
 
-/** What one candidate of a step will reveal, known before the model runs. */
+/** Positions that one candidate of a step reveals, drawn before the model runs. */
 export interface DrawPlan {
   /** Positions to reveal, ascending. */
   positions: number[];
   /** One uniform in (0, 1) for each position, for its draw by inverse CDF. */
   uniforms: number[];
-  /** Reveal only so many, those whose tokens are likeliest; absent: all. */
+  /** Reveal only this many positions, those with the most likely tokens; undefined reveals all. */
   keep?: number;
 }
 
@@ -58,13 +58,13 @@ export interface StepPlan {
   t: number;
   /** Probability that a masked position stays masked. */
   stay: number;
-  /** One, or M of a re-ranked step. */
+  /** One candidate, or M for a re-ranked step. */
   candidates: DrawPlan[];
-  /** h of a tilted step, else 0. */
+  /** h of a tilted step, 0 for others. */
   scale: number;
 }
 
-/** The model's draws for one candidate, one for each planned position. */
+/** Tokens that the model drew for one candidate, one for each planned position. */
 export interface Draws {
   tokens: ArrayLike<number>;
   logprobs: ArrayLike<number>;
@@ -78,22 +78,22 @@ export interface StepRecord {
   revealed: Reveal[];
   /** Positions still masked after the step. */
   masked: number;
-  /** Of the predicted distributions, nats, mean over the positions drawn; absent where none was. */
+  /** Mean entropy of the predicted distributions over the drawn positions, nats; undefined if none was drawn. */
   entropy?: number;
-  /** Of the soft canvas when tilting, of each candidate when re-ranking; empty when nothing was scored. */
+  /** Reward of the soft canvas (tilt) or of each candidate (re-rank); empty if nothing was scored. */
   rewards: number[];
-  /** Which candidate was kept; absent when there was no choice. */
+  /** Index of the candidate that was kept; undefined without a choice. */
   chosen?: number;
 }
 
-/** Passes taken so far, by network. A re-ranked step scores M canvases: M discriminator passes. */
+/** Passes so far, by network. A re-ranked step scores M canvases: M discriminator passes. */
 export interface Passes {
   student: number;
   discriminator: number;
   gradient: number;
 }
 
-/** One sample on its way from all masks to text. Alternate `plan` and `apply` until `done`. */
+/** One sample while it is generated. Alternate `plan` and `apply` until `done`. */
 export class Sample {
   readonly canvas: Canvas;
   readonly passes: Passes = { student: 0, discriminator: 0, gradient: 0 };
@@ -111,12 +111,12 @@ export class Sample {
     this.#length = this.canvas.masked.length;
   }
 
-  /** True once the budget is spent and nothing is masked. */
+  /** True when all steps are done and no position is masked. */
   get done(): boolean {
     return this.#step >= this.params.steps && this.canvas.masked.length === 0;
   }
 
-  /** Draws what the next step's candidates reveal. Has no side effect; throws RangeError once `done`. */
+  /** Plan the next step: draw which positions its candidates reveal. Pure; throws RangeError if `done`. */
   plan(): StepPlan {
     if (this.done) throw new RangeError("the sample is finished");
     const { steps, guidance } = this.params;
@@ -152,7 +152,7 @@ export class Sample {
     return plan;
   }
 
-  /** What each candidate of a re-ranked step reveals, and the canvases [M, L] it leads to: what is scored. */
+  /** Return the canvases [M, L] that the candidates of a re-ranked step lead to, for scoring. */
   candidateCanvases(plan: StepPlan, draws: readonly Draws[]): Int32Array[] {
     return plan.candidates.map((candidate, i) => {
       const canvas = this.canvas.tokens.slice();
@@ -162,9 +162,10 @@ export class Sample {
   }
 
   /**
-   * Takes the planned step: with the model's draws for each candidate, and the rewards, one of a tilted step, M of
-   * a re-ranked one. A step that reveals nothing in any candidate takes neither. The mask, drawn in a guided step of
-   * a model that keeps its logit, leaves its position masked. Throws RangeError if the plan is not the next one or the draws or rewards do not fit it.
+   * Apply the planned step and return its record. `draws` holds the tokens of each candidate; `rewards` holds one
+   * reward for a tilted step and M for a re-ranked one. Both are empty for a step that reveals nothing. A mask that is
+   * drawn in a guided step of a model that keeps the mask's logit leaves its position masked. Throws RangeError if the
+   * plan is not the next one, or if the draws or rewards do not fit it.
    */
   apply(plan: StepPlan, draws: readonly Draws[], rewards: ArrayLike<number> = []): StepRecord {
     if (plan.step !== this.#step)
@@ -196,17 +197,17 @@ export class Sample {
     return chosen === undefined ? record : { ...record, chosen };
   }
 
-  /** Steps of the budget that are left. */
+  /** Steps left in the budget. */
   get stepsLeft(): number {
     return Math.max(0, this.params.steps - this.#step);
   }
 
-  /** True once steps were left out. */
+  /** True if steps were skipped by `hurry`. */
   get hurried(): boolean {
     return this.#hurried;
   }
 
-  /** Leaves out what is left of the budget: the next step is the clean-up pass, which reveals all that is masked. */
+  /** Skip the rest of the budget: the next step is the clean-up pass, which reveals every masked position. */
   hurry(): void {
     if (this.#step >= this.params.steps) return;
     this.#hurried = true;
@@ -226,7 +227,7 @@ export class Sample {
   }
 }
 
-/** The `keep` reveals with the greatest log-probability, of equals those further left; in order of position. */
+/** Return the `keep` reveals with the highest log-probability, ties from the left, in order of position. */
 function mostCertain(drawn: Reveal[], keep = drawn.length): Reveal[] {
   if (keep >= drawn.length) return drawn;
   return drawn
@@ -235,7 +236,7 @@ function mostCertain(drawn: Reveal[], keep = drawn.length): Reveal[] {
     .sort((a, b) => a.position - b.position);
 }
 
-/** True if a step reveals nothing whatever the model says: it needs no pass. */
+/** Return true if the step reveals nothing and so needs no pass. */
 export function isEmpty(plan: StepPlan): boolean {
   return plan.candidates.every(({ positions }) => positions.length === 0);
 }

@@ -4,26 +4,26 @@
 export interface Schedule {
   /** Probability that a token is kept at t = 1. */
   alphaMin: number;
-  /** Where the sampling grid ends. */
+  /** Time at which the sampling grid ends. */
   tMin: number;
 }
 
 /** The published schedule. */
 export const LOG_LINEAR: Schedule = { alphaMin: 1e-3, tMin: 1e-5 };
 
-/** Probability that a token is kept at time t in [0, 1]. */
+/** Return the probability that a token is kept at time t in [0, 1]. */
 export function alpha(schedule: Schedule, t: number): number {
   return 1 - (1 - schedule.alphaMin) * t;
 }
 
-/** `t_k` of the grid linspace(1, tMin, steps + 1), k in [0, steps]. */
+/** Return `t_k` of the grid linspace(1, tMin, steps + 1), k in [0, steps]. */
 export function gridTime(schedule: Schedule, steps: number, k: number): number {
   return k === steps ? schedule.tMin : k * ((schedule.tMin - 1) / steps) + 1;
 }
 
 /**
- * Probability that a masked position stays masked in step k (from 0) of `steps`:
- * (1 - alpha_s) / (1 - alpha_t). Step number `steps` is the clean-up pass: 0.
+ * Return the probability that a masked position stays masked in step k (from 0) of `steps`:
+ * (1 - alpha_s) / (1 - alpha_t). For the clean-up pass, k = `steps`, it is 0.
  */
 export function stayProbability(schedule: Schedule, steps: number, k: number): number {
   if (k >= steps) return 0;
@@ -32,7 +32,7 @@ export function stayProbability(schedule: Schedule, steps: number, k: number): n
   return (1 - s) / (1 - t);
 }
 
-/** Positions of `length` that are masked after step k (from 0) of `steps` when a step reveals its share exactly. */
+/** Return how many of `length` positions are masked after step k (from 0) of `steps` if each step reveals its share. */
 export function maskedAfter(schedule: Schedule, steps: number, k: number, length: number): number {
   if (k >= steps) return 0;
   const start = 1 - alpha(schedule, 1);

@@ -11,7 +11,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VERSION } from "../../src/http/openapi.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { freePort } from "../../tools/programs.ts";
+import { freePort } from "../support/programs.ts";
 import { programPath, runProgram, skipWithout } from "./support.ts";
 
 const IMAGE = `localhost/didi-serve:${VERSION}`;
