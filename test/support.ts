@@ -61,6 +61,11 @@ export const TINY_GUIDED = fileURLToPath(new URL("fixtures/tiny-guided", import.
 /** The same checkpoint, converted so that its graphs take sigma and mask_bias. */
 export const TINY_STUDENT = fileURLToPath(new URL("fixtures/tiny-student", import.meta.url));
 
+/** Every converted checkpoint of random weights: with and without each quirk, and without a discriminator. */
+export const FIXTURES = ["plain", "guided", "mask", "sigma", "student"].map((name) =>
+  fileURLToPath(new URL(`fixtures/tiny-${name}`, import.meta.url)),
+);
+
 /** An engine over a model, the shipped one if none is named, that has run once. Close it with `engine.runtime.close()`. */
 export async function startEngine(
   limits: Partial<EngineLimits> = {},

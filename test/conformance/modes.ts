@@ -1,0 +1,57 @@
+/** Every way to decode a request. A new one is one entry of MODES. */
+
+import type { GenerateRequest } from "../../src/engine/request.ts";
+import type { Random } from "../../loadtest/traffic/random.ts";
+
+/** A prompt, and how many tokens are to follow it. */
+export interface Continuation {
+  prompt: string;
+  length: number;
+}
+
+/** One way to decode. */
+export interface Mode {
+  /** True if the model needs a discriminator. */
+  guided?: true;
+  /** What the mode adds to a request that continues `canvas`, or puts in its place. */
+  fields(random: Random, canvas: Continuation): Partial<GenerateRequest>;
+}
+
+const tilt = (random: Random) => ({ mode: "rgas" as const, rerank_ratio: random.pick([0, 0.5]) });
+const rerank = (random: Random) => ({
+  mode: "rgas" as const,
+  rerank_ratio: 1,
+  candidates: random.integer(1, 5),
+});
+
+export const MODES = {
+  random: { fields: () => ({}) },
+  confidence: { fields: () => ({ order: "confidence" }) },
+  tilt: { guided: true, fields: (random) => ({ guidance: tilt(random) }) },
+  "re-rank": { guided: true, fields: (random) => ({ guidance: rerank(random) }) },
+  best_of: {
+    guided: true,
+    fields: (random) => ({
+      n: 1,
+      best_of: random.integer(2, 3),
+      guidance: random.pick([undefined, tilt(random)]),
+    }),
+  },
+  n: { fields: (random) => ({ n: random.integer(2, 3) }) },
+  template: {
+    fields: (random, { prompt, length }) => ({
+      prompt: undefined,
+      length: undefined,
+      template: random.pick([
+        `{{mask:${length}}}${prompt}`,
+        `${prompt}{{mask:${length}}} and {{mask:2}}`,
+        `${prompt}{{mask:${length}}}`,
+      ]),
+    }),
+  },
+  "temperature 0": { fields: (random) => ({ temperature: 0, order: random.pick(["random", "confidence"]) }) },
+  top_k: { fields: (random) => ({ top_k: random.integer(1, 20) }) },
+  top_p: { fields: (random) => ({ top_p: random.pick([0.1, 0.5, 0.9]) }) },
+} satisfies Record<string, Mode>;
+
+export type ModeName = keyof typeof MODES;
