@@ -75,12 +75,31 @@ class Picks {
   }
 }
 
-/** Rows whose pass is one and the same, together: the first step of samples of one prompt, unless it tilts. */
+/**
+ * The noise level and the mask bias of a row's canvas.
+ *
+ * The plain sampler runs at sigma 0, as in training, and never draws the mask. For graphs converted with the
+ * reference's ways (docs/published-checkpoint.md), a guided row gets the true sigma, and a mask bias that makes "the
+ * mask was drawn" as likely as the reference's "stay masked" at a revealed position: the log of the step's own
+ * probability to stay masked. So both depend on the row's own step budget.
+ */
+function conditions({ schedule, plan }: DrawRow): { sigma: number; maskBias: number } {
+  if (plan.kind === "plain") return { sigma: 0, maskBias: IMPOSSIBLE };
+  return { sigma: sigma(schedule, plan.t), maskBias: Math.log(plan.stay) };
+}
+
+/**
+ * Rows in groups that share a canvas of the call: those whose canvas and conditions are the same, so that their pass
+ * is. Only first steps are compared, where samples of one prompt have the same canvas, and none that tilts: `tilt`
+ * has a scale for each canvas.
+ */
 function byCanvas(rows: readonly DrawRow[]): DrawRow[][] {
   const groups = new Map<string, DrawRow[]>();
   rows.forEach((row, index) => {
     const { step, kind } = row.plan;
-    const key = step === 0 && kind !== "tilt" ? `${kind} ${row.tokens.join()}` : `row ${index}`;
+    const { sigma, maskBias } = conditions(row);
+    const isShareable = step === 0 && kind !== "tilt";
+    const key = isShareable ? `${sigma} ${maskBias} ${row.tokens.join()}` : `row ${index}`;
     const group = groups.get(key);
     if (group) group.push(row);
     else groups.set(key, [row]);
@@ -95,22 +114,16 @@ export function drawOrder<Row extends DrawRow>(rows: readonly Row[]): Row[] {
 
 /**
  * What `denoise` is asked for rows of one padded length, given in `drawOrder`. A row's candidates share its picks: the
- * union of the positions they reveal; rows with the same canvas in their first step share one.
- *
- * The plain sampler runs at sigma 0, as in training, and never draws the mask. For graphs converted with the
- * reference's ways (docs/published-checkpoint.md), a guided row gets the true sigma, and a mask bias that makes "the
- * mask was drawn" as likely as the reference's "stay masked" at a revealed position: the log of the step's own
- * probability to stay masked.
+ * union of the positions they reveal; rows with the same canvas and conditions in their first step share one.
  */
 export function denoiseBatch(rows: readonly DrawRow[]): DenoiseBatch {
   const groups = byCanvas(rows);
   const firsts = groups.map((group) => group[0]!);
-  const guided = (row: DrawRow) => row.plan.kind !== "plain";
-  const sigmas = Float32Array.from(firsts, (row) => (guided(row) ? sigma(row.schedule, row.plan.t) : 0));
+  const given = firsts.map(conditions);
   const canvases = layOut(
     firsts.map((row) => row.tokens),
     rows[0]!.padded,
-    sigmas,
+    Float32Array.from(given, ({ sigma }) => sigma),
   );
   const gathered = new Picks();
   groups.forEach((group, canvas) => {
@@ -125,7 +138,7 @@ export function denoiseBatch(rows: readonly DrawRow[]): DenoiseBatch {
     temperature: Float32Array.from(owners, (row) => row.temperature),
     topK: Int32Array.from(owners, (row) => row.topK),
     topP: Float32Array.from(owners, (row) => row.topP),
-    maskBias: Float32Array.from(firsts, (row) => (guided(row) ? Math.log(row.plan.stay) : IMPOSSIBLE)),
+    maskBias: Float32Array.from(given, ({ maskBias }) => maskBias),
   };
 }
 

@@ -8,7 +8,7 @@ import { ROUND } from "./cases.ts";
 import { conform, seedOf } from "./run.ts";
 
 const CASES = 200;
-// Before rows were merged by all that their pass is given, this seed had different traces on both models that keep the mask.
+// It finds different traces on both models that keep the mask if rows of other budgets share a first pass.
 const SEED = 7;
 
 const rounds = Math.ceil(CASES / FIXTURES.length / ROUND);

@@ -99,6 +99,22 @@ test("guided and plain requests have the same bits alone, in company, in another
   engine.off("batch", count);
 });
 
+test("first steps of one canvas and several budgets in one call have the bits that they have alone", async () => {
+  const guidance = { mode: "rgas" as const, rerank_ratio: 1 };
+  const all = [2, 16].map(
+    (steps): GenerateRequest => ({ prompt: "", length: 24, steps, seed: 5, temperature: 1, guidance }),
+  );
+  const alone = [];
+  for (const request of all) alone.push(await run(engine, request));
+  const largest: number[] = [];
+  const count = ({ rows }: { rows: number }) => largest.push(rows);
+  engine.on("batch", count);
+  const together = await Promise.all(all.map((request) => run(engine, request)));
+  engine.off("batch", count);
+  assert.equal(largest[0], 2, "each has a canvas of its own in the first call");
+  assert.deepEqual(together, alone);
+});
+
 test("steps tell what guidance did, and usage counts its passes", async () => {
   const request = { prompt: "", length: 40, steps: 8, seed: 3, temperature: 1 };
   const { steps, usage } = await run(engine, { ...request, guidance: { mode: "rgas", candidates: 5 } });
