@@ -2,11 +2,11 @@
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { machine } from "./bench/machine.ts";
 import { COMPANIES, ROUND } from "../test/conformance/cases.ts";
 import { MODES } from "../test/conformance/modes.ts";
 import { conform, type Outcome, type Run, seedOf } from "../test/conformance/run.ts";
 import { FIXTURES } from "../test/support.ts";
+import { machine } from "./bench/machine.ts";
 import { progress, table } from "./report/checks.ts";
 
 const USAGE = `npm run conformance -- [flags]

@@ -1,7 +1,7 @@
 /** The cases: requests drawn from a seed, nine at a time, so that each has eight others beside it. */
 
-import type { GenerateRequest } from "../../src/engine/request.ts";
 import { Random } from "../../loadtest/traffic/random.ts";
+import type { GenerateRequest } from "../../src/engine/request.ts";
 import { type Continuation, MODES, type Mode, type ModeName } from "./modes.ts";
 
 /** A request, and the mode that it is an example of. */

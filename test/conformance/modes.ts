@@ -1,7 +1,7 @@
 /** Every way to decode a request. A new one is one entry of MODES. */
 
-import type { GenerateRequest } from "../../src/engine/request.ts";
 import type { Random } from "../../loadtest/traffic/random.ts";
+import type { GenerateRequest } from "../../src/engine/request.ts";
 
 /** A prompt, and how many tokens are to follow it. */
 export interface Continuation {
