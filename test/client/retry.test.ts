@@ -52,7 +52,10 @@ test("tries are bounded", async () => {
   await server.close();
   const gone = await failure(new DidiClient(server.origin, quick).generate({ prompt: "a" }));
   assert.deepEqual([gone.status, gone.retryable], [undefined, true]);
-  assert.match(gone.message, /cannot reach http:\/\/127\.0\.0\.1:\d+\/generate: check that the server is running/);
+  assert.match(
+    gone.message,
+    /cannot reach http:\/\/127\.0\.0\.1:\d+\/generate: check that the server is running/,
+  );
   assert.ok(gone.cause);
 });
 
