@@ -115,7 +115,12 @@ export class CancelledError extends Error {
   override name = "CancelledError";
 }
 
-/** The runtime process could not carry out a pass. */
+/** The model could not carry out a pass. */
 export class RuntimeFailure extends Error {
   override name = "RuntimeFailure";
+}
+
+/** The model gave numbers that are not finite for a row, and gave them again on another worker. */
+export class NonFiniteError extends RuntimeFailure {
+  override name = "NonFiniteError";
 }

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Engine, type EngineLimits } from "../src/engine/engine.ts";
 import { openModel } from "../src/model/model.ts";
-import { RuntimePool } from "../src/runtime/pool.ts";
+import { WorkerPool } from "../src/runtime/pool.ts";
 import type { Split } from "../src/runtime/protocol.ts";
 
 export const MODEL = "stories-didi";
@@ -75,7 +75,7 @@ export async function startEngine(
 ): Promise<Engine> {
   const model = await openModel(nameOrFolder);
   const options = { graphs: model.graphs, device: "cpu" as const, threads: 1, split };
-  const runtime = await RuntimePool.start(options, runtimes);
+  const runtime = await WorkerPool.start(options, runtimes);
   const engine = new Engine(model, runtime, { ...LIMITS, ...limits });
   await engine.warmUp();
   return engine;

@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import type { ModelConfig } from "../config.ts";
-import type { BatchReport } from "../engine/executor.ts";
+import type { BatchReport } from "../engine/dispatcher.ts";
 import { StartupError } from "../errors.ts";
 import {
   type Manifest,

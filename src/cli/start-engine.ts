@@ -5,7 +5,7 @@ import { Engine, type EngineLimits } from "../engine/engine.ts";
 import type { SharedCache } from "../engine/shared-cache.ts";
 import { StartupError } from "../errors.ts";
 import { type Model, openModel } from "../model/model.ts";
-import { RuntimePool } from "../runtime/pool.ts";
+import { WorkerPool } from "../runtime/pool.ts";
 import { splitOf } from "../runtime/split.ts";
 
 /** Limits of a command that generates once. */
@@ -26,7 +26,7 @@ export async function startEngine(
   const model = await openModel(config.model, config.precision);
   const { device, threads } = config;
   const options = { graphs: model.graphs, device, threads, split: await splitOf(split, model, threads) };
-  const runtime = await RuntimePool.start(options, runtimes);
+  const runtime = await WorkerPool.start(options, runtimes);
   return new Engine(model, runtime, limits, share?.(model));
 }
 

@@ -2,7 +2,7 @@
 
 import type { Draws, StepPlan } from "../diffusion/sampler.ts";
 import { alpha, gridTime, type Schedule } from "../diffusion/schedule.ts";
-import { RuntimeFailure } from "../errors.ts";
+import { NonFiniteError } from "../errors.ts";
 import type { Canvases, DenoiseBatch, DenoiseResult, ScoreResult, TiltBatch } from "../runtime/protocol.ts";
 
 /** Added to a kept mask logit, it leaves the mask a probability of exactly 0 in float32: SUBS. */
@@ -159,14 +159,14 @@ export function scoreBatch(rows: readonly ScoreRow[]): Canvases {
   );
 }
 
-const notFinite = (what: string) => new RuntimeFailure(`the model gave a ${what} that is not finite`);
+const notFinite = (what: string) => new NonFiniteError(`the model gave a ${what} that is not finite`);
 
 /** Each row's draws, for rows in `drawOrder`, or the error of a row whose numbers are not finite (its neighbours are not affected). */
 export function splitDraws(
   rows: readonly DrawRow[],
   batch: DenoiseBatch,
   result: DenoiseResult & Partial<ScoreResult>,
-): (RowDraws | RuntimeFailure)[] {
+): (RowDraws | NonFiniteError)[] {
   let start = 0;
   return rows.map(({ plan }, index) => {
     const first = start;
@@ -187,7 +187,7 @@ export function splitDraws(
 }
 
 /** Each row's rewards [M], or the error of a row with one that is not finite. */
-export function splitRewards(rows: readonly ScoreRow[], result: ScoreResult): (number[] | RuntimeFailure)[] {
+export function splitRewards(rows: readonly ScoreRow[], result: ScoreResult): (number[] | NonFiniteError)[] {
   let start = 0;
   return rows.map(({ canvases }) => {
     const rewards = Array.from(result.reward.slice(start, start + canvases.length));

@@ -1,7 +1,7 @@
 /** How large a call should be on this machine: measured once at start-up. */
 
 import type { Model } from "../model/model.ts";
-import type { RuntimePool } from "../runtime/pool.ts";
+import type { WorkerPool } from "../runtime/pool.ts";
 import type { DenoiseBatch } from "../runtime/protocol.ts";
 import { type BatchLimits, paddedLength } from "./scheduler.ts";
 
@@ -49,7 +49,7 @@ function probe(model: Model, rows: number, padded: number): DenoiseBatch {
  */
 export async function calibrate(
   model: Model,
-  runtime: RuntimePool,
+  runtime: WorkerPool,
   clock: { now(): number } = performance,
 ): Promise<BatchLimits> {
   const { context_length } = model.manifest;
@@ -88,5 +88,6 @@ export async function calibrate(
   }
   const best = Math.max(...throughput.map(({ relative }) => relative));
   const rows = Math.max(short, throughput.find(({ relative }) => relative >= NEAR_BEST * best)!.rows);
-  return { maxTokens: rows * padded, lightTokens: Math.min(light, rows) * padded };
+  const lightTokens = Math.min(light, rows) * padded;
+  return { maxTokens: rows * padded, lightTokens, spreadTokens: lightTokens };
 }

@@ -11,12 +11,12 @@ import { maskedPositions } from "../diffusion/canvas.ts";
 import type { StepRecord } from "../diffusion/sampler.ts";
 import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
-import type { RuntimePool } from "../runtime/pool.ts";
-import { type Answer, answer, type CacheState, type Outcome } from "./answer.ts";
+import type { WorkerPool } from "../runtime/pool.ts";
+import { type Answer, answer, type CacheState } from "./answer.ts";
 import { type CachedGeneration, type CacheLimits, cacheKey, ResultCache } from "./cache.ts";
 import { calibrate } from "./calibrate.ts";
 import { promiseWithResolvers } from "./deferred.ts";
-import { type BatchReport, Executor, type ExecutorLimits } from "./executor.ts";
+import { type BatchReport, Dispatcher, type DispatcherLimits } from "./dispatcher.ts";
 import { Generation } from "./generation.ts";
 import { type MaskSpan, maskSpans } from "./layout.ts";
 import { Narrator, type StepEvent } from "./narrator.ts";
@@ -26,7 +26,7 @@ import type { SharedCache } from "./shared-cache.ts";
 import { budgetWork, COST } from "./speed.ts";
 
 /** Bounds of the engine. */
-export interface EngineLimits extends ExecutorLimits {
+export interface EngineLimits extends DispatcherLimits {
   /** Requests that wait; more are refused. */
   maxQueue: number;
   cache: CacheLimits;
@@ -57,7 +57,7 @@ export interface Ticket {
 
 /** Takes requests and answers them. `ready` only after `warmUp`; end it with `drain` or `abort`. */
 export class Engine extends EventEmitter<EngineEvents> {
-  readonly #executor: Executor;
+  readonly #dispatcher: Dispatcher;
   readonly #cache: ResultCache;
   /** Running generations that an identical request may join. */
   readonly #shareable = new Map<string, Generation>();
@@ -70,39 +70,39 @@ export class Engine extends EventEmitter<EngineEvents> {
 
   constructor(
     readonly model: Model,
-    readonly runtime: RuntimePool,
+    readonly runtime: WorkerPool,
     readonly limits: EngineLimits,
     /** Answers that are shared with other servers; absent: none are. */
     readonly shared?: SharedCache,
   ) {
     super();
     this.#cache = new ResultCache(limits.cache);
-    this.#executor = new Executor(runtime, model.manifest.context_length, limits);
-    this.#executor.on("batch", (report) => this.emit("batch", report));
-    this.#executor.on("step", (record) => this.emit("step", record));
-    this.#executor.on("done", (generation) => this.#finish(generation));
-    this.#executor.on("failed", (generation, error) => this.#fail(generation, error));
+    this.#dispatcher = new Dispatcher(runtime, model.manifest.context_length, limits);
+    this.#dispatcher.on("batch", (report) => this.emit("batch", report));
+    this.#dispatcher.on("step", (record) => this.emit("step", record));
+    this.#dispatcher.on("done", (generation) => this.#finish(generation));
+    this.#dispatcher.on("failed", (generation, error) => this.#fail(generation, error));
   }
 
   /** Generations that wait for a free row. */
   get queueLength(): number {
-    return this.#executor.waiting + this.#looking.size;
+    return this.#dispatcher.waiting + this.#looking.size;
   }
 
   /** Milliseconds that the oldest of them has waited; 0 if none waits. */
   get queueAgeMs(): number {
-    const since = this.#executor.oldestAcceptedAt;
+    const since = this.#dispatcher.oldestAcceptedAt;
     return since === undefined ? 0 : performance.now() - since;
   }
 
   /** Milliseconds until what waits and runs is worked off, at the measured speed. */
   get backlogMs(): number {
-    return this.#executor.backlogMs();
+    return this.#dispatcher.backlogMs();
   }
 
   /** Samples being denoised. */
   get activeRows(): number {
-    return this.#executor.active;
+    return this.#dispatcher.active;
   }
 
   /** Bytes of the answers that are kept, estimated. */
@@ -127,13 +127,13 @@ export class Engine extends EventEmitter<EngineEvents> {
     }
     await this.runtime.warmUp();
     if (this.limits.maxBatchTokens === "auto")
-      this.#executor.bounds = await calibrate(this.model, this.runtime);
+      this.#dispatcher.bounds = await calibrate(this.model, this.runtime);
     this.ready = true;
   }
 
   /** Padded tokens that one call of the model holds at most. */
   get batchTokens(): number {
-    return this.#executor.bounds.maxTokens;
+    return this.#dispatcher.bounds.maxTokens;
   }
 
   /**
@@ -154,8 +154,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     const running =
       key === undefined || prepared.deadlineMs !== undefined ? undefined : this.#shareable.get(key);
     if (running) return this.#subscribe(running, "shared", this.#narrator(prepared, onStep));
-    const free = Math.max(0, this.limits.maxActive - this.activeRows);
-    if (this.queueLength >= this.limits.maxQueue + free)
+    if (this.queueLength >= this.limits.maxQueue + this.#dispatcher.free)
       throw new OverloadedError(
         `${this.queueLength} requests are waiting: try again later`,
         this.retryAfter(),
@@ -185,21 +184,21 @@ export class Engine extends EventEmitter<EngineEvents> {
   /** Takes no more requests; resolves when those accepted are finished. */
   async drain(): Promise<void> {
     this.#stopped = true;
-    while (this.queueLength + this.activeRows > 0) await once(this, "finished");
+    while (this.#looking.size + this.#dispatcher.all().length > 0) await once(this, "finished");
   }
 
   /** Takes no more requests and ends those accepted. */
   abort(): void {
     this.#stopped = true;
-    for (const generation of [...this.#looking, ...this.#executor.all()]) {
+    for (const generation of [...this.#looking, ...this.#dispatcher.all()]) {
       this.#looking.delete(generation);
-      this.#executor.remove(generation);
+      this.#dispatcher.remove(generation);
       this.#fail(generation, new UnavailableError("the server is shutting down"));
     }
   }
 
   #prepare(request: GenerateRequest): PreparedRequest {
-    return prepare(this.model, request, (...work) => this.#executor.forecastMs(...work));
+    return prepare(this.model, request, (...work) => this.#dispatcher.forecastMs(...work));
   }
 
   #start(
@@ -214,8 +213,9 @@ export class Engine extends EventEmitter<EngineEvents> {
       if (deadlineMs === undefined) this.#shareable.set(key, generation);
     }
     const ticket = this.#subscribe(generation, "miss", this.#narrator(request, onStep));
-    if (key !== undefined && this.shared) void this.#findOrRun(this.shared, generation);
-    else this.#executor.add(generation);
+    if (key !== undefined && this.shared)
+      this.#findOrRun(this.shared, generation).catch((error: Error) => this.#fail(generation, error));
+    else this.#dispatcher.add(generation);
     return ticket;
   }
 
@@ -226,12 +226,12 @@ export class Engine extends EventEmitter<EngineEvents> {
     // Given up meanwhile.
     if (!this.#looking.delete(generation)) return;
     this.emit("lookup", { tier: "shared", hit: found !== undefined });
-    if (!found) return this.#executor.add(generation);
+    if (!found) return this.#dispatcher.add(generation);
     generation.records.push(...found.records);
     generation.firstPassAt = generation.acceptedAt;
     const key = this.#forget(generation);
     if (key !== undefined) this.#cache.keep(key, generation, found.outcome);
-    this.#answer(generation, found.outcome, "hit");
+    generation.finish(found.outcome, performance.now(), "hit");
   }
 
   #narrator(
@@ -244,14 +244,23 @@ export class Engine extends EventEmitter<EngineEvents> {
   #subscribe(generation: Generation, cache: CacheState, narrator: Narrator): Ticket {
     const id = randomUUID();
     const { promise, resolve, reject } = promiseWithResolvers<Answer>();
-    const subscriber = { id, acceptedAt: performance.now(), cache, narrator, resolve, reject };
+    const subscriber = {
+      ...{ id, acceptedAt: performance.now(), cache, narrator },
+      resolve: (result: Answer) => {
+        resolve(result);
+        this.emit("finished", { outcome: "done", result });
+      },
+      reject: (error: Error) => {
+        reject(error);
+        this.emit("finished", { outcome: error instanceof CancelledError ? "cancelled" : "failed" });
+      },
+    };
     generation.subscribe(subscriber);
     const cancel = () => {
       if (generation.over || !generation.leave(subscriber, new CancelledError("cancelled"))) return;
-      this.emit("finished", { outcome: "cancelled" });
       if (generation.wanted) return;
       this.#looking.delete(generation);
-      this.#executor.remove(generation);
+      this.#dispatcher.remove(generation);
       generation.over = true;
       this.#forget(generation);
     };
@@ -264,11 +273,16 @@ export class Engine extends EventEmitter<EngineEvents> {
     const acceptedAt = performance.now();
     const { promise, resolve, reject } = promiseWithResolvers<Answer>();
     const later = setImmediate(() => {
-      const total_ms = performance.now() - acceptedAt;
-      const timing = { queue_ms: 0, compute_ms: 0, total_ms };
-      const result = answer(outcome, records, { id, cache: "hit", narrator }, timing);
-      this.emit("finished", { outcome: "done", result });
-      resolve(result);
+      try {
+        const total_ms = performance.now() - acceptedAt;
+        const timing = { queue_ms: 0, compute_ms: 0, total_ms };
+        const result = answer(outcome, records, { id, cache: "hit", narrator }, timing);
+        resolve(result);
+        this.emit("finished", { outcome: "done", result });
+      } catch (error) {
+        reject(error as Error);
+        this.emit("finished", { outcome: "failed" });
+      }
     });
     const cancel = () => {
       clearImmediate(later);
@@ -285,18 +299,12 @@ export class Engine extends EventEmitter<EngineEvents> {
       const { computation, records } = generation;
       void this.shared?.keep({ computation, records, outcome }, this.runtime.provider);
     }
-    this.#answer(generation, outcome);
-  }
-
-  #answer(generation: Generation, outcome: Outcome, cache?: CacheState): void {
-    for (const result of generation.finish(outcome, performance.now(), cache))
-      this.emit("finished", { outcome: "done", result });
+    generation.finish(outcome, performance.now());
   }
 
   #fail(generation: Generation, error: Error): void {
     this.#forget(generation);
-    const outcome = error instanceof CancelledError ? "cancelled" : "failed";
-    for (let waited = generation.fail(error); waited > 0; waited--) this.emit("finished", { outcome });
+    generation.fail(error);
   }
 
   /** Forgets that others may join it; returns its key in the cache. */

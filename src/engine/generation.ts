@@ -72,10 +72,19 @@ export class Generation {
     return true;
   }
 
-  /** Keeps a finished step and tells it to those who listen. */
+  /**
+   * Keep a finished step and tell it to those who listen. A request whose step cannot be put together is rejected with
+   * that error; throws it if no other request waits.
+   */
   announce(sample: Sample, record: StepRecord): void {
     this.records.push({ sample: sample.params.sample, record });
-    for (const { narrator } of this.#subscribers) narrator.tell(this.records);
+    for (const subscriber of this.#subscribers)
+      try {
+        subscriber.narrator.tell(this.records);
+      } catch (error) {
+        this.leave(subscriber, error as Error);
+        if (!this.wanted) throw error;
+      }
   }
 
   /** What it came to on this provider, once every sample is done. */
@@ -95,29 +104,32 @@ export class Generation {
     };
   }
 
-  /** Answers everyone who waits; `now` is the clock of `acceptedAt`, `cache` where it came from if it was not computed. Returns the answers. */
-  finish(outcome: Outcome, now: number, cache?: CacheState): Answer[] {
+  /**
+   * Answer everyone who waits; a request whose answer cannot be put together is rejected with that error. `now` is of the
+   * clock of `acceptedAt`, `cache` says where the outcome is from if it was not computed.
+   */
+  finish(outcome: Outcome, now: number, cache?: CacheState): void {
     this.over = true;
-    return [...this.#subscribers].map((subscriber) => {
-      const queued = Math.max(0, (this.firstPassAt ?? now) - subscriber.acceptedAt);
-      const { id, narrator } = subscriber;
-      const from = { id, narrator, cache: cache ?? subscriber.cache };
-      const result = answer(outcome, this.records, from, {
-        queue_ms: queued,
-        compute_ms: this.computeMs,
-        total_ms: now - subscriber.acceptedAt,
-      });
-      subscriber.resolve(result);
-      return result;
-    });
+    for (const subscriber of this.#subscribers)
+      try {
+        const { id, narrator, acceptedAt } = subscriber;
+        const from = { id, narrator, cache: cache ?? subscriber.cache };
+        const result = answer(outcome, this.records, from, {
+          queue_ms: Math.max(0, (this.firstPassAt ?? now) - acceptedAt),
+          compute_ms: this.computeMs,
+          total_ms: now - acceptedAt,
+        });
+        subscriber.resolve(result);
+      } catch (error) {
+        subscriber.reject(error as Error);
+      }
+    this.#subscribers.clear();
   }
 
-  /** Rejects everyone who waits; returns how many. */
-  fail(error: Error): number {
+  /** Reject everyone who waits. */
+  fail(error: Error): void {
     this.over = true;
-    const { size } = this.#subscribers;
     for (const subscriber of this.#subscribers) subscriber.reject(error);
     this.#subscribers.clear();
-    return size;
   }
 }

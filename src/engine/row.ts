@@ -1,19 +1,26 @@
-/** A sample that is being denoised: what it needs next, and what comes of it. */
+/** A sample that is being denoised: everything that is known of it, what it needs next, and what a result does to it. */
 
 import { isEmpty, type Sample, type StepPlan, type StepRecord } from "../diffusion/sampler.ts";
 import type { Schedule } from "../diffusion/schedule.ts";
 import { RuntimeFailure } from "../errors.ts";
 import type { GraphName } from "../runtime/protocol.ts";
 import type { DrawRow, RowDraws, ScoreRow } from "./batch.ts";
+import type { Generation } from "./generation.ts";
 import type { SchedulableRow } from "./scheduler.ts";
 import { COST } from "./speed.ts";
 
-/** Between two calls a row always has a plan that needs one: steps that reveal nothing are taken at once. */
-export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
+/** The one place that holds the state of a row. */
+export class Row implements DrawRow, ScoreRow, SchedulableRow {
+  /** Padded tokens of service, from where it started; undefined until it has had a place. */
+  #attained: number | undefined;
   passedOver = 0;
+  company = Number.POSITIVE_INFINITY;
   /** Once its deadline has come. */
   urgent = false;
-  plan: StepPlan;
+  /** True while its batch is with the pool. */
+  running = false;
+  /** The next step; drawn when the row gets a place. */
+  plan!: StepPlan;
   /** [M, L] to be scored: of a re-ranked step whose candidates are drawn, or [1, L] of a finished one. */
   canvases: Int32Array[] = [];
   /** Of a re-ranked step, what waits for the scores. */
@@ -22,19 +29,37 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
   reward: number | undefined;
 
   constructor(
-    readonly job: Job,
+    readonly generation: Generation,
     readonly sample: Sample,
     readonly padded: number,
-    public attained: number,
     /** Whether the finished canvas is scored. */
     readonly ranked: boolean,
-  ) {
-    this.plan = sample.plan();
-  }
+  ) {}
 
   /** True once nothing is left to run. */
   get done(): boolean {
     return this.sample.done && (!this.ranked || this.reward !== undefined);
+  }
+
+  /** True if the next step reveals nothing and needs no pass. */
+  get skips(): boolean {
+    return !this.running && !this.sample.done && isEmpty(this.plan);
+  }
+
+  /** True if it waits for a pass. */
+  get waits(): boolean {
+    return !this.running && !this.done && !this.skips;
+  }
+
+  get attained(): number {
+    return this.#attained ?? 0;
+  }
+
+  /** Get a place; the first time, the count of its service begins at `start`. */
+  begin(start: number): void {
+    if (this.#attained !== undefined) return;
+    this.#attained = start;
+    this.plan = this.sample.plan();
   }
 
   get tokens(): Int32Array {
@@ -61,13 +86,18 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
     return this.sample.params.steps;
   }
 
-  /** The graph of the next call. */
+  /** The graph of the next pass. */
   get graph(): GraphName {
     if (this.#drawn || this.sample.done) return "score";
     return this.plan.kind === "tilt" ? "tilt" : "denoise";
   }
 
-  /** Its deadline has come: leaves out the steps that are left; candidates that wait for their score are dropped. */
+  /** Canvases in the next batch. */
+  get width(): number {
+    return this.#drawn ? this.canvases.length : 1;
+  }
+
+  /** Its deadline has come: leave out the steps that are left; candidates that wait for their score are dropped. */
   hurry(): void {
     this.urgent = true;
     if (this.sample.done) return;
@@ -77,34 +107,12 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
     this.#goOn();
   }
 
-  /** Canvases in the next call. */
-  get width(): number {
-    return this.#drawn ? this.canvases.length : 1;
-  }
-
-  /** True if the next step reveals nothing and needs no pass. */
-  get skips(): boolean {
-    return !this.sample.done && isEmpty(this.plan);
-  }
-
-  /** What it waits for once its call has been answered, as far as that can be told before; nothing if that is its last. */
-  get afterwards(): SchedulableRow | undefined {
-    const { padded, urgent, graph, plan } = this;
-    const scores = graph === "denoise" && plan.kind === "rerank";
-    if (!scores && this.sample.stepsLeft <= 1) return undefined;
-    const attained = this.attained + this.#cost;
-    const next = scores
-      ? ({ graph: "score", width: plan.candidates.length } as const)
-      : { graph: graph === "score" ? "denoise" : graph, width: 1 };
-    return { ...next, padded, attained, passedOver: 0, urgent };
-  }
-
-  /** Takes a step that needs no pass. */
+  /** Take a step that needs no pass. */
   skip(): StepRecord {
     return this.#take();
   }
 
-  /** The answer to a call that drew tokens: a finished step, or nothing if its candidates are to be scored first. */
+  /** Take draws: return a finished step, or nothing if its candidates are to be scored first. */
   takeDraws(drawn: RowDraws): StepRecord | undefined {
     this.#account();
     if (this.plan.kind !== "rerank") return this.#take(drawn);
@@ -113,7 +121,7 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
     return undefined;
   }
 
-  /** The answer to a call that scored the candidates: a finished step; or, at the end, the finished canvas: nothing. */
+  /** Take the candidates' scores: return a finished step; or, at the end, the finished canvas's: return nothing. */
   takeRewards(rewards: number[]): StepRecord | undefined {
     this.#account();
     if (this.sample.done) {
@@ -127,16 +135,13 @@ export class Row<Job> implements DrawRow, ScoreRow, SchedulableRow {
     return this.#take({ ...drawn, rewards });
   }
 
-  /** What its call adds to the service that it has attained. */
-  get #cost(): number {
-    return this.padded * this.width * COST[this.graph];
-  }
-
+  /** Count the service of the batch that it was in; a batch that went well lifts the bound on its company. */
   #account(): void {
-    this.attained += this.#cost;
+    this.#attained = this.attained + this.padded * this.width * COST[this.graph];
+    this.company = Number.POSITIVE_INFINITY;
   }
 
-  /** Takes the step, one that reveals nothing if there are no draws. */
+  /** Take the step, one that reveals nothing if there are no draws. */
   #take(drawn?: RowDraws): StepRecord {
     const record = this.sample.apply(this.plan, drawn?.candidates ?? [], drawn?.rewards);
     this.#goOn();

@@ -113,7 +113,7 @@ function infoMetrics(maker: Maker, engine: Engine): void {
   );
   maker.gauge(
     "didi_ready",
-    "1 while requests are taken: the model has run and the server is not stopping",
+    "1 while requests are served: the model has run, a worker holds it and the server is not stopping",
     () => Number(whyNotReady(engine) === undefined),
   );
 }
@@ -139,6 +139,8 @@ function loadMetrics(maker: Maker, engine: Engine): void {
     "Padded tokens that one call of the model holds at most",
     () => engine.batchTokens,
   );
+  gauge("didi_workers", "Workers that there are to be", () => engine.runtime.size);
+  gauge("didi_healthy_workers", "Workers that hold the model", () => engine.runtime.healthy);
   gauge("didi_cache_bytes", "Estimated bytes of the answers that are kept", () => engine.cacheBytes);
 }
 
@@ -179,6 +181,11 @@ function batchMetrics(maker: Maker, engine: Engine): void {
     seconds.observe({ graph }, report.milliseconds / 1000);
   });
   engine.runtime.on("restart", () => restarts.inc());
+  const nonFinite = maker.counter(
+    "didi_non_finite_batches_total",
+    "Batches with numbers that are not finite, those that were run once more included",
+  );
+  engine.runtime.on("non-finite", () => nonFinite.inc());
 }
 
 function answerMetrics(maker: Maker, engine: Engine): void {

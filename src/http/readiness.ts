@@ -6,8 +6,8 @@ import { UnavailableError } from "../errors.ts";
 /** Return why the server cannot run a request now; undefined if it can. */
 export function whyNotReady(engine: Engine): string | undefined {
   if (!engine.accepting) return "the model is still loading, or the server is shutting down";
-  // Requests are still accepted: they wait until a worker has loaded the model.
-  if (!engine.runtime.loaded) return "the runtime process is being replaced";
+  // Requests are still accepted: they wait until a worker holds the model.
+  if (engine.runtime.healthy === 0) return "every worker is being replaced";
   return undefined;
 }
 

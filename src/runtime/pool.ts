@@ -1,103 +1,215 @@
-/** Several runtime processes of one model, side by side. */
+/**
+ * The workers of one model, and the one queue of batches that they take from.
+ *
+ * A batch is a pure function of its rows, so a batch whose worker died goes back to the front of the queue, and whichever
+ * worker is free takes it: nothing is lost. A worker that is being replaced has no batch.
+ */
 
 import { EventEmitter } from "node:events";
-import type { GraphName, Graphs, Provider, RuntimeOptions } from "./protocol.ts";
-import { Runtime, type RuntimeEvents } from "./runtime.ts";
+import { RuntimeFailure } from "../errors.ts";
+import { HangLimit } from "./hang-limit.ts";
+import type { Call, GraphName, Graphs, Provider, RuntimeOptions } from "./protocol.ts";
+import { type Result, Worker, WorkerDied, type WorkerEvents } from "./worker-process.ts";
 
-/** Passes go to the process that has the fewest, of those that hold the model. */
-export class RuntimePool extends EventEmitter<RuntimeEvents> {
-  readonly #load: Map<Runtime, number>;
-  /** The first pass of each graph. */
-  readonly #known = new Map<GraphName, Graphs[GraphName]["batch"]>();
+/** How many processes may end under a batch before it is given up. */
+const ATTEMPTS = 5;
+/** How long numbers that are not finite are taken for the model's own once a fresh worker gave them too. */
+const OWN_FAULT_MS = 60_000;
 
-  private constructor(runtimes: readonly Runtime[]) {
+export interface PoolEvents extends WorkerEvents {
+  /** A batch came back with numbers that are not finite. */
+  "non-finite": [];
+}
+
+/** A batch in the queue or with a worker. */
+interface QueuedBatch {
+  readonly call: Call;
+  /** Processes that may end under it. */
+  readonly attempts: number;
+  /** Processes that have ended under it. */
+  deaths: number;
+  /** Clock time at which its numbers were not finite; undefined if they never were. */
+  suspectedAt?: number;
+  /** Only a worker that loaded the model since this clock time may take it. */
+  loadedSince: number;
+  resolve(result: Result): void;
+  reject(error: Error): void;
+}
+
+/** Runs batches on workers that it keeps alive. */
+export class WorkerPool extends EventEmitter<PoolEvents> {
+  readonly #queue: QueuedBatch[] = [];
+  /** The first batch of each graph. */
+  readonly #first = new Map<GraphName, Call>();
+  /** Once a fresh worker gave numbers that are not finite, too: when it had loaded the model, and until when that counts. */
+  #ownFault = { loadedAt: Number.POSITIVE_INFINITY, until: Number.NEGATIVE_INFINITY };
+  #closed = false;
+  /** Processes that were replaced so far. */
+  restarts = 0;
+
+  private constructor(
+    readonly workers: readonly Worker[],
+    readonly hangLimit: HangLimit,
+  ) {
     super();
-    this.#load = new Map(runtimes.map((runtime) => [runtime, 0]));
-    for (const runtime of runtimes) {
-      runtime.on("restart", (end) => this.emit("restart", end));
-      runtime.on("load-failed", (message) => this.emit("load-failed", message));
-      runtime.on("replaced", (start) => this.emit("replaced", start));
+    for (const worker of workers) {
+      worker.on("restart", (end) => {
+        this.restarts++;
+        this.emit("restart", end);
+      });
+      worker.on("load-failed", (message) => {
+        // Better an older worker than none.
+        for (const batch of this.#queue) batch.loadedSince = Number.NEGATIVE_INFINITY;
+        this.#pull();
+        this.emit("load-failed", message);
+      });
+      worker.on("replaced", (start) => {
+        this.#pull();
+        this.emit("replaced", start);
+      });
     }
   }
 
-  /** Starts `count` processes. Throws StartupError if the model cannot be loaded; none is left then. */
-  static async start(options: RuntimeOptions, count = 1): Promise<RuntimePool> {
-    const started = await Promise.allSettled(Array.from({ length: count }, () => Runtime.start(options)));
-    const runtimes = started.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+  /** Start `count` workers. Throws StartupError if the model cannot be loaded; none is left then. */
+  static async start(options: RuntimeOptions, count = 1, hangLimit = new HangLimit()): Promise<WorkerPool> {
+    const started = await Promise.allSettled(Array.from({ length: count }, () => Worker.start(options)));
+    const workers = started.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
     const failure = started.find((one) => one.status === "rejected");
-    if (!failure) return new RuntimePool(runtimes);
-    await Promise.all(runtimes.map((runtime) => runtime.close()));
+    if (!failure) return new WorkerPool(workers, hangLimit);
+    await Promise.all(workers.map((worker) => worker.close()));
     throw failure.reason;
   }
 
-  /** How many passes can run at once. */
+  /** How many workers there are to be. */
   get size(): number {
-    return this.#load.size;
+    return this.workers.length;
   }
 
-  /** True while any of the processes holds the model. */
-  get loaded(): boolean {
-    return [...this.#load.keys()].some((runtime) => runtime.loaded);
+  /** How many workers hold the model. */
+  get healthy(): number {
+    return this.workers.filter(({ loadedAt }) => loadedAt !== undefined).length;
+  }
+
+  /** How many workers would take a batch at once that came now. */
+  get free(): number {
+    return Math.max(0, this.workers.filter(({ isFree }) => isFree).length - this.#queue.length);
   }
 
   /** Process ids, of those that live. */
   get pids(): number[] {
-    return [...this.#load.keys()].flatMap(({ pid }) => (pid === undefined ? [] : [pid]));
+    return this.workers.flatMap(({ pid }) => (pid === undefined ? [] : [pid]));
   }
 
   /** Where the graphs run. */
   get provider(): Provider {
-    return this.#first.provider;
+    return this.workers[0]!.provider;
   }
 
   /** Why CUDA was not taken, when `auto` fell back to the CPU. */
   get fallback(): string | undefined {
-    return this.#first.fallback;
+    return this.workers[0]!.fallback;
   }
 
-  get #first(): Runtime {
-    return this.#load.keys().next().value!;
-  }
-
-  /** Runs one pass of a graph. Rejects with RuntimeFailure if it fails or `attempts` processes ended under it. */
-  async run<G extends GraphName>(
+  /**
+   * Run a batch of a graph. Rejects with RuntimeFailure if the graph fails, or if processes ended under it `attempts` times.
+   * Numbers that are not finite are part of a result once a second worker gave them.
+   */
+  run<G extends GraphName>(
     graph: G,
     batch: Graphs[G]["batch"],
-    attempts?: number,
+    attempts = ATTEMPTS,
   ): Promise<Graphs[G]["result"]> {
-    if (!this.#known.has(graph)) this.#known.set(graph, batch);
-    const all = [...this.#load];
-    const loaded = all.filter(([{ loaded }]) => loaded);
-    const [runtime] = (loaded.length > 0 ? loaded : all).reduce((least, one) =>
-      one[1] < least[1] ? one : least,
+    if (this.#closed) return Promise.reject(new RuntimeFailure("the workers are closed"));
+    const call = { graph, batch } as Call;
+    if (!this.#first.has(graph)) this.#first.set(graph, call);
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ call, attempts, deaths: 0, loadedSince: Number.NEGATIVE_INFINITY, resolve, reject });
+      this.#pull();
+    });
+  }
+
+  /** Run the graphs that have run once in every session of every free worker: the first batch of a graph is the slowest. Rejects with RuntimeFailure if a graph fails. */
+  async warmUp(): Promise<void> {
+    const warm = async (worker: Worker) => {
+      for (const call of this.#first.values()) await worker.run(call, this.hangLimit.of(call), true);
+    };
+    const failed = (await Promise.allSettled(this.workers.filter(({ isFree }) => isFree).map(warm))).find(
+      (one) => one.status === "rejected" && !(one.reason instanceof WorkerDied),
     );
-    // Last in order: of processes that have as many, the next goes to the one that has had its own the longest.
-    const load = this.#load.get(runtime)! + 1;
-    this.#load.delete(runtime);
-    this.#load.set(runtime, load);
-    try {
-      return await runtime.run(graph, batch, attempts);
-    } finally {
-      this.#load.set(runtime, this.#load.get(runtime)! - 1);
+    this.#pull();
+    if (failed?.status === "rejected") throw failed.reason;
+  }
+
+  /** End the processes at once, without a word to those who wait. */
+  kill(): void {
+    for (const worker of this.workers) worker.kill();
+  }
+
+  /** End the processes; batches that wait or run are rejected with RuntimeFailure. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const { reject } of this.#queue.splice(0)) reject(new RuntimeFailure("the workers are closed"));
+    await Promise.all(this.workers.map((worker) => worker.close()));
+  }
+
+  /** Let free workers take batches, the one that has been free the longest first. */
+  #pull(): void {
+    const free = this.workers.filter(({ isFree }) => isFree);
+    for (const worker of free.toSorted((a, b) => a.freeSince - b.freeSince)) {
+      const index = this.#queue.findIndex(({ loadedSince }) => worker.loadedAt! >= loadedSince);
+      const [batch] = index < 0 ? [] : this.#queue.splice(index, 1);
+      if (batch) void this.#runOn(worker, batch);
     }
   }
 
-  /** Runs the graphs that have run, in every session of every process: the first pass of a graph is the slowest. Rejects with RuntimeFailure. */
-  async warmUp(): Promise<void> {
-    const runtimes = [...this.#load.keys()];
-    const passes = [...this.#known];
-    await Promise.all(
-      runtimes.flatMap((runtime) => passes.map((pass) => runtime.run(...pass, undefined, true))),
-    );
+  async #runOn(worker: Worker, batch: QueuedBatch): Promise<void> {
+    const { call } = batch;
+    const loadedAt = worker.loadedAt!;
+    try {
+      const result = await worker.run(call, this.hangLimit.of(call));
+      this.hangLimit.observe(call, result.milliseconds);
+      if (isFiniteResult(result) || this.#isAnswer(batch, loadedAt)) batch.resolve(result);
+      else {
+        worker.restart("numbers that are not finite");
+        this.#queue.unshift(batch);
+      }
+    } catch (error) {
+      if (!(error instanceof WorkerDied)) batch.reject(error as Error);
+      else if (++batch.deaths < batch.attempts) this.#queue.unshift(batch);
+      else
+        batch.reject(
+          new RuntimeFailure(`the batch ended ${batch.deaths} runtime processes (${error.message})`),
+        );
+    }
+    this.#pull();
   }
 
-  /** Ends the processes at once, without a word to those who wait. */
-  kill(): void {
-    for (const runtime of this.#load.keys()) runtime.kill();
+  /**
+   * Decide whether numbers that are not finite are the answer to a batch, or those of a worker whose memory is damaged.
+   *
+   * The first time the batch is to be run once more, by a worker that loaded the model after that; if its numbers are not
+   * finite either, the fault is the model's own. For a minute from then on the word of that worker, and of those that
+   * loaded later, is taken at once, so that such a model does not keep workers restarting.
+   */
+  #isAnswer(batch: QueuedBatch, loadedAt: number): boolean {
+    this.emit("non-finite");
+    const now = performance.now();
+    const known = now < this.#ownFault.until;
+    if (batch.suspectedAt !== undefined) {
+      if (loadedAt >= batch.suspectedAt) this.#ownFault = { loadedAt, until: now + OWN_FAULT_MS };
+      return true;
+    }
+    if (known && loadedAt >= this.#ownFault.loadedAt) return true;
+    batch.suspectedAt = now;
+    batch.loadedSince = known ? this.#ownFault.loadedAt : now;
+    return false;
   }
+}
 
-  /** Ends the processes; passes in flight are rejected. */
-  async close(): Promise<void> {
-    await Promise.all([...this.#load.keys()].map((runtime) => runtime.close()));
-  }
+/** Return whether the numbers that tokens and choices depend on are finite. */
+function isFiniteResult(result: Result): boolean {
+  const finite = (values: Float32Array) => values.every(Number.isFinite);
+  return (
+    (!("logprob" in result) || finite(result.logprob)) && (!("reward" in result) || finite(result.reward))
+  );
 }

@@ -46,7 +46,7 @@ test("the speed is learnt from calls; a graph that has not run is taken in propo
   const speed = new Speed();
   assert.equal(speed.budgetMs(128, 16, undefined), 0);
   speed.observe("denoise", 100, 200);
-  assert.equal(speed.msPerCall, 200);
+  assert.equal(speed.msPerBatch, 200);
   assert.equal(speed.budgetMs(10, 16, undefined), 10 * 16 * 2);
   // 8 steps that tilt at 4 passes each, 8 that draw once and score 4 candidates.
   assert.equal(speed.budgetMs(10, 16, RGAS), 10 * 2 * (8 * 4 + 8 * 5));

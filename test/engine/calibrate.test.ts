@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { calibrate } from "../../src/engine/calibrate.ts";
-import type { RuntimePool } from "../../src/runtime/pool.ts";
+import type { WorkerPool } from "../../src/runtime/pool.ts";
 import type { DenoiseBatch } from "../../src/runtime/protocol.ts";
 import { startEngine, TINY_GUIDED } from "../support.ts";
 
@@ -15,7 +15,11 @@ test("a call grows until doubling it brings no throughput", async () => {
         time += milliseconds(batch.rows);
         return engine.runtime.run(graph, batch);
       };
-      return calibrate(engine.model, { run } as unknown as RuntimePool, { now: () => time });
+      const limits = await calibrate(engine.model, { run } as unknown as WorkerPool, { now: () => time });
+      const { spreadTokens, ...bounds } = limits;
+      // A part that takes about as long as the whole is worth no worker of its own.
+      assert.equal(spreadTokens, bounds.lightTokens);
+      return bounds;
     };
     assert.deepEqual(await bounds((rows) => 60 * rows), { maxTokens: 128, lightTokens: 128 });
     assert.deepEqual(await bounds((rows) => Math.max(60, 24 * rows)), { maxTokens: 512, lightTokens: 256 });

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { RuntimeFailure } from "../../src/errors.ts";
-import { RuntimePool } from "../../src/runtime/pool.ts";
+import { WorkerPool } from "../../src/runtime/pool.ts";
 import type { GraphName, Graphs } from "../../src/runtime/protocol.ts";
 import { startEngine } from "../support.ts";
 
@@ -79,6 +79,6 @@ test("several runtime processes give the same bits as one, also when one of them
 test("if one of several processes cannot start, none is left", async () => {
   const graphs = { denoise: "/no/such/graph.onnx" };
   await assert.rejects(
-    RuntimePool.start({ graphs: { cpu: graphs, cuda: graphs }, device: "cpu", threads: 1 }, 2),
+    WorkerPool.start({ graphs: { cpu: graphs, cuda: graphs }, device: "cpu", threads: 1 }, 2),
   );
 });

@@ -4,23 +4,25 @@ import type { Guidance } from "../../src/diffusion/guidance.ts";
 import { Sample } from "../../src/diffusion/sampler.ts";
 import { LOG_LINEAR } from "../../src/diffusion/schedule.ts";
 import type { RowDraws } from "../../src/engine/batch.ts";
+import type { Generation } from "../../src/engine/generation.ts";
 import { Row } from "../../src/engine/row.ts";
-import type { SchedulableRow } from "../../src/engine/scheduler.ts";
 
 const MASK = 9;
 
 /** A row of so many masked tokens. */
-function rowOf(steps: number, ranked: boolean, guidance?: Guidance, masks = 1): Row<string> {
+function rowOf(steps: number, ranked: boolean, guidance?: Guidance, masks = 1): Row {
   const canvas = [1, ...new Array<number>(masks).fill(MASK)];
   const params = {
     ...{ canvas, steps, guidance, seed: 4, sample: 0, temperature: 1, topK: 0, topP: 1 },
     order: "random" as const,
   };
-  return new Row("job", new Sample(params, LOG_LINEAR, MASK), 32, 0, ranked);
+  const row = new Row({} as Generation, new Sample(params, LOG_LINEAR, MASK), 32, ranked);
+  row.begin(0);
+  return row;
 }
 
 /** Draws of the row's planned step, each of token 5. */
-function drawn({ plan }: Row<string>): RowDraws {
+function drawn({ plan }: Row): RowDraws {
   const candidates = plan.candidates.map(({ positions }) => ({
     tokens: Int32Array.from(positions, () => 5),
     logprobs: Float32Array.from(positions, () => -1),
@@ -29,7 +31,7 @@ function drawn({ plan }: Row<string>): RowDraws {
 }
 
 /** Takes every step, each reveal drawn as token 5. */
-function finish(row: Row<string>): void {
+function finish(row: Row): void {
   while (!row.sample.done) {
     if (row.skips) row.skip();
     else row.takeDraws(drawn(row));
@@ -56,21 +58,4 @@ test("a row whose deadline has come leaves out the steps that are left", () => {
   assert.deepEqual([row.urgent, row.skips, row.sample.hurried], [true, false, true]);
   finish(row);
   assert.deepEqual([...row.tokens], [1, 5]);
-});
-
-test("what a row waits for after its call is told before: the next pass, the scores of its candidates, or nothing", () => {
-  const next = ({ graph, width, attained }: SchedulableRow) => [graph, width, attained];
-  const reranked = rowOf(2, false, { candidates: 3, scaleStart: 0, scaleEnd: 0, rerankRatio: 1 }, 40);
-  assert.deepEqual(next(reranked.afterwards!), ["score", 3, 32]);
-  reranked.takeDraws(drawn(reranked));
-  assert.deepEqual([reranked.graph, next(reranked.afterwards!)], ["score", ["denoise", 1, 128]]);
-  reranked.takeRewards([1, 2, 3]);
-  assert.deepEqual(next(reranked), ["denoise", 1, 128]);
-  assert.deepEqual(next(reranked.afterwards!), ["score", 3, 160]);
-  reranked.takeDraws(drawn(reranked));
-  assert.equal(reranked.afterwards, undefined);
-  const plain = rowOf(2, false, undefined, 40);
-  assert.deepEqual(next(plain.afterwards!), ["denoise", 1, 32]);
-  plain.takeDraws(drawn(plain));
-  assert.equal(plain.afterwards, undefined);
 });

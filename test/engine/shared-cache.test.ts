@@ -6,7 +6,7 @@ import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
 import { type AnswerStore, SharedCache } from "../../src/engine/shared-cache.ts";
 import { CancelledError, UnavailableError } from "../../src/errors.ts";
 import { openModel } from "../../src/model/model.ts";
-import { RuntimePool } from "../../src/runtime/pool.ts";
+import { WorkerPool } from "../../src/runtime/pool.ts";
 import { LIMITS, TINY_GUIDED } from "../support.ts";
 
 /** Keeps everything; `gate` holds answers back. */
@@ -23,9 +23,9 @@ class Store implements AnswerStore {
 }
 
 const model = await openModel(TINY_GUIDED);
-let runtime: RuntimePool;
+let runtime: WorkerPool;
 before(async () => {
-  runtime = await RuntimePool.start({ graphs: model.graphs, device: "cpu", threads: 1 });
+  runtime = await WorkerPool.start({ graphs: model.graphs, device: "cpu", threads: 1 });
 });
 after(() => runtime.close());
 

@@ -11,7 +11,7 @@ import { FAULTS, type FaultKind } from "../../loadtest/chaos/faults.ts";
 import type { EngineLimits } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { RuntimeFailure } from "../../src/errors.ts";
-import type { RuntimeEvents } from "../../src/runtime/runtime.ts";
+import type { PoolEvents } from "../../src/runtime/pool.ts";
 import { embeddingRow, mismadeModel } from "../damage.ts";
 import { startEngine, TINY_GUIDED } from "../support.ts";
 
@@ -30,7 +30,7 @@ const request: GenerateRequest = {
 /** An engine of one process, and how its processes ended. */
 async function watched(model?: string, limits: Partial<EngineLimits> = {}) {
   const engine = await startEngine(limits, model);
-  const ends: RuntimeEvents["restart"][0][] = [];
+  const ends: PoolEvents["restart"][0][] = [];
   engine.runtime.on("restart", (end) => ends.push(end));
   const trace = async () => (await engine.submit(request).result).receipt.trace_sha256;
   return { engine, ends, trace };
@@ -61,7 +61,7 @@ test("a process that is frozen with nothing to do is replaced as well", async ()
     const expected = await trace();
     const [frozen] = engine.runtime.pids;
     await FAULTS.freeze(frozen!);
-    while (ends.length === 0 || !engine.runtime.loaded) await sleep(50);
+    while (ends.length === 0 || engine.runtime.healthy === 0) await sleep(50);
     assert.notEqual(engine.runtime.pids[0], frozen);
     assert.equal(await trace(), expected);
   } finally {

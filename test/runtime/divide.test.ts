@@ -5,8 +5,8 @@ import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest, GuidanceRequest } from "../../src/engine/request.ts";
 import { openModel } from "../../src/model/model.ts";
 import { divide } from "../../src/runtime/divide.ts";
-import type { Call, Canvases, DenoiseBatch, TiltBatch } from "../../src/runtime/protocol.ts";
-import { Runtime } from "../../src/runtime/runtime.ts";
+import type { Call, Canvases, DenoiseBatch, DenoiseResult, TiltBatch } from "../../src/runtime/protocol.ts";
+import { Worker } from "../../src/runtime/worker-process.ts";
 import { startEngine, TINY_GUIDED } from "../support.ts";
 
 /** Rows 0 to `rows` - 1 of 2 tokens; row r has r + 1 picks, and draws every one of them twice. */
@@ -140,19 +140,15 @@ test("every graph has calls that can be divided, and no bit of an answer changes
 
 test("a pass runs in every session if it is to, as before a process is taken to be ready or sound", async () => {
   const { graphs } = await openModel(TINY_GUIDED);
-  const runtime = await Runtime.start({ graphs, device: "cpu", threads: 2, split: { parts: 3, threads: 1 } });
+  const worker = await Worker.start({ graphs, device: "cpu", threads: 2, split: { parts: 3, threads: 1 } });
   const ask = (everywhere: boolean) => {
     const batch = { ...tilt(1), tokens: Int32Array.of(5, 6), length: Int32Array.of(2) };
     const drawn = { uniform: Float32Array.of(0.3, 0.6), temperature: Float32Array.of(1, 1) };
-    return runtime.run(
-      "denoise",
-      { ...batch, ...drawn, topK: Int32Array.of(0, 0), topP: Float32Array.of(1, 1) },
-      undefined,
-      everywhere,
-    );
+    const input = { ...batch, ...drawn, topK: Int32Array.of(0, 0), topP: Float32Array.of(1, 1) };
+    return worker.run({ graph: "denoise", batch: input }, 60_000, everywhere) as Promise<DenoiseResult>;
   };
   const [once, each] = [await ask(false), await ask(true)];
-  await runtime.close();
+  await worker.close();
   assert.equal(once.token.length, 2);
   for (const name of ["token", "logprob", "entropy"] as const)
     assert.deepEqual(

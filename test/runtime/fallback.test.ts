@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import { type Model, openModel } from "../../src/model/model.ts";
-import { Runtime } from "../../src/runtime/runtime.ts";
+import { WorkerPool } from "../../src/runtime/pool.ts";
 import { TINY_GUIDED } from "../support.ts";
 
 let model: Model;
@@ -13,7 +13,7 @@ before(async () => {
 
 for (const split of [undefined, { parts: 2, threads: 1 }])
   test(`a runtime that falls back to the CPU says why, with ${split?.parts ?? 1} parts`, async () => {
-    const runtime = await Runtime.start({ graphs: model.graphs, device: "auto", threads: 1, split });
+    const runtime = await WorkerPool.start({ graphs: model.graphs, device: "auto", threads: 1, split });
     try {
       const { provider, fallback } = runtime;
       if (provider === "cuda") assert.equal(fallback, undefined);

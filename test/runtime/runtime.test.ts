@@ -9,15 +9,15 @@ import { Sample } from "../../src/diffusion/sampler.ts";
 import { denoiseBatch } from "../../src/engine/batch.ts";
 import { RuntimeFailure, StartupError } from "../../src/errors.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
+import { WorkerPool } from "../../src/runtime/pool.ts";
 import type { DenoiseBatch, DenoiseResult } from "../../src/runtime/protocol.ts";
-import { Runtime } from "../../src/runtime/runtime.ts";
 import { MODEL } from "../support.ts";
 
 let model: Model;
-let runtime: Runtime;
+let runtime: WorkerPool;
 before(async () => {
   model = await openModel(MODEL);
-  runtime = await Runtime.start({ graphs: model.graphs, device: "cpu", threads: 1 });
+  runtime = await WorkerPool.start({ graphs: model.graphs, device: "cpu", threads: 1 });
 });
 after(() => runtime.close());
 
@@ -75,12 +75,12 @@ test("a pass in flight when the process is killed is run again, to the bit", asy
   let restarts = 0;
   runtime.on("restart", () => restarts++);
   const passes = Array.from({ length: 3 }, () => runtime.run("denoise", batch));
-  process.kill(runtime.pid!, "SIGKILL");
+  process.kill(runtime.pids[0]!, "SIGKILL");
   for (const pass of passes) assert.deepEqual(plain(await pass), expected);
   assert.equal(restarts, 1);
 });
 
-test("a pass that ends every process is given up, and the one that was sent behind it is not taken for its fault", {
+test("a batch that ends every process is given up, and the one that waits behind it runs", {
   timeout: 120_000,
 }, async () => {
   const [row] = rows(1, 256);
@@ -99,7 +99,7 @@ test("a pass that ends every process is given up, and the one that was sent behi
   const chase = setInterval(() => {
     try {
       // One that still loads has no pass to lose.
-      if (runtime.loaded && runtime.pid) process.kill(runtime.pid, "SIGKILL");
+      if (runtime.healthy > 0) process.kill(runtime.pids[0]!, "SIGKILL");
     } catch {
       // It is dead already.
     }
@@ -113,13 +113,13 @@ test("a process that hangs is replaced, at work and at rest", { timeout: 120_000
   const expected = plain(await runtime.run("denoise", batch));
   let restarts = 0;
   runtime.on("restart", () => restarts++);
-  process.kill(runtime.pid!, "SIGSTOP");
+  process.kill(runtime.pids[0]!, "SIGSTOP");
   assert.deepEqual(plain(await runtime.run("denoise", batch)), expected);
   assert.equal(restarts, 1);
-  const stopped = runtime.pid!;
+  const stopped = runtime.pids[0]!;
   process.kill(stopped, "SIGSTOP");
   // It is asked after a while, and given up after another.
-  while (runtime.pid === stopped) await sleep(100);
+  while (runtime.pids[0] === stopped) await sleep(100);
   assert.deepEqual(plain(await runtime.run("denoise", batch)), expected);
 });
 
@@ -127,11 +127,15 @@ test("a file that is not a graph, and CUDA where it does not load, refuse to sta
   const path = join(tmpdir(), `not-a-graph-${process.pid}.onnx`);
   await writeFile(path, "not a graph");
   await assert.rejects(
-    Runtime.start({ graphs: { cpu: { denoise: path }, cuda: { denoise: path } }, device: "cpu", threads: 1 }),
+    WorkerPool.start({
+      graphs: { cpu: { denoise: path }, cuda: { denoise: path } },
+      device: "cpu",
+      threads: 1,
+    }),
     StartupError,
   );
   if (runtime.provider === "cpu") {
-    const start = Runtime.start({ graphs: model.graphs, device: "cuda", threads: 1 });
+    const start = WorkerPool.start({ graphs: model.graphs, device: "cuda", threads: 1 });
     const outcome = await start
       .then((cuda) => cuda.close().then(() => "loaded"))
       .catch((error: Error) => error.message);

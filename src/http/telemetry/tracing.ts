@@ -4,8 +4,8 @@
  */
 
 import type * as Api from "@opentelemetry/api";
+import type { BatchReport } from "../../engine/dispatcher.ts";
 import type { Engine } from "../../engine/engine.ts";
-import type { BatchReport } from "../../engine/executor.ts";
 import { VERSION } from "../openapi.ts";
 import { summary } from "./log.ts";
 import type { RequestRecord, TelemetrySink } from "./record.ts";

@@ -1,0 +1,47 @@
+/** When a batch counts as hung: after `FACTOR` times what batches of its size took, and never before `LEAST_MS`. */
+
+import type { Call, GraphName } from "./protocol.ts";
+
+/** A batch that takes this many times the estimate has hung. */
+const FACTOR = 30;
+/** Milliseconds that any batch may take. */
+const LEAST_MS = 10_000;
+/** Milliseconds for a graph that has not run yet: its first batch prepares it. */
+const FIRST_MS = 300_000;
+/** What an estimate loses of its distance to a faster batch. */
+const DECAY = 0.1;
+
+/**
+ * Estimates how long batches take, by graph and by size (padded tokens, in powers of two). An estimate rises at once to
+ * a slower batch and falls by a tenth of the distance with each faster one.
+ */
+export class HangLimit {
+  /** Milliseconds per padded token of each graph, by size. */
+  readonly #estimates = new Map<GraphName, Map<number, number>>();
+
+  constructor(
+    readonly limits: { leastMs: number; firstMs: number } = { leastMs: LEAST_MS, firstMs: FIRST_MS },
+  ) {}
+
+  /** Take note that a batch took `milliseconds`. */
+  observe({ graph, batch }: Call, milliseconds: number): void {
+    const tokens = batch.rows * batch.padded;
+    const perToken = milliseconds / tokens;
+    const ofGraph = this.#estimates.get(graph) ?? new Map<number, number>();
+    const size = sizeOf(tokens);
+    const before = ofGraph.get(size) ?? perToken;
+    ofGraph.set(size, Math.max(perToken, before + DECAY * (perToken - before)));
+    this.#estimates.set(graph, ofGraph);
+  }
+
+  /** Return the milliseconds after which a batch has hung. A size that has not run takes the slowest rate of its graph. */
+  of({ graph, batch }: Call): number {
+    const ofGraph = this.#estimates.get(graph);
+    if (!ofGraph) return this.limits.firstMs;
+    const tokens = batch.rows * batch.padded;
+    const perToken = ofGraph.get(sizeOf(tokens)) ?? Math.max(...ofGraph.values());
+    return Math.max(this.limits.leastMs, FACTOR * perToken * tokens);
+  }
+}
+
+const sizeOf = (tokens: number) => Math.ceil(Math.log2(tokens));
