@@ -1,11 +1,12 @@
 /** `didi-serve model convert`: a published checkpoint into a folder the server loads; the work is done in Python. */
 
-import { stat, writeFile } from "node:fs/promises";
+import { readFile, stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { Option } from "commander";
 import { integer } from "../config.ts";
 import { StartupError } from "../errors.ts";
 import { gpt2Tokenizer } from "../model/gpt2-tokenizer.ts";
+import { parseTokenizer } from "../model/tokenizer-file.ts";
 import { INSTALL, Python } from "./python.ts";
 
 /** Settings of the command; those of `python -m didi.convert`, and which Python. */
@@ -69,6 +70,21 @@ async function checkPackages(python: Python): Promise<void> {
   if (code !== 0) throw new StartupError(`${python.program} does not run: it exited with ${code}`);
 }
 
+/** Whether there is a tokenizer. Throws StartupError if no server would take it: converting takes minutes. */
+async function checkTokenizer(path: string): Promise<boolean> {
+  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw new StartupError(`cannot read ${path}: ${error.code}`);
+  });
+  if (text === undefined) return false;
+  try {
+    parseTokenizer(text, Number.POSITIVE_INFINITY);
+    return true;
+  } catch (error) {
+    throw new StartupError(`cannot use ${path}: ${(error as Error).message}`);
+  }
+}
+
 /**
  * Convert. Resolves with the exit code of Python. Throws StartupError if there is no folder, or no Python 3.11 or newer
  * with the packages for it.
@@ -78,6 +94,7 @@ export async function convert(config: ConvertConfig): Promise<number> {
   const isFolder = (await stat(from).catch(() => undefined))?.isDirectory();
   if (!isFolder)
     throw new StartupError(`${from} is not a folder: --from takes the folder of the checkpoint's files`);
+  const hasTokenizer = await checkTokenizer(join(from, "tokenizer.json"));
   const python = await Python.open(config.python);
   try {
     await checkPackages(python);
@@ -87,7 +104,7 @@ export async function convert(config: ConvertConfig): Promise<number> {
     if (config.keepMaskLogit) args.push("--keep-mask-logit");
     for (const name of ["name", "licence", "heads", "context"] as const)
       if (config[name] !== undefined) args.push(`--${name}`, String(config[name]));
-    if (!(await stat(join(from, "tokenizer.json")).catch(() => undefined))) {
+    if (!hasTokenizer) {
       console.log(`${from} has no tokenizer.json: taking GPT-2's`);
       const file = join(python.folder, "tokenizer.json");
       await writeFile(file, JSON.stringify(await gpt2Tokenizer()));

@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { StartupError } from "../errors.ts";
 import { decodeBytes, decodeRun, MASK_GLYPH, tokenBytes, wholeCharacters } from "./byte-level.ts";
+import { parseTokenizer } from "./tokenizer-file.ts";
 
 /** The ids a tokenizer treats apart. */
 export interface SpecialIds {
@@ -107,21 +108,14 @@ export class Tokenizer {
   }
 }
 
-/** Reads `tokenizer.json`. Throws StartupError if it is not a byte-level BPE of that vocabulary. */
+/** Read `tokenizer.json`. Throws StartupError if it is not a byte-level BPE of that vocabulary, split in a known way. */
 export async function readTokenizer(
   path: string,
   vocabSize: number,
   special: SpecialIds,
 ): Promise<Tokenizer> {
   try {
-    const definition = JSON.parse(await readFile(path, "utf8"));
-    if (definition?.model?.type !== "BPE" || definition?.decoder?.type !== "ByteLevel")
-      throw new Error("it is not a byte-level BPE");
-    const largest = Object.values(definition.model.vocab as Record<string, number>).reduce(
-      (a, b) => Math.max(a, b),
-      0,
-    );
-    if (largest >= vocabSize) throw new Error(`id ${largest} is outside the vocabulary of ${vocabSize}`);
+    const definition = parseTokenizer(await readFile(path, "utf8"), vocabSize);
     return new Tokenizer(definition, vocabSize, special);
   } catch (error) {
     throw new StartupError(`cannot use ${path}: ${(error as Error).message}`);

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { TINY_GUIDED } from "../support.ts";
 import { type Outcome, SOURCE_ENTRY } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-convert-"));
@@ -77,6 +78,17 @@ test("a Python that is named by a path is taken from where the user is", async (
   await writeFile(join(checkpoint, "link"), "#!/bin/sh\necho 3.9.0\n");
   await chmod(join(checkpoint, "link"), 0o755);
   assert.match((await convert("./link")).stderr, /checkpoint.link is Python 3\.9\.0/);
+});
+
+test("a tokenizer that no server would take is refused before anything is converted", async () => {
+  const file = join(checkpoint, "tokenizer.json");
+  const tokenizer = JSON.parse(await readFile(join(TINY_GUIDED, "tokenizer.json"), "utf8"));
+  tokenizer.normalizer = { type: "Replace", pattern: { Regex: "(a+)+$" }, content: "" };
+  await writeFile(file, JSON.stringify(tokenizer));
+  const { code, stderr } = await convert();
+  await rm(file);
+  assert.equal(code, 1);
+  assert.match(stderr, /^didi-serve: cannot use [^\n]*tokenizer\.json: its normalizer must be[^\n]*\n$/);
 });
 
 test("whoever starts our Python modules leaves the current directory out", async () => {

@@ -4,10 +4,14 @@
  */
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { before, test } from "node:test";
 import { layoutOf } from "../../src/engine/layout.ts";
 import { InvalidRequestError } from "../../src/errors.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
+import { Tokenizer } from "../../src/model/tokenizer.ts";
+import { PATTERNS, parseTokenizer } from "../../src/model/tokenizer-file.ts";
 import { MODEL } from "../support.ts";
 
 /** Characters of the longest text. */
@@ -72,3 +76,29 @@ for (const [i, [name, unit]] of HOSTILE.entries()) {
     assert.ok(many <= Math.max(MOST * few, 50), `${few} ms, then ${many} ms`);
   });
 }
+
+/** What the expressions have rules for. */
+const UNITS = ["a", " ", "\n", " \n", "1", "'S", " !", "  a"];
+const LONG = 1 << 16;
+
+// Those of GPT-2 are the library's own, seen above.
+for (const [name, Regex] of Object.entries(PATTERNS).filter(([name]) => name !== "GPT-2"))
+  test(`splitting as ${name} does is linear`, async () => {
+    const file = JSON.parse(await readFile(join(model.folder, "tokenizer.json"), "utf8"));
+    const pretokenizers = [
+      { type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false },
+      { type: "ByteLevel", use_regex: false },
+    ];
+    const text = JSON.stringify({ ...file, pre_tokenizer: { type: "Sequence", pretokenizers } });
+    const { vocabSize, special } = model.tokenizer;
+    const tokenizer = new Tokenizer(parseTokenizer(text, vocabSize), vocabSize, special);
+    const encode = (text: string) => () => tokenizer.encode(text, Number.MAX_SAFE_INTEGER);
+    for (const unit of UNITS) {
+      // The least of three tries: what collects garbage may do so in any of them.
+      const ratios = Array.from({ length: 3 }, () => {
+        const few = fastest(encode(textOf(unit, LONG / TIMES)), 1);
+        return fastest(encode(textOf(unit, LONG)), 1) / few;
+      });
+      assert.ok(Math.min(...ratios) <= MOST, `${JSON.stringify(unit)}: ${ratios}`);
+    }
+  });

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { cp, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -64,6 +65,24 @@ test("a manifest with an unknown, a missing or an outward-pointing field is refu
     (manifest.tokenizer as { file: string }).file = "../tokenizer.json";
   });
   await refuses(/\/tokenizer\/file must be the name of a file in the folder/);
+});
+
+test("a tokenizer with an expression that may never end is refused, whatever its sha256", async () => {
+  const path = join(folder, "tokenizer.json");
+  const tokenizer = JSON.parse(await readFile(path, "utf8"));
+  tokenizer.pre_tokenizer = {
+    type: "Split",
+    pattern: { Regex: "(a+)+$" },
+    behavior: "Isolated",
+    invert: false,
+  };
+  const bytes = Buffer.from(JSON.stringify(tokenizer));
+  await writeFile(path, bytes);
+  await editManifest((manifest) => {
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    manifest.tokenizer = { file: "tokenizer.json", sha256, bytes: bytes.length };
+  });
+  await refuses(/tokenizer\.json: its pre_tokenizer is none of those known/);
 });
 
 test("a manifest that is not JSON is refused", async () => {
