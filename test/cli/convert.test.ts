@@ -93,7 +93,7 @@ test("a tokenizer that no server would take is refused before anything is conver
 
 test("whoever starts our Python modules leaves the current directory out", async () => {
   const files = await Promise.all(
-    ["src", "bench", "loadtest", "tools", "test"].map(async (folder) =>
+    ["src", "loadtest", "scripts", "test"].map(async (folder) =>
       (await readdir(join(PACKAGE_ROOT, folder), { recursive: true, encoding: "utf8" }))
         .filter((name) => name.endsWith(".ts"))
         .map((name) => join(folder, name)),
