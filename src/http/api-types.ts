@@ -247,7 +247,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What openapi.yaml says, as a page to read */
+        /** A page that shows this document and sends requests; its files are under /docs/ */
         get: operations["reference"];
         put?: never;
         post?: never;
@@ -1427,9 +1427,6 @@ export interface operations {
                     "text/html": string;
                 };
             };
-            400: components["responses"]["Problem"];
-            401: components["responses"]["Unauthorized"];
-            429: components["responses"]["Overloaded"];
         };
     };
     health: {

@@ -12,8 +12,8 @@ import { inferenceRoutes } from "./routes/inference.ts";
 import { modelRoute } from "./routes/model.ts";
 import { openaiRoutes } from "./routes/openai.ts";
 import { contractRoute, healthRoutes, metricsRoute } from "./routes/operations.ts";
-import { pageFiles, playgroundRoutes } from "./routes/playground.ts";
-import { referenceRoute } from "./routes/reference.ts";
+import { playgroundRoutes } from "./routes/playground.ts";
+import { referenceRoutes } from "./routes/reference.ts";
 import { streamRoute } from "./routes/stream.ts";
 import { requestLog } from "./telemetry/log.ts";
 import { createTracing, loadTracing } from "./telemetry/tracing.ts";
@@ -66,17 +66,16 @@ export async function buildApp(engine: Engine, options: AppOptions = {}): Promis
   await app.register(playgroundRoutes);
   if (adminElsewhere) return app;
   await app.register(metricsRoute, { metrics: metrics.registry });
-  await app.register(referenceRoute);
+  await app.register(referenceRoutes, { tryOut: true });
   return app;
 }
 
-/** The application of an operator's own port: /metrics and /docs, with what the page needs. */
+/** Build the application of an operator's own port: /metrics and /docs. */
 export async function buildAdminApp(metrics: Metrics, options: BaseOptions = {}): Promise<FastifyInstance> {
   const app = await createBase(options);
   await app.register(metricsRoute, { metrics: metrics.registry });
-  await app.register(referenceRoute);
+  await app.register(referenceRoutes, { tryOut: false });
   await app.register(contractRoute);
-  await app.register(pageFiles, { only: /\.(css|svg|woff2)$/ });
   app.get("/", async (_request, reply) => reply.redirect("docs"));
   return app;
 }

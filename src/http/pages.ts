@@ -1,6 +1,5 @@
-/** How pages are sent: what they may load, and not again while they are the same. */
+/** What answers may do in a browser: security headers, and a content security policy for each kind of answer. */
 
-import { createHash } from "node:crypto";
 import helmet from "@fastify/helmet";
 import type { FastifyInstance } from "fastify";
 
@@ -13,68 +12,55 @@ const FRAMED_NOWHERE: Directives = {
   "frame-ancestors": ["'none'"],
 };
 
-/** Content security policies: what an answer may do in a browser. */
-const DIRECTIVES = {
-  /** A page that may load from its own server alone, and runs no inline script or style. */
-  app: {
+/** Content security policies. */
+const POLICIES = {
+  /** The playground loads from its own server alone, and runs no inline script or style. */
+  playground: {
     "default-src": ["'self'"],
     "object-src": ["'none'"],
     ...FRAMED_NOWHERE,
     "require-trusted-types-for": ["'script'"],
     "trusted-types": ["'none'"],
   },
-  /** A page that runs no script at all. */
-  document: {
+  /** Swagger UI has its icons in its style sheet, and sets styles on elements. */
+  reference: {
     "default-src": ["'none'"],
-    "style-src": ["'self'"],
-    "font-src": ["'self'"],
-    "img-src": ["'self'"],
+    "script-src": ["'self'"],
+    "style-src": ["'self'", "'unsafe-inline'"],
+    "img-src": ["'self'", "data:"],
+    "connect-src": ["'self'"],
     ...FRAMED_NOWHERE,
   },
-  /** What is no page: nothing. */
+  /** An answer that is no page loads nothing. */
   data: { "default-src": ["'none'"], ...FRAMED_NOWHERE },
 } satisfies Record<string, Directives>;
 
-/** A policy as helmet takes it. */
-function policyOf(name: keyof typeof DIRECTIVES) {
-  const directives = Object.entries<readonly string[]>(DIRECTIVES[name]);
-  return {
-    useDefaults: false,
-    directives: Object.fromEntries(directives.map(([directive, sources]) => [directive, [...sources]])),
-  };
-}
-
-/** Adds the headers that every answer has: helmet's own, with the policies of this file. */
+/** Add the headers that every answer has: helmet's own, and the policy of an answer that is no page. */
 export async function addSecurityHeaders(app: FastifyInstance, overTls: boolean): Promise<void> {
+  const directives = Object.entries<readonly string[]>(POLICIES.data);
   await app.register(helmet, {
-    contentSecurityPolicy: policyOf("data"),
+    contentSecurityPolicy: {
+      useDefaults: false,
+      directives: Object.fromEntries(directives.map(([directive, sources]) => [directive, [...sources]])),
+    },
     xFrameOptions: { action: "deny" },
     // Of no use without TLS, and a server of this machine must not bind its name for other ports.
     strictTransportSecurity: overTls && { maxAge: 15_552_000, includeSubDomains: false },
   });
 }
 
-/** Adds a route that answers with a fixed body. */
-export function addPage(
-  app: FastifyInstance,
-  address: string,
-  {
-    body,
-    type,
-    policy,
-    open,
-  }: { body: Buffer | string; type: string; policy: "app" | "document"; open: boolean },
-): void {
-  const etag = `"${createHash("sha256").update(body).digest("base64url").slice(0, 22)}"`;
-  // Asked for anew each time, answered 304 while it is the same.
-  const headers = { "cache-control": "no-cache", etag };
-  const options = {
-    helmet: { contentSecurityPolicy: policyOf(policy) },
-    config: open ? { access: "open" as const } : {},
-  };
-  app.get(address, options, async (request, reply) => {
-    reply.headers(headers);
-    if (request.headers["if-none-match"] === etag) return reply.code(304).send();
-    return reply.type(type).send(body);
+/**
+ * Make every route of `app` serve pages under `policy` and without a key: a key can only be entered into a page that has
+ * loaded, and the pages hold nothing that the package does not. Call it before the routes are added.
+ */
+export function servePages(app: FastifyInstance, policy: keyof typeof POLICIES): void {
+  const text = Object.entries<readonly string[]>(POLICIES[policy])
+    .map(([directive, sources]) => `${directive} ${sources.join(" ")}`)
+    .join(";");
+  app.addHook("onRoute", (route) => {
+    route.config = { ...route.config, access: "open" };
+  });
+  app.addHook("onSend", async (_request, reply) => {
+    reply.header("content-security-policy", text);
   });
 }

@@ -53,9 +53,6 @@ function head(kind: ProblemKind): Pick<Problem, "type" | "title" | "status"> {
   return { type: `urn:didi-serve:problem:${kind}`, title, status };
 }
 
-/** What problems of every kind begin with. */
-export const PROBLEMS = (Object.keys(KINDS) as ProblemKind[]).map(head);
-
 /** A problem object of a kind. */
 export function problem(kind: ProblemKind, detail: string, errors?: FieldError[]): Problem {
   return { ...head(kind), detail, ...(errors && { errors }) };

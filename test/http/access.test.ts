@@ -10,8 +10,7 @@ import { DidiClient, DidiError } from "../../src/client/index.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { StartupError } from "../../src/errors.ts";
 import { createKey, KeyRing } from "../../src/http/access/keys.ts";
-import { type Schemas, validator } from "../../src/http/openapi.ts";
-import { OPERATIONS } from "../../src/http/reference/contract.ts";
+import { CONTRACT, type Schemas, validator } from "../../src/http/openapi.ts";
 import { startEngine, TINY_GUIDED } from "../support.ts";
 import { TestKeys } from "./access-support.ts";
 import { listen } from "./support.ts";
@@ -30,21 +29,25 @@ after(async () => {
   await engine.runtime.close();
 });
 
-/** Routes that ask for no key: health, and the page a key is typed into. */
-const OPEN = ["/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"];
+/** Routes that ask for no key: health, and the pages into which a key is entered. */
+const OPEN = ["/", "/docs", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"];
 
 /** Each operation of the contract with a path that exists, and the shape of its errors. */
 const routes = () =>
-  OPERATIONS.map(({ method, path }) => ({
-    method: method as "GET" | "POST",
-    path,
-    url: path.replace("{model}", engine.model.manifest.name),
-    check: validator(
-      path.startsWith("/v1") ? "OpenAIError" : path.startsWith("/v2") ? "InferenceError" : "Problem",
-    ),
-  }));
+  Object.entries<object>(CONTRACT.paths).flatMap(([path, item]) =>
+    Object.keys(item)
+      .filter((method) => method !== "parameters")
+      .map((method) => ({
+        method: method.toUpperCase() as "GET" | "POST",
+        path,
+        url: path.replace("{model}", engine.model.manifest.name),
+        check: validator(
+          path.startsWith("/v1") ? "OpenAIError" : path.startsWith("/v2") ? "InferenceError" : "Problem",
+        ),
+      })),
+  );
 
-test("every route but health and the page answers 401 without a key, in its own shape", async () => {
+test("every route but health and the pages answers 401 without a key, in its own shape", async () => {
   const open: string[] = [];
   for (const { method, path, url, check } of routes()) {
     const response = await app.inject({ method, url });
@@ -61,7 +64,6 @@ test("every route but health and the page answers 401 without a key, in its own 
 });
 
 test("the contract says of each route whether it asks for a key, and what it then answers", async () => {
-  const { CONTRACT } = await import("../../src/http/openapi.ts");
   for (const [path, item] of Object.entries<Record<string, { security?: object[]; responses: object }>>(
     CONTRACT.paths,
   ))

@@ -34,12 +34,9 @@ test("they move there, and what they need, and nothing else", async () => {
   for (const url of ["/generate", "/model", "/healthz", "/v1/models", "/v2", "/main.js", "/generate/stream"])
     assert.notEqual((await admin.inject(url)).statusCode, 200, url);
   assert.equal((await main.inject("/openapi.yaml")).statusCode, 200);
-  const page = (await admin.inject("/docs")).body;
-  const files = Array.from(page.matchAll(/ href="([^"#]+)"/g), ([, file]) => `/${file}`.replace("/./", "/"));
-  for (const file of new Set(files)) {
-    const { statusCode } = await admin.inject(file);
-    assert.equal(statusCode, file === "/" ? 302 : 200, file);
-  }
+  const home = await admin.inject("/");
+  assert.equal(home.statusCode, 302);
+  assert.equal(home.headers.location, "docs");
 });
 
 test("metrics there are those of the server", async () => {

@@ -52,7 +52,7 @@ test("the page comes with a strict policy, and everything that it names is there
   assert.ok(named.includes("/main.js") && named.includes("/fonts/serif.woff2"));
   for (const address of new Set(named)) assert.equal((await app.inject(address)).statusCode, 200, address);
   const script = await app.inject("/main.js");
-  assert.match(script.headers["content-type"] as string, /^text\/javascript/);
+  assert.match(script.headers["content-type"] as string, /^(text|application)\/javascript/);
 });
 
 test("a file that is still the same is not sent again, and what is not a file of the page is 404", async () => {
@@ -60,6 +60,6 @@ test("a file that is still the same is not sent again, and what is not a file of
   const again = await app.inject({ url: "/main.js", headers: { "if-none-match": headers.etag as string } });
   assert.equal(again.statusCode, 304);
   assert.equal(again.body, "");
-  for (const address of ["/package.json", "/../package.json", "/%2e%2e/package.json", "/index.html"])
+  for (const address of ["/package.json", "/../package.json", "/%2e%2e/package.json"])
     assert.equal((await app.inject(address)).statusCode, 404, address);
 });

@@ -1,0 +1,73 @@
+/** /docs in headless Chromium: people read the contract and send a request from the page. */
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import type { Browser } from "playwright-core";
+import type { Engine } from "../../src/engine/engine.ts";
+import { buildAdminApp } from "../../src/http/app.ts";
+import { createMetrics } from "../../src/http/metrics.ts";
+import { CONTRACT } from "../../src/http/openapi.ts";
+import { TestKeys } from "../http/access-support.ts";
+import { launchChromium } from "../support/chromium.ts";
+import { startEngine, TINY_GUIDED } from "../support.ts";
+import { open, Server, SKIPPED } from "./support.ts";
+
+describe("the reference", { skip: SKIPPED, timeout: 240_000 }, () => {
+  let engine: Engine;
+  let browser: Browser;
+  before(async () => {
+    browser = await launchChromium();
+    engine = await startEngine({}, TINY_GUIDED);
+  });
+  after(async () => {
+    await browser?.close();
+    await engine?.runtime.close();
+  });
+
+  test("shows every operation, sends a request that works, and asks no other host", async () => {
+    const server = new Server(engine);
+    const { page, check } = await open(browser, `${await server.start()}/docs`);
+    await page.locator("#operations-default-generate .opblock-summary-control").click();
+    for (const operations of Object.values<Record<string, { operationId?: string }>>(CONTRACT.paths))
+      for (const { operationId } of Object.values(operations))
+        if (operationId) await page.locator(`#operations-default-${operationId}`).waitFor();
+    const body = { prompt: "Once", length: 4, steps: 2, seed: 7 };
+    await page.locator("#operations-default-generate textarea.body-param__text").fill(JSON.stringify(body));
+    await page.locator("#operations-default-generate button.execute").click();
+    const answer = page.locator("#operations-default-generate .live-responses-table");
+    await answer.getByText("trace_sha256").waitFor();
+    assert.match((await answer.textContent())!, /200/);
+    check();
+    await page.close();
+    await server.stop();
+  });
+
+  test("where the server has keys, the page loads and sends the key that is entered", async () => {
+    const { ring, keys } = await TestKeys.create({ reader: {} });
+    const server = new Server(engine, { access: { keys: ring } });
+    const { page, check } = await open(browser, `${await server.start()}/docs`);
+    await page.locator("button.authorize").first().click();
+    await page.locator(".auth-container input").first().fill(keys.reader!);
+    await page.locator(".auth-container button.authorize").first().click();
+    await page.locator(".close-modal").click();
+    await page.locator("#operations-default-model .opblock-summary-control").click();
+    await page.locator("#operations-default-model button.execute").click();
+    const answer = page.locator("#operations-default-model .live-responses-table");
+    await answer.getByText("context_length").waitFor();
+    check();
+    await page.close();
+    await server.stop();
+  });
+
+  test("at a port of its own the page is for reading: the API is at another address", async () => {
+    const admin = await buildAdminApp(createMetrics(engine));
+    await admin.listen({ host: "127.0.0.1", port: 0 });
+    const { page, check } = await open(browser, `${admin.listeningOrigin}/docs`);
+    await page.locator("#operations-default-generate .opblock-summary-control").click();
+    await page.locator("#operations-default-generate .opblock-body").waitFor();
+    assert.equal(await page.locator("button.execute, button.try-out__btn").count(), 0);
+    check();
+    await page.close();
+    await admin.close();
+  });
+});
