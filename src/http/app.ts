@@ -4,7 +4,7 @@ import type { FastifyInstance } from "fastify";
 import type { Engine } from "../engine/engine.ts";
 import { Admission } from "./access/admission.ts";
 import { MemoryLimitStore } from "./access/limits.ts";
-import { type BaseOptions, createBase } from "./base.ts";
+import { type BaseOptions, createBase, MAX_MESSAGE_BYTES } from "./base.ts";
 import { watchAnswers } from "./in-flight.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { generateRoute } from "./routes/generate.ts";
@@ -59,7 +59,12 @@ export async function buildApp(engine: Engine, options: AppOptions = {}): Promis
   await app.register(healthRoutes, { engine });
   await app.register(contractRoute);
   await app.register(generateRoute, routes);
-  await app.register(streamRoute, { admission, keys: base.access?.keys, authMs });
+  await app.register(streamRoute, {
+    admission,
+    keys: base.access?.keys,
+    authMs,
+    maxMessageBytes: base.maxMessageBytes ?? MAX_MESSAGE_BYTES,
+  });
   await app.register(openaiRoutes, { ...routes, prefix: "/v1" });
   await app.register(inferenceRoutes, { ...routes, prefix: "/v2" });
   await app.register(modelRoute, { engine });

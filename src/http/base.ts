@@ -2,11 +2,17 @@
 
 import type { IncomingMessage } from "node:http";
 import websocket from "@fastify/websocket";
-import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from "fastify";
+import Fastify, {
+  type FastifyInstance,
+  type FastifyRequest,
+  type FastifyServerOptions,
+  LogController,
+} from "fastify";
 import { addCors } from "./access/cors.ts";
 import { type AccessOptions, addGuard } from "./access/guard.ts";
 import { type LimitStore, MemoryLimitStore } from "./access/limits.ts";
 import { addRequestLimit } from "./access/request-limit.ts";
+import { parseJson, turn } from "./json.ts";
 import { createListener, LISTENER, type ListenerOptions, refuseClient } from "./listener.ts";
 import { safeLogger } from "./log.ts";
 import { addSecurityHeaders } from "./pages.ts";
@@ -72,6 +78,7 @@ export async function createBase({
   const app = Fastify(Object.assign(options, bounds.tls && { https: {} }));
   // Any page may send plain text without asking first; here it would only be the wrong type.
   app.removeContentTypeParser("text/plain");
+  addJsonBodies(app);
   app.addHook("onRequest", async (request, reply) => {
     beginRecord(request, reply, sinks);
     reply.header("x-request-id", request.id);
@@ -89,6 +96,25 @@ export async function createBase({
   });
   if (access.keys) await addRequestLimit(app, store);
   return app;
+}
+
+/** Reads bodies as JSON, with bounded work. */
+function addJsonBodies(app: FastifyInstance): void {
+  const parse = app.getDefaultJsonParser("error", "error");
+  app.removeContentTypeParser("application/json");
+  const read = async (request: FastifyRequest, body: Buffer) => {
+    await turn(body.length);
+    return parseJson(body, (text) => {
+      let parsed: unknown;
+      // Calls back before it returns.
+      parse(request, text, (error, value) => {
+        if (error) throw error;
+        parsed = value;
+      });
+      return parsed;
+    });
+  };
+  app.addContentTypeParser("application/json", { parseAs: "buffer" }, read);
 }
 
 async function addSockets(app: FastifyInstance, maxPayload: number, pingMs: number): Promise<void> {

@@ -34,12 +34,32 @@ export function methodsOf(path: string): string[] {
   return methods.includes("GET") ? ["GET", "HEAD", ...methods.filter((method) => method !== "GET")] : methods;
 }
 
-const ajv = new Ajv2020({
-  allErrors: true,
-  useDefaults: true,
-  keywords: ["components", "discriminator", "example"],
-});
-ajv.addSchema({ $id: "openapi", components: CONTRACT.components });
+/** `allErrors` collects an error for each value: a megabyte may hold hundreds of thousands that are wrong. */
+function compiler(allErrors: boolean): Ajv2020 {
+  const ajv = new Ajv2020({
+    allErrors,
+    useDefaults: true,
+    keywords: ["components", "discriminator", "example"],
+  });
+  return ajv.addSchema({ $id: "openapi", components: CONTRACT.components });
+}
+
+const [firstFault, everyFault] = [compiler(false), compiler(true)];
+
+/** Values that are looked through for every fault; of more, the first fault is told. */
+const MOST_VALUES = 1000;
+
+/** Whether a value holds at most `most` values, itself included. */
+function isSmall(value: unknown, most: number): boolean {
+  const found: unknown[] = [value];
+  for (const one of found) {
+    if (typeof one !== "object" || one === null) continue;
+    const inside = Object.values(one);
+    if (found.length + inside.length > most) return false;
+    found.push(...inside);
+  }
+  return true;
+}
 
 /** Names of the properties of a component schema, in its order. */
 export function fieldsOf(name: keyof Schemas): string[] {
@@ -58,12 +78,17 @@ export function valid<T>(checked: Checked<T>): T {
   return checked.value;
 }
 
+/** Characters of a client's own name that are repeated to it. */
+const MOST_NAMED = 128;
+
+const short = (name: string) => (name.length > MOST_NAMED ? `${name.slice(0, MOST_NAMED)}…` : name);
+
 function fieldError(error: ErrorObject): FieldError {
   const { keyword, instancePath, params } = error;
   const child = (name: string) => `${instancePath}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
   switch (keyword) {
     case "additionalProperties":
-      return { path: child(params.additionalProperty), message: "is not a field of this request" };
+      return { path: child(short(params.additionalProperty)), message: "is not a field of this request" };
     case "required":
       return { path: child(params.missingProperty), message: "is required" };
     case "enum":
@@ -106,8 +131,22 @@ function fieldErrors(errors: readonly ErrorObject[]): FieldError[] {
   return more > 0 ? [...fields, { path: "", message: `has ${more} more faults` }] : fields;
 }
 
-/** A validator for `components.schemas[name]`. */
+const validators = new Map<keyof Schemas, Validator<unknown>>();
+
+/**
+ * Return a validator for `components.schemas[name]`. Its work is bounded: it stops at the first fault, and looks for all
+ * of them only where there are few values to look through.
+ */
 export function validator<Name extends keyof Schemas>(name: Name): Validator<Schemas[Name]> {
-  const check = ajv.compile<Schemas[Name]>({ $ref: `openapi#/components/schemas/${name}` });
-  return (value) => (check(value) ? { value } : { errors: fieldErrors(check.errors!) });
+  const known = validators.get(name);
+  if (known) return known as Validator<Schemas[Name]>;
+  const schema = { $ref: `openapi#/components/schemas/${name}` };
+  const [check, checkAll] = [firstFault, everyFault].map((ajv) => ajv.compile<Schemas[Name]>(schema));
+  const validate: Validator<Schemas[Name]> = (value) => {
+    if (check!(value)) return { value };
+    const all = isSmall(value, MOST_VALUES) && !checkAll!(value);
+    return { errors: fieldErrors((all ? checkAll! : check!).errors!) };
+  };
+  validators.set(name, validate);
+  return validate;
 }

@@ -1,8 +1,8 @@
 /**
  * What goes out to a client, bounded for a reader that falls behind.
  *
- * While more than MOST_WAITING bytes wait, steps are held back and merged, one for each sample, and nothing more is read from
- * the client. Every reveal still arrives exactly once.
+ * While more than MOST_WAITING bytes wait, it is congested: steps are held back and merged, one for each sample. Every
+ * reveal still arrives exactly once.
  */
 
 import type { Schemas } from "./openapi.ts";
@@ -21,9 +21,6 @@ export interface Sink {
   readonly waiting: number;
   /** Calls back when it is on its way. */
   write(event: ServerEvent, sent: () => void): void;
-  /** Stops, and goes on, reading from the client. */
-  pause(): void;
-  resume(): void;
 }
 
 /** Sends events in order. */
@@ -31,12 +28,16 @@ export class Outbox {
   /** Merged steps that wait, by generation and sample. */
   readonly #held = new Map<string, StepEvent>();
 
-  constructor(readonly sink: Sink) {}
+  /** `changed` is called after `congested` may have changed. */
+  constructor(
+    readonly sink: Sink,
+    readonly changed: () => void = () => {},
+  ) {}
 
   /** Sends an event, or holds a step back. Does nothing once the client is gone. */
   send(event: ServerEvent): void {
     if (!this.sink.open) return;
-    if (event.type === "step" && this.#congested) {
+    if (event.type === "step" && this.congested) {
       this.#hold(event);
       return;
     }
@@ -44,7 +45,8 @@ export class Outbox {
     this.#write(event);
   }
 
-  get #congested(): boolean {
+  /** Whether the client reads too slowly for what waits. */
+  get congested(): boolean {
     return this.sink.waiting > MOST_WAITING;
   }
 
@@ -65,10 +67,10 @@ export class Outbox {
 
   #write(event: ServerEvent): void {
     this.sink.write(event, () => {
-      if (this.#congested) return;
+      if (this.congested) return;
       this.#flush("");
-      this.sink.resume();
+      this.changed();
     });
-    if (this.#congested) this.sink.pause();
+    if (this.congested) this.changed();
   }
 }

@@ -1,5 +1,6 @@
 /** A WebSocket as a place for events to go: when messages are compressed, and when a socket is given up. */
 
+import { randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { FastifyInstance } from "fastify";
 import type { PerMessageDeflateOptions, WebSocket, WebSocketServer } from "ws";
@@ -32,10 +33,6 @@ export function socketSink(socket: WebSocket, compress: boolean): Sink {
       return socket.bufferedAmount;
     },
     write: (event, sent) => socket.send(JSON.stringify(event), { compress }, sent),
-    pause: () => socket.pause(),
-    resume: () => {
-      if (socket.isPaused) socket.resume();
-    },
   };
 }
 
@@ -101,8 +98,15 @@ export function keepAlive(server: WebSocketServer, everyMs: number): () => void 
         continue;
       }
       silent.add(socket);
-      socket.once("pong", () => silent.delete(socket));
-      socket.ping();
+      // A peer that reads nothing cannot know what to answer, so that its own pongs do not count.
+      const question = randomBytes(8);
+      const heard = (answer: Buffer) => {
+        if (!answer.equals(question)) return;
+        silent.delete(socket);
+        socket.off("pong", heard);
+      };
+      socket.on("pong", heard);
+      socket.ping(question);
     }
   }, everyMs);
   return () => clearInterval(timer);

@@ -84,7 +84,4 @@ export class EventStream implements Sink {
     const id = this.resumable ? `id: ${this.#seed}:${this.#steps.join()}\n` : "";
     this.response.write(`event: ${event.type}\n${id}data: ${JSON.stringify(event)}\n\n`, () => sent());
   }
-
-  pause(): void {}
-  resume(): void {}
 }

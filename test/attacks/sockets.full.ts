@@ -1,0 +1,162 @@
+/** WebSockets that mean harm: readers that do not read, floods, and strangers who keep the server busy. */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import type { Socket } from "node:net";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { constants, deflateRawSync } from "node:zlib";
+import { WebSocket } from "ws";
+import { TestKeys } from "../http/access-support.ts";
+import { attack, BOUNDS, startVictim, type Victim } from "./support.ts";
+import type { Watched } from "./watch.ts";
+
+let victim: Victim;
+let guarded: Victim;
+let keys: TestKeys;
+before(async () => {
+  keys = await TestKeys.create({ alice: {} });
+  victim = await startVictim("--log-level", "warn");
+  guarded = await startVictim("--log-level", "warn", "--api-keys", keys.path);
+});
+after(() => Promise.all([victim.stop(), guarded.stop()]));
+
+async function open(
+  { origin }: Victim,
+  { key, perMessageDeflate = false }: { key?: string; perMessageDeflate?: boolean } = {},
+): Promise<WebSocket> {
+  const headers = key === undefined ? {} : { "x-api-key": key };
+  const address = `${origin.replace("http", "ws")}/generate/stream`;
+  const socket = new WebSocket(address, { headers, perMessageDeflate });
+  socket.on("error", () => {});
+  await once(socket, "open");
+  return socket;
+}
+
+/** Writes frames as fast as the connection takes them, until it ends or the time is over. */
+async function flood(socket: WebSocket, message: string, milliseconds: number): Promise<number> {
+  const ends = performance.now() + milliseconds;
+  let sent = 0;
+  while (performance.now() < ends && socket.readyState === WebSocket.OPEN) {
+    for (let i = 0; i < 200 && socket.bufferedAmount < 1 << 20; i++, sent++) socket.send(message);
+    while (socket.bufferedAmount > 1 << 20 && performance.now() < ends) await sleep(5);
+    await sleep(0);
+  }
+  return sent;
+}
+
+function holds({ failed, p99, rss }: Watched): void {
+  assert.equal(failed, 0);
+  assert.ok(p99 < BOUNDS.loopMs, `${p99} ms`);
+  assert.ok(rss.most - rss.before < BOUNDS.memoryMb, `${rss.most - rss.before} MB`);
+}
+
+test("a client that reads nothing and sends small messages does not make the server grow", async () => {
+  await attack(
+    "small messages, nothing read",
+    victim,
+    async () => {
+      const socket = await open(victim);
+      socket.pause();
+      const small = JSON.stringify({ type: "cancel", id: "x" });
+      // Unsolicited pongs must not pass for reading.
+      const pongs = setInterval(() => socket.pong(), 20);
+      await flood(socket, small, 8000);
+      clearInterval(pongs);
+      socket.terminate();
+    },
+    holds,
+  );
+});
+
+test("a client that reads everything and floods does not hold up the others", async () => {
+  await attack(
+    "small messages, all read",
+    victim,
+    async () => {
+      const socket = await open(victim);
+      let answers = 0;
+      socket.on("message", () => answers++);
+      await flood(socket, "{}", 4000);
+      socket.terminate();
+      assert.ok(answers > 100);
+    },
+    holds,
+  );
+});
+
+const WIDE = `{"type":"auth",${Array.from({ length: 90_000 }, (_, i) => `"f${i}":1`).join()}}`;
+const STRANGE: [name: string, message: string][] = [
+  ["a message of 90,000 fields", WIDE],
+  ["small messages", '{"type":"cancel","id":"x"}'],
+];
+
+for (const [name, message] of STRANGE)
+  test(`a socket without a key costs nothing: ${name}`, async () => {
+    await attack(
+      `strangers, ${name}`,
+      guarded,
+      async () => {
+        // Each comes again as soon as it is thrown out.
+        const ends = performance.now() + 5000;
+        const stranger = async () => {
+          while (performance.now() < ends) {
+            const socket = await open(guarded);
+            const closed = once(socket, "close");
+            const opened = performance.now();
+            await flood(socket, message, 5000);
+            const [code] = await closed;
+            const lived = performance.now() - opened;
+            // The end of a connection that still sends may pass the news of it on the way.
+            assert.ok(code === 4401 || code === 1006, `${code}`);
+            assert.ok(lived < 2500, `it lived for ${lived} ms`);
+          }
+        };
+        await Promise.all(Array.from({ length: 4 }, stranger));
+      },
+      (seen) => {
+        holds(seen);
+        assert.ok(seen.cpuSeconds < 3, `${seen.cpuSeconds} s of CPU`);
+      },
+    );
+  });
+
+test("an expelled socket is not read any more, and is ended within a second", async () => {
+  const socket = await open(guarded);
+  socket.send("{}");
+  const said = performance.now();
+  const [code] = await once(socket, "close");
+  assert.equal(code, 4401);
+  assert.ok(performance.now() - said < 1500, `${performance.now() - said} ms`);
+});
+
+/** A message of a mebibyte that is a kilobyte on the way: frame, mask of zeros, and the text, compressed. */
+const BOMB = (() => {
+  const text = JSON.stringify({ type: "cancel", id: "0".repeat(1_048_000) });
+  const compressed = deflateRawSync(text, { finishFlush: constants.Z_SYNC_FLUSH }).subarray(0, -4);
+  const head = Buffer.from([0xc1, 0xfe, 0, 0, 0, 0, 0, 0]);
+  head.writeUInt16BE(compressed.length, 2);
+  return Buffer.concat([head, compressed]);
+})();
+
+test("compressed messages that wait are bounded in bytes", async () => {
+  await attack(
+    "compressed zeros",
+    guarded,
+    async () => {
+      const sockets = await Promise.all(
+        Array.from({ length: 4 }, () => open(guarded, { key: keys.keys.alice!, perMessageDeflate: true })),
+      );
+      for (const socket of sockets)
+        for (let i = 0; i < 60; i++) (socket as unknown as { _socket: Socket })._socket.write(BOMB);
+      await sleep(5000);
+      for (const socket of sockets) socket.terminate();
+    },
+    // What a key's own client sends is worked through: here memory is in question.
+    ({ failed, rss }) => {
+      assert.equal(failed, 0);
+      // Four sockets, each with the messages that may wait and those on their way through the decompressor.
+      assert.ok(rss.most - rss.before < 100, `${rss.most - rss.before} MB`);
+    },
+  );
+});
