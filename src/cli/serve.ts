@@ -104,7 +104,7 @@ export async function serve(config: ServeConfig): Promise<void> {
   const most = app.server.maxConnections ?? Number.POSITIVE_INFINITY;
   app.server.maxConnections = Math.min(most, roomForConnections() ?? most);
   await warmUp(engine);
-  if (runtime.fallback) app.log.warn(`CUDA does not load, running on the CPU: ${runtime.fallback}`);
+  if (runtime.fallback) app.log.warn(`running on the CPU: ${runtime.fallback}`);
   const address = app.listeningOrigin;
   const key = config.apiKeys === undefined ? "" : " -H 'authorization: Bearer KEY'";
   const where = admin ? `; /metrics and /docs at ${admin.listeningOrigin}` : "";

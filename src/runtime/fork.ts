@@ -5,6 +5,7 @@ import { readdirSync } from "node:fs";
 import { constants, setPriority } from "node:os";
 import { fileURLToPath } from "node:url";
 import { StartupError } from "../errors.ts";
+import { cudaEnvironment } from "./cuda.ts";
 
 // The same file name in `src` (run by tsx) and in `dist`.
 const WORKER = fileURLToPath(
@@ -30,6 +31,7 @@ export function forkWorker(): ChildProcess {
   try {
     return fork(WORKER, [], {
       serialization: "advanced",
+      env: cudaEnvironment(),
       stdio: ["ignore", "inherit", "inherit", "ipc", "pipe"],
     });
   } catch (error) {

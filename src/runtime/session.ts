@@ -1,6 +1,7 @@
 /** ONNX Runtime sessions of a model's graphs. Runs in the runtime process only: `run` blocks its thread. */
 
 import ort from "onnxruntime-node";
+import { explainCuda } from "./cuda.ts";
 import type { Call, DenoiseBatch, GraphName, Graphs, Provider, RuntimeOptions } from "./protocol.ts";
 
 /** A model's graphs, loaded. */
@@ -43,11 +44,9 @@ export async function loadModel(options: RuntimeOptions): Promise<LoadedModel> {
   try {
     return await load("cuda");
   } catch (error) {
-    const reason = firstLine(error);
+    const reason = explainCuda(firstLine(error));
     if (options.device === "auto") return { ...(await load("cpu")), fallback: reason };
-    throw new Error(
-      `CUDA does not load (${reason}): run \`npm run cuda\` to add the CUDA binaries, or use --device cpu`,
-    );
+    throw new Error(reason);
   }
 }
 

@@ -1,0 +1,128 @@
+/** CUDA for the runtime process: where its libraries lie, and why it does not load. */
+
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync, realpathSync } from "node:fs";
+import { createRequire } from "node:module";
+import { delimiter, join } from "node:path";
+
+const ONNXRUNTIME = join(createRequire(import.meta.url).resolve("onnxruntime-node"), "..", "..");
+
+/** What `npm run cuda` adds to onnxruntime-node. */
+export const CUDA_FILES = {
+  /** Of ONNX Runtime's own library, and of its provider for CUDA. */
+  binaries: join(ONNXRUNTIME, "bin", "napi-v6", process.platform, process.arch),
+  /** Of the CUDA and cuDNN libraries (--with-libraries). */
+  libraries: join(ONNXRUNTIME, "cuda"),
+  /** What the wheel says of itself, as JSON: CudaWheel. */
+  about: join(ONNXRUNTIME, "cuda.json"),
+};
+
+/** What the wheel of the provider says of itself. */
+export interface CudaWheel {
+  /** Of onnxruntime-gpu. */
+  version: string;
+  /** CUDA version that the provider is built for, such as 13.0. */
+  cuda: string | null;
+  /** Packages with the libraries, as pip takes them. */
+  requires: string[];
+}
+
+const PROVIDER = "libonnxruntime_providers_cuda.so";
+const DRIVER = "libcuda.so.1";
+const LOADER = "/lib64/ld-linux-x86-64.so.2";
+
+/** The environment of a runtime process: that of the server, with the CUDA libraries on the library path. */
+export function cudaEnvironment(env: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
+  if (!existsSync(CUDA_FILES.libraries)) return env;
+  const path = [env.LD_LIBRARY_PATH, CUDA_FILES.libraries].filter(Boolean).join(delimiter);
+  return { ...env, LD_LIBRARY_PATH: path };
+}
+
+/** Why CUDA does not load. */
+export type CudaFault = "provider" | "library" | "driver" | "driver-old" | "device" | "memory" | "other";
+
+/** What is there of CUDA. */
+export interface CudaState {
+  /** True if the provider is there. */
+  provider: boolean;
+  /** Libraries that the provider needs and the loader does not find. */
+  missing: string[];
+  /** Version of the driver's library, if it is found and says so. */
+  driver?: string | undefined;
+  /** CUDA version that the provider needs, if it is known. */
+  needed?: string | undefined;
+}
+
+function cudaWheel(): Partial<CudaWheel> {
+  try {
+    return JSON.parse(readFileSync(CUDA_FILES.about, "utf8"));
+  } catch {
+    return {};
+  }
+}
+
+/** What the loader finds of a library's libraries: name to path; undefined for one that is missing. */
+function librariesOf(path: string, env: NodeJS.ProcessEnv): Map<string, string | undefined> {
+  const text = execFileSync(LOADER, [path], {
+    env: { ...env, LD_TRACE_LOADED_OBJECTS: "1" },
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  const lines = text.matchAll(/^\s*(\S+) => (not found|\S+)/gm);
+  return new Map(Array.from(lines, ([, name, found]) => [name!, found === "not found" ? undefined : found]));
+}
+
+/** Looks for the provider, for what it needs, and for the driver, as a runtime process with this environment would. */
+export function lookForCuda(
+  env: NodeJS.ProcessEnv = cudaEnvironment(),
+  folder = CUDA_FILES.binaries,
+): CudaState {
+  const path = join(folder, PROVIDER);
+  const needed = cudaWheel().cuda ?? undefined;
+  if (!existsSync(path) || !existsSync(LOADER)) return { provider: existsSync(path), missing: [], needed };
+  let found: ReturnType<typeof librariesOf>;
+  try {
+    found = librariesOf(path, env);
+  } catch {
+    return { provider: true, missing: [], needed };
+  }
+  const missing = [...found].filter(([, file]) => file === undefined).map(([name]) => name);
+  const library = found.get(DRIVER);
+  // The driver's library is a link to a file that has its version in its name.
+  const driver = library && realpathSync(library).match(/\.so\.(\d[\d.]*\.\d+)$/)?.[1];
+  const runtime = [...found.keys()].map((name) => name.match(/^libcudart\.so\.(\d+)/)?.[1]).find(Boolean);
+  return { provider: true, missing, driver, needed: needed ?? runtime };
+}
+
+/** Which fault a message of ONNX Runtime tells of, given what is there. */
+export function cudaFault(message: string, { provider, missing }: CudaState): CudaFault {
+  if (/CUDA failure 2\b|out of memory|failed to allocate memory/i.test(message)) return "memory";
+  if (/CUDA failure (35|803|804)\b|driver version is insufficient/.test(message)) return "driver-old";
+  if (/CUDA failure (100|101)\b|no CUDA-capable device|invalid device ordinal/.test(message)) return "device";
+  if (!provider) return "provider";
+  if (missing.some((name) => name !== DRIVER)) return "library";
+  if (missing.includes(DRIVER)) return "driver";
+  return "other";
+}
+
+/** Why CUDA does not load, and what to do, in one line. `message` is ONNX Runtime's. */
+export function explainCuda(message: string, state: CudaState = lookForCuda()): string {
+  const needed = state.needed ? `CUDA ${state.needed}` : "the provider's CUDA version";
+  const libraries = state.missing.filter((name) => name !== DRIVER).join(", ");
+  switch (cudaFault(message, state)) {
+    case "memory":
+      return `the GPU has not enough free memory for the model: end what else runs on it (nvidia-smi shows it), choose --precision fp16, or use --device cpu`;
+    case "driver-old":
+      return `the NVIDIA driver is too old: ${needed} is needed, the driver found is ${state.driver ?? "older"}: install a newer driver, or use --device cpu`;
+    case "device":
+      return "the NVIDIA driver finds no GPU: see nvidia-smi and CUDA_VISIBLE_DEVICES, start a container with --gpus all, or use --device cpu";
+    case "provider":
+      return "ONNX Runtime's CUDA provider is not installed: run `npm run cuda -- --with-libraries` (Linux on x64 alone), or use --device cpu";
+    case "library":
+      return `CUDA libraries are missing (${libraries}): run \`npm run cuda -- --with-libraries\`, put those of ${needed} on LD_LIBRARY_PATH, or use --device cpu`;
+    case "driver":
+      return `there is no NVIDIA driver (${DRIVER} is not found): install one that supports ${needed}, start a container with --gpus all, or use --device cpu`;
+    case "other":
+      return `CUDA does not load (${message}): use --device cpu`;
+  }
+}
