@@ -7,15 +7,22 @@ import { delimiter, join } from "node:path";
 
 const ONNXRUNTIME = join(createRequire(import.meta.url).resolve("onnxruntime-node"), "..", "..");
 
-/** What `npm run cuda` adds to onnxruntime-node. */
-export const CUDA_FILES = {
-  /** Of ONNX Runtime's own library, and of its provider for CUDA. */
-  binaries: join(ONNXRUNTIME, "bin", "napi-v6", process.platform, process.arch),
-  /** Of the CUDA and cuDNN libraries (--with-libraries). */
-  libraries: join(ONNXRUNTIME, "cuda"),
-  /** What the wheel says of itself, as JSON: CudaWheel. */
-  about: join(ONNXRUNTIME, "cuda.json"),
-};
+/** Where CUDA lies in a folder of onnxruntime-node. */
+export interface CudaFiles {
+  /** Folder of ONNX Runtime's own library and of its provider for CUDA. */
+  binaries: string;
+  /** Folder of the CUDA and cuDNN libraries (--with-libraries). */
+  libraries: string;
+  /** File with what the wheel says of itself: CudaWheel as JSON. */
+  about: string;
+}
+
+/** Where `npm run cuda` puts CUDA: by default into the onnxruntime-node that the server uses. */
+export const cudaFiles = (folder: string = ONNXRUNTIME): CudaFiles => ({
+  binaries: join(folder, "bin", "napi-v6", process.platform, process.arch),
+  libraries: join(folder, "cuda"),
+  about: join(folder, "cuda.json"),
+});
 
 /** What the wheel of the provider says of itself. */
 export interface CudaWheel {
@@ -32,9 +39,12 @@ const DRIVER = "libcuda.so.1";
 const LOADER = "/lib64/ld-linux-x86-64.so.2";
 
 /** The environment of a runtime process: that of the server, with the CUDA libraries on the library path. */
-export function cudaEnvironment(env: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
-  if (!existsSync(CUDA_FILES.libraries)) return env;
-  const path = [env.LD_LIBRARY_PATH, CUDA_FILES.libraries].filter(Boolean).join(delimiter);
+export function cudaEnvironment(
+  env: NodeJS.ProcessEnv = process.env,
+  files = cudaFiles(),
+): NodeJS.ProcessEnv {
+  if (!existsSync(files.libraries)) return env;
+  const path = [env.LD_LIBRARY_PATH, files.libraries].filter(Boolean).join(delimiter);
   return { ...env, LD_LIBRARY_PATH: path };
 }
 
@@ -53,9 +63,9 @@ export interface CudaState {
   needed?: string | undefined;
 }
 
-function cudaWheel(): Partial<CudaWheel> {
+function readWheel(path: string): Partial<CudaWheel> {
   try {
-    return JSON.parse(readFileSync(CUDA_FILES.about, "utf8"));
+    return JSON.parse(readFileSync(path, "utf8"));
   } catch {
     return {};
   }
@@ -73,12 +83,9 @@ function librariesOf(path: string, env: NodeJS.ProcessEnv): Map<string, string |
 }
 
 /** Looks for the provider, for what it needs, and for the driver, as a runtime process with this environment would. */
-export function lookForCuda(
-  env: NodeJS.ProcessEnv = cudaEnvironment(),
-  folder = CUDA_FILES.binaries,
-): CudaState {
-  const path = join(folder, PROVIDER);
-  const needed = cudaWheel().cuda ?? undefined;
+export function lookForCuda(env: NodeJS.ProcessEnv = cudaEnvironment(), files = cudaFiles()): CudaState {
+  const path = join(files.binaries, PROVIDER);
+  const needed = readWheel(files.about).cuda ?? undefined;
   if (!existsSync(path) || !existsSync(LOADER)) return { provider: existsSync(path), missing: [], needed };
   let found: ReturnType<typeof librariesOf>;
   try {

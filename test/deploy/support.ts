@@ -9,6 +9,8 @@ const INSTALL = {
   nginx: "apt-get install nginx",
   "redis-server": "apt-get install redis-server",
   "kubernetes-validate": "pip install -r test/deploy/requirements.txt",
+  gcc: "apt-get install gcc libc6-dev",
+  nm: "apt-get install binutils",
   podman: "apt-get install podman",
   runc: "apt-get install runc",
   mmdebstrap: "apt-get install mmdebstrap",

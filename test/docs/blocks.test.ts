@@ -21,7 +21,7 @@ const NOT_RUN: [command: RegExp, reason: string][] = [
   [/^npm ci && npm start$/, "installs from the network; npm run smoke starts the server so"],
   [/^npm ci && npm test$/, "runs this test"],
   [/^npm ci$/, "installs from the network"],
-  [/^npm run cuda$/, "fetches CUDA binaries from the network"],
+  [/^npm run cuda -- /, "fetches CUDA binaries from the network"],
   [/^npm start -- .*--device cuda$/, "needs a GPU"],
   [/^huggingface-cli download /, "fetches a checkpoint from the network"],
   [/^pip install /, "installs from the network"],

@@ -1,0 +1,157 @@
+/**
+ * ONNX Runtime's real CUDA provider on a machine without a GPU: each way in which it fails to load, and, with CUDA libraries
+ * that do nothing, where it places the operators of our graphs.
+ */
+
+import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { type CudaFault, cudaFault, cudaFiles, explainCuda, lookForCuda } from "../../src/runtime/cuda.ts";
+import { skipWithout } from "../deploy/support.ts";
+import { fakeCuda } from "../support/fake-cuda.ts";
+import { MODEL } from "../support.ts";
+
+const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "didi-serve", "cuda");
+const required = process.env.DIDI_REQUIRE_DEPLOY?.split(" ").includes("cuda");
+const skip =
+  (!required && !existsSync(CACHE) && "without the wheel of the provider, 247 MB (npm run cuda)") ||
+  skipWithout("gcc", "nm");
+
+const root = mkdtempSync(join(tmpdir(), "didi-cuda-full-"));
+const onnxruntime = join(root, "node_modules", "onnxruntime-node");
+const files = cudaFiles(onnxruntime);
+const fake = join(root, "fake");
+const PROVIDER = join(files.binaries, "libonnxruntime_providers_cuda.so");
+const LOAD = join(root, "load.mjs");
+
+before(() => {
+  if (skip) return;
+  const packages = join(PACKAGE_ROOT, "node_modules");
+  cpSync(join(packages, "onnxruntime-common"), join(root, "node_modules", "onnxruntime-common"), {
+    recursive: true,
+  });
+  mkdirSync(files.binaries, { recursive: true });
+  for (const name of ["dist", "package.json"])
+    cpSync(join(packages, "onnxruntime-node", name), join(onnxruntime, name), { recursive: true });
+  for (const name of ["libonnxruntime.so.1", "onnxruntime_binding.node"])
+    cpSync(join(cudaFiles().binaries, name), join(files.binaries, name));
+  writeFileSync(
+    LOAD,
+    `import ort from "onnxruntime-node";
+const [path, verbose] = process.argv.slice(2);
+ort.env.logLevel = verbose ? "verbose" : "fatal";
+const options = { executionProviders: ["cuda"], logSeverityLevel: verbose ? 0 : 4 };
+try {
+  await ort.InferenceSession.create(path, options);
+} catch (error) {
+  console.log(error.message);
+}
+`,
+  );
+});
+after(() => rmSync(root, { recursive: true }));
+
+const graph = (name: string, precision = "fp16") =>
+  join(PACKAGE_ROOT, "models", MODEL, `${name}.${precision}.onnx`);
+
+/** What is said when a graph is loaded on CUDA; nothing if it loads, unless the log is to be verbose. */
+function load(env: Record<string, string>, path = graph("denoise"), verbose = false): string {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [LOAD, path, ...(verbose ? ["verbose"] : [])],
+    { encoding: "utf8", env: { PATH: process.env.PATH, ...env }, maxBuffer: 1 << 28 },
+  );
+  assert.equal(status, 0, stderr);
+  return stdout + stderr;
+}
+
+/** Holds what went wrong, and what is said of it, to a fault. */
+function assertFault(env: Record<string, string>, fault: CudaFault, explained: RegExp): void {
+  const message = load(env);
+  const state = lookForCuda(env, files);
+  assert.equal(cudaFault(message, state), fault, message);
+  assert.match(explainCuda(message, state), explained);
+}
+
+test("provider missing", { skip }, () => assertFault({}, "provider", /npm run cuda/));
+
+test("npm run cuda takes the provider out of the wheel of onnxruntime-node's version", { skip }, () => {
+  const said = execFileSync(
+    process.execPath,
+    ["--import", "tsx", "scripts/cuda/main.ts", "--into", onnxruntime],
+    { cwd: PACKAGE_ROOT, encoding: "utf8" },
+  );
+  assert.match(said, /CUDA provider for CUDA \d+\.\d+ in /);
+  assert.match(said, /Missing still: .*libcudart\.so\.\d+/);
+  assert.ok(existsSync(PROVIDER));
+  fakeCuda(PROVIDER, fake);
+});
+
+test("CUDA libraries missing", { skip }, () =>
+  assertFault({}, "library", /libcublas\.so\.\d+.*--with-libraries/),
+);
+
+test("driver missing", { skip }, () => {
+  const folder = join(root, "no-driver");
+  cpSync(fake, folder, { recursive: true });
+  rmSync(join(folder, "libcuda.so.1"));
+  assertFault({ LD_LIBRARY_PATH: folder }, "driver", /supports CUDA \d+\.\d+/);
+});
+
+test("driver too old, with the version that it has", { skip }, () => {
+  const folder = join(root, "old-driver");
+  cpSync(fake, folder, { recursive: true });
+  cpSync(join(folder, "libcuda.so.1"), join(folder, "libcuda.so.535.104.05"));
+  rmSync(join(folder, "libcuda.so.1"));
+  symlinkSync("libcuda.so.535.104.05", join(folder, "libcuda.so.1"));
+  const env = { LD_LIBRARY_PATH: folder, FAKE_SET_DEVICE: "35" };
+  assertFault(env, "driver-old", /CUDA \d+\.\d+ is needed, the driver found is 535\.104\.05/);
+});
+
+test("no device", { skip }, () =>
+  assertFault({ LD_LIBRARY_PATH: fake, FAKE_SET_DEVICE: "100" }, "device", /finds no GPU/),
+);
+
+test("out of device memory at load", { skip }, () =>
+  assertFault({ LD_LIBRARY_PATH: fake, FAKE_MALLOC: "2" }, "memory", /not enough free memory/),
+);
+
+/** Operators that handle shapes: on the host by design, on integers of 8 bytes. */
+const OF_SHAPES = new Set([
+  "Shape",
+  "Squeeze",
+  "Unsqueeze",
+  "Concat",
+  "Gather",
+  "Slice",
+  "Cast",
+  "Mul",
+  "Add",
+]);
+
+for (const precision of ["fp16", "fp32"])
+  for (const name of ["denoise", "tilt", "score"])
+    test(`every operator of ${name} in ${precision} has a CUDA kernel`, { skip }, () => {
+      const log = load({ LD_LIBRARY_PATH: fake }, graph(name, precision), true);
+      const [, cpu = "", cuda = ""] =
+        log.match(
+          /placed on \[CPUExecutionProvider\][^\n]*\n([\s\S]*?)placed on \[CUDAExecutionProvider\]([\s\S]*)/,
+        ) ?? [];
+      const operators = (text: string) =>
+        Array.from(text.matchAll(/ToAnEp\]\s+(\w+) \(([^)]*)\)/g), ([, operator, node]) => ({
+          operator,
+          node,
+        }));
+      assert.ok(operators(cuda).length > 200, log.slice(-2000));
+      assert.deepEqual(
+        operators(cpu).filter(({ operator }) => !OF_SHAPES.has(operator!)),
+        [],
+      );
+      // One number about shapes is copied back, and none in the loop over blocks.
+      const copies = operators(cuda).filter(({ operator }) => operator!.startsWith("Memcpy"));
+      assert.ok(copies.length <= 1, JSON.stringify(copies));
+    });

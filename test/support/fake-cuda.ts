@@ -1,0 +1,48 @@
+/** CUDA libraries that do nothing, so that ONNX Runtime's real provider loads, and fails, where there is no GPU. */
+
+import { execFileSync } from "node:child_process";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+/**
+ * What some functions do; all others return 0. FAKE_SET_DEVICE is the error that choosing a device gives, FAKE_MALLOC the one
+ * that allocating memory gives.
+ */
+const BODIES: Record<string, string> = {
+  cudaSetDevice: 'int cudaSetDevice(int d){return number("FAKE_SET_DEVICE");}',
+  cudaMalloc: 'int cudaMalloc(void**p,size_t n){*p=malloc(n);return number("FAKE_MALLOC");}',
+  cudaMallocHost: "int cudaMallocHost(void**p,size_t n){*p=malloc(n);return 0;}",
+  cudaHostAlloc: "int cudaHostAlloc(void**p,size_t n,unsigned f){*p=malloc(n);return 0;}",
+  cudaGetDeviceCount: "int cudaGetDeviceCount(int*n){*n=1;return 0;}",
+  cudaGetDevice: "int cudaGetDevice(int*n){*n=0;return 0;}",
+  cudaMemGetInfo: "int cudaMemGetInfo(size_t*f,size_t*t){*f=*t=1<<30;return 0;}",
+  cudaGetErrorString: 'const char*cudaGetErrorString(int e){return "fake";}',
+  cudaGetErrorName: 'const char*cudaGetErrorName(int e){return "fake";}',
+  cudaGetDeviceProperties: "int cudaGetDeviceProperties(char*p,int d){memset(p,0,700);return 0;}",
+  __cudaRegisterFatBinary: "static int handle;void*__cudaRegisterFatBinary(void*x){return&handle;}",
+};
+const HEAD = `#include <stdlib.h>
+#include <string.h>
+static int number(const char*name){const char*text=getenv(name);return text?atoi(text):0;}
+`;
+
+/** Compile, with gcc, every CUDA library that a provider needs, with the functions that it takes from it. */
+export function fakeCuda(provider: string, folder: string): void {
+  mkdirSync(folder, { recursive: true });
+  const dynamic = execFileSync("readelf", ["-dW", provider], { encoding: "utf8" });
+  const needed = Array.from(dynamic.matchAll(/NEEDED.*\[(lib(?:cu\w+)\.so\.\d+)\]/g), ([, name]) => name!);
+  const symbols = execFileSync("nm", ["-D", "--undefined-only", provider], { encoding: "utf8" });
+  for (const library of needed) {
+    // The driver's functions and some others carry no version: they are in the driver's library.
+    const pattern =
+      library === "libcuda.so.1" ? /^\s+U (cu[A-Z]\w+)$/gm : new RegExp(`^\\s+U (\\w+)@${library}$`, "gm");
+    const names = new Set(Array.from(symbols.matchAll(pattern), ([, name]) => name!));
+    const bodies = [...names].map((name) => BODIES[name] ?? `int ${name}(void){return 0;}`);
+    const source = join(folder, "fake.c");
+    const versions = join(folder, "fake.map");
+    writeFileSync(source, HEAD + bodies.join("\n"));
+    writeFileSync(versions, `${library} { global: *; };\n`);
+    const flags = ["-w", "-shared", "-fPIC", `-Wl,-soname,${library}`, `-Wl,--version-script=${versions}`];
+    execFileSync("gcc", [...flags, "-o", join(folder, library), source]);
+  }
+}
