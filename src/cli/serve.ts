@@ -108,9 +108,16 @@ export async function serve(config: ServeConfig): Promise<void> {
   const address = app.listeningOrigin;
   const key = config.apiKeys === undefined ? "" : " -H 'authorization: Bearer KEY'";
   const where = admin ? `; /metrics and /docs at ${admin.listeningOrigin}` : "";
-  console.log(`didi-serve: ${model.manifest.name} (${model.precision[runtime.provider]}) on ${runtime.provider}, ${engine.batchTokens} tokens a call${where}, ready at ${address}
+  console.log(`didi-serve: ${model.manifest.name} (${model.precision[runtime.provider]}) on ${runtime.provider}${where}, ready at ${address}
 
   curl -s ${address}/generate${key} -H 'content-type: application/json' \\
     -d '{"prompt": "Once upon a time", "length": 64, "steps": 16}'
 `);
+  try {
+    await engine.measureBatches();
+    app.log.info(`batches hold up to ${engine.batchTokens} padded tokens`);
+  } catch (error) {
+    if (!engine.accepting) return;
+    app.log.warn(`batch size not measured, using ${engine.batchTokens} tokens: ${(error as Error).message}`);
+  }
 }

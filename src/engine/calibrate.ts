@@ -1,28 +1,29 @@
-/** How large a call should be on this machine: measured once at start-up. */
+/** Measures how large a batch should be on this machine. */
 
+import { setImmediate } from "node:timers/promises";
 import type { Model } from "../model/model.ts";
 import type { WorkerPool } from "../runtime/pool.ts";
 import type { DenoiseBatch } from "../runtime/protocol.ts";
 import { type BatchLimits, paddedLength } from "./scheduler.ts";
 
-/** Canvas length that is measured, or the context if that is less. */
+/** Canvas length of the measured batches, or the context if that is shorter. */
 const LENGTH = 128;
-/** The smallest call is taken that has at least this share of the best throughput. */
+/** Choose the smallest batch that reaches this share of the best throughput. */
 const NEAR_BEST = 0.96;
-/** So many doublings in a row that bring no more end the measurement: one alone may have been disturbed. */
+/** Stop after this many doublings in a row without a gain; a single one may be noise. */
 const PATIENCE = 2;
-/** Milliseconds: a longer call would keep newcomers waiting, whatever it brings. */
+/** Upper bound for the time of a batch, milliseconds: new requests wait for the batch that runs. */
 const LONGEST_MS = 500;
-/** Milliseconds: a call as short as this keeps nobody waiting, so it may be as large if more rows seem to bring nothing: the machine may only have been busy. */
+/** A batch shorter than this, milliseconds, is allowed even without a measured gain. */
 const SHORT_MS = 50;
-/** A call that takes at most so many times what the smallest takes is light. */
+/** A batch is light if it takes at most this many times as long as the smallest. */
 const LIGHT = 1.5;
-/** Padded tokens that are never exceeded. */
+/** Upper bound of padded tokens in a batch. */
 const MOST_TOKENS = 1 << 16;
-/** Calls of each size, in turn with calls of half of it; the fastest counts. */
+/** Batches of each size, interleaved with batches of half the size; the fastest counts. */
 const REPEATS = 5;
 
-/** Canvases that are all masks, each with a sixteenth of its positions to draw. */
+/** Return a batch of fully masked canvases that draws a sixteenth of the positions of each. */
 function probe(model: Model, rows: number, padded: number): DenoiseBatch {
   const perRow = Math.ceil(padded / 16);
   const picks = Array.from({ length: rows * perRow }, (_, i) => [Math.floor(i / perRow), i % perRow]).flat();
@@ -44,26 +45,24 @@ function probe(model: Model, rows: number, padded: number): DenoiseBatch {
 }
 
 /**
- * Doubles the rows of a `denoise` call until that brings no more throughput, or longer while it stays short: the bounds of a call. Takes about 40
- * times as long as the call that is chosen. Rejects with RuntimeFailure if the model does not run.
+ * Measure the bounds of a batch: double the rows of a `denoise` batch until the throughput stops rising.
+ *
+ * It uses the time inside the worker, where one batch runs at a time, so requests may run in between. It takes about 40
+ * times as long as the chosen batch. Rejects with RuntimeFailure if the model does not run.
  */
-export async function calibrate(
-  model: Model,
-  runtime: WorkerPool,
-  clock: { now(): number } = performance,
-): Promise<BatchLimits> {
+export async function calibrate(model: Model, pool: Pick<WorkerPool, "run">): Promise<BatchLimits> {
   const { context_length } = model.manifest;
   const padded = paddedLength(Math.min(LENGTH, context_length), context_length);
   const time = async (batch: DenoiseBatch) => {
-    // With the way to the process and back: a larger call saves that too.
-    const started = clock.now();
-    await runtime.run("denoise", batch);
-    return clock.now() - started;
+    const { milliseconds } = await pool.run("denoise", batch);
+    // Requests that wait get the worker before the next measurement.
+    await setImmediate();
+    return milliseconds;
   };
-  /** Milliseconds of the fastest call of so many rows and of twice as many, in turn: what else the machine does meets both. */
+  /** Return the time of the fastest batch of `rows` rows and of twice as many, interleaved so that noise meets both. */
   const pair = async (rows: number) => {
     const batches = [probe(model, rows, padded), probe(model, 2 * rows, padded)] as const;
-    // The first calls of a size prepare memory.
+    // The first batch of a size allocates memory.
     for (const batch of batches) await time(batch);
     const fastest: [number, number] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
     for (let i = 0; i < REPEATS; i++)
@@ -74,7 +73,7 @@ export async function calibrate(
   let short = 1;
   let wasted = 0;
   let one: number | undefined;
-  /** Throughput of each size, relative to a call of one row. */
+  /** Throughput of each size, relative to a batch of one row. */
   const throughput = [{ rows: 1, relative: 1 }];
   for (let rows = 1; 2 * rows * padded <= MOST_TOKENS && wasted < PATIENCE; rows *= 2) {
     const [single, double] = await pair(rows);

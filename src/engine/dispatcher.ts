@@ -16,7 +16,7 @@ import { prepareBatch, update } from "./update.ts";
 
 /** Bounds of the dispatcher; all counts. */
 export interface DispatcherLimits {
-  /** Padded tokens in one batch; `auto` takes what was measured on this machine, once it was. */
+  /** Padded tokens in one batch; `auto` is DEFAULT_BATCH_TOKENS until `bounds` is set to what was measured. */
   maxBatchTokens: number | "auto";
   /** Samples that are denoised side by side, those of one request counted one by one; more wait in the queue. */
   maxActive: number;
@@ -59,6 +59,9 @@ type News =
 /** Steps that need no pass and are taken in one turn of the event loop. Announcing one takes some 20 microseconds. */
 const SKIPPED_AT_ONCE = 256;
 
+/** Padded tokens in one batch while `auto` has not been measured. */
+const DEFAULT_BATCH_TOKENS = 512;
+
 /** How often a batch of several rows is tried; then its rows are tried in smaller ones. */
 const ATTEMPTS_TOGETHER = 2;
 
@@ -71,7 +74,7 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
   #news: News[] = [];
   #turnIsDue = false;
   readonly #speed = new Speed();
-  /** Bounds of a batch: a single row until they are known. */
+  /** Bounds of a batch. */
   bounds: BatchLimits;
   /** The highest that the least attained service of the rows has been. */
   #leastAttained = 0;
@@ -83,9 +86,12 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
     readonly clock: { now(): number } = performance,
   ) {
     super();
-    const maxTokens = limits.maxBatchTokens === "auto" ? 1 : limits.maxBatchTokens;
+    const maxTokens = limits.maxBatchTokens === "auto" ? DEFAULT_BATCH_TOKENS : limits.maxBatchTokens;
     this.bounds = { maxTokens, lightTokens: maxTokens, spreadTokens: 0 };
-    pool.on("replaced", () => this.#turn());
+    // Others use the pool, too. Soon, not at once: the result of a batch is applied before the next are chosen.
+    pool.on("free", () => {
+      if (this.#active.some(({ waits }) => waits)) this.#turnSoon();
+    });
   }
 
   /** Generations that wait for places of their own: more than those that are free. */

@@ -115,7 +115,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     return this.ready && !this.#stopped;
   }
 
-  /** Runs every graph of the model once in every runtime process, and measures how large a call should be; `ready` from then on. Rejects with RuntimeFailure if it cannot run. */
+  /** Run every graph once in every worker, then become `ready`. Rejects with RuntimeFailure if the model does not run. */
   async warmUp(): Promise<void> {
     const guidances: (GuidanceRequest | undefined)[] = [undefined];
     // A step that tilts and one that re-ranks.
@@ -126,12 +126,16 @@ export class Engine extends EventEmitter<EngineEvents> {
       await this.#start(this.#prepare(request), undefined, undefined).result;
     }
     await this.runtime.warmUp();
-    if (this.limits.maxBatchTokens === "auto")
-      this.#dispatcher.bounds = await calibrate(this.model, this.runtime);
     this.ready = true;
   }
 
-  /** Padded tokens that one call of the model holds at most. */
+  /** With `maxBatchTokens: "auto"`, measure how large a batch should be, while requests run. Rejects with RuntimeFailure. */
+  async measureBatches(): Promise<void> {
+    if (this.limits.maxBatchTokens === "auto")
+      this.#dispatcher.bounds = await calibrate(this.model, this.runtime);
+  }
+
+  /** Upper bound of padded tokens in one batch. */
   get batchTokens(): number {
     return this.#dispatcher.bounds.maxTokens;
   }

@@ -19,6 +19,8 @@ const OWN_FAULT_MS = 60_000;
 export interface PoolEvents extends WorkerEvents {
   /** A batch came back with numbers that are not finite. */
   "non-finite": [];
+  /** A worker is free and the queue is empty. */
+  free: [];
 }
 
 /** A batch in the queue or with a worker. */
@@ -160,6 +162,7 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
       const [batch] = index < 0 ? [] : this.#queue.splice(index, 1);
       if (batch) void this.#runOn(worker, batch);
     }
+    if (this.free > 0) this.emit("free");
   }
 
   async #runOn(worker: Worker, batch: QueuedBatch): Promise<void> {

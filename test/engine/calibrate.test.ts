@@ -1,39 +1,52 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { calibrate } from "../../src/engine/calibrate.ts";
+import { openModel } from "../../src/model/model.ts";
 import type { WorkerPool } from "../../src/runtime/pool.ts";
 import type { DenoiseBatch } from "../../src/runtime/protocol.ts";
-import { startEngine, TINY_GUIDED } from "../support.ts";
+import { MODEL, startEngine, TINY_GUIDED } from "../support.ts";
 
-test("a call grows until doubling it brings no throughput", async () => {
+const model = await openModel(MODEL);
+
+/** Return the bounds for a worker that takes `milliseconds(rows)` for a batch. */
+async function boundsFor(milliseconds: (rows: number) => number) {
+  const run = async (_graph: string, batch: DenoiseBatch) => ({ milliseconds: milliseconds(batch.rows) });
+  return calibrate(model, { run: run as unknown as WorkerPool["run"] });
+}
+
+test("a batch grows until doubling it brings no throughput", async () => {
+  const cases: [(rows: number) => number, number, number][] = [
+    [(rows) => 60 * rows, 128, 128],
+    [(rows) => Math.max(60, 24 * rows), 512, 256],
+    // Short batches may be larger without a gain.
+    [(rows) => 10 * rows, 512, 128],
+    [(rows) => 8 + 2 * rows, 64 * 128, 256],
+    // One measurement was disturbed.
+    [(rows) => (rows === 4 ? 120 : Math.max(60, 12 * rows)), 8 * 128, 256],
+    // A longer batch would delay new requests.
+    [(rows) => 200 + 20 * rows, 8 * 128, 4 * 128],
+  ];
+  // A part that takes about as long as the whole is not worth a worker of its own.
+  for (const [milliseconds, maxTokens, lightTokens] of cases)
+    assert.deepEqual(await boundsFor(milliseconds), { maxTokens, lightTokens, spreadTokens: lightTokens });
+});
+
+test("an engine is ready before it measures its batches, and measures while requests run", async () => {
   const engine = await startEngine({ maxBatchTokens: "auto" }, TINY_GUIDED);
   try {
-    const bounds = async (milliseconds: (rows: number) => number) => {
-      // Only the clock is made up: every call runs.
-      let time = 0;
-      const run = async (graph: "denoise", batch: DenoiseBatch) => {
-        time += milliseconds(batch.rows);
-        return engine.runtime.run(graph, batch);
-      };
-      const limits = await calibrate(engine.model, { run } as unknown as WorkerPool, { now: () => time });
-      const { spreadTokens, ...bounds } = limits;
-      // A part that takes about as long as the whole is worth no worker of its own.
-      assert.equal(spreadTokens, bounds.lightTokens);
-      return bounds;
-    };
-    assert.deepEqual(await bounds((rows) => 60 * rows), { maxTokens: 128, lightTokens: 128 });
-    assert.deepEqual(await bounds((rows) => Math.max(60, 24 * rows)), { maxTokens: 512, lightTokens: 256 });
-    // Short calls may be as large, for nothing.
-    assert.deepEqual(await bounds((rows) => 10 * rows), { maxTokens: 512, lightTokens: 128 });
-    assert.deepEqual(await bounds((rows) => 8 + 2 * rows), { maxTokens: 64 * 128, lightTokens: 256 });
-    // One doubling that was disturbed.
-    assert.deepEqual(await bounds((rows) => (rows === 4 ? 120 : Math.max(60, 12 * rows))), {
-      maxTokens: 8 * 128,
-      lightTokens: 256,
+    assert.ok(engine.ready);
+    const { runtime } = engine;
+    const run = runtime.run.bind(runtime);
+    // Every batch runs; only the time is given, so that the measurement ends after a few sizes.
+    runtime.run = async (graph, batch, attempts) => ({
+      ...(await run(graph, batch, attempts)),
+      milliseconds: 60 * batch.rows,
     });
-    // A longer call would keep newcomers waiting.
-    assert.deepEqual(await bounds((rows) => 200 + 20 * rows), { maxTokens: 8 * 128, lightTokens: 4 * 128 });
-    assert.ok(engine.batchTokens >= 128);
+    const measured = engine.measureBatches();
+    const answer = await engine.submit({ prompt: "", length: 8, steps: 4, seed: 1 }).result;
+    assert.equal(answer.usage.completion_tokens, 8);
+    await measured;
+    assert.equal(engine.batchTokens, engine.model.manifest.context_length);
   } finally {
     await engine.runtime.close();
   }
