@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { Argument, Command, Option } from "commander";
+import { Command, Option } from "commander";
 import {
   CHECK_OPTIONS,
   decimal,
@@ -17,7 +17,6 @@ import {
   VERIFY_OPTIONS,
 } from "../config.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
-import { completionScript, SHELLS, type Shell } from "./completion.ts";
 import { CONVERT_OPTIONS, type ConvertConfig, convert } from "./convert.ts";
 import { type GenerateConfig, generate } from "./generate.ts";
 import { addKey, listKeys, removeKey } from "./keys.ts";
@@ -177,18 +176,6 @@ export function buildProgram(): Command {
   add(keys, "remove", "remove a key", KEYS_REMOVE_OPTIONS)
     .addHelpText("after", examples("didi-serve keys remove --file keys.jsonl --id alice"))
     .action((config: KeysConfig) => removeKey(config));
-
-  add(program, "completion", "print a script that completes this command line in a shell")
-    .addArgument(new Argument("<shell>", "the shell").choices(SHELLS))
-    .addHelpText(
-      "after",
-      examples(
-        "source <(didi-serve completion bash)",
-        "didi-serve completion zsh > ~/.zfunc/_didi-serve",
-        "didi-serve completion fish > ~/.config/fish/completions/didi-serve.fish",
-      ),
-    )
-    .action((shell: Shell) => void process.stdout.write(completionScript(program, shell)));
 
   inOneLine(program);
   return program;

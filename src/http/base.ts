@@ -1,6 +1,7 @@
 /** What every application here has, whatever its routes: bounds, request ids, headers, the guard, problems, the log. */
 
 import type { IncomingMessage } from "node:http";
+import accepts from "@fastify/accepts";
 import websocket from "@fastify/websocket";
 import Fastify, {
   type FastifyInstance,
@@ -66,7 +67,7 @@ export async function createBase({
     // Compiling the schemas takes a second, and many on a machine that is busy.
     pluginTimeout: 60_000,
     logController: new LogController({ disableRequestLogging: true }),
-    genReqId: (raw) => requestIdOf(raw as IncomingMessage),
+    genReqId: requestIdOf,
     frameworkErrors(error, request, reply) {
       beginRecord(request, reply, sinks);
       sendProblem(error, request, reply);
@@ -79,16 +80,21 @@ export async function createBase({
   // Any page may send plain text without asking first; here it would only be the wrong type.
   app.removeContentTypeParser("text/plain");
   addJsonBodies(app);
+  /** Ids by request: the handshake of a WebSocket is answered outside Fastify. */
+  const ids = new WeakMap<IncomingMessage, string>();
   app.addHook("onRequest", async (request, reply) => {
+    ids.set(request.raw, request.id);
     beginRecord(request, reply, sinks);
     reply.header("x-request-id", request.id);
   });
+  await app.register(accepts);
   useContract(app);
   app.setErrorHandler(sendProblem);
   app.setNotFoundHandler(noRoute);
   await addSecurityHeaders(app, bounds.tls !== undefined);
   await addCors(app, access.allowedOrigins ?? []);
   await addSockets(app, maxMessageBytes, pingMs);
+  app.websocketServer.on("headers", (headers, raw) => headers.push(`x-request-id: ${ids.get(raw)}`));
   addGuard(app, access);
   // Before anything is asked of a body that no route would take.
   app.addHook("onRequest", async (request) => {
@@ -125,7 +131,6 @@ async function addSockets(app: FastifyInstance, maxPayload: number, pingMs: numb
       closeAll(app.websocketServer, done);
     },
   });
-  app.websocketServer.on("headers", (headers, raw) => headers.push(`x-request-id: ${requestIdOf(raw)}`));
   const stopPings = keepAlive(app.websocketServer, pingMs);
   endRefusedUpgrades(app);
 }

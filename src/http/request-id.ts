@@ -1,19 +1,14 @@
-/** A name for each request, the client's own if it gives one: in answers, problems and the log. */
+/** Ids of requests, for Fastify's `genReqId`: they stand in answers, problems and the log. */
 
 import { randomUUID } from "node:crypto";
-import type { IncomingMessage } from "node:http";
+import type { IncomingHttpHeaders } from "node:http";
+import { withoutKeys } from "./log.ts";
 
-/** Names that are safe in a log and in a header: those of common tracers are. */
-const SANE = /^[A-Za-z0-9._~:=+@/-]{1,128}$/;
+/** Ids that are safe in a log and in a header; common tracers' ids are. */
+const SAFE = /^[A-Za-z0-9._~:=+@/-]{1,128}$/;
 
-const names = new WeakMap<IncomingMessage, string>();
-
-/** The request's id: its X-Request-Id if that is sane, else a new one. The same at each call. */
-export function requestIdOf(raw: IncomingMessage): string {
-  const known = names.get(raw);
-  if (known !== undefined) return known;
-  const given = raw.headers["x-request-id"];
-  const id = typeof given === "string" && SANE.test(given) ? given : randomUUID();
-  names.set(raw, id);
-  return id;
+/** Return the client's own X-Request-Id if it is safe and holds no API key, else a new id. */
+export function requestIdOf({ headers }: { headers: IncomingHttpHeaders }): string {
+  const given = headers["x-request-id"];
+  return typeof given === "string" && SAFE.test(given) && withoutKeys(given) === given ? given : randomUUID();
 }

@@ -6,8 +6,13 @@
  */
 
 import type { ServerResponse } from "node:http";
+import type { FastifyRequest } from "fastify";
 import { InvalidRequestError } from "../errors.ts";
 import type { ServerEvent, Sink } from "./outbox.ts";
+
+/** What POST /generate can answer with. */
+const JSON_TYPE = "application/json; charset=utf-8";
+const EVENTS_TYPE = "text/event-stream; charset=utf-8";
 
 /** Milliseconds after which a client should try again. */
 const RETRY_MS = 1000;
@@ -21,9 +26,12 @@ export interface Progress {
   steps: number[];
 }
 
-/** True if the client asks for an event stream, and would not rather have JSON. */
-export function wantsEvents(accept: string | undefined): boolean {
-  return /(^|,)\s*text\/event-stream\s*(;|,|$)/i.test(accept ?? "");
+/**
+ * Return whether the Accept header prefers an event stream to JSON, by its weights; of equal ones the first wins. A
+ * header that accepts neither gets JSON: a client that reads only the status still learns what happened.
+ */
+export function wantsEvents(request: FastifyRequest): boolean {
+  return request.accepts().type([JSON_TYPE, EVENTS_TYPE]) === EVENTS_TYPE;
 }
 
 /** The header that resumes a stream. Throws InvalidRequestError if it is not an id of ours, or of another seed. */
@@ -55,7 +63,7 @@ export class EventStream implements Sink {
     for (const [name, value] of Object.entries(headers))
       if (value !== undefined) response.setHeader(name, value);
     response.writeHead(200, {
-      "content-type": "text/event-stream; charset=utf-8",
+      "content-type": EVENTS_TYPE,
       "cache-control": "no-store",
       // nginx would collect the events otherwise.
       "x-accel-buffering": "no",

@@ -16,7 +16,7 @@ after(() => rm(root, { recursive: true }));
 const MODEL_FLAG = /--model <name\|folder>.*\(default:\s+"stories-didi",\s+env:\s+DIDI_MODEL\)/s;
 
 const HELP: [command: string, explains: RegExp][] = [
-  ["", /serve.*generate.*verify.*model.*completion/s],
+  ["", /serve.*generate.*verify.*model/s],
   ["serve", MODEL_FLAG],
   ["generate", MODEL_FLAG],
   ["verify", /receipt.*Exits with 0 if it is equal/s],
@@ -24,7 +24,6 @@ const HELP: [command: string, explains: RegExp][] = [
   ["model list", /--json/],
   ["model check", /<name\|folder>.*--device.*exits with 1 at the first fault/s],
   ["model convert", /--from <dir>.*--true-sigma.*DIDI_PYTHON/s],
-  ["completion", /choices: "bash",\s+"zsh",\s+"fish"/],
 ];
 
 for (const [command, explains] of HELP)
@@ -41,7 +40,6 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
   ["an unknown command", ["sevre"], {}, 2, /unknown command 'sevre'/],
   ["a port that is no number", ["serve", "--port", "http"], {}, 2, /--port.*whole number from 0 to 65535/],
   ["a bad environment variable", ["serve"], { DIDI_PORT: "70000" }, 2, /DIDI_PORT.*whole number/],
-  ["a shell there is no script for", ["completion", "tcsh"], {}, 2, /Allowed choices are bash, zsh, fish/],
   ["a check of nothing", ["model", "check", "gone"], {}, 1, /models.gone does not exist/],
   ["an unknown device", ["serve", "--device", "tpu"], {}, 2, /--device.*auto, cpu, cuda/],
   [

@@ -88,6 +88,34 @@ test("any text as a body is an answer, not a bug", async () => {
   );
 });
 
+test("any Accept header is answered with JSON or with events", async () => {
+  const range = fc.oneof(
+    fc.constantFrom(
+      "text/event-stream",
+      "application/json",
+      "*/*",
+      "text/*",
+      "text/event-stream;q=0",
+      ";q=",
+      '"',
+    ),
+    fc.string({ maxLength: 12 }),
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.array(range, { maxLength: 4 }), async (ranges) => {
+      const accept = ranges.join(", ").replaceAll(/[^\x20-\x7e]/g, "");
+      const payload = { prompt: "a", length: 1, steps: 1 };
+      const { statusCode, headers } = await app.inject({
+        ...{ method: "POST", url: "/generate", payload },
+        headers: { accept },
+      });
+      assert.equal(statusCode, 200, accept);
+      assert.match(headers["content-type"] as string, /^(application\/json|text\/event-stream);/);
+    }),
+    FEW_RUNS,
+  );
+});
+
 test("the validators take any value without an error of their own", () => {
   const checks = (
     ["GenerateRequest", "CompletionRequest", "InferenceRequest", "GenerateMessage"] as const

@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { EventParser } from "../../src/client/event-parser.ts";
 import { layoutOf } from "../../src/engine/layout.ts";
 import { InvalidRequestError } from "../../src/errors.ts";
-import { parseLastEventId, wantsEvents } from "../../src/http/sse.ts";
+import { parseLastEventId } from "../../src/http/sse.ts";
 import { decodeRun } from "../../src/model/byte-level.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import { MODEL } from "../support.ts";
@@ -114,17 +114,6 @@ test("Last-Event-ID of any kind is refused, or says seed and steps", () => {
       if (!progress) return;
       assert.ok(Number.isSafeInteger(progress.seed));
       assert.ok(progress.steps.every((step) => Number.isSafeInteger(step) && step >= 0));
-    }),
-    RUNS,
-  );
-});
-
-test("any Accept header asks for events or does not", () => {
-  fc.assert(
-    fc.property(anyText, fc.boolean(), (text, asked) => {
-      const header = asked ? `${text.replaceAll(",", "")},text/event-stream` : text;
-      if (asked) assert.equal(wantsEvents(header), true);
-      else assert.equal(typeof wantsEvents(header), "boolean");
     }),
     RUNS,
   );

@@ -125,7 +125,9 @@ test("every answer has a request id, the client's own if it is sane, and the log
     assert.equal(await idOf(path, "trace-1:a/b=c"), "trace-1:a/b=c", path);
   }
   assert.equal(log.text().split('"reqId":"trace-1:a/b=c"').length - 1 >= 6, true);
-  for (const given of ["", "a b", '"}{"', "x".repeat(129), "é"])
+  // The last one looks like an API key.
+  const key = `didi_alice_${"A".repeat(43)}`;
+  for (const given of ["", "a b", '"}{"', "x".repeat(129), "é", key, `trace-${key}`])
     assert.match(await idOf("/healthz", given), uuid);
 
   const refused = await fetch(`${origin}/nothing`, { headers: { "x-request-id": "mine" } });

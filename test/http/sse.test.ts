@@ -87,6 +87,41 @@ test("a POST that accepts an event stream gets every step and the answer", async
   }
 });
 
+/** Accept headers, and whether each is answered with events. */
+const ACCEPTED: [accept: string | undefined, events: boolean][] = [
+  ["text/event-stream", true],
+  ["TEXT/Event-Stream", true],
+  ["text/event-stream; charset=utf-8", true],
+  ["text/event-stream;q=0.001", true],
+  ["text/*", true],
+  ["text/event-stream, */*;q=0.1", true],
+  ["*/*, text/event-stream", true],
+  ["application/json;q=0.5, text/event-stream", true],
+  ["application/json;q=0, */*", true],
+  ["text/event-stream, application/json", true],
+  ["application/json, text/event-stream", false],
+  ["application/json, text/event-stream;q=0.9", false],
+  ["text/event-stream;q=0", false],
+  ["text/event-stream; q=0.0, application/json", false],
+  ["*/*, text/event-stream;q=0", false],
+  ["text/event-streams, x-text/event-stream", false],
+  ['application/json; a="text/event-stream, text/event-stream"', false],
+  ["*/*", false],
+  ["text/html", false],
+  ["", false],
+  [undefined, false],
+];
+
+for (const [accept, events] of ACCEPTED)
+  test(`Accept ${JSON.stringify(accept)} is answered with ${events ? "events" : "JSON"}`, async () => {
+    const { statusCode, headers } = await app.inject({
+      ...{ method: "POST", url: "/generate", payload: { prompt: "a", length: 1, steps: 1 } },
+      headers: accept === undefined ? {} : { accept },
+    });
+    assert.equal(statusCode, 200);
+    assert.match(headers["content-type"] as string, events ? /^text\/event-stream/ : /^application\/json/);
+  });
+
 test("a stream that broke after any event goes on with Last-Event-ID: no step twice, none left out", async () => {
   const whole = parse(await (await post(body)).text());
   const inOrder = (a: { sample: number; step: number }, b: { sample: number; step: number }) =>

@@ -21,7 +21,7 @@ export async function generateRoute(app: FastifyInstance, { admission }: { admis
     const { body } = request;
     const header = request.headers["last-event-id"];
     const seen = header === undefined ? undefined : parseLastEventId(String(header), body.seed);
-    if (wantsEvents(request.headers.accept)) return stream(admission, body, seen, request, reply);
+    if (wantsEvents(request)) return stream(admission, body, seen, request, reply);
     const ticket = await admission.submit(request, body);
     recordOf(request)?.add(ticket);
     cancelOnClose(reply.raw, [ticket]);
