@@ -18,6 +18,7 @@ import {
 } from "../config.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
 import { CONVERT_OPTIONS, type ConvertConfig, convert } from "./convert.ts";
+import { type DoctorConfig, doctor } from "./doctor.ts";
 import { type GenerateConfig, generate } from "./generate.ts";
 import { addKey, listKeys, removeKey } from "./keys.ts";
 import { type CheckConfig, checkModel } from "./model-check.ts";
@@ -115,6 +116,18 @@ export function buildProgram(): Command {
     )
     .action(async (file: string, config: VerifyConfig) => {
       process.exitCode = await verify(file, config);
+    });
+
+  add(program, "doctor", "say what this machine has, and where and how it would run a model", [
+    ...MODEL_OPTIONS,
+    new Option("--json", "print the report as JSON").default(false),
+  ])
+    .addHelpText(
+      "after",
+      `\nExits with 0 if the model runs, 1 if it does not.\n${examples("didi-serve doctor", "didi-serve doctor --device cuda --json")}`,
+    )
+    .action(async (config: DoctorConfig) => {
+      process.exitCode = await doctor(config);
     });
 
   const model = add(program, "model", "work with models on disk").addHelpText(

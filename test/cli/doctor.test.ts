@@ -1,0 +1,30 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { VERSION } from "../../src/http/openapi.ts";
+import { didi } from "./support.ts";
+
+test("doctor says what there is, and where the model runs", async () => {
+  const { code, stdout } = await didi(["doctor", "--device", "cpu", "--json"]);
+  assert.equal(code, 0, stdout);
+  const report = JSON.parse(stdout);
+  assert.equal(report.versions.didi_serve, VERSION);
+  assert.equal(report.versions.node, process.versions.node);
+  assert.match(report.versions.onnxruntime_node, /^\d+\.\d+\.\d+$/);
+  assert.ok(report.processor.cores >= 1 && report.memory_mb.total > 0);
+  assert.equal(typeof report.cuda.provider, "boolean");
+  assert.equal(report.runs.device, "cpu");
+  assert.equal(report.runs.precision, "fp32");
+  assert.match(report.runs.reason, /--device cpu/);
+  assert.equal(report.fault, undefined);
+});
+
+test("a model that is not there, or a device that cannot be used: the reason, and exit 1", async () => {
+  const gone = await didi(["doctor", "--model", "gone"]);
+  assert.equal(gone.code, 1);
+  assert.match(gone.stdout, /does not run: .*gone does not exist/);
+  assert.match(gone.stdout, /^didi-serve .*\nprocessor: .*\nmemory: .*\nGPUs: .*\nCUDA: /);
+  // No GPU is visible to the process, whatever the machine has.
+  const cuda = await didi(["doctor", "--device", "cuda"], { CUDA_VISIBLE_DEVICES: "" });
+  assert.equal(cuda.code, 1);
+  assert.match(cuda.stdout, /does not run: .*--device cpu/);
+});
