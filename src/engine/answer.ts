@@ -2,8 +2,9 @@
 
 import { maskedPositions } from "../diffusion/canvas.ts";
 import type { Passes } from "../diffusion/sampler.ts";
+import type { Provider } from "../runtime/protocol.ts";
 import type { Narrator, SampleRecord, StepEvent } from "./narrator.ts";
-import type { Receipt } from "./receipt.ts";
+import { type Receipt, receiptOf } from "./receipt.ts";
 import { render } from "./text.ts";
 
 /** A finished sample. */
@@ -32,7 +33,10 @@ export interface Outcome {
   /** [samples] if they are ranked, else none. */
   rewards: number[];
   passes: Passes;
-  receipt: Receipt;
+  /** Where it was computed. */
+  provider: Provider;
+  /** Of every step (docs/sampler.md). */
+  traceSha256: string;
 }
 
 /** Where an answer comes from: computed for this request, with another one, or before. */
@@ -66,8 +70,8 @@ const round = (ms: number) => Math.round(ms * 100) / 100;
 function sampleResult(
   sample: number,
   { canvases, hurried, rewards }: Outcome,
-  records: readonly SampleRecord[],
-  { model, computation, view }: Narrator,
+  logprobs: ReadonlyMap<number, number> | undefined,
+  { model, request: { computation, view } }: Narrator,
 ): SampleResult {
   const canvas = canvases[sample]!;
   const { text, spans, stopped } = render(model.tokenizer, canvas, view);
@@ -79,33 +83,45 @@ function sampleResult(
     finish_reason: hurried[sample] ? "deadline" : stopped ? "stop" : "length",
   };
   if (!view.layout.continues) result.spans = spans;
-  if (view.logprobs) {
-    const reveals = records.flatMap((entry) => (entry.sample === sample ? entry.record.revealed : []));
-    const logprobs = new Map(reveals.map(({ position, logprob }) => [position, logprob]));
-    result.logprobs = generated.map((position) => logprobs.get(position)!);
-  }
+  if (logprobs) result.logprobs = generated.map((position) => logprobs.get(position)!);
   if (computation.ranked) result.reward = rewards[sample]!;
   return result;
 }
 
-/** The answer to one who waited, its steps told up to the end; times in milliseconds. */
-export function answer(
+/** Log-probabilities by position, for each of `samples` samples. */
+function logprobsOf(records: readonly SampleRecord[], samples: number): Map<number, number>[] {
+  const all = Array.from({ length: samples }, () => new Map<number, number>());
+  for (const { sample, record } of records)
+    for (const { position, logprob } of record.revealed) all[sample]!.set(position, logprob);
+  return all;
+}
+
+/**
+ * The answer to one who waited, once its steps are told up to the end; `timing` is asked then. Rejects with the error of
+ * a step that cannot be told.
+ */
+export async function answer(
   outcome: Outcome,
   records: readonly SampleRecord[],
   { id, cache, narrator }: { id: string; cache: CacheState; narrator: Narrator },
-  { queue_ms, compute_ms, total_ms }: Answer["timing"],
-): Answer {
-  narrator.tell(records);
-  const { computation, view, model, trace } = narrator;
-  const { passes, receipt, rewards } = outcome;
+  timing: () => Answer["timing"],
+): Promise<Answer> {
+  await narrator.tellAll(records);
+  const { request, model, trace } = narrator;
+  const { computation, view } = request;
+  const { passes, rewards } = outcome;
   const order = outcome.canvases.map((_, sample) => sample);
   if (computation.ranked) order.sort((a, b) => rewards[b]! - rewards[a]! || a - b);
   const generated = maskedPositions(computation.canvas, model.manifest.mask_token_id).length;
+  const logprobs = view.logprobs ? logprobsOf(records, computation.samples) : [];
+  const { queue_ms, compute_ms, total_ms } = timing();
   return {
     id,
     model: model.manifest.name,
     seed: computation.seed,
-    samples: order.slice(0, view.n).map((sample) => sampleResult(sample, outcome, records, narrator)),
+    samples: order
+      .slice(0, view.n)
+      .map((sample) => sampleResult(sample, outcome, logprobs[sample], narrator)),
     usage: {
       prompt_tokens: computation.canvas.length - generated,
       completion_tokens: computation.samples * generated,
@@ -115,7 +131,7 @@ export function answer(
       gradient_passes: passes.gradient,
     },
     cache,
-    receipt,
+    receipt: receiptOf(model, request, outcome),
     ...(trace && { trace }),
     timing: { queue_ms: round(queue_ms), compute_ms: round(compute_ms), total_ms: round(total_ms) },
   };

@@ -268,6 +268,7 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
     for (const row of together) {
       row.running = true;
       row.passedOver = 0;
+      row.generation.tokenPasses += row.cost;
     }
     let answeredAt: number | undefined;
     try {
@@ -289,6 +290,7 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
     } catch (error) {
       for (const row of together) {
         row.running = false;
+        row.generation.tokenPasses -= row.cost;
         row.company = Math.ceil(together.length / 2);
       }
       if (together.length === 1) this.#fail(together[0]!.generation, error as Error);

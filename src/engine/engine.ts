@@ -7,7 +7,6 @@
 
 import { randomUUID } from "node:crypto";
 import { EventEmitter, once } from "node:events";
-import { maskedPositions } from "../diffusion/canvas.ts";
 import type { StepRecord } from "../diffusion/sampler.ts";
 import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
@@ -17,13 +16,13 @@ import { type CachedGeneration, type CacheLimits, cacheKey, ResultCache } from "
 import { calibrate } from "./calibrate.ts";
 import { promiseWithResolvers } from "./deferred.ts";
 import { type BatchReport, Dispatcher, type DispatcherLimits } from "./dispatcher.ts";
-import { Generation } from "./generation.ts";
+import { Generation, type Subscriber } from "./generation.ts";
 import { type MaskSpan, maskSpans } from "./layout.ts";
 import { Narrator, type StepEvent } from "./narrator.ts";
+import { mostTokenPasses, tellingPrice } from "./price.ts";
 import { type GenerateRequest, type GuidanceRequest, type PreparedRequest, prepare } from "./request.ts";
-import { paddedLength } from "./scheduler.ts";
 import type { SharedCache } from "./shared-cache.ts";
-import { budgetWork, COST } from "./speed.ts";
+import { Turns } from "./turns.ts";
 
 /** Bounds of the engine. */
 export interface EngineLimits extends DispatcherLimits {
@@ -51,9 +50,33 @@ export interface Ticket {
   spans: MaskSpan[];
   /** Rejects with CancelledError after `cancel`, with RuntimeFailure if the model fails. */
   result: Promise<Answer>;
+  /** Token passes that it was priced at: the most that it may come to, but for a clean-up pass. */
+  price: number;
+  /** Return the token passes that it has come to so far, telling its steps included. */
+  spent(): number;
   /** Gives the request up; its rows are free before the next step. Safe to call at any time. */
   cancel(): void;
 }
+
+/** A request that was checked: what is known of it once and for all. */
+export interface CheckedRequest extends PreparedRequest {
+  /** Under which its answer is kept; undefined if it will not come again. */
+  key: string | undefined;
+  /** The answer, if it is kept. */
+  kept: CachedGeneration | undefined;
+  /** Token passes that telling the answer costs. */
+  telling: number;
+  /** Token passes that it may come to. */
+  price: number;
+}
+
+/** What a ticket says of a request from the start. */
+const ticketOf = (id: string, { computation, view, price }: CheckedRequest) => ({
+  id,
+  seed: computation.seed,
+  spans: maskSpans(view.layout),
+  price,
+});
 
 /** Takes requests and answers them. `ready` only after `warmUp`; end it with `drain` or `abort`. */
 export class Engine extends EventEmitter<EngineEvents> {
@@ -62,6 +85,10 @@ export class Engine extends EventEmitter<EngineEvents> {
   /** Running generations that an identical request may join. */
   readonly #shareable = new Map<string, Generation>();
   readonly #keys = new Map<Generation, string>();
+  /** Everyone who waits for an answer, its telling included. */
+  readonly #open = new Set<Subscriber>();
+  /** The time that telling steps takes, shared by all of them. */
+  readonly #turns = new Turns();
   /** Generations that are looked for among the answers of other servers. */
   readonly #looking = new Set<Generation>();
   #stopped = false;
@@ -123,7 +150,8 @@ export class Engine extends EventEmitter<EngineEvents> {
       for (const rerank_ratio of [0, 1]) guidances.push({ mode: "rgas", rerank_ratio });
     for (const guidance of guidances) {
       const request = { prompt: "", steps: 1, seed: 0, temperature: 1, guidance };
-      await this.#start(this.#prepare(request), undefined, undefined).result;
+      const prepared = this.#prepare(request);
+      await this.#begin({ ...prepared, ...{ key: undefined, kept: undefined, telling: 0, price: 0 } }).result;
     }
     await this.runtime.warmUp();
     this.ready = true;
@@ -141,43 +169,56 @@ export class Engine extends EventEmitter<EngineEvents> {
   }
 
   /**
-   * Accepts a request. Throws InvalidRequestError, OverloadedError or UnavailableError at once;
-   * anything later comes through the ticket. Steps are announced after this has returned.
+   * Check a request, once and for all: it is tokenised, its step budget chosen, looked for among the answers that are
+   * kept, and priced; the result is carried along. `isTold`: its steps will be listened to. Throws UnavailableError,
+   * OverloadedError (before anything is tokenised) or InvalidRequestError.
    */
+  check(request: GenerateRequest, isTold = false): CheckedRequest {
+    this.#checkOpen();
+    this.#checkQueue();
+    const prepared = this.#prepare(request);
+    const { computation, view } = prepared;
+    // A seed that was drawn will not come again.
+    const key = request.seed === undefined ? undefined : cacheKey(computation);
+    const kept = key === undefined ? undefined : this.#cache.get(key);
+    if (key !== undefined) this.emit("lookup", { tier: "memory", hit: kept !== undefined });
+    const telling = tellingPrice(computation, isTold || view.trace);
+    const price = kept ? telling : Math.max(telling, mostTokenPasses(computation, this.model.manifest));
+    return { ...prepared, key, kept, telling, price };
+  }
+
+  /**
+   * Start a request that was checked. Throws UnavailableError or OverloadedError at once; anything later comes through
+   * the ticket. Steps are announced after this has returned.
+   */
+  start(request: CheckedRequest, onStep?: (event: StepEvent) => void): Ticket {
+    this.#checkOpen();
+    const { key, kept, deadlineMs } = request;
+    if (kept) return this.#answerFrom(kept, request, onStep);
+    const running = key === undefined || deadlineMs !== undefined ? undefined : this.#shareable.get(key);
+    if (running) return this.#subscribe(running, "shared", request, onStep);
+    this.#checkQueue();
+    return this.#begin(request, onStep);
+  }
+
+  /** Check and start a request; throws what they throw. */
   submit(request: GenerateRequest, onStep?: (event: StepEvent) => void): Ticket {
+    return this.start(this.check(request, onStep !== undefined), onStep);
+  }
+
+  #checkOpen(): void {
     if (!this.accepting)
       throw new UnavailableError(
         this.#stopped ? "the server is shutting down" : "the model is still loading",
       );
-    const prepared = this.#prepare(request);
-    // A seed that was drawn will not come again.
-    const key = request.seed === undefined ? undefined : cacheKey(prepared.computation);
-    const cached = key === undefined ? undefined : this.#cache.get(key);
-    if (key !== undefined) this.emit("lookup", { tier: "memory", hit: cached !== undefined });
-    if (cached) return this.#answerFrom(cached, this.#narrator(prepared, onStep));
-    const running =
-      key === undefined || prepared.deadlineMs !== undefined ? undefined : this.#shareable.get(key);
-    if (running) return this.#subscribe(running, "shared", this.#narrator(prepared, onStep));
+  }
+
+  #checkQueue(): void {
     if (this.queueLength >= this.limits.maxQueue + this.#dispatcher.free)
       throw new OverloadedError(
         `${this.queueLength} requests are waiting: try again later`,
         this.retryAfter(),
       );
-    return this.#start(prepared, key, onStep);
-  }
-
-  /**
-   * What a request will cost, in padded tokens times passes of the student: 0 if the answer is kept. A step that reveals
-   * nothing is free, so no more steps are counted than positions are masked. Throws InvalidRequestError.
-   */
-  tokenPasses(request: GenerateRequest): number {
-    const { computation } = this.#prepare(request);
-    if (request.seed !== undefined && this.#cache.has(cacheKey(computation))) return 0;
-    const { canvas, steps, guidance, samples, ranked } = computation;
-    const { context_length, mask_token_id } = this.model.manifest;
-    const paid = Math.min(steps, maskedPositions(canvas, mask_token_id).length) / steps;
-    const passes = paid * budgetWork(steps, guidance, (graph) => COST[graph]) + (ranked ? COST.score : 0);
-    return Math.ceil(samples * paddedLength(canvas.length, context_length) * passes);
   }
 
   /** Whole seconds until the backlog is worked off, at the measured speed; 1 to 600. */
@@ -188,7 +229,7 @@ export class Engine extends EventEmitter<EngineEvents> {
   /** Takes no more requests; resolves when those accepted are finished. */
   async drain(): Promise<void> {
     this.#stopped = true;
-    while (this.#looking.size + this.#dispatcher.all().length > 0) await once(this, "finished");
+    while (this.#open.size > 0) await once(this, "finished");
   }
 
   /** Takes no more requests and ends those accepted. */
@@ -199,24 +240,24 @@ export class Engine extends EventEmitter<EngineEvents> {
       this.#dispatcher.remove(generation);
       this.#fail(generation, new UnavailableError("the server is shutting down"));
     }
+    for (const { narrator, reject } of this.#open) {
+      narrator.stop();
+      reject(new UnavailableError("the server is shutting down"));
+    }
   }
 
   #prepare(request: GenerateRequest): PreparedRequest {
     return prepare(this.model, request, (...work) => this.#dispatcher.forecastMs(...work));
   }
 
-  #start(
-    request: PreparedRequest,
-    key: string | undefined,
-    onStep: ((event: StepEvent) => void) | undefined,
-  ): Ticket {
-    const { computation, deadlineMs } = request;
+  #begin(request: CheckedRequest, onStep?: (event: StepEvent) => void): Ticket {
+    const { computation, deadlineMs, key } = request;
     const generation = new Generation(computation, this.model, deadlineMs, performance.now());
     if (key !== undefined) {
       this.#keys.set(generation, key);
       if (deadlineMs === undefined) this.#shareable.set(key, generation);
     }
-    const ticket = this.#subscribe(generation, "miss", this.#narrator(request, onStep));
+    const ticket = this.#subscribe(generation, "miss", request, onStep);
     if (key !== undefined && this.shared)
       this.#findOrRun(this.shared, generation).catch((error: Error) => this.#fail(generation, error));
     else this.#dispatcher.add(generation);
@@ -235,64 +276,74 @@ export class Engine extends EventEmitter<EngineEvents> {
     generation.firstPassAt = generation.acceptedAt;
     const key = this.#forget(generation);
     if (key !== undefined) this.#cache.keep(key, generation, found.outcome);
-    generation.finish(found.outcome, performance.now(), "hit");
+    generation.finish(found.outcome, () => performance.now(), "hit");
   }
 
-  #narrator(
-    { computation, view }: PreparedRequest,
-    onStep: ((event: StepEvent) => void) | undefined,
-  ): Narrator {
-    return new Narrator(this.model, computation, view, onStep);
-  }
-
-  #subscribe(generation: Generation, cache: CacheState, narrator: Narrator): Ticket {
-    const id = randomUUID();
-    const { promise, resolve, reject } = promiseWithResolvers<Answer>();
-    const subscriber = {
-      ...{ id, acceptedAt: performance.now(), cache, narrator },
-      resolve: (result: Answer) => {
-        resolve(result);
-        this.emit("finished", { outcome: "done", result });
-      },
-      reject: (error: Error) => {
-        reject(error);
-        this.emit("finished", { outcome: error instanceof CancelledError ? "cancelled" : "failed" });
-      },
-    };
+  #subscribe(
+    generation: Generation,
+    cache: CacheState,
+    request: CheckedRequest,
+    onStep?: (event: StepEvent) => void,
+  ): Ticket {
+    const { subscriber, result } = this.#wait(cache, request, onStep);
     generation.subscribe(subscriber);
     const cancel = () => {
-      if (generation.over || !generation.leave(subscriber, new CancelledError("cancelled"))) return;
-      if (generation.wanted) return;
+      this.#giveUp(subscriber);
+      if (generation.over || !generation.leave(subscriber) || generation.wanted) return;
       this.#looking.delete(generation);
       this.#dispatcher.remove(generation);
       generation.over = true;
       this.#forget(generation);
     };
-    const { seed } = generation.computation;
-    return { id, seed, spans: maskSpans(narrator.view.layout), result: promise, cancel };
+    const spent = () => Math.max(request.telling, generation.tokenPasses);
+    return { ...ticketOf(subscriber.id, request), result, cancel, spent };
   }
 
-  #answerFrom({ computation, records, outcome }: CachedGeneration, narrator: Narrator): Ticket {
-    const id = randomUUID();
-    const acceptedAt = performance.now();
-    const { promise, resolve, reject } = promiseWithResolvers<Answer>();
-    const later = setImmediate(() => {
-      try {
-        const total_ms = performance.now() - acceptedAt;
-        const timing = { queue_ms: 0, compute_ms: 0, total_ms };
-        const result = answer(outcome, records, { id, cache: "hit", narrator }, timing);
-        resolve(result);
-        this.emit("finished", { outcome: "done", result });
-      } catch (error) {
-        reject(error as Error);
-        this.emit("finished", { outcome: "failed" });
-      }
+  #answerFrom(
+    { records, outcome }: CachedGeneration,
+    request: CheckedRequest,
+    onStep?: (event: StepEvent) => void,
+  ): Ticket {
+    const { subscriber, result } = this.#wait("hit", request, onStep);
+    const timing = () => ({
+      queue_ms: 0,
+      compute_ms: 0,
+      total_ms: performance.now() - subscriber.acceptedAt,
     });
+    const later = setImmediate(() =>
+      answer(outcome, records, subscriber, timing).then(subscriber.resolve, subscriber.reject),
+    );
     const cancel = () => {
       clearImmediate(later);
-      reject(new CancelledError("cancelled"));
+      this.#giveUp(subscriber);
     };
-    return { id, seed: computation.seed, spans: maskSpans(narrator.view.layout), result: promise, cancel };
+    return { ...ticketOf(subscriber.id, request), result, cancel, spent: () => request.price };
+  }
+
+  /** Someone who waits for an answer, and the promise of it; it is settled once. */
+  #wait(cache: CacheState, request: CheckedRequest, onStep?: (event: StepEvent) => void) {
+    const { promise, resolve, reject } = promiseWithResolvers<Answer>();
+    const narrator = new Narrator(this.model, request, onStep, this.#turns);
+    const subscriber: Subscriber = {
+      ...{ id: randomUUID(), acceptedAt: performance.now(), cache, narrator },
+      resolve: (result) => {
+        if (!this.#open.delete(subscriber)) return;
+        resolve(result);
+        this.emit("finished", { outcome: "done", result });
+      },
+      reject: (error) => {
+        if (!this.#open.delete(subscriber)) return;
+        reject(error);
+        this.emit("finished", { outcome: error instanceof CancelledError ? "cancelled" : "failed" });
+      },
+    };
+    this.#open.add(subscriber);
+    return { subscriber, result: promise };
+  }
+
+  #giveUp({ narrator, reject }: Subscriber): void {
+    narrator.stop();
+    reject(new CancelledError("cancelled"));
   }
 
   #finish(generation: Generation): void {
@@ -303,7 +354,7 @@ export class Engine extends EventEmitter<EngineEvents> {
       const { computation, records } = generation;
       void this.shared?.keep({ computation, records, outcome }, this.runtime.provider);
     }
-    generation.finish(outcome, performance.now());
+    generation.finish(outcome, () => performance.now());
   }
 
   #fail(generation: Generation, error: Error): void {

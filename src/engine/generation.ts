@@ -5,7 +5,7 @@ import type { Model } from "../model/model.ts";
 import type { Provider } from "../runtime/protocol.ts";
 import { type Answer, answer, type CacheState, type Outcome } from "./answer.ts";
 import type { Narrator, SampleRecord } from "./narrator.ts";
-import { receiptOf } from "./receipt.ts";
+import { traceSha256 } from "./receipt.ts";
 import type { Computation } from "./request.ts";
 
 /** One request that waits for a generation. */
@@ -30,6 +30,8 @@ export class Generation {
   readonly records: SampleRecord[] = [];
   firstPassAt: number | undefined;
   computeMs = 0;
+  /** Token passes (price.ts) that were started for it. */
+  tokenPasses = 0;
   /** True once finished, failed or given up. */
   over = false;
   readonly #subscribers = new Set<Subscriber>();
@@ -65,11 +67,9 @@ export class Generation {
     this.#subscribers.add(subscriber);
   }
 
-  /** Removes one who waits and rejects its request. Returns false if it did not wait. */
-  leave(subscriber: Subscriber, error: Error): boolean {
-    if (!this.#subscribers.delete(subscriber)) return false;
-    subscriber.reject(error);
-    return true;
+  /** Remove one who waits. Returns false if it did not wait. */
+  leave(subscriber: Subscriber): boolean {
+    return this.#subscribers.delete(subscriber);
   }
 
   /**
@@ -82,7 +82,8 @@ export class Generation {
       try {
         subscriber.narrator.tell(this.records);
       } catch (error) {
-        this.leave(subscriber, error as Error);
+        this.leave(subscriber);
+        subscriber.reject(error as Error);
         if (!this.wanted) throw error;
       }
   }
@@ -100,29 +101,29 @@ export class Generation {
         discriminator: passes("discriminator"),
         gradient: passes("gradient"),
       },
-      receipt: receiptOf(this.model, provider, this),
+      provider,
+      traceSha256: traceSha256(
+        this.records,
+        this.rewards.map((reward) => reward!),
+      ),
     };
   }
 
   /**
-   * Answer everyone who waits; a request whose answer cannot be put together is rejected with that error. `now` is of the
-   * clock of `acceptedAt`, `cache` says where the outcome is from if it was not computed.
+   * Answer everyone who waits, once its steps are told; a request whose answer cannot be put together is rejected with
+   * that error. `now` is the clock of `acceptedAt`, `cache` says where the outcome is from if it was not computed.
    */
-  finish(outcome: Outcome, now: number, cache?: CacheState): void {
+  finish(outcome: Outcome, now: () => number, cache?: CacheState): void {
     this.over = true;
-    for (const subscriber of this.#subscribers)
-      try {
-        const { id, narrator, acceptedAt } = subscriber;
-        const from = { id, narrator, cache: cache ?? subscriber.cache };
-        const result = answer(outcome, this.records, from, {
-          queue_ms: Math.max(0, (this.firstPassAt ?? now) - acceptedAt),
-          compute_ms: this.computeMs,
-          total_ms: now - acceptedAt,
-        });
-        subscriber.resolve(result);
-      } catch (error) {
-        subscriber.reject(error as Error);
-      }
+    for (const { id, narrator, acceptedAt, resolve, reject, ...subscriber } of this.#subscribers) {
+      const from = { id, narrator, cache: cache ?? subscriber.cache };
+      const timing = () => ({
+        queue_ms: Math.max(0, (this.firstPassAt ?? now()) - acceptedAt),
+        compute_ms: this.computeMs,
+        total_ms: now() - acceptedAt,
+      });
+      answer(outcome, this.records, from, timing).then(resolve, reject);
+    }
     this.#subscribers.clear();
   }
 

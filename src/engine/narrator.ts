@@ -2,8 +2,9 @@
 
 import type { StepRecord } from "../diffusion/sampler.ts";
 import type { Model } from "../model/model.ts";
-import type { Computation } from "./request.ts";
-import { render, type View } from "./text.ts";
+import type { PreparedRequest } from "./request.ts";
+import { LiveText } from "./text.ts";
+import type { Turns } from "./turns.ts";
 
 /** A revealed position with the text of its token. */
 export interface RevealedToken {
@@ -44,45 +45,86 @@ export interface SampleRecord {
   record: StepRecord;
 }
 
-/** Tells the steps of one request to one client, each once and in order; keeps the canvases between them. */
+/** Tells the steps of one request to one client, each once and in order, in slices of the event loop. */
 export class Narrator {
-  readonly #canvases: Int32Array[];
+  readonly #texts: LiveText[];
+  #records: readonly SampleRecord[] = [];
   #told = 0;
+  #isTelling = false;
+  #stopped = false;
+  #error: Error | undefined;
+  #whenTold: (() => void)[] = [];
   /** Every step told, if the client wants a trace. */
   readonly trace: StepEvent[] | undefined;
 
   constructor(
     readonly model: Model,
-    readonly computation: Computation,
-    readonly view: View,
+    readonly request: PreparedRequest,
     readonly onStep: ((event: StepEvent) => void) | undefined,
+    readonly turns: Turns,
   ) {
+    const { computation, view } = request;
     this.trace = view.trace ? [] : undefined;
     // A client that only wants the end has no use for them.
     const count = onStep || view.trace ? computation.samples : 0;
-    this.#canvases = Array.from({ length: count }, () => Int32Array.from(computation.canvas));
+    this.#texts = Array.from(
+      { length: count },
+      () => new LiveText(model.tokenizer, computation.canvas, view),
+    );
   }
 
-  /** Tells those of `records` that were not told yet. */
+  /**
+   * Tell those of `records` that were not told yet: at once as far as the turn of the event loop has time, else soon.
+   * Throws the error of a listener, or of a step that cannot be put together.
+   */
   tell(records: readonly SampleRecord[]): void {
-    const from = this.#told;
-    this.#told = records.length;
-    if (!this.onStep && !this.trace) return;
-    for (const entry of records.slice(from)) {
-      const event = this.#event(entry);
-      this.trace?.push(event);
-      this.onStep?.(event);
+    if (this.#texts.length === 0) return;
+    this.#records = records;
+    if (!this.#isTelling && this.#told < records.length) {
+      this.#isTelling = true;
+      this.turns.run(() => this.#tellOne());
     }
+    if (this.#error) throw this.#error;
+  }
+
+  /** Tell all of them; resolve when they are told, or no longer wanted. Rejects with what `tell` throws. */
+  async tellAll(records: readonly SampleRecord[]): Promise<void> {
+    this.tell(records);
+    if (this.#isTelling) await new Promise<void>((resolve) => this.#whenTold.push(resolve));
+    if (this.#error) throw this.#error;
+  }
+
+  /** Tell nothing more: the client is gone. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  /** Tell the next step; return whether another is to be told. */
+  #tellOne(): boolean {
+    try {
+      if (!this.#stopped) this.#tell(this.#records[this.#told++]!);
+    } catch (error) {
+      this.#error = error as Error;
+      this.#stopped = true;
+    }
+    if (!this.#stopped && this.#told < this.#records.length) return true;
+    this.#isTelling = false;
+    for (const resolve of this.#whenTold.splice(0)) resolve();
+    return false;
+  }
+
+  #tell(entry: SampleRecord): void {
+    const event = this.#event(entry);
+    this.trace?.push(event);
+    this.onStep?.(event);
   }
 
   #event({ sample, record }: SampleRecord): StepEvent {
     const { tokenizer } = this.model;
-    const canvas = this.#canvases[sample]!;
-    for (const { position, token } of record.revealed) canvas[position] = token;
     return {
       sample,
       step: record.step + 1,
-      steps: this.computation.steps,
+      steps: this.request.computation.steps,
       t: record.t,
       revealed: record.revealed.map(({ position, token, logprob }) => ({
         position,
@@ -92,7 +134,7 @@ export class Narrator {
       })),
       masked: record.masked,
       ...(record.entropy !== undefined && { entropy: record.entropy }),
-      text: render(tokenizer, canvas, this.view).text,
+      text: this.#texts[sample]!.reveal(record.revealed),
       ...guidanceOf(record),
     };
   }

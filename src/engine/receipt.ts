@@ -6,9 +6,9 @@ import type { Order } from "../diffusion/sampler.ts";
 import type { Precision } from "../model/manifest.ts";
 import type { Model } from "../model/model.ts";
 import type { Provider } from "../runtime/protocol.ts";
-import type { Generation } from "./generation.ts";
+import type { Outcome } from "./answer.ts";
 import type { SampleRecord } from "./narrator.ts";
-import type { Computation } from "./request.ts";
+import type { Computation, PreparedRequest } from "./request.ts";
 
 /** A request as a client would have to write it, nothing left to defaults: a prompt's ids and `length`, or `tokens`. */
 export interface NormalisedRequest {
@@ -41,24 +41,40 @@ export interface Receipt {
   trace_sha256: string;
 }
 
-/** Hash of the steps of a request: sample by sample, each in order, as little-endian 32-bit numbers; then of the final rewards. */
+/**
+ * Hash of the steps of a request: sample by sample, each in order, as little-endian 32-bit numbers; then of the final
+ * rewards.
+ */
 export function traceSha256(records: readonly SampleRecord[], finalRewards: readonly number[] = []): string {
-  const hash = createHash("sha256");
   const bySample = records.toSorted((a, b) => a.sample - b.sample);
+  const count = bySample.reduce(
+    (sum, { record }) => sum + 5 + 3 * record.revealed.length + record.rewards.length,
+    finalRewards.length,
+  );
+  // One hash of all: sixteen thousand small ones would hold the event loop up.
+  const integers = new Int32Array(count);
+  const floats = new Float32Array(integers.buffer);
+  let at = 0;
   for (const { sample, record } of bySample) {
     const { step, revealed, rewards, chosen } = record;
-    hash.update(Int32Array.of(sample, step, revealed.length, rewards.length, chosen ?? -1));
-    hash.update(Int32Array.from(revealed.flatMap(({ position, token }) => [position, token])));
-    hash.update(Float32Array.from([...revealed.map(({ logprob }) => logprob), ...rewards]));
+    for (const integer of [sample, step, revealed.length, rewards.length, chosen ?? -1])
+      integers[at++] = integer;
+    for (const { position, token } of revealed) {
+      integers[at++] = position;
+      integers[at++] = token;
+    }
+    for (const { logprob } of revealed) floats[at++] = logprob;
+    for (const reward of rewards) floats[at++] = reward;
   }
-  return hash.update(Float32Array.from(finalRewards)).digest("hex");
+  for (const reward of finalRewards) floats[at++] = reward;
+  return createHash("sha256").update(integers).digest("hex");
 }
 
-/** The receipt of a finished generation. */
+/** The receipt of one request, with its own deadline, whatever the request was whose steps it shares. */
 export function receiptOf(
   model: Model,
-  provider: Provider,
-  { computation, deadlineMs, records, rewards }: Generation,
+  { computation, deadlineMs }: PreparedRequest,
+  { provider, traceSha256: trace_sha256 }: Outcome,
 ): Receipt {
   return {
     model: model.manifest.name,
@@ -66,10 +82,7 @@ export function receiptOf(
     precision: model.precision[provider],
     provider,
     request: asRequest(computation, deadlineMs, model.manifest.mask_token_id),
-    trace_sha256: traceSha256(
-      records,
-      rewards.map((reward) => reward!),
-    ),
+    trace_sha256,
   };
 }
 

@@ -74,6 +74,9 @@ export interface PreparedRequest {
   deadlineMs: number | undefined;
 }
 
+/** Tokens that the texts of a trace hold at most: those of 1,024 steps on a canvas of 1,024. It is one JSON document. */
+const MOST_TRACED = 2 ** 20;
+
 /** A fresh seed: 48 random bits, so that every JSON reader keeps it exactly. */
 export function drawSeed(): number {
   return randomInt(2 ** 48 - 1);
@@ -102,6 +105,12 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   const { seed = drawSeed(), top_k: topK = 0, top_p: topP = 1 } = request;
   const temperature = request.temperature ?? (guidance && model.manifest.guidance?.temperature) ?? 1;
   const { stop = [], echo = false, logprobs = false, trace = false } = request;
+  if (trace && samples * steps * canvas.length > MOST_TRACED)
+    throw refuse(
+      "/trace",
+      `would hold ${samples * steps} texts of ${canvas.length} tokens, and holds ${MOST_TRACED} tokens at most: ` +
+        "ask for fewer steps or samples, or stream the steps instead",
+    );
   return {
     computation: { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance },
     view: { layout, n, stop: typeof stop === "string" ? [stop] : stop, echo, logprobs, trace },

@@ -97,6 +97,11 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     return this.#drawn ? this.canvases.length : 1;
   }
 
+  /** What the next pass costs, in token passes (price.ts). */
+  get cost(): number {
+    return this.padded * this.width * COST[this.graph];
+  }
+
   /** Its deadline has come: leave out the steps that are left; candidates that wait for their score are dropped. */
   hurry(): void {
     this.urgent = true;
@@ -137,7 +142,7 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
 
   /** Count the service of the batch that it was in; a batch that went well lifts the bound on its company. */
   #account(): void {
-    this.#attained = this.attained + this.padded * this.width * COST[this.graph];
+    this.#attained = this.attained + this.cost;
     this.company = Number.POSITIVE_INFINITY;
   }
 

@@ -45,8 +45,8 @@ export class SharedCache {
 
   /** Keeps a finished generation that left out no steps. */
   async keep({ computation, records, outcome }: CachedGeneration, provider: Provider): Promise<void> {
-    const { rewards, passes, receipt } = outcome;
-    const kept: Kept = { records, rewards, passes, receipt };
+    const { canvases: _, hurried: __, ...rest } = outcome;
+    const kept: Kept = { records, ...rest };
     await this.store.set(this.#key(computation, provider), JSON.stringify(kept), this.ttlMs);
   }
 
@@ -56,10 +56,10 @@ export class SharedCache {
   }
 }
 
-/** Reads what was kept. Throws if it does not hash to what its receipt says, or leaves a canvas unfinished. */
+/** Reads what was kept. Throws if it does not hash to what it says, or leaves a canvas unfinished. */
 function decode(text: string, computation: Computation, model: Model): CachedGeneration {
-  const { records, rewards, passes, receipt } = JSON.parse(text) as Kept;
-  if (traceSha256(records, rewards) !== receipt.trace_sha256) throw new Error("the trace is damaged");
+  const { records, ...rest } = JSON.parse(text) as Kept;
+  if (traceSha256(records, rest.rewards) !== rest.traceSha256) throw new Error("the trace is damaged");
   const canvases = Array.from(
     { length: computation.samples },
     () => new Canvas(computation.canvas, model.manifest.mask_token_id),
@@ -67,11 +67,9 @@ function decode(text: string, computation: Computation, model: Model): CachedGen
   for (const { sample, record } of records) canvases[sample]!.reveal(record.revealed);
   if (canvases.some(({ masked }) => masked.length > 0)) throw new Error("the trace is not whole");
   const outcome: Outcome = {
+    ...rest,
     canvases: canvases.map(({ tokens }) => tokens),
     hurried: canvases.map(() => false),
-    rewards,
-    passes,
-    receipt,
   };
   return { computation, records, outcome };
 }

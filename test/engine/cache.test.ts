@@ -58,6 +58,16 @@ test("a receipt says what was computed; the prompt's ids give the same answer", 
   assert.notEqual(other.receipt.trace_sha256, receipt.trace_sha256);
 });
 
+test("a receipt names the deadline of its own request, whoever computed the answer", async () => {
+  const deadlineOf = async (more: Partial<GenerateRequest>) => {
+    const { cache, receipt } = await engine.submit({ ...request(4), ...more }).result;
+    return [cache, receipt.request.deadline_ms];
+  };
+  assert.deepEqual(await deadlineOf({ deadline_ms: 60_000 }), ["miss", 60_000]);
+  assert.deepEqual(await deadlineOf({}), ["hit", undefined]);
+  assert.deepEqual(await deadlineOf({ deadline_ms: 50_000 }), ["hit", 50_000]);
+});
+
 test("every other field, and a seed that was drawn, is another answer", async () => {
   const base = request(2);
   await ask(base);

@@ -6,6 +6,7 @@ import { philox4x32 } from "../../src/diffusion/philox.ts";
 import { type CanvasRequest, layoutOf } from "../../src/engine/layout.ts";
 import { Narrator, type StepEvent } from "../../src/engine/narrator.ts";
 import type { Computation } from "../../src/engine/request.ts";
+import { Turns } from "../../src/engine/turns.ts";
 import { MASK_GLYPH } from "../../src/model/byte-level.ts";
 import { gpt2Tokenizer } from "../../src/model/gpt2-tokenizer.ts";
 import type { Model } from "../../src/model/model.ts";
@@ -33,7 +34,12 @@ function steps(request: CanvasRequest, ids: readonly number[], order: readonly n
   const layout = layoutOf(model, request);
   const view = { layout, n: 1, stop: [], echo: true, logprobs: false, trace: true };
   const computation = { canvas: layout.canvas, samples: 1, steps: order.length } as unknown as Computation;
-  const narrator = new Narrator(model, computation, view, undefined);
+  const narrator = new Narrator(
+    model,
+    { computation, view, deadlineMs: undefined },
+    undefined,
+    new Turns(() => 0),
+  );
   const records = order.map((position, step) => ({
     sample: 0,
     record: {

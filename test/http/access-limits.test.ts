@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import type { Engine } from "../../src/engine/engine.ts";
+import type { GenerateRequest } from "../../src/engine/request.ts";
 import type { KeyLimits } from "../../src/http/access/key-file.ts";
 import { type LimitStore, MemoryLimitStore } from "../../src/http/access/limits.ts";
 import { buildApp } from "../../src/http/app.ts";
@@ -98,22 +99,22 @@ test("each API says it in its own shape", async () => {
   assert.equal(inference.headers["retry-after"], "60");
 });
 
+const priceOf = (request: GenerateRequest) => engine.check(request).price;
+
 test("token passes by the minute are what admission computes: padded tokens, times passes, times samples", async () => {
   // 32 padded tokens, 2 steps.
-  assert.equal(engine.tokenPasses(small), 64);
-  assert.equal(engine.tokenPasses({ ...small, n: 3, steps: 1 }), 96);
+  assert.equal(priceOf(small), 64);
+  assert.equal(priceOf({ ...small, n: 3, steps: 1 }), 96);
   // No more steps are paid than positions are masked.
-  assert.equal(engine.tokenPasses({ ...small, steps: 1024 }), 4 * 32);
+  assert.equal(priceOf({ ...small, steps: 1024 }), 4 * 32);
   // 2 tilted steps at 4 and 2 that draw, then score 4 candidates.
-  assert.equal(
-    engine.tokenPasses({ ...small, steps: 4, guidance: { mode: "rgas" } }),
-    32 * (2 * 4 + 2 * (1 + 4)),
-  );
+  assert.equal(priceOf({ ...small, steps: 4, guidance: { mode: "rgas" } }), 32 * (2 * 4 + 2 * (1 + 4)));
   // Each sample is scored at its end.
-  assert.equal(engine.tokenPasses({ ...small, steps: 1, best_of: 2 }), 2 * 32 * 2);
+  assert.equal(priceOf({ ...small, steps: 1, best_of: 2 }), 2 * 32 * 2);
 
   const { clock, post } = await limited({ token_passes_per_minute: 160 });
-  const unseeded = { ...small, seed: undefined };
+  // By confidence every step reveals its share, and so runs.
+  const unseeded = { ...small, seed: undefined, order: "confidence" };
   assert.equal((await post(unseeded)).statusCode, 200);
   assert.equal((await post(unseeded)).statusCode, 200);
   clock.now = 30_000;
@@ -126,8 +127,37 @@ test("token passes by the minute are what admission computes: padded tokens, tim
   assert.equal((await post(unseeded)).statusCode, 200);
 });
 
-test("an answer that is kept costs no passes", async () => {
-  const { post } = await limited({ token_passes_per_minute: 64 });
+test("re-ranked steps are charged for what can run, and settled against what did", async () => {
+  const { post, store, app, keys } = await limited({ token_passes_per_minute: 100_000 });
+  const guidance = { mode: "rgas" as const, rerank_ratio: 1, candidates: 4 };
+  const request = { ...small, seed: 3, steps: 64, guidance };
+  // Each of 64 steps may run, though there are 4 masked positions.
+  assert.equal(priceOf(request), 32 * 64 * (1 + 4));
+  const { usage } = (await post(request)).json();
+  const ran = 32 * (usage.student_passes + usage.discriminator_passes);
+  assert.ok(usage.student_passes > 4 && ran < priceOf({ ...request, seed: 4 }), `${ran}`);
+  const { used } = await store.take("alice", "token_passes_per_minute", 0, 60_000);
+  assert.equal(used, ran);
+
+  // One that is given up is charged for what was started until then.
+  const stop = new AbortController();
+  const { port } = app.server.address() as { port: number };
+  const given = fetch(`http://127.0.0.1:${port}/generate`, {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-api-key": keys.bob! },
+    body: JSON.stringify({ prompt: "", length: 60, steps: 300, guidance }),
+    signal: stop.signal,
+  });
+  await new Promise<void>((resolve) => engine.once("batch", () => resolve()));
+  stop.abort();
+  await assert.rejects(given);
+  while (engine.activeRows > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const after = await store.take("bob", "token_passes_per_minute", 0, 60_000);
+  assert.ok(after.used > 0 && after.used < 100_000, `${after.used}`);
+});
+
+test("an answer that is kept costs what it takes to tell it", async () => {
+  const { post } = await limited({ token_passes_per_minute: 65 });
   const seeded = { ...small, seed: 99 };
   assert.equal((await post(seeded)).json().cache, "miss");
   assert.equal((await post(seeded)).json().cache, "hit");
@@ -138,7 +168,7 @@ test("what is more than the key may ever use is 413 and not 429, and what is wro
   const { post } = await limited({ token_passes_per_minute: 100, concurrent_generations: 1 });
   const large = await post({ ...small, steps: 4, seed: undefined });
   assert.equal(large.statusCode, 413);
-  assert.match(large.json().detail, /costs 128 token passes.*may use 100 a minute.*fewer steps/);
+  assert.match(large.json().detail, /may cost 128 token passes.*may use 100 a minute.*fewer steps/);
   assert.equal((await post({ ...small, steps: 0 })).statusCode, 400);
   const model = engine.model.manifest.name;
   const two = await post({ model, prompt: ["a", "b"], max_tokens: 4, steps: 1 }, "alice", "/v1/completions");

@@ -1,7 +1,7 @@
 /** The way into the engine: what a key's limits allow is submitted, and what it takes is counted. */
 
 import type { FastifyBaseLogger } from "fastify";
-import type { Engine, Ticket } from "../../engine/engine.ts";
+import type { CheckedRequest, Engine, Ticket } from "../../engine/engine.ts";
 import type { StepEvent } from "../../engine/narrator.ts";
 import type { GenerateRequest } from "../../engine/request.ts";
 import { InvalidRequestError, type LimitName, LimitReachedError } from "../../errors.ts";
@@ -40,8 +40,8 @@ export class Admission {
   ) {}
 
   /**
-   * Submits them: all are taken or none. Steps are announced after this has resolved. Rejects with what `engine.submit`
-   * throws, with LimitReachedError, or with InvalidRequestError if they alone are more than the key may ever use.
+   * Submits them: all are taken or none. Steps are announced after this has resolved. Rejects with what `engine.check`
+   * and `engine.start` throw, with LimitReachedError, or with InvalidRequestError if they alone are more than the key may ever use.
    */
   async submitAll(
     caller: Caller,
@@ -49,21 +49,18 @@ export class Admission {
     listen?: (index: number, step: StepEvent) => void,
   ): Promise<Ticket[]> {
     const { key } = caller;
-    const giveBack = key ? await this.#take(key, requests) : () => {};
+    const checked = requests.map((request) => this.engine.check(request, listen !== undefined));
+    const giveBack = key ? await this.#take(key, checked) : () => {};
     const tickets: Ticket[] = [];
     try {
-      for (const [i, request] of requests.entries())
-        tickets.push(this.engine.submit(request, listen && ((step) => listen(i, step))));
+      for (const [i, request] of checked.entries())
+        tickets.push(this.engine.start(request, listen && ((step) => listen(i, step))));
     } catch (error) {
       cancelAll(tickets);
       giveBack();
       throw error;
     }
-    if (key?.limits.concurrent_generations !== undefined)
-      for (const { result } of tickets) {
-        const over = () => this.#give(key.id, "concurrent_generations", 1, Number.POSITIVE_INFINITY);
-        result.then(over, over);
-      }
+    if (key) for (const ticket of tickets) this.#settle(key, ticket);
     if (this.logPrompts) for (const [i, ticket] of tickets.entries()) this.#log(caller, requests[i]!, ticket);
     return tickets;
   }
@@ -86,17 +83,27 @@ export class Admission {
     if (used > most) throw minuteLimitReached("requests_per_minute", most, resetMs);
   }
 
-  /** Takes what they cost from a key's limits; returns what gives all of it back. */
-  async #take({ id, limits }: ApiKey, requests: readonly GenerateRequest[]): Promise<() => void> {
+  /** When it is over: free its place, and correct what was taken for it by what has run. */
+  #settle({ id, limits }: ApiKey, { result, price, spent }: Ticket): void {
+    const over = () => {
+      if (limits.concurrent_generations !== undefined)
+        this.#give(id, "concurrent_generations", 1, Number.POSITIVE_INFINITY);
+      if (limits.token_passes_per_minute !== undefined && spent() !== price)
+        this.#give(id, "token_passes_per_minute", price - spent(), MINUTE_MS);
+    };
+    result.then(over, over);
+  }
+
+  /** Takes what they may cost from a key's limits; returns what gives all of it back. */
+  async #take({ id, limits }: ApiKey, requests: readonly CheckedRequest[]): Promise<() => void> {
     const { concurrent_generations: side, token_passes_per_minute: most } = limits;
-    const cost =
-      most === undefined ? 0 : requests.reduce((sum, request) => sum + this.engine.tokenPasses(request), 0);
+    const cost = requests.reduce((sum, { price }) => sum + price, 0);
     const count = requests.length;
     if (side !== undefined && count > side)
       throw tooLarge(`asks for ${count} generations at once, and this API key may run ${side}: send fewer`);
     if (most !== undefined && cost > most)
       throw tooLarge(
-        `costs ${cost} token passes, and this API key may use ${most} a minute: ask for fewer steps, tokens or samples`,
+        `may cost ${cost} token passes, and this API key may use ${most} a minute: ask for fewer steps, tokens or samples`,
       );
     const taken: (() => void)[] = [];
     const giveBack = () => {
@@ -118,7 +125,7 @@ export class Admission {
         );
       }
     }
-    if (most !== undefined && cost > 0) {
+    if (most !== undefined) {
       const { used, resetMs } = await take("token_passes_per_minute", cost, MINUTE_MS);
       if (used > most) {
         giveBack();

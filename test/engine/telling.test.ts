@@ -1,0 +1,136 @@
+/** Telling steps: each text is that of the whole canvas, in slices that leave the event loop free. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { Engine } from "../../src/engine/engine.ts";
+import type { GenerateRequest } from "../../src/engine/request.ts";
+import { render } from "../../src/engine/text.ts";
+import { CancelledError, InvalidRequestError } from "../../src/errors.ts";
+import { startEngine, TINY_GUIDED } from "../support.ts";
+
+let engine: Engine;
+before(async () => {
+  engine = await startEngine({ cache: { maxBytes: 64e6, ttlMs: 600_000 } }, TINY_GUIDED);
+});
+after(() => engine.runtime.close());
+
+/** The most that one turn of the event loop takes while `work` is done, milliseconds. */
+async function longestTurn(work: () => Promise<unknown>): Promise<number> {
+  let longest = 0;
+  let last = performance.now();
+  let timer = setImmediate(function turn() {
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    last = now;
+    timer = setImmediate(turn);
+  });
+  await work();
+  clearImmediate(timer);
+  return longest;
+}
+
+const long: GenerateRequest = {
+  template: "{{mask:1}}a".repeat(60),
+  steps: 1024,
+  n: 16,
+  seed: 7,
+  stop: ["b", "zz"],
+};
+
+test("the text of a step is that of its canvas", async () => {
+  const texts = new Map<number, string>();
+  const request = { ...long, steps: 40, n: 2 };
+  const { computation, view } = engine.check(request);
+  const canvases = Array.from({ length: 2 }, () => Int32Array.from(computation.canvas));
+  await engine.submit(request, ({ sample, revealed, text }) => {
+    for (const { position, token } of revealed) canvases[sample]![position] = token;
+    texts.set(sample, text);
+    assert.equal(text, render(engine.model.tokenizer, canvases[sample]!, view).text);
+  }).result;
+  assert.equal(texts.size, 2);
+});
+
+test("a kept answer of 16,384 steps is told in slices, to several at once, and to late joiners", async () => {
+  const counts: number[] = [];
+  const listen = async (i: number) => {
+    counts[i] = 0;
+    const { cache } = await engine.submit(long, () => counts[i]!++).result;
+    return cache;
+  };
+  const first = listen(0);
+  // Joined after some steps, which are told them in one go.
+  const joined = new Promise<string[]>((resolve) =>
+    engine.once("batch", () => engine.once("batch", () => resolve(Promise.all([1, 2, 3].map(listen))))),
+  );
+  await first;
+  assert.deepEqual(await joined, ["shared", "shared", "shared"]);
+  const longest = await longestTurn(async () =>
+    assert.deepEqual(await Promise.all([4, 5, 6].map(listen)), ["hit", "hit", "hit"]),
+  );
+  assert.deepEqual(counts, Array(7).fill(16 * 1024));
+  assert.ok(longest < 100, `${longest} ms`);
+});
+
+test("one who gives up while told hears no more, and the engine drains without", async () => {
+  await engine.submit(long).result;
+  let told = 0;
+  const ticket = engine.submit(long, () => {
+    if (++told === 100) ticket.cancel();
+  });
+  await assert.rejects(ticket.result, CancelledError);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal(told, 100);
+});
+
+test("a listener that fails is the request's own failure", async () => {
+  await engine.submit(long).result;
+  const broken = engine.submit(long, () => {
+    throw new Error("broken listener");
+  });
+  const sound = engine.submit(long, () => {});
+  await assert.rejects(broken.result, /broken listener/);
+  assert.equal((await sound.result).cache, "hit");
+});
+
+test("a trace is bounded", () => {
+  assert.throws(
+    () => engine.check({ ...long, trace: true }),
+    (error) => error instanceof InvalidRequestError && error.fields[0]!.path === "/trace",
+  );
+  engine.check({ ...long, n: 1, trace: true });
+});
+
+test("a request is tokenised once and its budget chosen once; when the queue is full, it is not tokenised", async () => {
+  const { tokenizer } = engine.model;
+  const encode = tokenizer.encode.bind(tokenizer);
+  let encoded = 0;
+  tokenizer.encode = (text, limit) => {
+    encoded++;
+    return encode(text, limit);
+  };
+  try {
+    const checked = engine.check({ prompt: "Once", length: 60, steps: "auto", deadline_ms: 400 });
+    // What else runs meanwhile leaves it less time; its budget is what it was priced at.
+    const others = Array.from({ length: 20 }, () =>
+      engine.submit({ prompt_tokens: [1], length: 60, steps: 60 }),
+    );
+    const ticket = engine.start(checked);
+    for (const other of others) other.cancel();
+    assert.equal((await ticket.result).usage.steps, checked.computation.steps);
+    assert.equal(encoded, 1);
+    const { maxQueue } = engine.limits;
+    engine.limits.maxQueue = -1000;
+    assert.throws(() => engine.check({ prompt: "Once", steps: 4 }), { name: "OverloadedError" });
+    engine.limits.maxQueue = maxQueue;
+    assert.equal(encoded, 1);
+  } finally {
+    tokenizer.encode = encode;
+  }
+});
+
+test("draining waits for those who are being told", async () => {
+  let told = 0;
+  void engine.submit(long, () => told++);
+  await engine.drain();
+  assert.equal(told, 16 * 1024);
+});
