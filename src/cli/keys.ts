@@ -1,9 +1,8 @@
 /** `didi-serve keys`: the file of API keys. */
 
-import { access } from "node:fs/promises";
 import type { KeysConfig } from "../config.ts";
 import { type LimitName, StartupError } from "../errors.ts";
-import { changeKeyFile, type KeyLimits, readKeyFile } from "../http/access/key-file.ts";
+import { changeKeyFile, type KeyLimits, parseKeys, readKeyFile } from "../http/access/key-file.ts";
 import { checkKeyId, createKey } from "../http/access/keys.ts";
 
 /** Flags' limits in the file's words. */
@@ -16,11 +15,9 @@ function limitsOf({ requestsPerMinute, concurrentGenerations, tokenPassesPerMinu
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
 }
 
-const exists = (path: string) =>
-  access(path).then(
-    () => true,
-    () => false,
-  );
+/** Whether there is a key of that name. Throws StartupError naming the line at fault. */
+const hasKey = (text: string, { file, id }: Pick<KeysConfig, "file" | "id">) =>
+  parseKeys(text, file).some((record) => record.id === id);
 
 /** Said on standard error, so that standard output is the answer alone. */
 const HINT = "A server that is running takes the file anew on SIGHUP.";
@@ -29,31 +26,30 @@ const HINT = "A server that is running takes the file anew on SIGHUP.";
 export async function addKey(config: KeysConfig): Promise<void> {
   const { file, id } = config;
   checkKeyId(id);
-  const known = (await exists(file)) ? await readKeyFile(file) : [];
-  if (known.some((record) => record.id === id))
-    throw new StartupError(`${file} has a key ${id} already: choose another --id, or remove it first`, 2);
   const { key, record } = createKey(id, limitsOf(config));
-  await changeKeyFile(
-    file,
-    (text) => `${text && !text.endsWith("\n") ? `${text}\n` : text}${JSON.stringify(record)}\n`,
-  );
+  await changeKeyFile(file, (text) => {
+    if (hasKey(text, config))
+      throw new StartupError(`${file} has a key ${id} already: choose another --id, or remove it first`, 2);
+    return `${text && !text.endsWith("\n") ? `${text}\n` : text}${JSON.stringify(record)}\n`;
+  });
   console.log(key);
   console.error(`This is the key ${id}: keep it now, the file holds only its hash. ${HINT}`);
 }
 
 /** Removes a key. Throws StartupError. */
 export async function removeKey({ file, id }: KeysConfig): Promise<void> {
-  if (!(await readKeyFile(file)).some((record) => record.id === id))
-    throw new StartupError(
-      `${file} has no key ${id}: \`didi-serve keys list\` shows those that there are`,
-      2,
-    );
-  await changeKeyFile(file, (text) =>
-    text
+  await readKeyFile(file);
+  await changeKeyFile(file, (text) => {
+    if (!hasKey(text, { file, id }))
+      throw new StartupError(
+        `${file} has no key ${id}: \`didi-serve keys list\` shows those that there are`,
+        2,
+      );
+    return text
       .split("\n")
       .filter((line) => !/^\s*\{/.test(line) || JSON.parse(line).id !== id)
-      .join("\n"),
-  );
+      .join("\n");
+  });
   console.error(`The key ${id} is removed. ${HINT}`);
 }
 

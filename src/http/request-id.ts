@@ -2,7 +2,7 @@
 
 import { randomUUID } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
-import { withoutKeys } from "./log.ts";
+import { holdsKey } from "./log.ts";
 
 /** Ids that are safe in a log and in a header; common tracers' ids are. */
 const SAFE = /^[A-Za-z0-9._~:=+@/-]{1,128}$/;
@@ -10,5 +10,5 @@ const SAFE = /^[A-Za-z0-9._~:=+@/-]{1,128}$/;
 /** Return the client's own X-Request-Id if it is safe and holds no API key, else a new id. */
 export function requestIdOf({ headers }: { headers: IncomingHttpHeaders }): string {
   const given = headers["x-request-id"];
-  return typeof given === "string" && SAFE.test(given) && withoutKeys(given) === given ? given : randomUUID();
+  return typeof given === "string" && SAFE.test(given) && !holdsKey(given) ? given : randomUUID();
 }

@@ -160,9 +160,10 @@ export class StreamSession {
   /** Carries out one message, or answers why not. */
   async #receive({ data, isBinary }: Message): Promise<void> {
     let id: unknown;
+    let over: LimitReachedError | undefined;
     try {
       // Counted whatever it is: what cannot be used costs as much to find out.
-      const over = await this.#countMessage();
+      over = await this.#countMessage();
       // The limit may not keep a client from ending what it has begun.
       if (over && data.length > MAX_AUTH_BYTES) throw over;
       if (isBinary) throw invalid("", "must be a text frame with JSON");
@@ -172,8 +173,9 @@ export class StreamSession {
       if (over && named.type !== "cancel") throw over;
       await this.#dispatch(named.type, message);
     } catch (error) {
-      if (error instanceof UnauthorizedError) this.#expel(error);
-      else this.#fail(typeof id === "string" && id.length <= MAX_ID ? id : undefined, error);
+      if (error instanceof UnauthorizedError) return this.#expel(error);
+      const told = error instanceof SyntaxError && over ? over : error;
+      this.#fail(typeof id === "string" && id.length <= MAX_ID ? id : undefined, told);
     }
   }
 

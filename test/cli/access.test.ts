@@ -101,6 +101,15 @@ test("keys are added, listed and removed; the key itself is on standard output a
   assert.deepEqual([locked.code, /another command is changing the keys/.test(locked.stderr)], [1, true]);
 });
 
+test("of several commands that add the same key at once, one does", async () => {
+  const file = join(root, "race.jsonl");
+  const runs = await Promise.all(
+    Array.from({ length: 4 }, () => didi(["keys", "add", "--file", file, "--id", "alice"])),
+  );
+  assert.equal(runs.filter(({ code }) => code === 0).length, 1);
+  assert.equal((await readFile(file, "utf8")).split("\n").filter(Boolean).length, 1);
+});
+
 const REFUSED: [name: string, args: string[], env: Record<string, string>, code: number, says: RegExp][] = [
   [
     "all addresses without keys",

@@ -254,6 +254,32 @@ test("counters never fall below nothing, and windows are each key's own", async 
   assert.deepEqual(await take(1, "b"), { used: 1, resetMs: 1000 });
   clock.now = 1000;
   assert.deepEqual(await take(-5), { used: 0, resetMs: 1000 });
+  // What was given back too late began no window: the next begins with what is taken.
+  clock.now = 1500;
+  assert.deepEqual(await take(2), { used: 2, resetMs: 1000 });
+});
+
+test("every message of a socket counts, whatever is in it, and a cancel is carried out all the same", async () => {
+  const { origin, keys, clock } = await limited({ requests_per_minute: 4 });
+  const client = await StreamClient.connect(origin, { headers: { "x-api-key": keys.alice! } });
+  client.send({ type: "generate", id: "long", prompt: "a", length: 20, steps: 1024, n: 16 });
+  await client.find((event): event is Schemas["AcceptedEvent"] => event.type === "accepted");
+  for (const message of ["{", { type: "generate", id: "b", steps: 0 }]) client.send(message);
+  client.send({ type: "generate", id: "c", ...small });
+  const refused = await client.end("c");
+  assert.equal(refused.type === "error" && refused.error.limit, "requests_per_minute");
+  client.send("[");
+  client.send({ type: "cancel", id: "long" });
+  const ended = await client.end("long");
+  assert.equal(ended.type === "error" && ended.error.type, "urn:didi-serve:problem:cancelled");
+  const kinds = client.events.flatMap((event) =>
+    event.type === "error" ? [event.error.type.split(":")[3]] : [],
+  );
+  assert.deepEqual(kinds, ["invalid-json", "invalid-request", "limit-reached", "limit-reached", "cancelled"]);
+  clock.now = 60_000;
+  client.send({ type: "generate", id: "d", ...small });
+  assert.equal((await client.end("d")).type, "done");
+  client.socket.close();
 });
 
 test("no keys, no limits, no headers about them", async () => {

@@ -1,11 +1,13 @@
 /** Keys and pages at the door of the WebSocket. */
 
 import assert from "node:assert/strict";
+import type { Socket } from "node:net";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { WebSocket } from "ws";
 import type { Engine } from "../../src/engine/engine.ts";
 import { createKey } from "../../src/http/access/keys.ts";
+import type { LimitStore } from "../../src/http/access/limits.ts";
 import { startEngine, TINY_GUIDED } from "../support.ts";
 import { TestKeys } from "./access-support.ts";
 import { listen, StreamClient } from "./support.ts";
@@ -71,6 +73,10 @@ const STRANGERS: [name: string, message: () => unknown][] = [
   ["a request before a key", () => request],
   ["a wrong key", () => ({ type: "auth", key: createKey("alice", {}).key })],
   ["a key that is none", () => ({ type: "auth", key: "x" })],
+  ["a message that is not JSON", () => "{"],
+  ["an auth message with a field too many", () => ({ type: "auth", key: keys.keys.alice, more: 1 })],
+  ["an auth message of two kilobytes", () => `{"type":"auth",${" ".repeat(2000)}"key":"${keys.keys.alice}"}`],
+  ["an auth message that never ends", () => "x".repeat(100_000)],
 ];
 
 for (const [name, message] of STRANGERS)
@@ -86,12 +92,54 @@ for (const [name, message] of STRANGERS)
     assert.ok(!JSON.stringify(client.events).includes("didi_alice"));
   });
 
-test("a socket that brings no key in time is closed, broken messages or not", async () => {
-  const [silent, babbling] = [await StreamClient.connect(origin), await StreamClient.connect(origin)];
-  babbling.send("{");
-  assert.equal(await silent!.closed, 4401);
-  assert.equal(await babbling!.closed, 4401);
-  assert.equal(silent!.events.length, 1);
+test("a socket that brings no key in time is closed", async () => {
+  const silent = await StreamClient.connect(origin);
+  assert.equal(await silent.closed, 4401);
+  assert.equal(silent.events.length, 1);
+});
+
+test("part of a message that is too long for a key is enough to be expelled", async () => {
+  const { app: patient, origin: at } = await listen(engine, { access: { keys: keys.ring }, authMs: 60_000 });
+  const client = await StreamClient.connect(at);
+  const { _socket } = client.socket as unknown as { _socket: Socket };
+  // The head of a frame of 500,000 bytes, and a tenth of it.
+  _socket.write(
+    Buffer.concat([Buffer.from([0x81, 0xff, 0, 0, 0, 0, 0, 7, 161, 32, 0, 0, 0, 0]), Buffer.alloc(50_000)]),
+  );
+  assert.equal(await client.closed, 4401);
+  await patient.close();
+});
+
+test("a second key on a socket: its own is welcome, another is refused, a wrong one closes it with 4401", async () => {
+  const client = await StreamClient.connect(origin);
+  const isError = (event: { type: string }) => event.type === "error";
+  for (let i = 0; i < 2; i++) client.send({ type: "auth", key: keys.keys.alice });
+  client.send({ type: "auth", key: keys.keys.bob });
+  client.send(request);
+  assert.equal((await client.end("a")).type, "done");
+  const told = client.events.filter((event) => event.type === "authenticated" || isError(event));
+  assert.deepEqual(
+    told.map((event) => (event.type === "error" ? event.error.errors?.[0]?.path : event.type)),
+    ["authenticated", "authenticated", "/key"],
+  );
+  client.send({ type: "auth", key: createKey("alice", {}).key });
+  assert.equal(await client.closed, 4401);
+});
+
+test("a key that is removed while its handshake is on the way opens no socket that lives on", async () => {
+  const own = await TestKeys.create({ alice: { requests_per_minute: 100 } });
+  let removed = Promise.resolve();
+  const slow: LimitStore = {
+    async take() {
+      removed = own.remove("alice");
+      await removed;
+      return { used: 1, resetMs: 60_000 };
+    },
+  };
+  const { app: its, origin: at } = await listen(engine, { access: { keys: own.ring }, store: slow });
+  const client = await StreamClient.connect(at, { headers: { "x-api-key": own.keys.alice! } });
+  assert.equal(await client.closed, 4401);
+  await its.close();
 });
 
 test("a handshake with a wrong key is refused as any request is; one with a key in its URL too", async () => {

@@ -24,6 +24,10 @@ after(async () => {
 
 const SECRET = "sesame-of-the-prompt";
 
+/** A text with every byte of it percent-encoded. */
+const percent = (text: string) =>
+  Array.from(Buffer.from(text), (byte) => `%${byte.toString(16).padStart(2, "0")}`).join("");
+
 /** Sends what may go right and wrong, a secret text in each of it; returns the log and the texts that came back. */
 async function everything(logPrompts: boolean) {
   const log = searchableLog();
@@ -59,9 +63,14 @@ async function everything(logPrompts: boolean) {
     ["/v1/completions", JSON.stringify({ model: SECRET, prompt: "" })],
     [`/generate?prompt=${SECRET}&api_key=${key}`, "{}"],
     [`/generate/${key}`, "{}"],
+    [`/generate/${percent(key)}`, "{}"],
+    [`/generate/${percent(percent(key))}`, "{}"],
+    [`/generate/${key.replace("_", "%5f")}%ff%zz`, "{}"],
   ] as const)
     await (await post(path, body)).text();
   await fetch(`${origin}/model`, { headers: { authorization: `Bearer ${key.slice(0, -1)}x` } });
+  const named = await fetch(`${origin}/healthz`, { headers: { "x-request-id": `my-${key}` } });
+  assert.match(named.headers.get("x-request-id")!, /^[0-9a-f-]{36}$/);
 
   // A bug, and a model that fails, with the prompt in what is thrown.
   const { submit } = engine;
@@ -93,11 +102,18 @@ async function everything(logPrompts: boolean) {
   return { log: log.text(), texts, key };
 }
 
+/** A text with all its percent-encoding undone, however often it was applied. */
+function unescaped(text: string): string {
+  const once = text.replace(/%([0-9a-f]{2})/gi, (_, code) => String.fromCharCode(parseInt(code, 16)));
+  return once === text ? once : unescaped(once);
+}
+
 test("no prompt, no text and no key is in the log, whatever goes wrong", async () => {
   const { log, texts, key } = await everything(false);
   assert.ok(log.split("\n").length > 15, "there is hardly any log, so this test shows nothing");
   assert.ok(log.includes("didi_…"), "no error named a key, so this test shows nothing");
   for (const text of [SECRET, ...texts, key, key.slice(-43, -1)]) assert.ok(!log.includes(text), text);
+  assert.ok(!unescaped(log).includes(key.slice(-43, -1)));
   assert.match(log, /"path":"\/generate","status":200,[^\n]*"key":"alice"/);
 });
 

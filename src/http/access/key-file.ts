@@ -63,6 +63,11 @@ export async function readKeyFile(path: string): Promise<KeyRecord[]> {
   } catch (error) {
     throw new StartupError(`cannot read the API keys of ${path}: ${(error as NodeJS.ErrnoException).code}`);
   }
+  return parseKeys(text, path);
+}
+
+/** Reads the keys of a file's text; `path` is where it is from. Throws StartupError naming the line at fault. */
+export function parseKeys(text: string, path: string): KeyRecord[] {
   const lines = text.split("\n").map((line, i) => ({ text: line.trim(), where: `${path}:${i + 1}` }));
   const keys = new Map<string, KeyRecord>();
   for (const { text, where } of lines) {

@@ -14,7 +14,7 @@ export interface Usage {
 export interface LimitStore {
   /**
    * Adds `amount`, negative to give back, to what `key` has used of `limit`. A window of `windowMs` begins with the first
-   * amount after the one before it has ended; Infinity counts until all is given back. Never counts below 0.
+   * positive amount after the one before it has ended; Infinity counts until all is given back. Never counts below 0.
    */
   take(key: string, limit: LimitName, amount: number, windowMs: number): Promise<Usage>;
 }
@@ -39,6 +39,8 @@ export class MemoryLimitStore implements LimitStore {
     const now = this.now();
     let counter = this.#counters.get(name);
     if (!counter || counter.endsAt <= now) {
+      // What is given back after its window has ended begins none.
+      if (amount <= 0) return { used: 0, resetMs: windowMs };
       counter = { used: 0, endsAt: now + windowMs };
       this.#counters.set(name, counter);
     }

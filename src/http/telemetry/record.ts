@@ -3,7 +3,7 @@
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { Answer } from "../../engine/answer.ts";
 import type { Ticket } from "../../engine/engine.ts";
-import { withoutKeys } from "../log.ts";
+import { pathWithoutKeys } from "../log.ts";
 import type { Problem, ProblemKind } from "../problem.ts";
 
 /** Told of every request and of every generation of a WebSocket. */
@@ -45,7 +45,7 @@ export class RequestRecord {
 
   /** Without the query, and without a key that somebody put there. */
   get path(): string {
-    return withoutKeys(this.request.url.split("?")[0]!);
+    return pathWithoutKeys(this.request.url.split("?")[0]!);
   }
 
   /** True if it is a WebSocket, or came over one. */
