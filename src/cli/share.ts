@@ -4,7 +4,6 @@ import type { FastifyBaseLogger } from "fastify";
 import type { ServeConfig } from "../config.ts";
 import { SharedCache } from "../engine/shared-cache.ts";
 import type { LimitStore } from "../http/access/limits.ts";
-import { VERSION } from "../http/openapi.ts";
 import type { Model } from "../model/model.ts";
 import { RedisAnswers } from "../redis/answers.ts";
 import { RedisLimitStore } from "../redis/limits.ts";
@@ -31,7 +30,7 @@ export async function openShare({ redis, cacheMb, cacheTtl }: ServeConfig): Prom
   return {
     store,
     cacheOf: (model) =>
-      cacheMb === 0 ? undefined : new SharedCache(new RedisAnswers(link), model, VERSION, cacheTtl * 1000),
+      cacheMb === 0 ? undefined : new SharedCache(new RedisAnswers(link), model, cacheTtl * 1000),
     up: () => link.down === undefined,
     watch(log) {
       const warn = (reason: string) =>

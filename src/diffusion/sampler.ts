@@ -12,6 +12,12 @@ import { chooseUniform, uniformsAt } from "./philox.ts";
 import { gridTime, maskedAfter, type Schedule, stayProbability } from "./schedule.ts";
 
 /**
+ * Part of the key of shared answers. Raise it with every change after which the same request on the same model gives
+ * other tokens, log-probabilities or rewards: such a change makes the golden vectors of the oracles differ.
+ */
+export const SAMPLER_VERSION = 1;
+
+/**
  * Which positions a step reveals. `random` reveals each with the probability of the step, as in the paper. `confidence`
  * draws a token for every masked position and keeps the step's share of them, those with the most likely tokens (as
  * LLaDA does, arXiv 2502.09992). It has another distribution, and its output head runs on all masked positions.

@@ -2,7 +2,9 @@
 
 import { createHash } from "node:crypto";
 import { Canvas } from "../diffusion/canvas.ts";
+import { SAMPLER_VERSION } from "../diffusion/sampler.ts";
 import type { Model } from "../model/model.ts";
+import { processorOf } from "../runtime/processor.ts";
 import type { Provider } from "../runtime/protocol.ts";
 import type { Outcome } from "./answer.ts";
 import { type CachedGeneration, cacheKey } from "./cache.ts";
@@ -27,9 +29,9 @@ export class SharedCache {
   constructor(
     readonly store: AnswerStore,
     readonly model: Model,
-    /** Version of the server: another may compute other tokens. */
-    readonly version: string,
     readonly ttlMs: number,
+    /** What else the bits depend on, where the graphs run. */
+    readonly processor: (provider: Provider) => string = processorOf,
   ) {}
 
   /** The answer to a computation; undefined if there is none, or one that is damaged. */
@@ -51,7 +53,15 @@ export class SharedCache {
   }
 
   #key(computation: Computation, provider: Provider): string {
-    const parts = [this.version, this.model.sha256[provider], provider, cacheKey(computation)];
+    const { sha256, precision } = this.model;
+    // All that determines the tokens, and nothing else: servers of other versions share what they both compute.
+    const parts = [
+      `sampler ${SAMPLER_VERSION}`,
+      `model ${sha256[provider]}`,
+      `${precision[provider]} on ${provider}`,
+      this.processor(provider),
+      cacheKey(computation),
+    ];
     return createHash("sha256").update(parts.join("\n")).digest("hex");
   }
 }

@@ -391,7 +391,10 @@ export interface components {
             echo?: boolean;
             /** @description Give the log-probability of each generated token; absent: false */
             logprobs?: boolean;
-            /** @description Give every step in the answer; absent: false */
+            /**
+             * @description Give every step in the answer; absent: false. Samples times steps times tokens of the canvas may be 1,048,576
+             *     at most: stream the steps of larger requests.
+             */
             trace?: boolean;
             /** @description Milliseconds from acceptance by which an answer is wanted. When they run out, one last pass reveals all that is still masked, and `finish_reason` is `deadline`. */
             deadline_ms?: number;
@@ -791,7 +794,10 @@ export interface components {
             echo?: boolean;
             /** @description Give the log-probability of each generated token; absent: false */
             logprobs?: boolean;
-            /** @description Give every step in the answer; absent: false */
+            /**
+             * @description Give every step in the answer; absent: false. Samples times steps times tokens of the canvas may be 1,048,576
+             *     at most: stream the steps of larger requests.
+             */
             trace?: boolean;
             /** @description Milliseconds from acceptance by which an answer is wanted. When they run out, one last pass reveals all that is still masked, and `finish_reason` is `deadline`. */
             deadline_ms?: number;

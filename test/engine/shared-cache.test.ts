@@ -3,17 +3,21 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
+import { prepare } from "../../src/engine/request.ts";
 import { type AnswerStore, SharedCache } from "../../src/engine/shared-cache.ts";
 import { CancelledError, UnavailableError } from "../../src/errors.ts";
-import { openModel } from "../../src/model/model.ts";
+import { type Model, openModel } from "../../src/model/model.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
+import { kernelFlags, processorOf } from "../../src/runtime/processor.ts";
 import { LIMITS, TINY_GUIDED } from "../support.ts";
 
 /** Keeps everything; `gate` holds answers back. */
 class Store implements AnswerStore {
   readonly kept = new Map<string, string>();
+  readonly asked: string[] = [];
   gate: Promise<void> = Promise.resolve();
   async get(key: string): Promise<string | undefined> {
+    this.asked.push(key);
     await this.gate;
     return this.kept.get(key);
   }
@@ -32,7 +36,7 @@ after(() => runtime.close());
 /** An engine with a cache of its own, as each server has. */
 async function server(
   store: AnswerStore,
-  version = "1",
+  processor = "avx2",
   limits: Partial<EngineLimits> = {},
 ): Promise<Engine> {
   const cache = { maxBytes: 1e6, ttlMs: 60_000 };
@@ -40,7 +44,7 @@ async function server(
     model,
     runtime,
     { ...LIMITS, cache, ...limits },
-    new SharedCache(store, model, version, 60_000),
+    new SharedCache(store, model, 60_000, () => processor),
   );
   await engine.warmUp();
   return engine;
@@ -64,15 +68,39 @@ test("an answer of one engine is another's, to the last number, ranked and guide
   assert.equal((await other.submit(request).result).cache, "hit");
 });
 
-test("another seed, another version and no seed at all are other answers", async () => {
+test("another seed, another processor and no seed at all are other answers", async () => {
   const store = new Store();
   await (await server(store)).submit(REQUEST).result;
   const other = await server(store);
   assert.equal((await other.submit({ ...REQUEST, seed: 6 }).result).cache, "miss");
   assert.equal((await other.submit({ ...REQUEST, seed: undefined }).result).cache, "miss");
-  assert.equal((await (await server(store, "2")).submit(REQUEST).result).cache, "miss");
+  assert.equal((await (await server(store, "avx512f")).submit(REQUEST).result).cache, "miss");
   // The first, the second and the third server's; not that without a seed.
   assert.equal(store.kept.size, 3);
+});
+
+test("another model and another precision are other answers", async () => {
+  const keyOf = async (change: Partial<Model>) => {
+    const store = new Store();
+    await new SharedCache(store, { ...model, ...change }, 60_000).find(
+      { ...prepare(model, REQUEST, () => 0).computation },
+      "cpu",
+    );
+    return store.asked;
+  };
+  const own = await keyOf({});
+  assert.deepEqual(await keyOf({}), own);
+  assert.notDeepEqual(await keyOf({ sha256: { cpu: "0", cuda: "0" } }), own);
+  assert.notDeepEqual(await keyOf({ precision: { cpu: "int8", cuda: "int8" } }), own);
+});
+
+test("the processor is known by the instruction sets that kernels are chosen by, and by ONNX Runtime's version", () => {
+  const amd = "processor: 0\nflags\t\t: fpu avx512f vme avx2 fma\nbugs:\n\nprocessor: 1\nflags: fpu avx2\n";
+  assert.equal(kernelFlags(amd), "avx2 avx512f fma");
+  assert.equal(kernelFlags("Features\t: fp asimd evtstrm sve2"), "asimd sve2");
+  assert.equal(kernelFlags("nothing"), undefined);
+  assert.match(processorOf("cpu"), /^onnxruntime \d+\.\d+\.\d+; \w+; ./);
+  assert.equal(processorOf("cpu"), processorOf("cpu"));
 });
 
 test("what is damaged is computed anew", async () => {
@@ -94,7 +122,7 @@ test("what is damaged is computed anew", async () => {
 
 test("requests that wait for the store count as waiting, can be given up, and are joined and drained", async () => {
   const store = new Store();
-  const engine = await server(store, "1", { maxQueue: 1, maxActive: 1 });
+  const engine = await server(store, "avx2", { maxQueue: 1, maxActive: 1 });
   let open!: () => void;
   store.gate = new Promise((resolve) => {
     open = resolve;
