@@ -433,7 +433,7 @@ export interface components {
         /** @description What `didi-serve verify` computes the answer again from. The same model gives the same trace on the same kind of processor, whatever else is running. */
         Receipt: {
             model: string;
-            /** @description Of the files the model was run from */
+            /** @description Of the model: the files it was run from, and what its manifest says of schedule, ids, context, inputs and guidance */
             model_sha256: string;
             /** @enum {string} */
             precision: "fp32" | "fp16" | "int8";

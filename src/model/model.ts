@@ -26,7 +26,7 @@ export interface Model {
   schedule: Schedule;
   /** What the graphs are run in: half products pay on a GPU and cost on a CPU. */
   precision: Record<Processor, Precision>;
-  /** Hash of the hashes of the files that are loaded, by name: what identifies the model. */
+  /** What identifies the model on each kind of processor (identityOf). */
   sha256: Record<Processor, string>;
   /** Paths of the graphs for each kind of processor; often the same. */
   graphs: Record<Processor, GraphPaths>;
@@ -73,8 +73,37 @@ function filesOf(manifest: Manifest, precision: Precision): Map<string, ModelFil
   return files;
 }
 
-function identity(files: ReadonlyMap<string, ModelFile>): string {
+/** The fields of a manifest that tokens depend on, beside the files; those of a guided request's defaults among them. */
+const MEANING = [
+  "vocab_size",
+  "mask_token_id",
+  "end_of_text_token_id",
+  "context_length",
+  "schedule",
+  "conditioning",
+  "mask_logit",
+  "guidance",
+] as const satisfies readonly (keyof Manifest)[];
+
+/** A value as JSON in which the order of an object's fields does not matter. */
+function canonical(value: unknown): string {
+  return JSON.stringify(value, (_, inner) =>
+    inner && typeof inner === "object" && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
+  );
+}
+
+/**
+ * What identifies a model in a precision: the hash of the hashes that its manifest gives of the files that are loaded,
+ * and of the fields of the manifest that tokens depend on.
+ */
+export function identityOf(manifest: Manifest, precision: Precision): string {
+  const files = filesOf(manifest, precision);
   const lines = Array.from(files, ([name, { sha256 }]) => `${name} ${sha256}\n`).sort();
+  const { mask_logit = "removed" } = manifest;
+  const meaning = Object.fromEntries(MEANING.map((name) => [name, manifest[name]]));
+  lines.push(`${canonical({ ...meaning, mask_logit })}\n`);
   return createHash("sha256").update(lines.join("")).digest("hex");
 }
 
@@ -123,7 +152,7 @@ export async function openModel(nameOrFolder: string, choice: PrecisionChoice = 
     tokenizer,
     schedule: { alphaMin: manifest.schedule.alpha_min, tMin: manifest.schedule.t_min },
     precision,
-    sha256: { cpu: identity(loaded.cpu), cuda: identity(loaded.cuda) },
+    sha256: { cpu: identityOf(manifest, precision.cpu), cuda: identityOf(manifest, precision.cuda) },
     graphs: { cpu: paths(folder, loaded.cpu), cuda: paths(folder, loaded.cuda) },
   };
 }

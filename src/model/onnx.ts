@@ -1,8 +1,10 @@
 /**
  * Which files a graph reads beside its own: the external data of an ONNX file, found in its wire format.
  *
- * ONNX Runtime 1.30 itself refuses places outside of the graph's folder, and opens any file inside that a tensor names.
- * Here it must be the one file that the manifest names and hashes; a place outside is then a clear line, whatever the version.
+ * ONNX Runtime 1.30 itself refuses places outside of the graph's folder, links included (test/model/outside.test.ts holds
+ * the installed version to that), and opens any file inside that a tensor names. Here it must be the one file that the
+ * manifest names and hashes, by exactly that name, so that whatever is read has been hashed. Of the wire format only the
+ * form is taken that writers write: one that another parser might read in another way is refused.
  */
 
 import { readFile } from "node:fs/promises";
@@ -33,7 +35,7 @@ interface Span {
 
 class Malformed extends Error {}
 
-/** Reads a varint and moves on. Beyond 2^53 it is inexact, which no length may be. */
+/** Read a varint and move on. Beyond 2^53 it is inexact, which no length may be. */
 function varint(bytes: Buffer, span: Span): number {
   let value = 0;
   for (let scale = 1; span.at < span.end && scale < 2 ** 70; scale *= 128) {
@@ -44,15 +46,28 @@ function varint(bytes: Buffer, span: Span): number {
   throw new Malformed();
 }
 
+/**
+ * Read a tag or a length and move on. Parsers keep 32 bits of one, and not all of them say so: what has more, or is
+ * written in more bytes than it needs, may mean one field here and another there.
+ */
+function uint32(bytes: Buffer, span: Span): number {
+  const start = span.at;
+  const value = varint(bytes, span);
+  const isShortest = span.at - start === 1 || bytes[span.at - 1] !== 0;
+  if (value >= 2 ** 32 || !isShortest) throw new Malformed();
+  return value;
+}
+
 /** The fields of a message that have a length; the others are passed over. */
 function* delimited(bytes: Buffer, message: Span): Generator<[field: number, content: Span]> {
   const span = { ...message };
   while (span.at < span.end) {
-    const tag = varint(bytes, span);
+    const tag = uint32(bytes, span);
+    if (tag < 8) throw new Malformed();
     const wire = tag % 8;
     if (wire === 0) varint(bytes, span);
     else {
-      const length = wire === 2 ? varint(bytes, span) : wire === 1 ? 8 : wire === 5 ? 4 : Number.NaN;
+      const length = wire === 2 ? uint32(bytes, span) : wire === 1 ? 8 : wire === 5 ? 4 : Number.NaN;
       const content = { at: span.at, end: span.at + length };
       // Also of a wire type that there is not, whose length is NaN.
       if (!(content.end <= span.end)) throw new Malformed();
@@ -95,6 +110,9 @@ export async function checkExternalData(
   data: ModelFile | undefined,
 ): Promise<void> {
   const path = join(folder, graph.file);
+  // ONNX Runtime takes such a file for its own format, which is not looked into here.
+  if (/\.ort$/i.test(graph.file))
+    throw new StartupError(`${path} is not an ONNX graph: a graph's file must not end in .ort`);
   let locations: Set<string>;
   try {
     locations = locationsIn(await readFile(path));
@@ -103,11 +121,11 @@ export async function checkExternalData(
     throw new StartupError(`${path} is not an ONNX graph`);
   }
   for (const location of locations) {
-    const name = normalize(location);
-    if (name === data?.file) continue;
+    // To the letter: what a path with `..` or `.` in it means depends on links.
+    if (location === data?.file) continue;
     const shown = JSON.stringify(location);
     throw new StartupError(
-      isAbsolute(name) || name.startsWith("..")
+      isAbsolute(location) || normalize(location).startsWith("..")
         ? `${path} reads ${shown}, which lies outside of ${folder}: a model's files must lie in its folder`
         : `${path} reads ${shown}, which model.json does not name under data for this precision`,
     );

@@ -33,6 +33,34 @@ test("opens a model by name and by folder", async () => {
   assert.equal((await openModel(folder)).manifest.name, MODEL);
 });
 
+test("a model's sha256 covers what of its manifest tokens depend on, and nothing else", async () => {
+  const before = await openModel(folder);
+  const edits: Record<string, unknown> = {
+    schedule: { ...before.manifest.schedule, alpha_min: 0.002 },
+    context_length: before.manifest.context_length - 1,
+    end_of_text_token_id: 7,
+    conditioning: "sigma",
+    mask_logit: "kept",
+    guidance: { ...before.manifest.guidance, scale_end: 3 },
+  };
+  for (const [name, value] of Object.entries(edits)) {
+    await cp(modelFolder(MODEL), folder, { recursive: true, force: true });
+    await editManifest((manifest) => {
+      manifest[name] = value;
+    });
+    const after = await openModel(folder);
+    assert.notEqual(after.sha256.cpu, before.sha256.cpu, name);
+    assert.notEqual(after.sha256.cuda, before.sha256.cuda, name);
+  }
+  await cp(modelFolder(MODEL), folder, { recursive: true, force: true });
+  await editManifest((manifest) => {
+    // The order of fields, the default written out, and what is said to people.
+    manifest.schedule = Object.fromEntries(Object.entries(manifest.schedule as object).reverse());
+    Object.assign(manifest, { mask_logit: "removed", description: "another", licence: "another" });
+  });
+  assert.deepEqual((await openModel(folder)).sha256, before.sha256);
+});
+
 test("a missing folder is named", () =>
   assert.rejects(openModel("no-such-model"), /no-such-model does not exist/));
 

@@ -2,10 +2,11 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { cp, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
+import ort from "onnxruntime-node";
 import { StartupError } from "../../src/errors.ts";
 import { openModel } from "../../src/model/model.ts";
 import { checkExternalData } from "../../src/model/onnx.ts";
@@ -94,10 +95,7 @@ for (const [location, says] of PLACES)
 const field = (number: number, ...content: (Buffer | string)[]): Buffer => {
   const bytes = Buffer.concat(content.map((part) => Buffer.from(part as string)));
   assert.ok(bytes.length < 1 << 14);
-  return Buffer.concat([
-    Buffer.from([...varint(number * 8 + 2), (bytes.length & 127) | 128, bytes.length >> 7]),
-    bytes,
-  ]);
+  return Buffer.concat([Buffer.from([...varint(number * 8 + 2), ...varint(bytes.length)]), bytes]);
 };
 const varint = (value: number): number[] => (value < 128 ? [value] : [(value & 127) | 128, value >> 7]);
 
@@ -135,8 +133,64 @@ for (const [where, make] of Object.entries(HIDING))
     await refuses(check(model("../x"), "x"), /reads "\.\.\/x", which lies outside/);
     await refuses(check(model("x")), /which model\.json does not name/);
     await check(model("x"), "x");
-    await check(model("./x"), "x");
+    for (const other of ["./x", "sub/../x", "sub//../x", "x/", "x\0", " x", "X"])
+      await refuses(check(model(other), "x"), /reads "/);
   });
+
+/** Bytes of a varint, with zeros added up to a length that no writer needs. */
+const overlong = (value: number, length: number): Buffer => {
+  const bytes = Array.from(
+    { length },
+    (_, i) => (Math.floor(value / 128 ** i) % 128) | (i < length - 1 ? 128 : 0),
+  );
+  return Buffer.from(bytes);
+};
+
+test("a tag or a length that parsers may read in two ways is refused", async () => {
+  const hidden = field(5, ...tensor("../x"));
+  const lengthOf = (content: Buffer) => Buffer.from(varint(content.length));
+  const tag = 7 * 8 + 2;
+  for (const head of [
+    overlong(tag, 2),
+    overlong(tag, 5),
+    // Bit 32 of five bytes, which a parser of 32 bits drops.
+    overlong(tag + 2 ** 32, 5),
+    overlong(tag + 2 ** 33, 6),
+    overlong(tag, 10),
+  ])
+    await refuses(
+      check(Buffer.concat([head, lengthOf(hidden), hidden]), "x"),
+      /made\.onnx is not an ONNX graph/,
+    );
+  const long = Buffer.concat([Buffer.from([tag]), overlong(hidden.length, 5), hidden]);
+  await refuses(check(long, "x"), /made\.onnx is not an ONNX graph/);
+  // A field without a number.
+  await refuses(check(Buffer.from([2, 1, 0])), /made\.onnx is not an ONNX graph/);
+});
+
+test("a graph in ONNX Runtime's own format is refused", () =>
+  refuses(checkExternalData(folder, { ...entry, file: "made.ort" }, undefined), /must not end in \.ort/));
+
+test("the installed ONNX Runtime refuses places outside of the folder by itself", async () => {
+  const bytes = await readFile(join(folder, "denoise.fp32.onnx"));
+  const weights = join(folder, "graphs.fp32.bin");
+  await mkdir(join(root, "away", "deep"), { recursive: true });
+  const outside = ["../graphs32.bin", `${root}/g`.slice(0, 15), "linked.fp32.bin", "subd/../abc.bin"];
+  await cp(weights, join(root, "graphs32.bin"));
+  await cp(weights, join(root, "away", "abc.bin"));
+  await symlink(join(root, "graphs32.bin"), join(folder, "linked.fp32.bin"));
+  await symlink(join(root, "away", "deep"), join(folder, "subd"));
+  await rm(weights);
+  for (const location of outside) {
+    const file = join(folder, "moved.onnx");
+    await writeFile(file, bytes.toString("latin1").replaceAll("graphs.fp32.bin", location), "latin1");
+    await assert.rejects(
+      ort.InferenceSession.create(file, { logSeverityLevel: 4 }),
+      /[Ee]xternal data/,
+      location,
+    );
+  }
+});
 
 test("what is no protobuf is no graph, and nesting without end neither", async () => {
   for (const bytes of [[0x3a, 0x7f], [0x3b], [0xff], [0x08], new Array(12).fill(0xff)])
