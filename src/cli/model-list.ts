@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { StartupError } from "../errors.ts";
 import { type Precision, precisionsOf, readManifest } from "../model/manifest.ts";
 import { MODELS } from "../model/model.ts";
+import { printable } from "./printable.ts";
 
 /** A model folder; where its manifest cannot be used, why. */
 export type ListedModel = { name: string; folder: string; bytes: number } & (
@@ -58,7 +59,7 @@ const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(bytes < 1e8 ? 1 : 
 export function tableOf(models: readonly ListedModel[]): string {
   const rows = models.map((model) =>
     "fault" in model
-      ? [model.name, "-", "-", "-", "-", megabytes(model.bytes)]
+      ? [printable(model.name), "-", "-", "-", "-", megabytes(model.bytes)]
       : [
           model.name,
           millions(model.parameters),
@@ -76,7 +77,9 @@ export function tableOf(models: readonly ListedModel[]): string {
       .join("  ")
       .trimEnd(),
   );
-  const faults = models.flatMap((model) => ("fault" in model ? [`cannot be used: ${model.fault}`] : []));
+  const faults = models.flatMap((model) =>
+    "fault" in model ? [`cannot be used: ${printable(model.fault)}`] : [],
+  );
   return `${[...lines, ...faults].join("\n")}\n`;
 }
 

@@ -6,6 +6,9 @@ import type { Answer } from "../engine/answer.ts";
 import type { Receipt } from "../engine/receipt.ts";
 import { InvalidRequestError, RuntimeFailure, StartupError } from "../errors.ts";
 import { valid, validator } from "../http/openapi.ts";
+import { precisionsOf, readManifest } from "../model/manifest.ts";
+import { existingFolder, identityOf } from "../model/model.ts";
+import { printable } from "./printable.ts";
 import { ONE_AT_A_TIME, startEngine, warmUp } from "./start-engine.ts";
 
 /** Settings of the command; the model is the receipt's unless given. */
@@ -17,7 +20,7 @@ export interface VerifyConfig extends Pick<ModelConfig, "device" | "threads"> {
 type Evidence = { receipt: Receipt; samples?: Answer["samples"] };
 
 async function readEvidence(path: string): Promise<Evidence> {
-  let content: { receipt?: unknown; samples?: Answer["samples"] };
+  let content: { receipt?: unknown; samples?: unknown };
   try {
     content = JSON.parse(path === "-" ? await readStdin() : await readFile(path, "utf8"));
   } catch (error) {
@@ -26,7 +29,15 @@ async function readEvidence(path: string): Promise<Evidence> {
   const whole = content?.receipt !== undefined;
   try {
     const receipt = valid(validator("Receipt")(whole ? content.receipt : content)) as Receipt;
-    return whole && content.samples ? { receipt, samples: content.samples } : { receipt };
+    if (!whole || content.samples === undefined) return { receipt };
+    if (!Array.isArray(content.samples))
+      throw new InvalidRequestError([{ path: "/samples", message: "must be array" }]);
+    return {
+      receipt,
+      samples: content.samples.map(
+        (sample) => valid(validator("Sample")(sample)) as Answer["samples"][number],
+      ),
+    };
   } catch (error) {
     if (!(error instanceof InvalidRequestError)) throw error;
     throw new StartupError(`${path} is neither a receipt nor an answer with one: ${error.message}`, 2);
@@ -49,24 +60,50 @@ function difference(before: Answer["samples"], now: Answer["samples"]): string {
   return "the tokens are the same, the log-probabilities or rewards are not";
 }
 
+/** What a model that lies under models/ may be called (models/model.schema.json): a receipt may name no path. */
+const PLAIN_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
+
 /**
- * Computes the answer again. Resolves with 0 if it is the same and 1 if not, and says so. Throws StartupError if it
+ * The model to compute with: the one given, or the receipt's. Only its manifest is read here, so that no file is loaded of
+ * a model that is not the receipt's. Undefined, and a line about it, if it is another. Throws StartupError if there is none.
+ */
+async function matchingModel(receipt: Receipt, given: string | undefined): Promise<string | undefined> {
+  if (given === undefined && !PLAIN_NAME.test(receipt.model))
+    throw new StartupError(
+      `the receipt's model is called "${receipt.model}", which is not the name of a model: give the model with --model`,
+      2,
+    );
+  const model = given ?? receipt.model;
+  const manifest = await readManifest(await existingFolder(model));
+  if (!precisionsOf(manifest.graphs.denoise).includes(receipt.precision)) {
+    console.log(
+      `differs: the model here has no ${receipt.precision} graphs, and the receipt's was run in them`,
+    );
+    return undefined;
+  }
+  const sha256 = identityOf(manifest, receipt.precision);
+  if (sha256 === receipt.model_sha256) return model;
+  console.log(
+    printable(
+      `differs: ${receipt.model} is another model here, or the receipt is of an older version (sha256 ${sha256})`,
+    ),
+  );
+  return undefined;
+}
+
+/**
+ * Compute the answer again. Resolves with 0 if it is the same and 1 if not, and says so. Throws StartupError if it
  * cannot be computed: no such model, or an answer that met its deadline.
  */
 export async function verify(path: string, config: VerifyConfig): Promise<number> {
   const { receipt, samples } = await readEvidence(path);
   if (samples?.some(({ finish_reason }) => finish_reason === "deadline"))
     throw new StartupError("the answer met its deadline: which steps were left out depends on the clock");
-  const { model, precision } = receipt;
-  const engine = await startEngine({ model, precision, ...config }, ONE_AT_A_TIME);
+  const model = await matchingModel(receipt, config.model);
+  if (model === undefined) return 1;
+  const engine = await startEngine({ ...config, model, precision: receipt.precision }, ONE_AT_A_TIME);
+  const { provider } = engine.runtime;
   try {
-    const { provider } = engine.runtime;
-    if (engine.model.sha256[provider] !== receipt.model_sha256) {
-      console.log(
-        `differs: ${receipt.model} is another model here (sha256 ${engine.model.sha256[provider]})`,
-      );
-      return 1;
-    }
     await warmUp(engine);
     const { deadline_ms: _, ...request } = receipt.request;
     const result = await engine.submit(request).result;
