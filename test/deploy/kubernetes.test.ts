@@ -83,7 +83,13 @@ for (const kind of KINDS)
     const file = join(folder, `${kind}.yaml`);
     await writeFile(file, built);
     const said = await validate(file);
-    for (const resource of ["service", "deployment", "poddisruptionbudget", "horizontalpodautoscaler"])
+    for (const resource of [
+      "service",
+      "deployment",
+      "poddisruptionbudget",
+      "horizontalpodautoscaler",
+      "networkpolicy",
+    ])
       assert.match(said, new RegExp(`passed for resource ${resource}/didi-serve-${kind} `));
     const objects = parseAllDocuments(built).map((document) => document.toJS()) as Deployment[];
     const deployment = objects.find((object) => object.kind === "Deployment")!;
@@ -95,6 +101,27 @@ for (const kind of KINDS)
     const scaled = built.match(/scaleTargetRef:\n.*\n.*\n +name: (\S+)/)?.[1];
     assert.equal(scaled, deployment.metadata.name);
   });
+
+test("a network policy holds for the pods, and lets in the port alone and out to Redis and names alone", async () => {
+  const { spec } = parse(await read("base", "network-policy.yaml"));
+  assert.deepEqual(spec.podSelector.matchLabels, base.spec.selector.matchLabels);
+  assert.deepEqual(spec.policyTypes.toSorted(), ["Egress", "Ingress"]);
+  for (const rule of spec.ingress) {
+    // A rule without `from` lets everybody in.
+    assert.ok(rule.from.length > 0);
+    assert.deepEqual(
+      rule.ports.map(({ port }: { port: string }) => port),
+      [server.ports[0]!.name],
+    );
+  }
+  const out = spec.egress.flatMap((rule: { to: object[]; ports: { port: number }[] }) => {
+    assert.ok(rule.to.length > 0);
+    return rule.ports.map(({ port }) => port);
+  });
+  assert.deepEqual([...new Set(out)].toSorted(), [53, 6379]);
+  const { resources } = parse(await read("base", "kustomization.yaml"));
+  assert.ok(resources.includes("network-policy.yaml"));
+});
 
 test("a pod is given as long to stop as the server takes", () => {
   const grace = Number(server.args!.find((arg) => arg.startsWith("--grace="))?.slice("--grace=".length));
