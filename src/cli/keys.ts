@@ -2,7 +2,7 @@
 
 import type { KeysConfig } from "../config.ts";
 import { type LimitName, StartupError } from "../errors.ts";
-import { changeKeyFile, type KeyLimits, parseKeys, readKeyFile } from "../http/access/key-file.ts";
+import { changeKeyFile, type KeyLimits, keyFileWarning, parseKeys, readKeyFile } from "../http/access/key-file.ts";
 import { checkKeyId, createKey } from "../http/access/keys.ts";
 
 /** Flags' limits in the file's words. */
@@ -22,6 +22,12 @@ const hasKey = (text: string, { file, id }: Pick<KeysConfig, "file" | "id">) =>
 /** Said on standard error, so that standard output is the answer alone. */
 const HINT = "A server that is running takes the file anew on SIGHUP.";
 
+/** Warn on standard error if others can write the file. */
+async function warnOfWriters(file: string): Promise<void> {
+  const warning = await keyFileWarning(file);
+  if (warning) console.error(`warning: ${warning}`);
+}
+
 /** Adds a key and prints it; it is not to be had again. Throws StartupError. */
 export async function addKey(config: KeysConfig): Promise<void> {
   const { file, id } = config;
@@ -34,6 +40,7 @@ export async function addKey(config: KeysConfig): Promise<void> {
   });
   console.log(key);
   console.error(`This is the key ${id}: keep it now, the file holds only its hash. ${HINT}`);
+  await warnOfWriters(file);
 }
 
 /** Removes a key. Throws StartupError. */
@@ -51,10 +58,12 @@ export async function removeKey({ file, id }: KeysConfig): Promise<void> {
       .join("\n");
   });
   console.error(`The key ${id} is removed. ${HINT}`);
+  await warnOfWriters(file);
 }
 
 /** Prints the keys, without what they are checked by. Throws StartupError. */
 export async function listKeys({ file, json }: { file: string; json: boolean }): Promise<void> {
+  await warnOfWriters(file);
   const keys = (await readKeyFile(file)).map(({ id, created, limits = {} }) => ({ id, created, limits }));
   if (json) return console.log(JSON.stringify(keys, null, 2));
   for (const { id, created, limits } of keys) {

@@ -4,6 +4,7 @@ import closeWithGrace from "close-with-grace";
 import type { FastifyInstance } from "fastify";
 import type { ServeConfig } from "../config.ts";
 import { StartupError } from "../errors.ts";
+import { keyFileWarning } from "../http/access/key-file.ts";
 import { buildAdminApp, buildApp } from "../http/app.ts";
 import { createMetrics } from "../http/metrics.ts";
 import { checkExposure, readAccess } from "./access.ts";
@@ -105,6 +106,8 @@ export async function serve(config: ServeConfig): Promise<void> {
   app.server.maxConnections = Math.min(most, roomForConnections() ?? most);
   await warmUp(engine);
   if (runtime.fallback) app.log.warn(`running on the CPU: ${runtime.fallback}`);
+  const writers = config.apiKeys === undefined ? undefined : await keyFileWarning(config.apiKeys);
+  if (writers) app.log.warn(writers);
   const address = app.listeningOrigin;
   const key = config.apiKeys === undefined ? "" : " -H 'authorization: Bearer KEY'";
   const where = admin ? `; /metrics and /docs at ${admin.listeningOrigin}` : "";

@@ -1,6 +1,6 @@
 /** The file that keys are kept in: a JSON object a line, so that a line is a key and diffs read well. */
 
-import { open, readFile, rename, rm } from "node:fs/promises";
+import { type FileHandle, lstat, open, readFile, realpath, rename, rm, stat } from "node:fs/promises";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { type LimitName, StartupError } from "../../errors.ts";
 
@@ -79,13 +79,41 @@ export function parseKeys(text: string, path: string): KeyRecord[] {
   return [...keys.values()];
 }
 
+/** The file that a path means, links followed. Throws StartupError if it is a link to a file that is not there. */
+async function resolveKeyFile(path: string): Promise<string> {
+  try {
+    return await realpath(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "ENOENT") throw new StartupError(`cannot read ${path}: ${code}`);
+    const isLink = await lstat(path).then(
+      (info) => info.isSymbolicLink(),
+      () => false,
+    );
+    if (isLink)
+      throw new StartupError(
+        `${path} is a link to a file that is not there: make the file or remove the link`,
+      );
+    return path;
+  }
+}
+
+/** What an operator should know of who else can write the file; undefined if nobody can. */
+export async function keyFileWarning(path: string): Promise<string | undefined> {
+  const info = await stat(path).catch(() => undefined);
+  if (!info || process.platform === "win32" || (info.mode & 0o022) === 0) return undefined;
+  const who = info.mode & 0o002 ? "every user of this machine" : "its group";
+  return `${path} can be written by ${who}, who can give themselves keys: chmod go-w ${path}`;
+}
+
 /**
- * Changes the file as a whole: a server that reads it sees the keys from before or from after. `change` gets the text,
- * empty if there is no file yet, and gives the new one. Throws StartupError if it cannot be written, or somebody else is
- * at it.
+ * Change the file as a whole: a server that reads it sees the keys from before or from after. A link stays, and the file
+ * it leads to is changed, with the owner and the mode that it had. `change` gets the text, empty if there is no file yet,
+ * and gives the new one. Throws StartupError if it cannot be written, or somebody else is at it.
  */
 export async function changeKeyFile(path: string, change: (text: string) => string): Promise<void> {
-  const draft = `${path}.new`;
+  const target = await resolveKeyFile(path);
+  const draft = `${target}.new`;
   // Made only if it is not there: it keeps two changes apart. Hashes are no secrets of worth, but nobody needs them.
   const file = await open(draft, "wx", 0o600).catch((error: NodeJS.ErrnoException) => {
     throw new StartupError(
@@ -95,17 +123,32 @@ export async function changeKeyFile(path: string, change: (text: string) => stri
     );
   });
   try {
-    const before = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+    const before = await readFile(target, "utf8").catch((error: NodeJS.ErrnoException) => {
       if (error.code === "ENOENT") return "";
       throw new StartupError(`cannot read ${path}: ${error.code}`);
     });
     await file.writeFile(change(before));
+    await keepOwner(target, file);
     await file.sync();
     await file.close();
-    await rename(draft, path);
+    await rename(draft, target);
   } catch (error) {
     await file.close().catch(() => {});
     await rm(draft, { force: true });
     throw error;
   }
+}
+
+/** Give the draft the owner and the mode of the file that it replaces: a server of another user goes on reading it. */
+async function keepOwner(target: string, draft: FileHandle): Promise<void> {
+  const before = await stat(target).catch(() => undefined);
+  if (!before) return;
+  const now = await draft.stat();
+  if (before.uid !== now.uid || before.gid !== now.gid)
+    await draft.chown(before.uid, before.gid).catch((error: NodeJS.ErrnoException) => {
+      throw new StartupError(
+        `cannot keep the owner of ${target} (${error.code}): change it as that user, or as root`,
+      );
+    });
+  await draft.chmod(before.mode & 0o777);
 }
