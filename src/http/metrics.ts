@@ -98,7 +98,7 @@ function infoMetrics(maker: Maker, engine: Engine): void {
   );
   maker.info(
     "didi_model_info",
-    "The model: its name, the hash of its files, what its matrices are held in and where it runs",
+    "The model: its name, its sha256 as in receipts, what its matrices are held in and where it runs",
     ["model", "sha256", "precision", "provider"],
     () => {
       const { manifest, sha256, precision } = engine.model;
