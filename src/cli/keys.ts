@@ -2,7 +2,13 @@
 
 import type { KeysConfig } from "../config.ts";
 import { type LimitName, StartupError } from "../errors.ts";
-import { changeKeyFile, type KeyLimits, keyFileWarning, parseKeys, readKeyFile } from "../http/access/key-file.ts";
+import {
+  changeKeyFile,
+  type KeyLimits,
+  keyFileWarning,
+  parseKeys,
+  readKeyFile,
+} from "../http/access/key-file.ts";
 import { checkKeyId, createKey } from "../http/access/keys.ts";
 
 /** Flags' limits in the file's words. */
