@@ -1,38 +1,33 @@
 /**
- * Starts batches and brings their results back to the rows: between two batches requests join and leave, and the
- * scheduler decides anew, so that requests of any budget, length and guidance are batched step by step.
+ * Starts batches and brings their results back to the rows: between two batches requests join and leave, and
+ * the scheduler decides anew, so that requests of any budget, length and guidance are batched step by step.
  */
 
 import { EventEmitter } from "node:events";
 import type { StepRecord } from "../diffusion/sampler.ts";
 import type { WorkerPool } from "../runtime/pool.ts";
-import type { GraphName } from "../runtime/protocol.ts";
 import type { Budget } from "./budget.ts";
 import type { Generation } from "./generation.ts";
+import { Places } from "./places.ts";
 import { Row } from "./row.ts";
 import { type BatchLimits, paddedLength, schedule, startOf } from "./scheduler.ts";
 import { Speed } from "./speed.ts";
-import { prepareBatch, update } from "./update.ts";
+import { type PreparedBatch, prepareBatch, update } from "./update.ts";
 
 /** Bounds of the dispatcher; all counts. */
 export interface DispatcherLimits {
   /** Padded tokens in one batch; `auto` is DEFAULT_BATCH_TOKENS until `bounds` is set to what was measured. */
   maxBatchTokens: number | "auto";
-  /** Samples that are denoised side by side, those of one request counted one by one; more wait in the queue. */
+  /** Samples denoised side by side, each sample of a request counted; more wait in the queue. */
   maxActive: number;
 }
 
 /** What one batch did, for metrics and traces. Times are clock times, milliseconds. */
-export interface BatchReport {
-  graph: GraphName;
+export interface BatchReport extends Pick<PreparedBatch, "graph" | "paddedTokens" | "draws"> {
   /** Canvases in the batch. */
   rows: number;
-  /** Canvases times padded length. */
-  paddedTokens: number;
   /** Padded tokens that a batch holds at most. */
   maxTokens: number;
-  /** Positions drawn. */
-  draws: number;
   /** Milliseconds the graph ran. */
   milliseconds: number;
   sentAt: number;
@@ -50,13 +45,14 @@ interface DispatcherEvents {
   failed: [Generation, Error];
 }
 
-/** What is announced once the next batches are on their way: a worker need not wait for that. */
-type News =
-  | { kind: "step"; row: Row; record: StepRecord }
-  | { kind: "done"; generation: Generation }
-  | { kind: "batch"; report: BatchReport };
+/** What is told once the next batches are on their way, since a worker need not wait for that. */
+interface News {
+  /** Whose step or end it is; absent: it is for metrics and traces. */
+  generation?: Generation;
+  tell(): void;
+}
 
-/** Steps that need no pass and are taken in one turn of the event loop. Announcing one takes some 20 microseconds. */
+/** Steps that need no pass and are taken in one turn of the event loop; each takes some 20 microseconds. */
 const SKIPPED_AT_ONCE = 256;
 
 /** Padded tokens in one batch while `auto` has not been measured. */
@@ -67,10 +63,7 @@ const ATTEMPTS_TOGETHER = 2;
 
 /** Runs generations to their end. */
 export class Dispatcher extends EventEmitter<DispatcherEvents> {
-  /** Rows without a place, in order. */
-  #waiting: Row[] = [];
-  /** Rows with a place. */
-  #active: Row[] = [];
+  readonly places: Places;
   #news: News[] = [];
   #turnIsDue = false;
   readonly #speed = new Speed();
@@ -87,73 +80,56 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
   ) {
     super();
     const maxTokens = limits.maxBatchTokens === "auto" ? DEFAULT_BATCH_TOKENS : limits.maxBatchTokens;
+    this.places = new Places(limits.maxActive);
     this.bounds = { maxTokens, lightTokens: maxTokens, spreadTokens: 0 };
     // Others use the pool, too. Soon, not at once: the result of a batch is applied before the next are chosen.
     pool.on("free", () => {
-      if (this.#active.some(({ waits }) => waits)) this.#turnSoon();
+      if (this.places.active.some(({ waits }) => waits)) this.#turnSoon();
     });
   }
 
   /** Generations that wait for places of their own: more than those that are free. */
   get waiting(): number {
-    return new Set(this.#waiting.slice(this.#places).map(({ generation }) => generation)).size;
+    return generationsOf(this.places.queued).length;
   }
 
   /** Clock time at which the one that waits longest was accepted; undefined if none waits. */
   get oldestAcceptedAt(): number | undefined {
-    return this.#waiting.find(({ generation }) => generation.firstPassAt === undefined)?.generation
-      .acceptedAt;
-  }
-
-  /** Samples being denoised. */
-  get active(): number {
-    return this.#active.length;
-  }
-
-  /** Places that nobody has or waits for. */
-  get free(): number {
-    return Math.max(0, this.#places - this.#waiting.length);
-  }
-
-  /** Places that nobody has. */
-  get #places(): number {
-    return Math.max(0, this.limits.maxActive - this.#active.length);
+    const isNew = ({ generation }: Row) => generation.firstPassAt === undefined;
+    return this.places.waiting.find(isNew)?.generation.acceptedAt;
   }
 
   /** Take a generation on. Nothing is run before this returns. */
   add(generation: Generation): void {
-    const { ranked } = generation.computation;
     for (const sample of generation.samples)
-      this.#waiting.push(new Row(generation, sample, this.#padded(sample.canvas.tokens.length), ranked));
+      this.places.add(new Row(generation, sample, this.#padded(sample.canvas.tokens.length)));
     this.#turnSoon();
   }
 
   /** Forget a generation: its places are free before the next step. */
   remove(generation: Generation): void {
-    const isOther = (row: Row) => row.generation !== generation;
-    this.#waiting = this.#waiting.filter(isOther);
-    this.#active = this.#active.filter(isOther);
+    this.places.remove((row) => row.generation === generation);
     this.#turnSoon();
   }
 
   /** Return every generation that waits or runs. */
   all(): Generation[] {
-    return [...new Set([...this.#waiting, ...this.#active].map(({ generation }) => generation))];
+    return generationsOf([...this.places.waiting, ...this.places.active]);
   }
 
   /** Return the milliseconds until the backlog is worked off, at the measured speed. */
   backlogMs(): number {
-    return this.#workMs(this.#waiting) + this.#workMs(this.#active);
+    return this.#workMs([...this.places.waiting, ...this.places.active]);
   }
 
   /**
-   * Return the milliseconds that a budget would take if it came now, for so many samples of `length` tokens, those given
-   * included: those that wait go first, and those that run share every round of steps with it.
+   * Return the milliseconds that a budget would take if it came now, for so many samples of `length` tokens,
+   * those given included: those that wait go first, and those that run share every round of steps with it.
    */
   forecastMs({ steps, guidance }: Budget, samples: number, length: number): number {
     const own = samples * this.#speed.budgetMs(this.#padded(length), steps, guidance);
-    const round = this.#active.reduce((sum, row) => sum + this.#speed.stepMs(row), 0);
-    return this.#workMs(this.#waiting) + own + (steps * round) / this.#workers;
+    const round = this.places.active.reduce((sum, row) => sum + this.#speed.stepMs(row), 0);
+    return this.#workMs(this.places.waiting) + own + (steps * round) / this.#workers;
   }
 
   #padded(length: number): number {
@@ -179,62 +155,35 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
     });
   }
 
-  /** Start what can be started, then announce what came of earlier batches. `since` is when a worker was free for it, clock time. */
+  /** Start batches, then tell what came of earlier ones. A worker was free for it `since` (clock time). */
   #turn(since = this.clock.now()): void {
     // Who is not in a batch that starts now may be answered only after two: that one and its own.
     const soon = this.clock.now() + 2 * this.#speed.msPerBatch;
     const isDue = ({ generation }: Row) => generation.deadlineAt <= soon;
     this.#settle();
-    if (this.#waiting.length > 0) {
-      this.#admit(isDue);
+    if (this.places.waiting.length > 0) {
+      this.places.fill(isDue);
+      for (const row of this.places.active) row.begin(startOf(row.padded, this.#leastAttained));
       this.#settle();
     }
-    for (const row of this.#active) if (!row.urgent && !row.running && isDue(row)) row.hurry();
-    const rows = this.#active.filter(({ waits }) => waits);
+    const { active } = this.places;
+    for (const row of active) if (!row.urgent && !row.running && isDue(row)) row.hurry();
+    const rows = active.filter(({ waits }) => waits);
     for (const batch of schedule(rows, this.bounds, this.pool.free)) void this.#run(batch, since);
-    this.#announce();
-  }
-
-  /**
-   * Give rows that wait the places that are free, those that are due first. A due row for which there is none takes that
-   * of the row that has had the most; the other one waits meanwhile, so `maxActive` is kept.
-   */
-  #admit(isDue: (row: Row) => boolean): void {
-    const due = this.#waiting.filter(isDue);
-    const others = this.#waiting.filter((row) => !isDue(row));
-    const displaced: Row[] = [];
-    for (const row of due) {
-      if (this.#places === 0) {
-        const [most] = this.#active
-          .filter((other) => !other.running && !other.urgent && !isDue(other))
-          .toSorted((a, b) => b.attained - a.attained);
-        if (!most) break;
-        this.#active.splice(this.#active.indexOf(most), 1);
-        displaced.push(most);
-      }
-      this.#place(row);
-    }
-    for (const row of [...displaced, ...others].slice(0, this.#places)) this.#place(row);
-    const active = new Set(this.#active);
-    this.#waiting = [...displaced, ...due, ...others].filter((row) => !active.has(row));
-  }
-
-  #place(row: Row): void {
-    row.begin(startOf(row.padded, this.#leastAttained));
-    this.#active.push(row);
+    this.#tellNews();
   }
 
   /** Take steps that need no pass, some in each turn, and let go of rows that are done. */
   #settle(): void {
     let left = SKIPPED_AT_ONCE;
-    for (const row of [...this.#active])
+    for (const row of this.places.active)
       try {
         while (row.skips) {
           if (left-- === 0) {
             this.#turnSoon();
             return;
           }
-          this.#news.push({ kind: "step", row, record: row.skip() });
+          this.#took(row, row.skip());
         }
         if (row.done && !row.running) this.#release(row);
       } catch (error) {
@@ -246,10 +195,16 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
   #release(row: Row): void {
     const { generation } = row;
     if (row.reward !== undefined) generation.rewards[row.sample.params.sample] = row.reward;
-    this.#active = this.#active.filter((other) => other !== row);
-    if (!this.#active.concat(this.#waiting).some((other) => other.generation === generation))
-      this.#news.push({ kind: "done", generation });
-    if (this.#waiting.length > 0) this.#turnSoon();
+    this.places.remove((other) => other === row);
+    if (!this.all().includes(generation))
+      this.#news.push({ generation, tell: () => this.emit("done", generation) });
+    if (this.places.waiting.length > 0) this.#turnSoon();
+  }
+
+  /** Announce a step that a row has taken. */
+  #took({ generation, sample }: Row, record: StepRecord): void {
+    this.#news.push({ generation, tell: () => generation.announce(sample, record) });
+    this.#news.push({ tell: () => this.emit("step", record) });
   }
 
   #fail(generation: Generation, error: Error): void {
@@ -258,13 +213,12 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
     this.emit("failed", generation, error);
   }
 
-  /** Run one batch and apply its result; then it is decided anew. Rows whose batch fails share smaller ones, until the row at fault stands alone. */
+  /** Run one batch and apply its result. Rows whose batch fails share smaller ones, down to one row. */
   async #run(together: readonly Row[], since: number): Promise<void> {
-    this.#leastAttained = Math.max(
-      this.#leastAttained,
-      Math.min(...this.#active.map(({ attained }) => attained)),
-    );
-    for (const row of this.#active) if (row.waits) row.passedOver++;
+    const { active } = this.places;
+    const least = Math.min(...active.map(({ attained }) => attained));
+    this.#leastAttained = Math.max(this.#leastAttained, least);
+    for (const row of active) if (row.waits) row.passedOver++;
     for (const row of together) {
       row.running = true;
       row.passedOver = 0;
@@ -283,10 +237,10 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
       const taken = restarts === this.pool.restarts ? answeredAt - since : result.milliseconds;
       this.#speed.observe(batch.graph, batch.paddedTokens, taken);
       for (const row of together) row.running = false;
-      this.#report(batch, result.milliseconds, sentAt, answeredAt);
+      this.#report(batch, { milliseconds: result.milliseconds, sentAt, answeredAt });
       for (const { row, ...outcome } of update(batch, result))
         if ("error" in outcome) this.#fail(row.generation, outcome.error);
-        else if (outcome.record) this.#news.push({ kind: "step", row, record: outcome.record });
+        else if (outcome.record) this.#took(row, outcome.record);
     } catch (error) {
       for (const row of together) {
         row.running = false;
@@ -299,43 +253,28 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
   }
 
   #report(
-    { rows, graph, input, paddedTokens, draws }: ReturnType<typeof prepareBatch>,
-    milliseconds: number,
-    sentAt: number,
-    answeredAt: number,
+    { rows, graph, input, paddedTokens, draws }: PreparedBatch,
+    times: Pick<BatchReport, "milliseconds" | "sentAt" | "answeredAt">,
   ): void {
-    const generations = new Set(rows.map(({ generation }) => generation));
-    for (const generation of generations) generation.computeMs += milliseconds;
+    const generations = new Set(generationsOf(rows));
+    for (const generation of generations) generation.computeMs += times.milliseconds;
     const { maxTokens } = this.bounds;
-    const work = { graph, rows: input.rows, paddedTokens, maxTokens, draws };
-    this.#news.push({ kind: "batch", report: { ...work, milliseconds, sentAt, answeredAt, generations } });
+    const report = { graph, rows: input.rows, paddedTokens, maxTokens, draws, ...times, generations };
+    this.#news.push({ tell: () => this.emit("batch", report) });
   }
 
-  /** Announce steps and ends in order. A request whose step or answer cannot be put together fails. */
-  #announce(): void {
-    for (const news of this.#news.splice(0)) {
-      if (news.kind === "batch") {
-        this.#observe(() => this.emit("batch", news.report));
-        continue;
-      }
-      const generation = news.kind === "step" ? news.row.generation : news.generation;
-      if (generation.over) continue;
+  /** Tell news in order. A request whose step or answer cannot be put together fails. */
+  #tellNews(): void {
+    for (const { generation, tell } of this.#news.splice(0)) {
+      if (generation?.over) continue;
       try {
-        if (news.kind === "done") this.emit("done", generation);
-        else generation.announce(news.row.sample, news.record);
+        tell();
       } catch (error) {
-        this.#fail(generation, error as Error);
+        if (generation) this.#fail(generation, error as Error);
+        else process.emitWarning(error as Error);
       }
-      if (news.kind === "step") this.#observe(() => this.emit("step", news.record));
-    }
-  }
-
-  /** Tell metrics and traces: one that fails is no fault of a request. */
-  #observe(tell: () => void): void {
-    try {
-      tell();
-    } catch (error) {
-      process.emitWarning(error as Error);
     }
   }
 }
+
+const generationsOf = (rows: readonly Row[]) => [...new Set(rows.map(({ generation }) => generation))];

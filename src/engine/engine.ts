@@ -129,7 +129,7 @@ export class Engine extends EventEmitter<EngineEvents> {
 
   /** Samples being denoised. */
   get activeRows(): number {
-    return this.#dispatcher.active;
+    return this.#dispatcher.places.active.length;
   }
 
   /** Bytes of the answers that are kept, estimated. */
@@ -214,7 +214,7 @@ export class Engine extends EventEmitter<EngineEvents> {
   }
 
   #checkQueue(): void {
-    if (this.queueLength >= this.limits.maxQueue + this.#dispatcher.free)
+    if (this.queueLength >= this.limits.maxQueue + this.#dispatcher.places.free)
       throw new OverloadedError(
         `${this.queueLength} requests are waiting: try again later`,
         this.retryAfter(),

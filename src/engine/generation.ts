@@ -73,8 +73,8 @@ export class Generation {
   }
 
   /**
-   * Keep a finished step and tell it to those who listen. A request whose step cannot be put together is rejected with
-   * that error; throws it if no other request waits.
+   * Keep a finished step and tell it to those who listen. A request whose step cannot be put together is
+   * rejected with that error; throws it if no other request waits.
    */
   announce(sample: Sample, record: StepRecord): void {
     this.records.push({ sample: sample.params.sample, record });

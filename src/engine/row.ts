@@ -1,4 +1,4 @@
-/** A sample that is being denoised: everything that is known of it, what it needs next, and what a result does to it. */
+/** A sample that is being denoised: its state, what it needs next, and what a result does to it. */
 
 import { isEmpty, type Sample, type StepPlan, type StepRecord } from "../diffusion/sampler.ts";
 import type { Schedule } from "../diffusion/schedule.ts";
@@ -11,15 +11,15 @@ import { COST } from "./speed.ts";
 
 /** The one place that holds the state of a row. */
 export class Row implements DrawRow, ScoreRow, SchedulableRow {
-  /** Padded tokens of service, from where it started; undefined until it has had a place. */
-  #attained: number | undefined;
+  /** Padded tokens of service, plus where it started. */
+  attained = 0;
   passedOver = 0;
   company = Number.POSITIVE_INFINITY;
   /** Once its deadline has come. */
   urgent = false;
   /** True while its batch is with the pool. */
   running = false;
-  /** The next step; drawn when the row gets a place. */
+  /** The next step; drawn when the row first gets a place. */
   plan!: StepPlan;
   /** [M, L] to be scored: of a re-ranked step whose candidates are drawn, or [1, L] of a finished one. */
   canvases: Int32Array[] = [];
@@ -32,13 +32,11 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     readonly generation: Generation,
     readonly sample: Sample,
     readonly padded: number,
-    /** Whether the finished canvas is scored. */
-    readonly ranked: boolean,
   ) {}
 
   /** True once nothing is left to run. */
   get done(): boolean {
-    return this.sample.done && (!this.ranked || this.reward !== undefined);
+    return this.sample.done && (!this.generation.computation.ranked || this.reward !== undefined);
   }
 
   /** True if the next step reveals nothing and needs no pass. */
@@ -51,14 +49,10 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     return !this.running && !this.done && !this.skips;
   }
 
-  get attained(): number {
-    return this.#attained ?? 0;
-  }
-
   /** Get a place; the first time, the count of its service begins at `start`. */
   begin(start: number): void {
-    if (this.#attained !== undefined) return;
-    this.#attained = start;
+    if (this.plan) return;
+    this.attained = start;
     this.plan = this.sample.plan();
   }
 
@@ -102,7 +96,7 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     return this.padded * this.width * COST[this.graph];
   }
 
-  /** Its deadline has come: leave out the steps that are left; candidates that wait for their score are dropped. */
+  /** Its deadline has come: leave out the steps that are left, and candidates that wait for a score. */
   hurry(): void {
     this.urgent = true;
     if (this.sample.done) return;
@@ -117,18 +111,25 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     return this.#take();
   }
 
-  /** Take draws: return a finished step, or nothing if its candidates are to be scored first. */
-  takeDraws(drawn: RowDraws): StepRecord | undefined {
-    this.#account();
+  /**
+   * Take the row's part of a result: its draws, or its scores. Return a finished step; or nothing, if its
+   * candidates are to be scored first or the finished canvas was. Throws the part if it is an error.
+   */
+  take(part: RowDraws | number[] | Error): StepRecord | undefined {
+    if (part instanceof Error) throw part;
+    this.attained += this.cost;
+    this.company = Number.POSITIVE_INFINITY;
+    return Array.isArray(part) ? this.#takeRewards(part) : this.#takeDraws(part);
+  }
+
+  #takeDraws(drawn: RowDraws): StepRecord | undefined {
     if (this.plan.kind !== "rerank") return this.#take(drawn);
     this.canvases = this.sample.candidateCanvases(this.plan, drawn.candidates);
     this.#drawn = drawn;
     return undefined;
   }
 
-  /** Take the candidates' scores: return a finished step; or, at the end, the finished canvas's: return nothing. */
-  takeRewards(rewards: number[]): StepRecord | undefined {
-    this.#account();
+  #takeRewards(rewards: number[]): StepRecord | undefined {
     if (this.sample.done) {
       this.reward = rewards[0]!;
       this.sample.passes.discriminator++;
@@ -138,12 +139,6 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     const drawn = this.#drawn;
     this.#drawn = undefined;
     return this.#take({ ...drawn, rewards });
-  }
-
-  /** Count the service of the batch that it was in; a batch that went well lifts the bound on its company. */
-  #account(): void {
-    this.#attained = this.attained + this.cost;
-    this.company = Number.POSITIVE_INFINITY;
   }
 
   /** Take the step, one that reveals nothing if there are no draws. */

@@ -1,10 +1,11 @@
 /**
  * Decides which batches to start: a pure function from the rows that wait to plain descriptions of batches.
  *
- * Fair by attained service: the row that has had the least so far goes first, and takes along those that can share its
- * batch. Rows that have had clearly more come along only as far as that costs the first next to nothing: a short request
- * is not slowed down by long ones. A new row starts a little behind the others (`startOf`), and a row that was passed
- * over for two rounds goes first, so neither a stream of newcomers nor an old hand can starve the other.
+ * Fair by attained service: the row that has had the least so far goes first, and takes along those that can
+ * share its batch. Rows that have had clearly more come along only as far as that costs the first next to
+ * nothing: a short request is not slowed down by long ones. A new row starts a little behind the others
+ * (`startOf`), and a row that was passed over for two rounds goes first, so neither a stream of newcomers nor
+ * an old hand can starve the other.
  */
 
 import type { GraphName } from "../runtime/protocol.ts";
@@ -61,11 +62,13 @@ export function startOf(padded: number, clock: number): number {
 }
 
 /**
- * Return the batches to start now, each as its rows: at most one for each free worker, the most pressing first.
+ * Return the batches to start now, each as its rows: at most one for each free worker, the most pressing
+ * first.
  *
- * Urgent rows come first, then those that have waited too long, then by attained service. If there are more free workers
- * than batches, the largest batches are divided evenly, since work that a free worker takes is done sooner; but not into
- * parts of fewer than `limits.spreadTokens`, which would take about as long as the whole.
+ * Urgent rows come first, then those that have waited too long, then by attained service. If there are more
+ * free workers than batches, the largest batches are divided evenly, since work that a free worker takes is
+ * done sooner; but not into parts of fewer than `limits.spreadTokens`, which would take about as long as the
+ * whole.
  *
  * @param rows that wait for a pass
  * @param freeWorkers workers that would begin a batch at once
@@ -114,7 +117,7 @@ function fill<Row extends SchedulableRow>(
   return batch;
 }
 
-/** Divide batches, the largest parts first, until every free worker has one or no part can be divided further. */
+/** Divide batches, the largest parts first, until every free worker has one or all parts are small. */
 function spread<Row extends SchedulableRow>(
   batches: readonly Row[][],
   { spreadTokens }: BatchLimits,
@@ -131,11 +134,8 @@ function spread<Row extends SchedulableRow>(
     if (largest === undefined) break;
     parts[largest]!++;
   }
-  return batches.flatMap((batch, i) => divide(batch, parts[i]!));
-}
-
-/** Divide rows into parts of about as many. */
-function divide<Row>(rows: readonly Row[], parts: number): Row[][] {
-  const start = (part: number) => Math.round((part * rows.length) / parts);
-  return Array.from({ length: parts }, (_, part) => rows.slice(start(part), start(part + 1)));
+  return batches.flatMap((batch, i) => {
+    const start = (part: number) => Math.round((part * batch.length) / parts[i]!);
+    return Array.from({ length: parts[i]! }, (_, part) => batch.slice(start(part), start(part + 1)));
+  });
 }

@@ -7,7 +7,7 @@ import type { Row } from "./row.ts";
 /** Weight of the newest batch in a moving average. */
 const NEWEST = 0.1;
 
-/** Work of a pass of each graph, in passes of the student: the discriminator is as large, its gradient twice that. */
+/** Work of a pass of each graph, in passes of the student: the discriminator is as large. */
 export const COST: Record<GraphName, number> = { denoise: 1, score: 1, tilt: 4 };
 
 /** Work of a budget's steps, one by one: passes of each graph at their `cost`. */
@@ -29,10 +29,7 @@ export class Speed {
   /** Milliseconds of a batch. */
   msPerBatch = 0;
 
-  /**
-   * Take note of a batch, with all that it kept a worker from the next one: the way to the process and back, and what
-   * the server did for it.
-   */
+  /** Take note of a batch and the time until its worker was free again, the way there and back included. */
   observe(graph: GraphName, paddedTokens: number, milliseconds: number): void {
     const perToken = milliseconds / paddedTokens;
     const before = this.#msPerToken.get(graph) ?? perToken;

@@ -17,7 +17,7 @@ export interface PreparedBatch {
   draws: number;
 }
 
-/** What a result came to for one row: a finished step, nothing yet (its candidates are to be scored first), or its own error. */
+/** What a result came to for a row: a finished step, nothing yet, or its own error. */
 export type Update = { row: Row; record: StepRecord | undefined } | { row: Row; error: Error };
 
 /** Lay out the batch of these rows, which share a graph and a padded length. */
@@ -34,36 +34,21 @@ function inputOf(graph: GraphName, rows: readonly Row[]): PreparedBatch["input"]
   return graph === "tilt" ? tiltBatch(rows) : denoiseBatch(rows);
 }
 
-/** Apply a batch's result to its rows, but not to those whose request is over. The error of one row does not affect the others. */
+/** Apply a result to rows whose request is not over. The error of one does not affect the others. */
 export function update({ rows, input }: PreparedBatch, result: Graphs[GraphName]["result"]): Update[] {
-  const take =
+  const parts =
     "token" in result && "uniform" in input
-      ? taking(rows, splitDraws(rows, input, result), (row, part) => row.takeDraws(part))
-      : taking(rows, splitRewards(rows, result as Graphs["score"]["result"]), (row, part) =>
-          row.takeRewards(part),
-        );
+      ? splitDraws(rows, input, result)
+      : splitRewards(rows, result as Graphs["score"]["result"]);
   const updates: Update[] = [];
   for (const [i, row] of rows.entries()) {
     if (row.generation.over) continue;
     try {
-      updates.push({ row, record: take(i) });
+      updates.push({ row, record: row.take(parts[i]!) });
     } catch (error) {
       // Such as numbers that are not finite, or a graph that draws ids outside the vocabulary.
       updates.push({ row, error: error as Error });
     }
   }
   return updates;
-}
-
-/** Return what gives a row its part of the result; it throws a part that is an error. */
-function taking<Part>(
-  rows: readonly Row[],
-  parts: readonly (Part | Error)[],
-  take: (row: Row, part: Part) => StepRecord | undefined,
-) {
-  return (i: number) => {
-    const part = parts[i]!;
-    if (part instanceof Error) throw part;
-    return take(rows[i]!, part);
-  };
 }

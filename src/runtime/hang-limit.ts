@@ -1,4 +1,7 @@
-/** When a batch counts as hung: after `FACTOR` times what batches of its size took, and never before `LEAST_MS`. */
+/**
+ * When a batch counts as hung: after `FACTOR` times what batches of its size took, and never before
+ * `LEAST_MS`.
+ */
 
 import type { Call, GraphName } from "./protocol.ts";
 
@@ -12,8 +15,8 @@ const FIRST_MS = 300_000;
 const DECAY = 0.1;
 
 /**
- * Estimates how long batches take, by graph and by size (padded tokens, in powers of two). An estimate rises at once to
- * a slower batch and falls by a tenth of the distance with each faster one.
+ * Estimates how long batches take, by graph and by size (padded tokens, in powers of two). An estimate rises
+ * at once to a slower batch and falls by a tenth of the distance with each faster one.
  */
 export class HangLimit {
   /** Milliseconds per padded token of each graph, by size. */
@@ -34,7 +37,10 @@ export class HangLimit {
     this.#estimates.set(graph, ofGraph);
   }
 
-  /** Return the milliseconds after which a batch has hung. A size that has not run takes the slowest rate of its graph. */
+  /**
+   * Return the milliseconds after which a batch has hung. A size that has not run takes the slowest rate of
+   * its graph.
+   */
   of({ graph, batch }: Call): number {
     const ofGraph = this.#estimates.get(graph);
     if (!ofGraph) return this.limits.firstMs;

@@ -1,8 +1,8 @@
 /**
  * The workers of one model, and the one queue of batches that they take from.
  *
- * A batch is a pure function of its rows, so a batch whose worker died goes back to the front of the queue, and whichever
- * worker is free takes it: nothing is lost. A worker that is being replaced has no batch.
+ * A batch is a pure function of its rows, so a batch whose worker died goes back to the front of the queue,
+ * and whichever worker is free takes it: nothing is lost. A worker that is being replaced has no batch.
  */
 
 import { EventEmitter } from "node:events";
@@ -43,7 +43,10 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
   readonly #queue: QueuedBatch[] = [];
   /** The first batch of each graph. */
   readonly #first = new Map<GraphName, Call>();
-  /** Once a fresh worker gave numbers that are not finite, too: when it had loaded the model, and until when that counts. */
+  /**
+   * Once a fresh worker gave numbers that are not finite, too: when it had loaded the model, and until when
+   * that counts.
+   */
   #ownFault = { loadedAt: Number.POSITIVE_INFINITY, until: Number.NEGATIVE_INFINITY };
   #closed = false;
   /** Processes that were replaced so far. */
@@ -113,8 +116,8 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
   }
 
   /**
-   * Run a batch of a graph. Rejects with RuntimeFailure if the graph fails, or if processes ended under it `attempts` times.
-   * Numbers that are not finite are part of a result once a second worker gave them.
+   * Run a batch of a graph. Rejects with RuntimeFailure if the graph fails, or if processes ended under it
+   * `attempts` times. Numbers that are not finite are part of a result once a second worker gave them.
    */
   run<G extends GraphName>(
     graph: G,
@@ -130,7 +133,10 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     });
   }
 
-  /** Run the graphs that have run once in every session of every free worker: the first batch of a graph is the slowest. Rejects with RuntimeFailure if a graph fails. */
+  /**
+   * Run the graphs that have run once in every session of every free worker: the first batch of a graph is
+   * the slowest. Rejects with RuntimeFailure if a graph fails.
+   */
   async warmUp(): Promise<void> {
     const warm = async (worker: Worker) => {
       for (const call of this.#first.values()) await worker.run(call, this.hangLimit.of(call), true);
@@ -188,11 +194,13 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
   }
 
   /**
-   * Decide whether numbers that are not finite are the answer to a batch, or those of a worker whose memory is damaged.
+   * Decide whether numbers that are not finite are the answer to a batch, or those of a worker whose memory
+   * is damaged.
    *
-   * The first time the batch is to be run once more, by a worker that loaded the model after that; if its numbers are not
-   * finite either, the fault is the model's own. For a minute from then on the word of that worker, and of those that
-   * loaded later, is taken at once, so that such a model does not keep workers restarting.
+   * The first time the batch is to be run once more, by a worker that loaded the model after that; if its
+   * numbers are not finite either, the fault is the model's own. For a minute from then on the word of that
+   * worker, and of those that loaded later, is taken at once, so that such a model does not keep workers
+   * restarting.
    */
   #isAnswer(batch: QueuedBatch, loadedAt: number): boolean {
     this.emit("non-finite");

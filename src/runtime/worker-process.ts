@@ -1,8 +1,9 @@
 /**
  * A worker as the server sees it: a process that owns ONNX Runtime, started again whenever it ends.
  *
- * ONNX Runtime lives in a process of its own because `run` blocks the thread that calls it, and because a native crash
- * must not take the sockets along. The worker keeps no work: a batch whose process ends is the pool's to run again.
+ * ONNX Runtime lives in a process of its own because `run` blocks the thread that calls it, and because a
+ * native crash must not take the sockets along. The worker keeps no work: a batch whose process ends is the
+ * pool's to run again.
  */
 
 import type { ChildProcess } from "node:child_process";
@@ -55,7 +56,9 @@ interface Running {
 /** Runs one batch at a time. */
 export class Worker extends EventEmitter<WorkerEvents> {
   #process: ChildProcess | undefined;
-  /** Clock time (performance.now) at which the process had loaded the model; undefined while none holds it. */
+  /**
+   * Clock time (performance.now) at which the process had loaded the model; undefined while none holds it.
+   */
   #loadedAt: number | undefined;
   #running: Running | undefined;
   #lastId = 0;
@@ -83,7 +86,10 @@ export class Worker extends EventEmitter<WorkerEvents> {
     return worker;
   }
 
-  /** Clock time at which the process had loaded the model; undefined while none holds it, or it is being ended. */
+  /**
+   * Clock time at which the process had loaded the model; undefined while none holds it, or it is being
+   * ended.
+   */
   get loadedAt(): number | undefined {
     return this.#loadedAt;
   }
@@ -102,8 +108,8 @@ export class Worker extends EventEmitter<WorkerEvents> {
    * Run a batch on a free worker; `everywhere`, in each session that may take a part of it.
    *
    * @param limitMs milliseconds after which the batch has hung and the process is ended
-   * Rejects with WorkerDied if the process ends, with RuntimeFailure if the graph fails or the worker is closed. Throws
-   * if the worker is not free.
+   * Rejects with WorkerDied if the process ends, with RuntimeFailure if the graph fails or the worker is
+   * closed. Throws if the worker is not free.
    */
   run(call: Call, limitMs: number, everywhere = false): Promise<Result> {
     if (!this.isFree) throw new Error("the worker is not free");

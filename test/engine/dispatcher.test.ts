@@ -123,7 +123,7 @@ test("maxActive bounds the samples side by side, those of one request counted on
   const { pool, dispatcher } = dispatcherOf(8, 3);
   const generations = [generation(1, 4, undefined, 8), generation(2, 4, undefined, 2)];
   const active: number[] = [];
-  dispatcher.on("batch", () => active.push(dispatcher.active));
+  dispatcher.on("batch", () => active.push(dispatcher.places.active.length));
   const done = finished(dispatcher, 2);
   for (const one of generations) dispatcher.add(one);
   assert.equal(dispatcher.waiting, 2);
@@ -137,7 +137,7 @@ test("a near deadline takes the place of a row that has had more, and no further
   const { pool, dispatcher } = dispatcherOf(8, 2);
   const long = [generation(1, 40), generation(2, 40)];
   const active: number[] = [];
-  dispatcher.on("batch", () => active.push(dispatcher.active));
+  dispatcher.on("batch", () => active.push(dispatcher.places.active.length));
   const done = finished(dispatcher, 3);
   for (const one of long) dispatcher.add(one);
   const urgent = generation(3, 40, 100);
@@ -166,7 +166,7 @@ test("who fails to take the report of a batch holds nobody up", async () => {
     throw new Error("a metric that does not exist");
   });
   await done;
-  assert.equal(dispatcher.active, 0);
+  assert.equal(dispatcher.places.active.length, 0);
 });
 
 test("rows whose batch fails share smaller ones, until the row at fault stands alone and fails", async () => {

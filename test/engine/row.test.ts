@@ -16,7 +16,7 @@ function rowOf(steps: number, ranked: boolean, guidance?: Guidance, masks = 1): 
     ...{ canvas, steps, guidance, seed: 4, sample: 0, temperature: 1, topK: 0, topP: 1 },
     order: "random" as const,
   };
-  const row = new Row({} as Generation, new Sample(params, LOG_LINEAR, MASK), 32, ranked);
+  const row = new Row({ computation: { ranked } } as Generation, new Sample(params, LOG_LINEAR, MASK), 32);
   row.begin(0);
   return row;
 }
@@ -34,7 +34,7 @@ function drawn({ plan }: Row): RowDraws {
 function finish(row: Row): void {
   while (!row.sample.done) {
     if (row.skips) row.skip();
-    else row.takeDraws(drawn(row));
+    else row.take(drawn(row));
   }
 }
 
@@ -47,7 +47,7 @@ test("a finished sample that is to be ranked waits for its score, and goes first
   // Nothing was left out: the answer is not one of a deadline.
   assert.equal(row.sample.hurried, false);
   assert.deepEqual([...row.canvases[0]!], [1, 5]);
-  row.takeRewards([1.5]);
+  row.take([1.5]);
   assert.deepEqual([row.done, row.reward, row.sample.passes.discriminator], [true, 1.5, 1]);
 });
 
