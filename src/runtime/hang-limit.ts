@@ -1,7 +1,4 @@
-/**
- * When a batch counts as hung: after `FACTOR` times what batches of its size took, and never before
- * `LEAST_MS`.
- */
+/** When a batch has hung: after `FACTOR` times what such batches take, and never before `LEAST_MS`. */
 
 import type { Call, GraphName } from "./protocol.ts";
 
@@ -37,10 +34,7 @@ export class HangLimit {
     this.#estimates.set(graph, ofGraph);
   }
 
-  /**
-   * Return the milliseconds after which a batch has hung. A size that has not run takes the slowest rate of
-   * its graph.
-   */
+  /** Return the milliseconds after which a batch has hung. A new size takes the slowest rate of its graph. */
   of({ graph, batch }: Call): number {
     const ofGraph = this.#estimates.get(graph);
     if (!ofGraph) return this.limits.firstMs;

@@ -43,10 +43,7 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
   readonly #queue: QueuedBatch[] = [];
   /** The first batch of each graph. */
   readonly #first = new Map<GraphName, Call>();
-  /**
-   * Once a fresh worker gave numbers that are not finite, too: when it had loaded the model, and until when
-   * that counts.
-   */
+  /** Of a fresh worker whose numbers were not finite either: when it had loaded, and until when it counts. */
   #ownFault = { loadedAt: Number.POSITIVE_INFINITY, until: Number.NEGATIVE_INFINITY };
   #closed = false;
   /** Processes that were replaced so far. */
@@ -133,10 +130,7 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     });
   }
 
-  /**
-   * Run the graphs that have run once in every session of every free worker: the first batch of a graph is
-   * the slowest. Rejects with RuntimeFailure if a graph fails.
-   */
+  /** Run each graph once in every session of the free workers. Rejects with RuntimeFailure if one fails. */
   async warmUp(): Promise<void> {
     const warm = async (worker: Worker) => {
       for (const call of this.#first.values()) await worker.run(call, this.hangLimit.of(call), true);

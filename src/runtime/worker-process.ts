@@ -56,9 +56,7 @@ interface Running {
 /** Runs one batch at a time. */
 export class Worker extends EventEmitter<WorkerEvents> {
   #process: ChildProcess | undefined;
-  /**
-   * Clock time (performance.now) at which the process had loaded the model; undefined while none holds it.
-   */
+  /** Clock time at which the process had loaded the model; undefined while it has not, or is being ended. */
   #loadedAt: number | undefined;
   #running: Running | undefined;
   #lastId = 0;
@@ -86,10 +84,7 @@ export class Worker extends EventEmitter<WorkerEvents> {
     return worker;
   }
 
-  /**
-   * Clock time at which the process had loaded the model; undefined while none holds it, or it is being
-   * ended.
-   */
+  /** Clock time (performance.now) at which the process had loaded the model; undefined while none holds it. */
   get loadedAt(): number | undefined {
     return this.#loadedAt;
   }
