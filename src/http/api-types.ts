@@ -14,8 +14,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Generate text and answer when it is finished, or with every step on the way
-         * @description With `Accept: text/event-stream` the answer is a stream of the events that a WebSocket gets: `accepted`, a `step` each, `done` or `error`, each with an id (not where `deadline_ms` is given). To resume a broken stream, send the same request again with the last id as `Last-Event-ID`: the steps after it follow, none twice and none left out.
+         * Generate text; answer with the finished text, or with an event for every step
+         * @description If the Accept header prefers `text/event-stream` to `application/json`, the answer is a stream of the events that a WebSocket sends: `accepted`, one `step` for each step, then `done` or `error`. Of equal weights, the media type that comes first wins. Each event has an id, unless `deadline_ms` is set. To resume a broken stream, send the same request again with the last id as `Last-Event-ID`: the server sends every step after it exactly once.
          */
         post: operations["generate"];
         delete?: never;
@@ -33,7 +33,7 @@ export interface paths {
         };
         /**
          * A WebSocket that streams every denoising step
-         * @description JSON text frames. The client sends ClientMessage objects; the server sends ServerEvent objects. Several generations may run at once on one socket, told apart by the `id` the client gives each. A message that cannot be used is answered by an `error` event and leaves the socket usable. Putting the reveals of all `step` events together gives exactly the tokens of `done`. A server that asks for API keys takes one from the headers of the handshake, or as an AuthMessage that comes first and within 5 seconds; else it closes the socket with 4401.
+         * @description Messages are JSON text frames. The client sends ClientMessage objects; the server sends ServerEvent objects. Several requests can run at the same time on one socket; the client gives each an `id`. The server answers an invalid message with an `error` event and keeps the socket open. The reveals of all `step` events are exactly the tokens of `done`. A server that requires API keys accepts a key in the headers of the handshake, or in an AuthMessage that is the first message and arrives within 5 seconds; otherwise it closes the socket with code 4401.
          */
         get: operations["stream"];
         put?: never;
@@ -54,8 +54,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * The same in the words of OpenAI's completions API
-         * @description For clients that speak it already. `steps`, `guidance`, `top_k` and `diffusing` are our own. Fields that have no meaning here are refused, not ignored. With `stream` the answer is a stream of CompletionResponse objects as server-sent events that ends with `[DONE]`: text grows from the left, a position is sent when all before it are known; with `diffusing` each chunk holds the whole text so far instead, masked positions as ░.
+         * Generate text through OpenAI's completions API
+         * @description For existing clients of that API. `steps`, `guidance`, `top_k` and `diffusing` are extensions. The server refuses fields that it does not support; it does not ignore them. With `stream`, the answer is a stream of CompletionResponse objects as server-sent events that ends with `[DONE]`. The text grows from the left: the server sends a position when all positions before it are revealed. With `diffusing`, each chunk holds the whole text instead, with ░ for each masked position.
          */
         post: operations["completions"];
         delete?: never;
@@ -71,7 +71,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The model that is served, in the words of OpenAI's API */
+        /** List the served model, in the shape of OpenAI's API */
         get: operations["models"];
         put?: never;
         post?: never;
@@ -88,7 +88,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The model of that name */
+        /** Describe the model with this name */
         get: operations["modelByName"];
         put?: never;
         post?: never;
@@ -105,7 +105,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The server, in the words of the Open Inference Protocol v2 */
+        /** Describe the server, as in the Open Inference Protocol v2 */
         get: operations["inferenceServer"];
         put?: never;
         post?: never;
@@ -122,7 +122,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** As /healthz */
+        /** The same as /healthz */
         get: operations["inferenceLive"];
         put?: never;
         post?: never;
@@ -139,7 +139,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** As /readyz */
+        /** The same as /readyz */
         get: operations["inferenceReady"];
         put?: never;
         post?: never;
@@ -158,7 +158,7 @@ export interface paths {
             };
             cookie?: never;
         };
-        /** The tensors that the model takes and gives */
+        /** Describe the input and output tensors of the model */
         get: operations["inferenceModel"];
         put?: never;
         post?: never;
@@ -177,7 +177,7 @@ export interface paths {
             };
             cookie?: never;
         };
-        /** As /readyz, for the model of that name */
+        /** The same as /readyz, for the model with this name */
         get: operations["inferenceModelReady"];
         put?: never;
         post?: never;
@@ -213,7 +213,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The model that is served, and what it can do */
+        /** Describe the served model and its abilities */
         get: operations["model"];
         put?: never;
         post?: never;
@@ -230,7 +230,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** A page to try the model on; the files it needs lie beside it */
+        /** The playground, a page to try the model; its files are served beside it */
         get: operations["playground"];
         put?: never;
         post?: never;
@@ -264,7 +264,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Answers 200 while the process lives */
+        /** Answer 200 while the process runs */
         get: operations["health"];
         put?: never;
         post?: never;
@@ -281,7 +281,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Answers 200 once the model has run, 503 before that, while no runtime process holds the model, and while shutting down */
+        /** Answer 200 if the server can run requests; 503 while the model loads, while no worker has it, and during shutdown */
         get: operations["ready"];
         put?: never;
         post?: never;
@@ -298,7 +298,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Prometheus metrics */
+        /** Return Prometheus metrics */
         get: operations["metrics"];
         put?: never;
         post?: never;
@@ -315,7 +315,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** This document */
+        /** Return this document */
         get: operations["contract"];
         put?: never;
         post?: never;
@@ -329,170 +329,167 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description Needs one of `prompt`, `prompt_tokens`, `template` and `tokens`. */
+        /** @description Set exactly one of `prompt`, `prompt_tokens`, `template` and `tokens`. */
         GenerateRequest: {
             /**
-             * @description The text to continue; may be empty. It stays as it is at the start of the canvas.
+             * @description The text to continue; may be empty. It stays unchanged at the start of the canvas.
              * @example Once upon a time
              */
             prompt?: string;
-            /** @description The prompt as ids of the model's vocabulary, in place of `prompt`; the mask is not among them */
+            /** @description The prompt as token ids, instead of `prompt`; the mask's id is not allowed */
             prompt_tokens?: number[];
             /**
-             * @description Text with spans to fill, each written `{{mask:N}}` for N tokens. The text around them comes back untouched; the texts between spans are tokenised apart from each other.
+             * @description Text with spans to fill, each written as `{{mask:N}}` for N tokens. The text around the spans stays unchanged; each piece of text between two spans is tokenised separately.
              * @example Once upon a time there was a {{mask:6}} who lived in {{mask:8}}.
              */
             template?: string;
-            /** @description The whole canvas as ids, the model's mask where text is to be generated */
+            /** @description The whole canvas as token ids, with the model's mask at each position to generate */
             tokens?: number[];
             /**
-             * @description New tokens after a prompt. Prompt and length together must fit the model's context. Default: 128, or what the prompt leaves of the context if that is less.
+             * @description Number of new tokens after a prompt. The sum of prompt and length must fit the model's context. Default: 128, or the rest of the context if that is less.
              * @example 64
              */
             length?: number;
             /**
-             * @description Step budget. More steps, better text, more time. `auto` takes the budget, and where `guidance` is absent the guidance, that the model's measured quality says is best among those that `deadline_ms` has time for now. The receipt says which they were: ask for those to get the same tokens again.
+             * @description Step budget. More steps give better text and need more time. `auto` requires `deadline_ms`: among the budgets that the deadline has time for now, the server chooses the one with the best measured quality, and also the guidance if `guidance` is absent. The receipt holds the choice; request that choice to get the same tokens again.
              * @default 16
              */
             steps: number | "auto";
             /**
-             * @description The same request with the same seed gives the same tokens. Drawn and returned when absent.
+             * @description The same request with the same seed gives the same tokens. If absent, the server draws and returns one.
              * @example 7
              */
             seed?: number;
-            /** @description Sharpens (below 1) or flattens (above 1) each token's distribution; 0 takes the most likely token. Absent: 1, or with guidance the model's own for it. */
+            /** @description Sharpen (below 1) or flatten (above 1) the distribution of each token; 0 takes the most likely token. If absent: 1, or the model's own default for guidance. */
             temperature?: number;
             /**
-             * @description Draw each token from so many of the likeliest; 0 from all. Applied after the temperature.
+             * @description Sample from the k most likely tokens; 0 disables. Applied after the temperature.
              * @default 0
              */
             top_k: number;
             /**
-             * @description Draw each token from the fewest of the likeliest whose probabilities add up to this. Applied after top_k.
+             * @description Sample from the smallest set of most likely tokens whose probabilities sum to at least this value. Applied after top_k.
              * @default 1
              */
             top_p: number;
             /**
-             * @description Which positions a step reveals. `random` is the method's own. `confidence` draws a token for every masked position and keeps the likeliest, which costs the output head on all of them and has another distribution; not together with guidance.
+             * @description Which positions a step reveals. `random` is the method of the paper. `confidence` draws a token for every masked position and keeps the most likely ones; it runs the output head on all of them and samples from another distribution. Not allowed with guidance.
              * @default random
              * @enum {string}
              */
             order: "random" | "confidence";
             /**
-             * @description Samples in the answer. They share the pass of the first step.
+             * @description Number of samples in the answer. They share the pass of the first step.
              * @default 1
              */
             n: number;
-            /** @description Generate so many samples, score each finished one with the model's discriminator, and answer the `n` of the highest reward, best first. Needs a model with a discriminator. */
+            /** @description Number of samples to generate. The server scores each with the model's discriminator and answers the `n` with the highest reward, best first. Requires a model with a discriminator. */
             best_of?: number;
-            /** @description The text of a generated span ends before the first of these, wherever the borders of tokens lie. `tokens` keeps what came after. */
+            /** @description The text of a generated span ends before the first of these strings, even inside a token. `tokens` still holds every token. */
             stop?: string | string[];
-            /** @description Begin the text with the prompt; absent: false */
+            /** @description Begin the text with the prompt; default: false */
             echo?: boolean;
-            /** @description Give the log-probability of each generated token; absent: false */
+            /** @description Return the log-probability of each generated token; default: false */
             logprobs?: boolean;
-            /**
-             * @description Give every step in the answer; absent: false. Samples times steps times tokens of the canvas may be 1,048,576
-             *     at most: stream the steps of larger requests.
-             */
+            /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens must be at most 1,048,576: stream the steps of larger requests. */
             trace?: boolean;
-            /** @description Milliseconds from acceptance by which an answer is wanted. When they run out, one last pass reveals all that is still masked, and `finish_reason` is `deadline`. */
+            /** @description Time limit in milliseconds, counted from acceptance. When it is reached, one last pass reveals every masked position, and `finish_reason` is `deadline`. */
             deadline_ms?: number;
             guidance?: components["schemas"]["Guidance"];
         };
-        /** @description Guides the sampler with the model's discriminator. Mode `rgas` is the reward-guided ancestral sampler: early steps tilt each token's distribution along the gradient of the reward, late steps draw several candidates and choose one by its reward. It costs more than a plain step: see `usage`. What is left out is the model's own default. Absent: `none`. */
+        /** @description Guide the sampler with the model's discriminator. Mode `rgas` is reward-guided ancestral sampling: early steps tilt the distribution of each token along the gradient of the reward; late steps draw several candidates and choose one by its reward. A guided step costs more passes than a plain one: see `usage`. The model has a default for each absent field. If `guidance` is absent: `none`. */
         Guidance: {
             /** @enum {string} */
             mode: "none" | "rgas";
-            /** @description By how much the first and the last tilted step scale the gradient */
+            /** @description Scale of the gradient in the first and in the last tilted step */
             scale?: number[];
-            /** @description Candidates of a step that chooses among them */
+            /** @description Number of candidates in a step that re-ranks */
             candidates?: number;
-            /** @description Share of the steps, the last ones, that choose among candidates instead of tilting */
+            /** @description Share of the steps, counted from the end, that re-rank candidates instead of tilting */
             rerank_ratio?: number;
         };
         GenerateResponse: {
-            /** @description Names this generation */
+            /** @description Id of this request */
             id: string;
-            /** @description The model that wrote it */
+            /** @description Name of the model */
             model: string;
-            /** @description The seed that was used */
+            /** @description The seed */
             seed: number;
             samples: components["schemas"]["Sample"][];
             usage: components["schemas"]["Usage"];
             /**
-             * @description `hit`: the same request with the same seed was answered before, and this is that answer. `shared`: it was running, and this request joined it. `miss`: it was computed for this request. Only requests that give a seed can hit or share.
+             * @description `hit`: the answer to an earlier request with the same fields and seed. `shared`: such a request was running, and this one waited for its answer. `miss`: computed for this request. Only requests with a seed can be `hit` or `shared`.
              * @enum {string}
              */
             cache: "miss" | "shared" | "hit";
             receipt: components["schemas"]["Receipt"];
-            /** @description Every step of every sample, in the order they were taken; if it was asked for */
+            /** @description Every step of every sample, in order of time; only with `trace` */
             trace?: components["schemas"]["TraceStep"][];
             timing: components["schemas"]["Timing"];
         };
-        /** @description What `didi-serve verify` computes the answer again from. The same model gives the same trace on the same kind of processor, whatever else is running. */
+        /** @description What `didi-serve verify` needs to compute the answer again. The same model gives the same trace on the same kind of processor, whatever other requests run. */
         Receipt: {
             model: string;
-            /** @description Of the model: the files it was run from, and what its manifest says of schedule, ids, context, inputs and guidance */
+            /** @description SHA-256 of the files of the model and of its manifest's schedule, ids, context, inputs and guidance */
             model_sha256: string;
             /** @enum {string} */
             precision: "fp32" | "fp16" | "int8";
             /**
-             * @description Where the graphs ran
+             * @description The execution provider of the graphs
              * @enum {string}
              */
             provider: "cpu" | "cuda";
-            /** @description The request with every default filled in, its prompt as tokens */
+            /** @description The request with every default filled in and the prompt as tokens */
             request: components["schemas"]["GenerateRequest"];
-            /** @description Of every step of every sample */
+            /** @description SHA-256 of every step of every sample */
             trace_sha256: string;
         };
         Sample: {
-            /** @description Which of the samples generated, as in the steps */
+            /** @description Index of the sample, as in its steps */
             sample: number;
-            /** @description Of a prompt: what was generated, up to the first end of text or stop string, after the prompt if it is echoed. Otherwise the whole text, its spans filled. */
+            /** @description After a prompt: the generated text up to the first end of text or stop string, with the prompt before it if `echo` is true. Of a template or tokens: the whole text with its spans filled. */
             text: string;
-            /** @description Of a template or tokens, what each span was filled with */
+            /** @description The text of each span; only for a template or tokens */
             spans?: string[];
-            /** @description Every generated id in order of position, those after an end of text included */
+            /** @description Every generated token id in order of position, including those after an end of text */
             tokens: number[];
-            /** @description Natural log of the probability of each of `tokens` when it was revealed, at temperature 1; if asked for */
+            /** @description Natural log of the probability of each of `tokens` when it was revealed, at temperature 1; only with `logprobs` */
             logprobs?: number[];
-            /** @description The discriminator's log-odds summed over the finished canvas; with `best_of` */
+            /** @description The discriminator's log-odds, summed over the finished canvas; only with `best_of` */
             reward?: number;
             /**
-             * @description `deadline` when steps were left out to answer in time; otherwise `stop` when an end of text or a stop string ended a span, else `length`
+             * @description `deadline` if the server skipped steps to answer in time; otherwise `stop` if an end of text or a stop string ended a span; otherwise `length`
              * @enum {string}
              */
             finish_reason: "length" | "stop" | "deadline";
         };
         Usage: {
             prompt_tokens: number;
-            /** @description Generated ids, of every sample that was generated */
+            /** @description Generated tokens of all samples */
             completion_tokens: number;
             /** @description The step budget */
             steps: number;
-            /** @description Forward passes of the student, of all samples (one that samples share counts for each). A step that reveals nothing needs none. With probability of about length x 1e-5 a clean-up pass after the last step adds one. */
+            /** @description Forward passes of the student for all samples; a pass that samples share counts once for each. A step that reveals nothing needs no pass. With a probability of about length x 1e-5, a clean-up pass follows the last step. */
             student_passes: number;
-            /** @description Canvases that the discriminator scored: one in a step that tilts, one for each candidate in a step that chooses among them, one for each sample that is ranked. */
+            /** @description Canvases that the discriminator scored: one in a step that tilts, one for each candidate in a step that re-ranks, and one for each sample with `best_of`. */
             discriminator_passes: number;
-            /** @description Backward passes through the discriminator; one in a step that tilts */
+            /** @description Backward passes through the discriminator; one in each step that tilts */
             gradient_passes: number;
         };
         Timing: {
             /** @description Milliseconds from acceptance to the first pass */
             queue_ms: number;
-            /** @description Milliseconds of the passes this generation took part in */
+            /** @description Milliseconds of the batches that held a row of this request */
             compute_ms: number;
             /** @description Milliseconds from acceptance to the end */
             total_ms: number;
         };
         CompletionRequest: {
-            /** @description The name of the model that is served */
+            /** @description Name of the served model */
             model: string;
-            /** @description The text to continue, or its ids; or a list of those, each answered `n` times */
+            /** @description One prompt or a list of prompts, each a text or token ids; each gets `n` samples */
             prompt: string | string[] | number[] | number[][];
-            /** @description What comes after the completion, which then fills the gap */
+            /** @description Text after the completion; the completion then fills the gap between prompt and suffix */
             suffix?: string | null;
             /**
              * @description New tokens
@@ -505,7 +502,7 @@ export interface components {
             best_of?: number | null;
             /** @description As in GenerateRequest */
             seed?: number | null;
-            /** @description Texts before which the completion ends */
+            /** @description Strings before which the completion ends */
             stop?: null | string | string[];
             /** @description As in GenerateRequest */
             temperature?: number | null;
@@ -513,7 +510,7 @@ export interface components {
             top_p: number | null;
             /** @default 0 */
             top_k: number | null;
-            /** @description 0 gives each token's log-probability. Those of other tokens never leave the model, so there are no alternatives to list. Not together with `diffusing`. */
+            /** @description 0 returns the log-probability of each token. There are no alternatives to list, because the log-probabilities of other tokens never leave the model. Not allowed with `diffusing`. */
             logprobs?: number | null;
             /**
              * @description Begin the text with the prompt
@@ -523,7 +520,7 @@ export interface components {
             /** @default false */
             stream: boolean | null;
             stream_options?: null | {
-                /** @description End with a chunk that has `usage` and no choice */
+                /** @description End the stream with a chunk that has `usage` and no choices */
                 include_usage?: boolean;
             };
             /**
@@ -533,7 +530,7 @@ export interface components {
             steps: number | null;
             guidance?: components["schemas"]["Guidance"];
             /**
-             * @description With `stream`: each chunk replaces the whole text
+             * @description With `stream`, each chunk replaces the whole text
              * @default false
              */
             diffusing: boolean | null;
@@ -553,7 +550,7 @@ export interface components {
             };
         };
         CompletionChoice: {
-            /** @description Prompt by prompt, `n` each */
+            /** @description Choices are in order of prompts, `n` for each */
             index: number;
             text: string;
             logprobs: null | {
@@ -580,12 +577,12 @@ export interface components {
         };
         OpenAIError: {
             error: {
-                /** @description What happened and what to do */
+                /** @description What failed and what to do */
                 message: string;
                 type: string;
-                /** @description The field at fault */
+                /** @description The invalid field */
                 param: string | null;
-                /** @description A stable name of the kind of problem */
+                /** @description Stable name of the kind of problem */
                 code: string | null;
             };
         };
@@ -625,14 +622,14 @@ export interface components {
         };
         InferenceRequest: {
             id?: string;
-            /** @description One tensor, `text_input`: the prompts */
+            /** @description One tensor, `text_input`, which holds the prompts */
             inputs: components["schemas"]["TextTensor"][];
             outputs?: {
                 /** @constant */
                 name: "text_output";
                 parameters?: Record<string, never>;
             }[];
-            /** @description Fields of GenerateRequest other than those of the canvas and of how the answer is told */
+            /** @description Fields of GenerateRequest that choose the tokens, without those of the canvas and of the answer */
             parameters?: {
                 length?: number;
                 /** @default 16 */
@@ -653,38 +650,38 @@ export interface components {
             outputs: components["schemas"]["TextTensor"][];
         };
         InferenceError: {
-            /** @description What happened and what to do */
+            /** @description What failed and what to do */
             error: string;
         };
         ModelInfo: {
             name: string;
             description: string;
-            /** @description Weights of the student */
+            /** @description Number of weights of the student */
             parameters: number;
-            /** @description Tokens of the longest canvas, prompt included */
+            /** @description Tokens of the longest canvas, including the prompt */
             context_length: number;
-            /** @description Ids, end of text and mask included */
+            /** @description Number of token ids, including end of text and mask */
             vocab_size: number;
-            /** @description The text of a sample ends before it */
+            /** @description Id of the token before which the text of a sample ends */
             end_of_text_token_id: number;
-            /** @description What a guided request takes where it leaves something out; absent if the model cannot be guided */
+            /** @description Defaults of a guided request; absent if the model has no discriminator */
             guidance?: components["schemas"]["Guidance"];
-            /** @description The same for its temperature; present with guidance */
+            /** @description Default temperature of a guided request; present with `guidance` */
             guided_temperature?: number;
-            /** @description Measured on samples of the model; absent if it was not */
+            /** @description Quality measured on samples of the model; absent if not measured */
             quality?: components["schemas"]["Quality"][];
         };
         Quality: {
             /**
-             * @description Without guidance or with it
+             * @description Without or with guidance
              * @enum {string}
              */
             sampler: "plain" | "rgas";
             /** @description The step budget */
             steps: number;
-            /** @description Perplexity of the samples to a causal model; less is better */
+            /** @description Perplexity of the samples under a causal model; lower is better */
             generative_perplexity: number;
-            /** @description Of a sample's unigrams, nats; far below that of text is repetition */
+            /** @description Unigram entropy of a sample in nats; a value far below that of real text means repetition */
             entropy: number;
         };
         Status: {
@@ -693,24 +690,24 @@ export interface components {
         };
         Problem: {
             /**
-             * @description A stable name of the kind of problem
+             * @description Stable name of the kind of problem
              * @example urn:didi-serve:problem:invalid-request
              */
             type: string;
             title: string;
             status: number;
-            /** @description What happened and what to do */
+            /** @description What failed and what to do */
             detail: string;
-            /** @description To find the request in the server's log */
+            /** @description Id of the request in the server's log */
             request_id?: string;
-            /** @description Seconds after which trying again makes sense, as in the Retry-After header */
+            /** @description Seconds to wait before the next attempt, as in the Retry-After header */
             retry_after?: number;
             /**
              * @description Which limit of the API key is reached
              * @enum {string}
              */
             limit?: "requests_per_minute" | "concurrent_generations" | "token_passes_per_minute";
-            /** @description One entry for each field at fault */
+            /** @description One entry for each invalid field; large bodies get the first one only */
             errors?: {
                 /** @description JSON Pointer to the field */
                 path: string;
@@ -718,7 +715,7 @@ export interface components {
             }[];
         };
         ClientMessage: components["schemas"]["AuthMessage"] | components["schemas"]["GenerateMessage"] | components["schemas"]["CancelMessage"];
-        /** @description Brings the API key of a socket whose client cannot send headers, such as a browser's. It comes first. */
+        /** @description The API key, from a client that cannot set headers, such as a browser. It must be the first message. */
         AuthMessage: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -735,71 +732,68 @@ export interface components {
             type: "generate";
             id: components["schemas"]["StreamId"];
             /**
-             * @description The text to continue; may be empty. It stays as it is at the start of the canvas.
+             * @description The text to continue; may be empty. It stays unchanged at the start of the canvas.
              * @example Once upon a time
              */
             prompt?: string;
-            /** @description The prompt as ids of the model's vocabulary, in place of `prompt`; the mask is not among them */
+            /** @description The prompt as token ids, instead of `prompt`; the mask's id is not allowed */
             prompt_tokens?: number[];
             /**
-             * @description Text with spans to fill, each written `{{mask:N}}` for N tokens. The text around them comes back untouched; the texts between spans are tokenised apart from each other.
+             * @description Text with spans to fill, each written as `{{mask:N}}` for N tokens. The text around the spans stays unchanged; each piece of text between two spans is tokenised separately.
              * @example Once upon a time there was a {{mask:6}} who lived in {{mask:8}}.
              */
             template?: string;
-            /** @description The whole canvas as ids, the model's mask where text is to be generated */
+            /** @description The whole canvas as token ids, with the model's mask at each position to generate */
             tokens?: number[];
             /**
-             * @description New tokens after a prompt. Prompt and length together must fit the model's context. Default: 128, or what the prompt leaves of the context if that is less.
+             * @description Number of new tokens after a prompt. The sum of prompt and length must fit the model's context. Default: 128, or the rest of the context if that is less.
              * @example 64
              */
             length?: number;
             /**
-             * @description Step budget. More steps, better text, more time. `auto` takes the budget, and where `guidance` is absent the guidance, that the model's measured quality says is best among those that `deadline_ms` has time for now. The receipt says which they were: ask for those to get the same tokens again.
+             * @description Step budget. More steps give better text and need more time. `auto` requires `deadline_ms`: among the budgets that the deadline has time for now, the server chooses the one with the best measured quality, and also the guidance if `guidance` is absent. The receipt holds the choice; request that choice to get the same tokens again.
              * @default 16
              */
             steps: number | "auto";
             /**
-             * @description The same request with the same seed gives the same tokens. Drawn and returned when absent.
+             * @description The same request with the same seed gives the same tokens. If absent, the server draws and returns one.
              * @example 7
              */
             seed?: number;
-            /** @description Sharpens (below 1) or flattens (above 1) each token's distribution; 0 takes the most likely token. Absent: 1, or with guidance the model's own for it. */
+            /** @description Sharpen (below 1) or flatten (above 1) the distribution of each token; 0 takes the most likely token. If absent: 1, or the model's own default for guidance. */
             temperature?: number;
             /**
-             * @description Draw each token from so many of the likeliest; 0 from all. Applied after the temperature.
+             * @description Sample from the k most likely tokens; 0 disables. Applied after the temperature.
              * @default 0
              */
             top_k: number;
             /**
-             * @description Draw each token from the fewest of the likeliest whose probabilities add up to this. Applied after top_k.
+             * @description Sample from the smallest set of most likely tokens whose probabilities sum to at least this value. Applied after top_k.
              * @default 1
              */
             top_p: number;
             /**
-             * @description Which positions a step reveals. `random` is the method's own. `confidence` draws a token for every masked position and keeps the likeliest, which costs the output head on all of them and has another distribution; not together with guidance.
+             * @description Which positions a step reveals. `random` is the method of the paper. `confidence` draws a token for every masked position and keeps the most likely ones; it runs the output head on all of them and samples from another distribution. Not allowed with guidance.
              * @default random
              * @enum {string}
              */
             order: "random" | "confidence";
             /**
-             * @description Samples in the answer. They share the pass of the first step.
+             * @description Number of samples in the answer. They share the pass of the first step.
              * @default 1
              */
             n: number;
-            /** @description Generate so many samples, score each finished one with the model's discriminator, and answer the `n` of the highest reward, best first. Needs a model with a discriminator. */
+            /** @description Number of samples to generate. The server scores each with the model's discriminator and answers the `n` with the highest reward, best first. Requires a model with a discriminator. */
             best_of?: number;
-            /** @description The text of a generated span ends before the first of these, wherever the borders of tokens lie. `tokens` keeps what came after. */
+            /** @description The text of a generated span ends before the first of these strings, even inside a token. `tokens` still holds every token. */
             stop?: string | string[];
-            /** @description Begin the text with the prompt; absent: false */
+            /** @description Begin the text with the prompt; default: false */
             echo?: boolean;
-            /** @description Give the log-probability of each generated token; absent: false */
+            /** @description Return the log-probability of each generated token; default: false */
             logprobs?: boolean;
-            /**
-             * @description Give every step in the answer; absent: false. Samples times steps times tokens of the canvas may be 1,048,576
-             *     at most: stream the steps of larger requests.
-             */
+            /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens must be at most 1,048,576: stream the steps of larger requests. */
             trace?: boolean;
-            /** @description Milliseconds from acceptance by which an answer is wanted. When they run out, one last pass reveals all that is still masked, and `finish_reason` is `deadline`. */
+            /** @description Time limit in milliseconds, counted from acceptance. When it is reached, one last pass reveals every masked position, and `finish_reason` is `deadline`. */
             deadline_ms?: number;
             guidance?: components["schemas"]["Guidance"];
         };
@@ -811,10 +805,10 @@ export interface components {
             type: "cancel";
             id: components["schemas"]["StreamId"];
         };
-        /** @description The client's name for a generation; free again after `done` or `error` */
+        /** @description The client's name for a request; it can be used again after `done` or `error` */
         StreamId: string;
         ServerEvent: components["schemas"]["AuthenticatedEvent"] | components["schemas"]["AcceptedEvent"] | components["schemas"]["StepEvent"] | components["schemas"]["DoneEvent"] | components["schemas"]["ErrorEvent"];
-        /** @description The answer to an AuthMessage; of a server that asks for no key, whatever the key is */
+        /** @description The answer to an AuthMessage; a server that requires no key accepts any key */
         AuthenticatedEvent: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -830,36 +824,36 @@ export interface components {
             type: "accepted";
             id: string;
             seed: number;
-            /** @description Where the masks lie on the canvas, in order */
+            /** @description Positions of the masks on the canvas, in order */
             spans: components["schemas"]["MaskSpan"][];
         };
         MaskSpan: {
-            /** @description The first position, counted as in a step's `revealed` */
+            /** @description First position, counted as in `revealed` of a step */
             start: number;
-            /** @description Positions */
+            /** @description Number of positions */
             length: number;
         };
-        /** @description One denoising step, as a `step` event tells it */
+        /** @description One denoising step, with the fields of a `step` event */
         TraceStep: {
-            /** @description Which sample of the request */
+            /** @description Index of the sample */
             sample: number;
-            /** @description 1 to steps; steps + 1 is the clean-up pass, rarely needed */
+            /** @description 1 to `steps`; `steps` + 1 is the clean-up pass, which is rare */
             step: number;
             /** @description The step budget */
             steps: number;
-            /** @description Diffusion time the step started from: 1 is all masked */
+            /** @description Diffusion time at the start of the step; 1 means all masked */
             t: number;
-            /** @description The positions this step revealed, in order; empty when it revealed none */
+            /** @description The positions that this step revealed, in order; empty if none */
             revealed: components["schemas"]["Reveal"][];
-            /** @description How many positions are still masked */
+            /** @description Number of positions that are still masked */
             masked: number;
-            /** @description Entropy of the predicted distributions in nats, mean over the positions drawn; absent where none was. Of merged steps: of the last of them. */
+            /** @description Mean entropy in nats of the distributions from which this step drew tokens; absent if it drew none. For merged steps: the value of the last one. */
             entropy?: number;
-            /** @description The answer's text so far; each masked position is shown as ░ */
+            /** @description Text of the sample at this step; each masked position is shown as ░ */
             text: string;
             guidance?: components["schemas"]["StepGuidance"];
         };
-        /** @description One denoising step. A reader that falls behind gets several steps merged into one event: their reveals together, the rest as after the last of them. */
+        /** @description One denoising step. For a slow reader the server merges several steps into one event: it holds the reveals of all of them, and the other fields of the last one. */
         StepEvent: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -867,40 +861,40 @@ export interface components {
              */
             type: "step";
             id: string;
-            /** @description Which sample of the request */
+            /** @description Index of the sample */
             sample: number;
-            /** @description 1 to steps; steps + 1 is the clean-up pass, rarely needed */
+            /** @description 1 to `steps`; `steps` + 1 is the clean-up pass, which is rare */
             step: number;
             /** @description The step budget */
             steps: number;
-            /** @description Diffusion time the step started from: 1 is all masked */
+            /** @description Diffusion time at the start of the step; 1 means all masked */
             t: number;
-            /** @description The positions this step revealed, in order; empty when it revealed none */
+            /** @description The positions that this step revealed, in order; empty if none */
             revealed: components["schemas"]["Reveal"][];
-            /** @description How many positions are still masked */
+            /** @description Number of positions that are still masked */
             masked: number;
-            /** @description Entropy of the predicted distributions in nats, mean over the positions drawn; absent where none was. Of merged steps: of the last of them. */
+            /** @description Mean entropy in nats of the distributions from which this step drew tokens; absent if it drew none. For merged steps: the value of the last one. */
             entropy?: number;
-            /** @description The answer's text so far; each masked position is shown as ░ */
+            /** @description Text of the sample at this step; each masked position is shown as ░ */
             text: string;
             guidance?: components["schemas"]["StepGuidance"];
         };
-        /** @description What guidance did in this step; absent in a plain step, and where nothing was revealed */
+        /** @description What guidance did in this step; absent in a plain step and if nothing was revealed */
         StepGuidance: {
             /** @enum {string} */
             kind: "tilt" | "rerank";
-            /** @description The discriminator's log-odds, summed: over the masked positions of the predicted canvas when tilting, over the whole canvas of each candidate when choosing among them. */
+            /** @description The discriminator's log-odds, summed over the masked positions of the predicted canvas (tilt), or over the whole canvas of each candidate (re-rank). */
             rewards: number[];
-            /** @description The candidate that was kept */
+            /** @description Index of the chosen candidate */
             chosen?: number;
         };
         Reveal: {
-            /** @description Counts from the start of the canvas, prompt included */
+            /** @description Index on the canvas, counted from 0 and including the prompt */
             position: number;
             token: number;
-            /** @description The token's own text; a part of a character shows as U+FFFD */
+            /** @description Text of the token; an incomplete character is shown as U+FFFD */
             text: string;
-            /** @description Natural log of the token's probability at temperature 1 */
+            /** @description Natural log of the probability of the token at temperature 1 */
             logprob: number;
         };
         /** @description The answer of POST /generate, with the client's id */
@@ -910,21 +904,21 @@ export interface components {
              * @enum {string}
              */
             type: "done";
-            /** @description Names this generation */
+            /** @description Id of this request */
             id: string;
-            /** @description The model that wrote it */
+            /** @description Name of the model */
             model: string;
-            /** @description The seed that was used */
+            /** @description The seed */
             seed: number;
             samples: components["schemas"]["Sample"][];
             usage: components["schemas"]["Usage"];
             /**
-             * @description `hit`: the same request with the same seed was answered before, and this is that answer. `shared`: it was running, and this request joined it. `miss`: it was computed for this request. Only requests that give a seed can hit or share.
+             * @description `hit`: the answer to an earlier request with the same fields and seed. `shared`: such a request was running, and this one waited for its answer. `miss`: computed for this request. Only requests with a seed can be `hit` or `shared`.
              * @enum {string}
              */
             cache: "miss" | "shared" | "hit";
             receipt: components["schemas"]["Receipt"];
-            /** @description Every step of every sample, in the order they were taken; if it was asked for */
+            /** @description Every step of every sample, in order of time; only with `trace` */
             trace?: components["schemas"]["TraceStep"][];
             timing: components["schemas"]["Timing"];
         };
@@ -934,18 +928,18 @@ export interface components {
              * @enum {string}
              */
             type: "error";
-            /** @description Absent when the message at fault named none */
+            /** @description The `id` of the invalid message; absent if it had none */
             id?: string;
             error: components["schemas"]["Problem"];
         };
     };
     responses: {
-        /** @description The server asks for an API key, and there was none, or none that it knows */
+        /** @description The request has no API key, or one that the server does not know */
         Unauthorized: {
             headers: {
-                /** @description How to send a key */
+                /** @description The scheme with which to send a key */
                 "WWW-Authenticate"?: string;
-                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                /** @description The id of the request in the server's log; the client's own X-Request-Id if it sent a safe one */
                 "X-Request-Id"?: string;
                 [name: string]: unknown;
             };
@@ -953,12 +947,12 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The server asks for an API key, and there was none, or none that it knows */
+        /** @description The request has no API key, or one that the server does not know */
         OpenAIUnauthorized: {
             headers: {
-                /** @description How to send a key */
+                /** @description The scheme with which to send a key */
                 "WWW-Authenticate"?: string;
-                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                /** @description The id of the request in the server's log; the client's own X-Request-Id if it sent a safe one */
                 "X-Request-Id"?: string;
                 [name: string]: unknown;
             };
@@ -966,12 +960,12 @@ export interface components {
                 "application/json": components["schemas"]["OpenAIError"];
             };
         };
-        /** @description The server asks for an API key, and there was none, or none that it knows */
+        /** @description The request has no API key, or one that the server does not know */
         InferenceUnauthorized: {
             headers: {
-                /** @description How to send a key */
+                /** @description The scheme with which to send a key */
                 "WWW-Authenticate"?: string;
-                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                /** @description The id of the request in the server's log; the client's own X-Request-Id if it sent a safe one */
                 "X-Request-Id"?: string;
                 [name: string]: unknown;
             };
@@ -979,10 +973,10 @@ export interface components {
                 "application/json": components["schemas"]["InferenceError"];
             };
         };
-        /** @description What went wrong, and what to do about it (RFC 9457) */
+        /** @description What failed, and what to do (RFC 9457) */
         Problem: {
             headers: {
-                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                /** @description The id of the request in the server's log; the client's own X-Request-Id if it sent a safe one */
                 "X-Request-Id"?: string;
                 [name: string]: unknown;
             };
@@ -990,12 +984,12 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The server cannot take the request now, or a limit of the API key is reached */
+        /** @description The server cannot accept the request now, or a limit of the API key is reached */
         Overloaded: {
             headers: {
-                /** @description Seconds after which trying again makes sense, of 429 and 503 */
+                /** @description Seconds to wait before the next attempt, in answers 429 and 503 */
                 "Retry-After"?: number;
-                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                /** @description The id of the request in the server's log; the client's own X-Request-Id if it sent a safe one */
                 "X-Request-Id"?: string;
                 [name: string]: unknown;
             };
@@ -1003,12 +997,12 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description What went wrong, in the shape of OpenAI's API */
+        /** @description What failed, in the shape of OpenAI's API */
         OpenAIError: {
             headers: {
-                /** @description Seconds after which trying again makes sense, of 429 and 503 */
+                /** @description Seconds to wait before the next attempt, in answers 429 and 503 */
                 "Retry-After"?: number;
-                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                /** @description The id of the request in the server's log; the client's own X-Request-Id if it sent a safe one */
                 "X-Request-Id"?: string;
                 [name: string]: unknown;
             };
@@ -1016,12 +1010,12 @@ export interface components {
                 "application/json": components["schemas"]["OpenAIError"];
             };
         };
-        /** @description What went wrong, in the shape of the Open Inference Protocol */
+        /** @description What failed, in the shape of the Open Inference Protocol */
         InferenceError: {
             headers: {
-                /** @description Seconds after which trying again makes sense, of 429 and 503 */
+                /** @description Seconds to wait before the next attempt, in answers 429 and 503 */
                 "Retry-After"?: number;
-                /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+                /** @description The id of the request in the server's log; the client's own X-Request-Id if it sent a safe one */
                 "X-Request-Id"?: string;
                 [name: string]: unknown;
             };
@@ -1033,11 +1027,11 @@ export interface components {
     parameters: never;
     requestBodies: never;
     headers: {
-        /** @description Names the request in the server's log; the client's own X-Request-Id if it gave one */
+        /** @description The id of the request in the server's log; the client's own X-Request-Id if it sent a safe one */
         RequestId: string;
-        /** @description How to send a key */
+        /** @description The scheme with which to send a key */
         "WWW-Authenticate": string;
-        /** @description Seconds after which trying again makes sense, of 429 and 503 */
+        /** @description Seconds to wait before the next attempt, in answers 429 and 503 */
         "Retry-After": number;
     };
     pathItems: never;
@@ -1048,7 +1042,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Of an event stream, the id of the last event that arrived */
+                /** @description The id of the last event that the client received from an event stream */
                 "Last-Event-ID"?: string;
             };
             path?: never;
@@ -1160,7 +1154,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A list of one */
+            /** @description A list with one model */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1185,7 +1179,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is the one that is served */
+            /** @description The served model */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1275,7 +1269,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is the one that is served */
+            /** @description The served model */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -1353,7 +1347,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A text for each prompt */
+            /** @description One text for each prompt */
             200: {
                 headers: {
                     [name: string]: unknown;
