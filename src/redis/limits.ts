@@ -1,4 +1,9 @@
-/** What keys have used of their limits, counted in Redis for all servers; in this process alone while Redis is away. */
+/**
+ * Count what keys have used of their limits: in Redis for all servers, or in this process alone while Redis is away.
+ *
+ * Not rate-limiter-flexible: it has no leases for concurrent requests, its insurance limiter starts from zero when Redis
+ * goes away, and a refund after the end of a window opens a negative one.
+ */
 
 import { randomUUID } from "node:crypto";
 import type { LimitName } from "../errors.ts";
