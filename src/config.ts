@@ -272,7 +272,10 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .env("DIDI_MAX_BATCH_TOKENS")
     .argParser(orAuto(integer(1, 1 << 24)))
     .default("auto"),
-  new Option("--max-active <n>", "samples denoised side by side; more wait in the queue")
+  new Option(
+    "--max-active <n>",
+    "samples denoised side by side, each sample of a request counted; more wait in the queue",
+  )
     .env("DIDI_MAX_ACTIVE")
     .argParser(integer(1, 4096))
     .default(64),

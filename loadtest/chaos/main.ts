@@ -19,6 +19,7 @@ const { values: flags } = parseArgs({
     clients: { type: "string", default: "6" },
     faults: { type: "string", default: "0" },
     recovery: { type: "string", default: "5" },
+    split: { type: "string", default: "1" },
     out: { type: "string" },
     help: { type: "boolean", default: false },
   },
@@ -31,6 +32,7 @@ if (flags.help) {
   --clients <n>   clients that ask without a pause (default 6)
   --faults <n>    fails if fewer took effect (default 0)
   --recovery <n>  seconds within which all has to be well again (default 5)
+  --split <n>     parts that each worker divides its batches into (default 1)
   --out <folder>  where chaos.md and chaos.json go (default: printed only)
 Ctrl-C ends the faults and reports what there was.`);
   process.exit(0);
@@ -45,6 +47,8 @@ const server = await StrainedServer.start([
   "2",
   "--threads",
   "1",
+  "--split",
+  flags.split,
   "--cache-mb",
   "0",
   "--max-batch-tokens",

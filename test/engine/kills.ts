@@ -1,4 +1,6 @@
-/** Generations while runtime processes are killed at random: what comes out has to be what comes out in peace. */
+/**
+ * Generations while runtime processes are killed at random: what comes out has to be what comes out in peace.
+ */
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { uniformsAt } from "../../src/diffusion/philox.ts";
@@ -31,16 +33,19 @@ const traceOf = async (engine: Engine, request: GenerateRequest) =>
   (await engine.submit(request).result).receipt.trace_sha256;
 
 /**
- * Keeps an engine of two processes busy until `kills` of them were killed, at moments that `seed` draws, or until
- * `signal` is aborted. Rejects if a request fails. `progress` is told of each kill.
+ * Keeps an engine of two workers, each of which divides its batches into `parts`, busy until `kills` of them
+ * were killed, at moments that `seed` draws, or until `signal` is aborted. Rejects if a request fails.
+ * `progress` is told of each kill.
  */
 export async function underKills(
   kills: number,
   seed: number,
   progress: (done: number) => void = () => {},
   signal?: AbortSignal,
+  parts = 1,
 ): Promise<KillReport> {
-  const engine = await startEngine({ maxBatchTokens: 192 }, TINY_GUIDED, 2);
+  const split = parts > 1 ? { parts, threads: 1 } : undefined;
+  const engine = await startEngine({ maxBatchTokens: 192 }, TINY_GUIDED, 2, split);
   const started = performance.now();
   let over = false;
   try {
