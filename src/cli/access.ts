@@ -1,6 +1,6 @@
 /** From flags to what the server takes from whom: whether it may listen, its keys, its TLS, and both of them read again. */
 
-import type { Server as TlsServer } from "node:https";
+import { Server as TlsServer } from "node:https";
 import type { FastifyBaseLogger, FastifyInstance } from "fastify";
 import type { AccessConfig } from "../config.ts";
 import { StartupError } from "../errors.ts";
@@ -74,14 +74,19 @@ export async function readAccess(config: AccessConfig & { logLevel: string }): P
       const files = await readFiles();
       if (!files) return;
       // Connections that are open keep the certificate that they have seen.
-      for (const { server } of apps) (server as unknown as TlsServer).setSecureContext({ ...files });
+      for (const { server } of apps) if (server instanceof TlsServer) server.setSecureContext({ ...files });
       log.info(`SIGHUP: the certificate of ${tlsCert} is in use`);
     });
   };
   return {
     main: { ...common, access: { keys, allowedOrigins, loopback: isLoopback(host) } },
     // Who can reach this machine's own interface is on it; Prometheus there needs no key.
-    admin: { ...common, access: { keys: adminIsLocal ? undefined : keys, loopback: adminIsLocal } },
+    // And it speaks plain HTTP, so that Prometheus needs to trust no certificate.
+    admin: {
+      ...common,
+      listener: adminIsLocal ? { ...listener, tls: undefined } : listener,
+      access: { keys: adminIsLocal ? undefined : keys, loopback: adminIsLocal },
+    },
     reloads: keys !== undefined || tls !== undefined,
     reload,
   };

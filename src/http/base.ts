@@ -16,6 +16,7 @@ import { addRequestLimit } from "./access/request-limit.ts";
 import { parseJson, turn } from "./json.ts";
 import { createListener, LISTENER, type ListenerOptions, refuseClient } from "./listener.ts";
 import { safeLogger } from "./log.ts";
+import { ignoreOtherProtocols } from "./other-protocols.ts";
 import { addSecurityHeaders } from "./pages.ts";
 import { noRoute, sendAs } from "./refuse.ts";
 import { requestIdOf } from "./request-id.ts";
@@ -94,6 +95,7 @@ export async function createBase({
   await addSecurityHeaders(app, bounds.tls !== undefined);
   await addCors(app, access.allowedOrigins ?? []);
   await addSockets(app, maxMessageBytes, pingMs);
+  ignoreOtherProtocols(app.server);
   app.websocketServer.on("headers", (headers, raw) => headers.push(`x-request-id: ${ids.get(raw)}`));
   addGuard(app, access);
   // Before anything is asked of a body that no route would take.

@@ -7,6 +7,30 @@ import type { FastifyInstance } from "fastify";
 /** Milliseconds that a server which stops gives its last answers to arrive. */
 const LAST_ANSWERS_MS = 3000;
 
+/** Milliseconds after which a client that sends no more is asked again whether it is there, and then every so often. */
+const ASK_AGAIN_MS = 250;
+const ASK_EVERY_MS = 5000;
+
+/**
+ * A client that has ended its side of the connection may still wait for its answer (`nc -N`), or be gone: the system
+ * tells them apart only by what becomes of bytes that are sent. So it is sent `102 Processing` until the answer begins:
+ * one that is gone refuses the first, and the next then fails and closes the connection.
+ */
+function watchHalfClosed(answer: ServerResponse, socket: Socket): void {
+  let timer: NodeJS.Timeout | undefined;
+  const ask = (nextMs: number) => {
+    if (answer.headersSent || answer.destroyed || answer.req.httpVersion !== "1.1") return;
+    answer.writeProcessing();
+    timer = setTimeout(() => ask(ASK_EVERY_MS), nextMs);
+  };
+  const halfClosed = () => ask(ASK_AGAIN_MS);
+  socket.once("end", halfClosed);
+  answer.once("close", () => {
+    clearTimeout(timer);
+    socket.off("end", halfClosed);
+  });
+}
+
 /**
  * Watches over every answer of `app`, those of WebSockets apart. A connection whose client takes nothing of what waits for
  * it for `stallMs` is ended; a slow reader is none of these as long as its side takes some now and then. Once `stopping`,
@@ -25,6 +49,7 @@ export function watchAnswers(app: FastifyInstance, stallMs: number, stopping: ()
     // A test's injected request has no real socket.
     const { socket } = raw;
     if (!(socket instanceof Socket)) return;
+    watchHalfClosed(raw, socket);
     // Silence while the model works is no stall: then there is nothing to take.
     raw.setTimeout(stallMs, () => {
       if (socket.writableLength > 0) socket.destroy();

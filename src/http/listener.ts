@@ -55,6 +55,8 @@ export function createListener(
     ? https.createServer({ ...options, ...tls, handshakeTimeout: HEADERS_MS, minVersion: "TLSv1.2" }, handler)
     : http.createServer(options, handler);
   server.maxConnections = maxConnections;
+  // A client that sends no more still gets its answer; in-flight.ts tells it from one that has gone.
+  Object.assign(server, { httpAllowHalfOpen: true });
   let warnedAt = Number.NEGATIVE_INFINITY;
   server.on("drop", () => {
     if (performance.now() - warnedAt < WARNING_MS) return;
@@ -67,11 +69,17 @@ export function createListener(
 /** What Node's parser and clock find, as problems. */
 const CLIENT_ERRORS: Record<string, [kind: ProblemKind, detail: string]> = {
   HPE_HEADER_OVERFLOW: ["headers-too-large", "the headers are larger than the server takes: send fewer"],
+  ERR_SSL_HTTP_REQUEST: ["invalid-request", "this port takes HTTPS: begin the address with https://"],
   ERR_HTTP_REQUEST_TIMEOUT: ["request-timeout", "the request did not arrive whole in time: send it faster"],
 };
 
+/** The connection to answer on: what is no TLS is answered beneath it. */
+const answerable = (code: string | undefined, socket: Duplex) =>
+  (code === "ERR_SSL_HTTP_REQUEST" && (socket as { _parent?: Duplex })._parent) || socket;
+
 /** Answers what is no request, or too slow to become one, and ends its connection. */
-export function refuseClient(error: NodeJS.ErrnoException, socket: Duplex): void {
+export function refuseClient(error: NodeJS.ErrnoException, connection: Duplex): void {
+  const socket = answerable(error.code, connection);
   // The answer of an earlier request may be on its way.
   const answering = (socket as { _httpMessage?: { _headerSent?: boolean } | null })._httpMessage?._headerSent;
   if (error.code === "ECONNRESET" || !socket.writable || answering) return void socket.destroy();

@@ -181,7 +181,10 @@ test("SIGHUP reads keys and certificate again; what cannot be used is one error 
   const alice = await keyOf("alice");
   certify("first", cert, key);
   const args = ["--api-keys", file, "--tls-cert", cert, "--tls-key", key, "--host", "0.0.0.0"];
-  const { child, origin, said, output, exit } = await serve(...args);
+  const { child, origin, said, output, exit } = await serve(...args, "--admin-port", "0");
+  // For Prometheus on this machine: plain, and without a key.
+  const [, admin] = await said(/\/metrics and \/docs at (http:\S+),/);
+  assert.equal((await fetch(`${admin}/metrics`)).status, 200);
   assert.match(output(), /curl -s https:.*authorization: Bearer KEY/);
   const at = origin.replace("0.0.0.0", "127.0.0.1");
   /** The status with a key, and the name on the certificate. */

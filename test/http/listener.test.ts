@@ -134,6 +134,88 @@ test("connections beyond the limit are closed as they come, the log says so once
   held[2]!.destroy();
 });
 
+/** Sends bytes, and resolves with all that comes back. */
+async function exchange(socket: Socket, bytes: string): Promise<string> {
+  let text = "";
+  socket.setEncoding("utf8").on("data", (chunk) => {
+    text += chunk;
+  });
+  socket.write(bytes);
+  await once(socket, "close");
+  return text;
+}
+
+/** A request that offers h2c, as curl and Java's client do, and one after it on the same connection. */
+function offer(line: string, body = ""): string {
+  const length = body === "" ? "" : `content-type: application/json\r\ncontent-length: ${body.length}\r\n`;
+  const first = `${line} HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n`;
+  const next = "GET /model HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+  return `${first}http2-settings: AAMAAABkAARAAAAA\r\n${length}\r\n${body}${next}`;
+}
+
+test("an offer of another protocol is ignored: the request is answered over HTTP/1.1, and so is the next", async () => {
+  const { origin } = await start({});
+  const body = JSON.stringify({ prompt: "a", length: 4, steps: 1, seed: 1 });
+  for (const sent of [offer("GET /healthz"), offer("POST /generate", body), offer("GET /generate/stream")]) {
+    const text = await exchange(open(origin), sent);
+    const statuses = [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status);
+    assert.deepEqual(statuses, [sent.includes("stream") ? "426" : "200", "200"], text);
+  }
+  // In pieces too, the body after the head.
+  const socket = open(origin);
+  const whole = offer("POST /generate", body);
+  const at = whole.indexOf(body) + 3;
+  socket.write(whole.slice(0, at));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  const text = await exchange(socket, whole.slice(at));
+  assert.match(text, /^HTTP\/1\.1 200 [\s\S]*"samples"[\s\S]*HTTP\/1\.1 200 /);
+});
+
+const LONG = JSON.stringify({ prompt: "a", length: 20, steps: 1024, n: 16 });
+const POST_LONG = `POST /generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: ${LONG.length}\r\n\r\n${LONG}`;
+
+test("a client that ends its side after its request has its answer", async () => {
+  const { origin } = await start({});
+  for (const request of [
+    "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n",
+    "GET /healthz HTTP/1.0\r\n\r\n",
+    POST_LONG,
+  ]) {
+    const socket = connect({ port: Number(new URL(origin).port), host: "127.0.0.1", allowHalfOpen: true });
+    let text = "";
+    socket.setEncoding("utf8").on("data", (chunk) => {
+      text += chunk;
+    });
+    socket.end(request);
+    await once(socket, "end");
+    socket.destroy();
+    assert.match(text, /^(HTTP\/1\.1 102 Processing\r\n\r\n)*HTTP\/1\.1 200 /, text.slice(0, 200));
+    assert.match(text, /"(status|samples)"/);
+  }
+});
+
+test("a client that is gone is told from one that only ended its side, and frees its rows", async () => {
+  const { origin } = await start({});
+  let cancelled = 0;
+  const onFinished = ({ outcome }: { outcome: string }) => {
+    if (outcome === "cancelled") cancelled++;
+  };
+  engine.on("finished", onFinished);
+  // Hundreds of steps that take longer than the server takes to find out.
+  const body = JSON.stringify({ prompt: "a", length: 100, steps: 1024, n: 16 });
+  for (let i = 0; i < 8; i++) {
+    const socket = open(origin);
+    const headers = `content-type: application/json\r\ncontent-length: ${body.length}`;
+    socket.write(`POST /generate HTTP/1.1\r\nhost: a\r\n${headers}\r\n\r\n${body}`);
+    while (engine.activeRows + engine.queueLength < i + 1)
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    socket.destroy();
+  }
+  while (engine.activeRows + engine.queueLength > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  engine.off("finished", onFinished);
+  assert.ok(cancelled > 0, "all were computed though nobody waited");
+});
+
 /** A certificate of its own name, and its key. */
 function certify(name: string): { cert: string; key: string } {
   const [cert, key] = [join(root, `${name}.pem`), join(root, `${name}.key`)];
@@ -176,7 +258,10 @@ test("TLS from files: HTTP and WebSockets, nothing older than 1.2, and other fil
   client.send({ type: "generate", id: "b", prompt: "a", length: 4, steps: 1 });
   assert.equal((await client.end("b")).type, "done");
   client.socket.close();
-  await assert.rejects(fetch(origin.replace("https", "http")));
+  const plain = await fetch(origin.replace("https", "http"));
+  assert.equal(plain.status, 400);
+  const { detail } = (await plain.json()) as Schemas["Problem"];
+  assert.match(detail ?? "", /HTTPS/);
 });
 
 test("files that are no certificate with its key are named", async () => {
