@@ -1,4 +1,4 @@
-/** The face: a Fastify application over an engine. Building it does not listen, so tests can inject. */
+/** The Fastify application over an engine. Building it does not listen, so that tests can inject requests. */
 
 import type { FastifyInstance } from "fastify";
 import type { Engine } from "../engine/engine.ts";
@@ -20,25 +20,25 @@ import { createTracing, loadTracing } from "./telemetry/tracing.ts";
 
 /** Settings of the application. */
 export interface AppOptions extends BaseOptions {
-  /** True if /metrics and /docs are another application's (`buildAdminApp`). */
+  /** True if another application serves /metrics and /docs (`buildAdminApp`). */
   adminElsewhere?: boolean;
-  /** Whether prompts and texts go to the log. */
+  /** Whether to log prompts and texts. */
   logPrompts?: boolean;
-  /** Milliseconds in which a WebSocket without a key must bring one. */
+  /** Milliseconds within which a WebSocket without a key must send one. */
   authMs?: number;
-  /** What /metrics tells, if it is another application's too. */
+  /** Metrics to share with another application; absent: create them. */
   metrics?: Metrics;
-  /** Milliseconds after which a client that takes nothing of its answer is given up. */
+  /** Milliseconds after which to close a connection whose client reads nothing of its answer. */
   stallMs?: number;
 }
 
-/** Milliseconds after which a client that takes nothing of its answer is given up. */
+/** Milliseconds after which to close a connection whose client reads nothing of its answer. */
 const STALL_MS = 90_000;
 
-/** Milliseconds in which a WebSocket without a key must bring one. */
+/** Milliseconds within which a WebSocket without a key must send one. */
 const AUTH_MS = 5000;
 
-/** Builds the application. */
+/** Build the application with all its routes; do not listen. */
 export async function buildApp(engine: Engine, options: AppOptions = {}): Promise<FastifyInstance> {
   const {
     adminElsewhere = false,
@@ -50,7 +50,7 @@ export async function buildApp(engine: Engine, options: AppOptions = {}): Promis
   const store = base.store ?? new MemoryLimitStore();
   const metrics = base.metrics ?? createMetrics(engine);
   const tracing = await loadTracing();
-  // The log comes last: it tells the trace's id.
+  // The log comes last: its lines hold the id of the trace.
   const sinks = [metrics.sink, ...(tracing ? [createTracing(tracing, engine)] : []), requestLog];
   const app = await createBase({ ...base, store, sinks });
   watchAnswers(app, stallMs, () => engine.ready && !engine.accepting);

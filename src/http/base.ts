@@ -1,4 +1,4 @@
-/** What every application here has, whatever its routes: bounds, request ids, headers, the guard, problems, the log. */
+/** What every application has: bounds, request ids, headers, the guard, problems and the log. */
 
 import type { IncomingMessage } from "node:http";
 import accepts from "@fastify/accepts";
@@ -31,9 +31,9 @@ export const MAX_MESSAGE_BYTES = 1024 * 1024;
 /** Milliseconds between pings of a WebSocket. */
 const PING_MS = 30_000;
 
-/** Settings of an application; what is left out is as the command line has it. */
+/** Settings of an application; the defaults are those of the command line. */
 export interface BaseOptions {
-  /** Fastify's option. */
+  /** The option `logger` of Fastify. */
   logger?: FastifyServerOptions["logger"];
   access?: AccessOptions;
   listener?: Partial<ListenerOptions>;
@@ -41,15 +41,15 @@ export interface BaseOptions {
   maxMessageBytes?: number | undefined;
   /** Milliseconds between pings of a WebSocket. */
   pingMs?: number;
-  /** Where what keys use is counted. */
+  /** Counts what keys have used of their limits. */
   store?: LimitStore;
-  /** Told of every request. */
+  /** Receive the record of every request. */
   sinks?: readonly TelemetrySink[];
 }
 
 const sendProblem = sendAs((problem) => problem, "application/problem+json");
 
-/** An application without routes. */
+/** Create an application without routes. */
 export async function createBase({
   logger,
   access = {},
@@ -65,7 +65,7 @@ export async function createBase({
     ...(logger !== undefined && { logger: safeLogger(logger) }),
     bodyLimit: maxBodyBytes,
     forceCloseConnections: true,
-    // Compiling the schemas takes a second, and many on a machine that is busy.
+    // Compiling the schemas takes up to a second, and many seconds on a busy machine.
     pluginTimeout: 60_000,
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: requestIdOf,
@@ -76,9 +76,9 @@ export async function createBase({
     clientErrorHandler: refuseClient,
     serverFactory: (handler) => createListener(bounds, handler, (message) => app.log.warn(message)),
   };
-  // Says no more than that addresses begin with https.
+  // Only makes addresses begin with https: `serverFactory` creates the server.
   const app = Fastify(Object.assign(options, bounds.tls && { https: {} }));
-  // Any page may send plain text without asking first; here it would only be the wrong type.
+  // A page of any origin may send plain text without a preflight; no route accepts it.
   app.removeContentTypeParser("text/plain");
   addJsonBodies(app);
   /** Ids by request: the handshake of a WebSocket is answered outside Fastify. */
@@ -98,7 +98,7 @@ export async function createBase({
   ignoreOtherProtocols(app.server);
   app.websocketServer.on("headers", (headers, raw) => headers.push(`x-request-id: ${ids.get(raw)}`));
   addGuard(app, access);
-  // Before anything is asked of a body that no route would take.
+  // Refuse before the body is read.
   app.addHook("onRequest", async (request) => {
     if (request.is404) noRoute(request);
   });

@@ -18,20 +18,20 @@ import type { Schemas } from "./openapi.ts";
 
 export type Problem = Schemas["Problem"];
 
-/** A problem, and whether it is ours. */
+/** A problem, and whether a bug of the server caused it. */
 export interface ProblemAnswer {
   problem: Problem;
-  /** True when the error is ours and belongs in the log. */
+  /** True if the server is at fault; the error then goes to the log. */
   bug: boolean;
 }
 
 const KINDS = {
   "invalid-request": [400, "The request is not valid"],
   "invalid-json": [400, "The body is not JSON"],
-  unauthorized: [401, "An API key is needed"],
-  forbidden: [403, "Not from there"],
-  "not-found": [404, "There is nothing here"],
-  "method-not-allowed": [405, "This route takes another method"],
+  unauthorized: [401, "API key required"],
+  forbidden: [403, "Origin or host not allowed"],
+  "not-found": [404, "Not found"],
+  "method-not-allowed": [405, "Method not allowed"],
   "request-timeout": [408, "The request took too long to arrive"],
   "too-large": [413, "The request is too large"],
   "unsupported-media-type": [415, "The body must be JSON"],
@@ -39,13 +39,13 @@ const KINDS = {
   overloaded: [429, "Too many requests"],
   "limit-reached": [429, "A limit of the API key is reached"],
   "headers-too-large": [431, "The headers are too large"],
-  cancelled: [499, "The generation was cancelled"],
-  internal: [500, "Something broke in the server"],
+  cancelled: [499, "The request was cancelled"],
+  internal: [500, "Internal server error"],
   "model-failure": [500, "The model could not run"],
-  unavailable: [503, "The server cannot serve now"],
+  unavailable: [503, "The server is unavailable"],
 } as const;
 
-/** The last part of a problem's `type`. */
+/** Kind of problem: the last part of its `type`. */
 export type ProblemKind = keyof typeof KINDS;
 
 function head(kind: ProblemKind): Pick<Problem, "type" | "title" | "status"> {
@@ -53,12 +53,12 @@ function head(kind: ProblemKind): Pick<Problem, "type" | "title" | "status"> {
   return { type: `urn:didi-serve:problem:${kind}`, title, status };
 }
 
-/** A problem object of a kind. */
+/** Create a problem object. */
 export function problem(kind: ProblemKind, detail: string, errors?: FieldError[]): Problem {
   return { ...head(kind), detail, ...(errors && { errors }) };
 }
 
-/** The problem of an invalid request, naming each field. */
+/** Create the problem of an invalid request, with one entry for each field. */
 export function invalidRequest(errors: FieldError[], kind: ProblemKind = "invalid-request"): Problem {
   return problem(
     kind,
@@ -67,13 +67,13 @@ export function invalidRequest(errors: FieldError[], kind: ProblemKind = "invali
   );
 }
 
-/** An answer to something that is not our fault. */
+/** Create the answer to an error that is not the fault of the server. */
 const expected = (kind: ProblemKind, detail: string): ProblemAnswer => ({
   problem: problem(kind, detail),
   bug: false,
 });
 
-/** What to answer to anything that was thrown. */
+/** Return the answer to an error. */
 export function toProblem(error: unknown): ProblemAnswer {
   if (error instanceof InvalidRequestError) {
     const kind = error.tooLarge ? "too-large" : "invalid-request";
@@ -100,7 +100,7 @@ export function toProblem(error: unknown): ProblemAnswer {
   return fromFramework(error);
 }
 
-/** Fastify's own errors carry a code and a status. */
+/** Return the answer to an error of Fastify, which has a code and a status. */
 function fromFramework(error: unknown): ProblemAnswer {
   const { code, statusCode, message } = error as { code?: string; statusCode?: number; message?: string };
   switch (code) {

@@ -1,8 +1,8 @@
 /**
- * Server-sent events: the socket's events as the answer of a POST.
+ * Server-sent events: the events of a WebSocket as the answer to a POST.
  *
- * A broken stream is resumed without state: the same request with the same seed has the same steps, so an event's id
- * says the seed and how many steps of each sample were told, and whoever sends it back is told the rest.
+ * A broken stream resumes without state on the server: the same request with the same seed has the same steps. The id of
+ * an event holds the seed and the number of steps sent for each sample; the server sends the steps after it.
  */
 
 import type { ServerResponse } from "node:http";
@@ -10,31 +10,31 @@ import type { FastifyRequest } from "fastify";
 import { InvalidRequestError } from "../errors.ts";
 import type { ServerEvent, Sink } from "./outbox.ts";
 
-/** What POST /generate can answer with. */
+/** Media types of the answers of POST /generate. */
 const JSON_TYPE = "application/json; charset=utf-8";
 const EVENTS_TYPE = "text/event-stream; charset=utf-8";
 
-/** Milliseconds after which a client should try again. */
+/** Milliseconds that a client should wait before it reconnects. */
 const RETRY_MS = 1000;
 /** Milliseconds between the comments that keep an idle connection open. */
 const HEARTBEAT_MS = 15_000;
 
-/** What a client has seen of a generation. */
+/** The events of a request that a client has received. */
 export interface Progress {
   seed: number;
-  /** Steps told of each sample; shorter if some have none. */
+  /** Number of steps sent for each sample; shorter if the last samples have none. */
   steps: number[];
 }
 
 /**
  * Return whether the Accept header prefers an event stream to JSON, by its weights; of equal ones the first wins. A
- * header that accepts neither gets JSON: a client that reads only the status still learns what happened.
+ * header that accepts neither media type gets JSON.
  */
 export function wantsEvents(request: FastifyRequest): boolean {
   return request.accepts().type([JSON_TYPE, EVENTS_TYPE]) === EVENTS_TYPE;
 }
 
-/** The header that resumes a stream. Throws InvalidRequestError if it is not an id of ours, or of another seed. */
+/** Parse Last-Event-ID. Throw InvalidRequestError if it is no id of this server, or has another seed. */
 export function parseLastEventId(header: string, seed: number | undefined): Progress {
   const refuse = (message: string) => new InvalidRequestError([{ path: "/headers/Last-Event-ID", message }]);
   const match = /^(\d{1,16}):(\d{1,5}(?:,\d{1,5}){0,15})?$/.exec(header);
@@ -45,13 +45,13 @@ export function parseLastEventId(header: string, seed: number | undefined): Prog
   return progress;
 }
 
-/** Writes events to a response; starts it. */
+/** Start a response and write events to it. */
 export class EventStream implements Sink {
   readonly #steps: number[];
   readonly #seed: number;
   readonly #heartbeat: NodeJS.Timeout;
 
-  /** `resumable` events carry an id; `headers` are the response's own. */
+  /** `resumable`: write an id with each event. `headers`: those of the response. */
   constructor(
     readonly response: ServerResponse,
     { seed, steps }: Progress,
@@ -65,12 +65,12 @@ export class EventStream implements Sink {
     response.writeHead(200, {
       "content-type": EVENTS_TYPE,
       "cache-control": "no-store",
-      // nginx would collect the events otherwise.
+      // Without it, nginx buffers the events.
       "x-accel-buffering": "no",
     });
     response.write(`retry: ${RETRY_MS}\n\n`);
     this.#heartbeat = setInterval(() => {
-      // One that reads too slowly has enough on its way, and may have it after the stream's end.
+      // A slow reader has data waiting, which keeps the connection open.
       if (this.open && this.waiting === 0) response.write(": still here\n\n");
     }, HEARTBEAT_MS);
     response.once("close", () => clearInterval(this.#heartbeat));

@@ -1,4 +1,4 @@
-/** POST /generate: a prompt in, the finished text out; or every step on the way, as server-sent events. */
+/** POST /generate: answer with the finished text, or with every step as server-sent events. */
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Admission } from "../access/admission.ts";
@@ -29,7 +29,7 @@ export async function generateRoute(app: FastifyInstance, { admission }: { admis
   });
 }
 
-/** Answers with events, those after `told`. Throws, before anything is sent, what `submit` throws. */
+/** Answer with the events after those the client has. Before it sends anything, throw what `submit` throws. */
 async function stream(
   admission: Admission,
   body: Body,
@@ -37,7 +37,7 @@ async function stream(
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<undefined> {
-  // What a deadline leaves out depends on the clock: such a generation cannot be told from the middle.
+  // A deadline skips steps by the clock, so that the same request need not have the same steps.
   const resumable = body.deadline_ms === undefined;
   const seen = resumable ? told : undefined;
   const seeded = { ...body, seed: seen?.seed ?? body.seed };

@@ -1,4 +1,4 @@
-/** `/v2`: the Open Inference Protocol (KServe), for gateways and clients that speak it. Text goes in and out as BYTES. */
+/** `/v2`: the Open Inference Protocol (KServe). Texts are tensors of BYTES. */
 
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Engine } from "../../engine/engine.ts";
@@ -11,7 +11,7 @@ import { schemaOf } from "../route-schema.ts";
 import { recordOf } from "../telemetry/record.ts";
 import { answersOf, cancelOnClose } from "../together.ts";
 
-/** Tensors of any model. */
+/** The tensors of every model. */
 const INPUT = { name: "text_input", datatype: "BYTES", shape: [-1] };
 const OUTPUT = { name: "text_output", datatype: "BYTES", shape: [-1] };
 

@@ -1,4 +1,4 @@
-/** GET /model: what is served, and what it can do. */
+/** GET /model: the served model and its abilities. */
 
 import type { FastifyInstance } from "fastify";
 import type { Engine } from "../../engine/engine.ts";

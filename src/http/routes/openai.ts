@@ -1,4 +1,4 @@
-/** `/v1`: for clients that speak OpenAI's completions API. */
+/** `/v1`: OpenAI's completions API. */
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Engine, Ticket } from "../../engine/engine.ts";
@@ -69,13 +69,13 @@ export async function openaiRoutes(
   });
 }
 
-/** What every chunk begins with. */
+/** Return the fields that every chunk and every answer begins with. */
 function head(tickets: readonly Ticket[], model: string) {
   const created = Math.floor(Date.now() / 1000);
   return { id: `cmpl-${tickets[0]!.id}`, object: "text_completion" as const, created, model };
 }
 
-/** Answers with chunks. Throws, before anything is sent, what `submit` throws. */
+/** Answer with chunks. Before it sends anything, throw what `submit` throws. */
 async function stream(
   admission: Admission,
   body: CompletionRequest,
@@ -100,10 +100,10 @@ async function stream(
     request,
     prompts.map((prompt) => prompt.request),
     (i, step) => {
-      // Which samples are answered is known before the end only where they are not ranked.
+      // With best_of, the samples of the answer are known only at the end.
       if (body.best_of != null) return;
       const told = choices[i]![step.sample]!.take(step, tickets[i]!.spans[0]!.start);
-      // A whole text that a slow reader is not sent now is in the next chunk.
+      // A slow reader may miss a whole text: the next chunk replaces it.
       const skipped = body.diffusing && reply.raw.writableLength > MOST_WAITING;
       if (told && !skipped) chunk(i * n + step.sample, told);
     },

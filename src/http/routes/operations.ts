@@ -1,4 +1,4 @@
-/** What operators and machines look at: health, readiness, metrics, the contract. */
+/** Health, readiness, metrics and the contract. */
 
 import type { FastifyInstance } from "fastify";
 import type { Registry } from "prom-client";
