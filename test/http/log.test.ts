@@ -73,19 +73,19 @@ async function everything(logPrompts: boolean) {
   assert.match(named.headers.get("x-request-id")!, /^[0-9a-f-]{36}$/);
 
   // A bug, and a model that fails, with the prompt in what is thrown.
-  const { submit } = engine;
+  const { start } = engine;
   for (const error of [
     Object.assign(new Error(`cannot read ${key}`), { prompt: SECRET, request }),
     new RuntimeFailure("the graph has no such input"),
   ]) {
-    engine.submit = () => {
+    engine.start = () => {
       throw error;
     };
     const failed = await post("/generate", JSON.stringify(request));
     assert.equal(failed.status, 500);
     assert.doesNotMatch(await failed.text(), /cannot read|graph/);
   }
-  engine.submit = submit;
+  engine.start = start;
 
   const client = await StreamClient.connect(origin);
   client.send({ type: "auth", key });

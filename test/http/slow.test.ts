@@ -29,12 +29,22 @@ async function bytesOf(response: IncomingMessage, pauseMs: number): Promise<numb
   return bytes;
 }
 
-test("a client that takes nothing of its answer is given up", async () => {
+test("a client that takes nothing of its answers is given up", async () => {
   const { app, origin } = await listen(engine, { stallMs: 300 });
-  const response = await postRaw(origin, "/generate", LARGE);
+  const { length } = await (await fetch(`${origin}/openapi.yaml`)).text();
+  const count = Math.ceil(20_000_000 / length);
+  const socket = connect(Number(new URL(origin).port), "127.0.0.1").on("error", () => {});
+  socket.pause();
+  socket.write("GET /openapi.yaml HTTP/1.1\r\nhost: a\r\n\r\n".repeat(count));
   await sleep(3000);
-  // The rest of the answer never comes.
-  await assert.rejects(bytesOf(response, 0), /aborted|ECONNRESET/);
+  let bytes = 0;
+  // The rest of the answers never comes.
+  socket.on("data", (chunk) => {
+    bytes += chunk.length;
+  });
+  socket.resume();
+  await new Promise((resolve) => socket.once("close", resolve));
+  assert.ok(bytes < count * length, `${bytes} bytes`);
   await app.close();
 });
 
