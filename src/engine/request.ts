@@ -74,8 +74,12 @@ export interface PreparedRequest {
   deadlineMs: number | undefined;
 }
 
-/** Tokens that the texts of a trace hold at most: those of 1,024 steps on a canvas of 1,024. It is one JSON document. */
-const MOST_TRACED = 2 ** 20;
+/**
+ * Tokens that the texts of a trace hold at most, each counted as SHORTEST_TRACED at least: 1,024 steps of a canvas of
+ * 256. A trace is one JSON document, and turning it into text takes the event loop some milliseconds for each megabyte.
+ */
+const MOST_TRACED = 2 ** 18;
+const SHORTEST_TRACED = 64;
 
 /** A fresh seed: 48 random bits, so that every JSON reader keeps it exactly. */
 export function drawSeed(): number {
@@ -105,11 +109,12 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   const { seed = drawSeed(), top_k: topK = 0, top_p: topP = 1 } = request;
   const temperature = request.temperature ?? (guidance && model.manifest.guidance?.temperature) ?? 1;
   const { stop = [], echo = false, logprobs = false, trace = false } = request;
-  if (trace && samples * steps * canvas.length > MOST_TRACED)
+  const texts = samples * steps;
+  if (trace && texts * Math.max(canvas.length, SHORTEST_TRACED) > MOST_TRACED)
     throw refuse(
       "/trace",
-      `would hold ${samples * steps} texts of ${canvas.length} tokens, and holds ${MOST_TRACED} tokens at most: ` +
-        "ask for fewer steps or samples, or stream the steps instead",
+      `would hold ${texts} texts of ${canvas.length} tokens, ${SHORTEST_TRACED} at least, and holds ${MOST_TRACED} ` +
+        "tokens at most: ask for fewer steps or samples, or stream the steps instead",
     );
   return {
     computation: { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance },

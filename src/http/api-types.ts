@@ -391,7 +391,7 @@ export interface components {
             echo?: boolean;
             /** @description Return the log-probability of each generated token; default: false */
             logprobs?: boolean;
-            /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens must be at most 1,048,576: stream the steps of larger requests. */
+            /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens (counted as 64 at least) must be at most 262,144: stream the steps of larger requests. */
             trace?: boolean;
             /** @description Time limit in milliseconds, counted from acceptance. When it is reached, one last pass reveals every masked position, and `finish_reason` is `deadline`. */
             deadline_ms?: number;
@@ -791,7 +791,7 @@ export interface components {
             echo?: boolean;
             /** @description Return the log-probability of each generated token; default: false */
             logprobs?: boolean;
-            /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens must be at most 1,048,576: stream the steps of larger requests. */
+            /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens (counted as 64 at least) must be at most 262,144: stream the steps of larger requests. */
             trace?: boolean;
             /** @description Time limit in milliseconds, counted from acceptance. When it is reached, one last pass reveals every masked position, and `finish_reason` is `deadline`. */
             deadline_ms?: number;
