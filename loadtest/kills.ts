@@ -1,34 +1,27 @@
-/** `npm run kills`: generations while runtime processes are killed at random, as long as one likes. */
+/** `npm run kills`: requests to an engine while its runtime processes are killed at random. */
 
-import { parseArgs } from "node:util";
+import { integer } from "../src/config.ts";
 import { underKills } from "../test/engine/kills.ts";
+import { flag, interruption, script } from "./cli/script.ts";
 
-const { values: flags } = parseArgs({
-  options: {
-    kills: { type: "string", default: "500" },
-    seed: { type: "string", default: "2" },
-    split: { type: "string", default: "1" },
-    help: { type: "boolean", default: false },
+await script<{ kills: number; seed: number; split: number }>(
+  "kills",
+  "Kill runtime processes at random moments; no answer may differ from the one without kills.",
+  [
+    flag("--kills <n>", "processes to kill", integer(1, 1e6), 500),
+    flag("--seed <n>", "seed of the moments and of the processes", integer(0, 2 ** 31), 2),
+    flag("--split <n>", "parts that each worker divides its batches into", integer(1, 64), 1),
+  ],
+  async ({ kills, seed, split }) => {
+    const progress = (done: number) => {
+      if (process.stderr.isTTY || done % 50 === 0) process.stderr.write(`\r${done}/${kills} kills `);
+    };
+    const report = await underKills(kills, seed, progress, interruption(), split);
+    process.stderr.write("\n");
+    console.log(
+      `${report.kills} kills in ${report.seconds.toFixed(0)} s: ${report.answers} requests answered, ` +
+        `${report.different} differ from those without kills`,
+    );
+    return report.different === 0 ? 0 : 1;
   },
-});
-if (flags.help) {
-  console.log(`npm run kills -- [flags]
-  --kills <n>  processes to kill (default 500)
-  --seed <n>   of the moments and the victims (default 2)
-  --split <n>  parts that each worker divides its batches into (default 1)
-Ctrl-C ends it and reports what there was.`);
-  process.exit(0);
-}
-const total = Number(flags.kills);
-const interrupt = new AbortController();
-process.once("SIGINT", () => interrupt.abort());
-process.once("SIGTERM", () => interrupt.abort());
-const progress = (done: number) => {
-  if (process.stderr.isTTY || done % 50 === 0) process.stderr.write(`\r${done}/${total} kills `);
-};
-const report = await underKills(total, Number(flags.seed), progress, interrupt.signal, Number(flags.split));
-process.stderr.write("\n");
-console.log(
-  `${report.kills} kills in ${report.seconds.toFixed(0)} s: ${report.answers} generations answered, ${report.different} differ from those in peace`,
 );
-process.exit(report.different === 0 ? 0 : 1);

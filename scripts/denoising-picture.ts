@@ -2,6 +2,7 @@
 
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { script } from "../loadtest/cli/script.ts";
 import { ONE_AT_A_TIME, startEngine, warmUp } from "../src/cli/start-engine.ts";
 import type { StepEvent } from "../src/engine/narrator.ts";
 import { MASK_GLYPH } from "../src/model/byte-level.ts";
@@ -9,15 +10,6 @@ import { PACKAGE_ROOT } from "../src/package-root.ts";
 
 const REQUEST = { prompt: "Once upon a time", length: 20, steps: 8, seed: 3 };
 const LINE = 26;
-
-const engine = await startEngine(
-  { model: "stories-didi", device: "cpu", precision: "auto", threads: 0 },
-  ONE_AT_A_TIME,
-);
-await warmUp(engine);
-const steps: StepEvent[] = [];
-await engine.submit(REQUEST, (step) => steps.push(step)).result;
-await engine.runtime.close();
 
 const escapeXml = (text: string) =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll("\n", "⏎");
@@ -34,19 +26,36 @@ function spans(text: string): string {
     .join("");
 }
 
-const start = { step: 0, steps: REQUEST.steps, text: MASK_GLYPH.repeat(REQUEST.length) };
-const lines = [start, ...steps].map(({ step, text }, i) => {
-  const y = 34 + i * LINE;
-  return `  <text x="20" y="${y}" fill="#7b8794">${step}</text>
+await script(
+  "picture",
+  "Draw docs/denoising.svg: the canvas of a real request after each of its steps.",
+  [],
+  async () => {
+    const engine = await startEngine(
+      { model: "stories-didi", device: "cpu", precision: "auto", threads: 0 },
+      ONE_AT_A_TIME,
+    );
+    await warmUp(engine);
+    const steps: StepEvent[] = [];
+    await engine.submit(REQUEST, (step) => steps.push(step)).result;
+    await engine.runtime.close();
+
+    const start = { step: 0, steps: REQUEST.steps, text: MASK_GLYPH.repeat(REQUEST.length) };
+    const lines = [start, ...steps].map(({ step, text }, i) => {
+      const y = 34 + i * LINE;
+      return `  <text x="20" y="${y}" fill="#7b8794">${step}</text>
   <text x="48" y="${y}"><tspan fill="#7b8794">${REQUEST.prompt}</tspan>${spans(text)}</text>`;
-});
-const height = 34 + lines.length * LINE;
-const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 ${height}" font-family="ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace" font-size="14" fill="#1f2933" xml:space="preserve">
+    });
+    const height = 34 + lines.length * LINE;
+    const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 ${height}" font-family="ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace" font-size="14" fill="#1f2933" xml:space="preserve">
   <title>The canvas of one generation after each of its ${REQUEST.steps} steps</title>
   <rect width="960" height="${height}" rx="8" fill="#f7f9fc"/>
 ${lines.join("\n")}
 </svg>
 `;
-const path = join(PACKAGE_ROOT, "docs", "denoising.svg");
-await writeFile(path, svg);
-console.log(`wrote ${path}`);
+    const path = join(PACKAGE_ROOT, "docs", "denoising.svg");
+    await writeFile(path, svg);
+    console.log(`wrote ${path}`);
+    return 0;
+  },
+);

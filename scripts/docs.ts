@@ -5,6 +5,8 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Command, Option } from "commander";
+import { script } from "../loadtest/cli/script.ts";
+import { table } from "../loadtest/report/table.ts";
 import { buildProgram } from "../src/cli/program.ts";
 import type { Parser } from "../src/config.ts";
 import type { Engine } from "../src/engine/engine.ts";
@@ -14,13 +16,6 @@ import { PACKAGE_ROOT } from "../src/package-root.ts";
 const PAGE = join(PACKAGE_ROOT, "docs", "operating.md");
 
 const code = (text: string) => `\`${text.replaceAll("|", "\\|")}\``;
-
-/** A table whose columns are as wide as they need to be. */
-function table(header: string[], rows: string[][]): string {
-  const widths = header.map((_, i) => Math.max(3, ...[header, ...rows].map((row) => row[i]!.length)));
-  const line = (cells: string[]) => `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`;
-  return [line(header), line(widths.map((width) => "-".repeat(width))), ...rows.map(line)].join("\n");
-}
 
 function valuesOf({ argChoices, parseArg, required, optional }: Option): string {
   if (argChoices) return argChoices.map(code).join(", ");
@@ -92,4 +87,7 @@ export function renewed(page: string): string {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url))
-  writeFileSync(PAGE, renewed(readFileSync(PAGE, "utf8")));
+  await script("docs", "Write the tables of docs/operating.md from the code.", [], async () => {
+    writeFileSync(PAGE, renewed(readFileSync(PAGE, "utf8")));
+    return 0;
+  });

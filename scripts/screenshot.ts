@@ -1,43 +1,49 @@
 /** `npm run screenshot`: draws docs/playground.png, two runs of the playground side by side. Needs Chromium. */
 
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { untilReady } from "../loadtest/servers/until-ready.ts";
+import { script } from "../loadtest/cli/script.ts";
+import { Server } from "../loadtest/servers/server.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
 import { launchChromium } from "../test/support/chromium.ts";
 
 const SETTINGS = "prompt=Once+upon+a+time&length=80&temperature=1&seed=7&steps=4&steps2=64&run=1";
 const VIEWPORT = { width: 1280, height: 968 };
 
-const server = spawn(process.execPath, ["dist/main.js", "serve", "--port", "0", "--log-level", "warn"], {
-  cwd: PACKAGE_ROOT,
-  stdio: ["ignore", "pipe", "inherit"],
-});
-const exit = once(server, "exit");
-try {
-  const { origin } = await untilReady(server);
-  await using browser = await launchChromium();
-  const page = await browser.newPage({ viewport: VIEWPORT, colorScheme: "light", reducedMotion: "reduce" });
-  await page.goto(`${origin}/#${SETTINGS}`);
-  // Both runs are done and shown to their last step.
-  for (const [name, steps] of [
-    ["A", 4],
-    ["B", 64],
-  ])
-    await page.locator(`[data-name="${name}"][data-state="done"][data-step="${steps}"]`).waitFor();
-  // Half-way in both, the canvas shows what this is about.
-  for (const [name, step] of [
-    ["A", 2],
-    ["B", 32],
-  ])
-    await page.locator(`[data-name="${name}"] .scrubber`).fill(String(step));
-  await page.evaluate("document.activeElement.blur(); document.fonts.ready");
-  const path = join(PACKAGE_ROOT, "docs", "playground.png");
-  await page.screenshot({ path });
-  console.log(`wrote ${path}, ${(await stat(path)).size} bytes`);
-} finally {
-  server.kill("SIGTERM");
-  await exit;
-}
+await script(
+  "screenshot",
+  "Draw docs/playground.png: two runs of the playground side by side. Needs Chromium.",
+  [],
+  async () => {
+    const server = await Server.start([]);
+    try {
+      const { origin } = server;
+      await using browser = await launchChromium();
+      const page = await browser.newPage({
+        viewport: VIEWPORT,
+        colorScheme: "light",
+        reducedMotion: "reduce",
+      });
+      await page.goto(`${origin}/#${SETTINGS}`);
+      // Both runs are done and shown to their last step.
+      for (const [name, steps] of [
+        ["A", 4],
+        ["B", 64],
+      ])
+        await page.locator(`[data-name="${name}"][data-state="done"][data-step="${steps}"]`).waitFor();
+      // Half-way in both, the canvas shows what this is about.
+      for (const [name, step] of [
+        ["A", 2],
+        ["B", 32],
+      ])
+        await page.locator(`[data-name="${name}"] .scrubber`).fill(String(step));
+      await page.evaluate("document.activeElement.blur(); document.fonts.ready");
+      const path = join(PACKAGE_ROOT, "docs", "playground.png");
+      await page.screenshot({ path });
+      console.log(`wrote ${path}, ${(await stat(path)).size} bytes`);
+    } finally {
+      await server.stop();
+    }
+    return 0;
+  },
+);

@@ -9,7 +9,8 @@ import { loadDivided } from "../../src/runtime/divided.ts";
 import type { Call, Canvases, DenoiseResult } from "../../src/runtime/protocol.ts";
 import type { LoadedModel } from "../../src/runtime/session.ts";
 import { splitOf } from "../../src/runtime/split.ts";
-import { interleave, range, ratios, tableHead, tableRow } from "./measure.ts";
+import { ratios } from "../traffic/statistics.ts";
+import { interleave, range, tableHead, tableRow } from "./measure.ts";
 
 /** Canvases of `length` tokens whose first half is revealed. */
 export class HalfWay {

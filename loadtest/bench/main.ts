@@ -6,100 +6,103 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { integer } from "../../src/config.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { flag, list, oneOf, PYTHON, script } from "../cli/script.ts";
+import { machine } from "../servers/machine.ts";
+import { Server } from "../servers/server.ts";
 import { graphCosts } from "./graphs.ts";
-import { sayMachine } from "./machine.ts";
 import { againstPeer } from "./peer.ts";
 import { againstProducts, againstReference, Reference } from "./reference.ts";
-import { startServer } from "./server.ts";
 import { fairness, saturation, throughput } from "./serving.ts";
 
-const SECTIONS = ["saturation", "fairness", "throughput", "graphs", "reference", "peer"];
+const SECTIONS = ["saturation", "fairness", "throughput", "graphs", "reference", "peer"] as const;
+const count = integer(1, 100_000);
 
-const { values: flags } = parseArgs({
-  options: {
-    model: { type: "string", default: "stories-didi" },
-    only: { type: "string", default: "saturation,fairness,throughput,graphs,peer" },
-    length: { type: "string", default: "128" },
-    repeats: { type: "string", default: "5" },
-    seconds: { type: "string", default: "2" },
-    threads: { type: "string", default: "0" },
-    runtimes: { type: "string", default: "1" },
-    beside: { type: "string" },
-    clients: { type: "string", default: "1,8,16" },
-    steps: { type: "string", default: "8,16,32" },
-    python: { type: "string", default: process.env.DIDI_PYTHON ?? "python3" },
-    help: { type: "boolean", default: false },
+interface Flags {
+  model: string;
+  only: (typeof SECTIONS)[number][];
+  length: number;
+  repeats: number;
+  seconds: number;
+  clients: number[];
+  steps: number[];
+  threads: number;
+  runtimes: number;
+  beside?: string;
+  python: string;
+}
+
+await script<Flags>(
+  "bench",
+  "Measure what serving costs, what each saving brings, and how the server compares with others.",
+  [
+    flag("--model <name|folder>", "model to measure", undefined, "stories-didi"),
+    flag(
+      "--only <section,...>",
+      `sections of ${SECTIONS.join(", ")} (reference needs --python)`,
+      list(oneOf(SECTIONS)),
+      SECTIONS.filter((section) => section !== "reference"),
+    ),
+    flag("--length <n>", "new tokens of each request", count, 128),
+    flag("--repeats <n>", "repeats of each cell, in turn", count, 5),
+    flag("--seconds <n>", "approximate length of one measurement of throughput", count, 2),
+    flag("--clients <n,...>", "clients in the table of throughput", list(count), [1, 8, 16]),
+    flag("--steps <n,...>", "step budgets in the table of throughput", list(count), [8, 16, 32]),
+    flag(
+      "--threads <n>",
+      "threads of the server and of the bare loop; 0 is one for each core",
+      integer(0, 1024),
+      0,
+    ),
+    flag("--runtimes <n>", "runtime processes of the server, and bare loops side by side", count, 1),
+    flag(
+      "--beside <flags>",
+      "a second server in the table of throughput, with these flags, such as --beside='--split 1'",
+    ),
+    PYTHON,
+  ],
+  async ({ model, only, length, repeats, seconds, steps, clients, threads, runtimes, beside, python }) => {
+    console.log(machine(model));
+    const wanted = (section: (typeof SECTIONS)[number]) => only.includes(section);
+    const common = [
+      "--model",
+      model,
+      "--cache-mb",
+      "0",
+      "--threads",
+      `${threads}`,
+      "--runtimes",
+      `${runtimes}`,
+    ];
+    const server = await Server.start(common);
+    if (wanted("saturation")) await saturation(server, length);
+    if (wanted("fairness")) await fairness(server, length);
+    if (wanted("throughput")) {
+      const other =
+        beside === undefined
+          ? undefined
+          : { name: beside, server: await Server.start([...common, ...beside.split(" ")]) };
+      const options = { model, length, repeats, seconds, steps, clients, threads, runtimes };
+      await throughput(server, options, other);
+      await other?.server.stop();
+    }
+    if (wanted("graphs")) await graphCosts(model, length, repeats);
+    if (wanted("peer"))
+      await againstPeer(server, join(PACKAGE_ROOT, "models", "stories-ar"), length, [4, 8, 16, 32], repeats);
+    if (wanted("reference")) {
+      const folder = existsSync(model) ? model : join(PACKAGE_ROOT, "models", model);
+      const reference = await Reference.start(python, [
+        "--weights",
+        join(folder, "weights.fp16.safetensors"),
+      ]);
+      reference.say();
+      const grid = [1, 4, 8, 16, 32, 64, 128].map((budget) => ({ length, steps: budget }));
+      await againstReference(server, reference, grid, repeats);
+      await againstProducts(model, reference, [length], repeats);
+      reference.close();
+    }
+    await server.stop();
+    return 0;
   },
-});
-if (flags.help) {
-  console.log(`npm run bench -- [flags]
-  --model <name|folder>  (default stories-didi)
-  --only <section,...>   of ${SECTIONS.join(", ")}
-                         (default: all but reference, which needs --python)
-  --length <n>           new tokens of each generation (default 128)
-  --repeats <n>          interleaved repeats of each cell (default 5)
-  --seconds <n>          about how long one measurement of throughput takes (default 2)
-  --clients <n,...>      of the table of throughput (default 1,8,16)
-  --steps <n,...>        of the table of throughput (default 8,16,32)
-  --threads <n>          of the server's calls and the bare loop's; 0: one for each core (default 0)
-  --runtimes <n>         runtime processes of the server, and bare loops side by side (default 1)
-  --beside=<flags>       another server with these flags more, in turn in the table of throughput, such as --beside='--split 1'
-  --python <program>     with models/training/requirements.txt installed (default python3, env DIDI_PYTHON)`);
-  process.exit(0);
-}
-const sections = flags.only.split(",");
-const unknown = sections.filter((section) => !SECTIONS.includes(section));
-if (unknown.length > 0) {
-  console.error(`--only: no section ${unknown.join(", ")}; there are ${SECTIONS.join(", ")}`);
-  process.exit(2);
-}
-const [length, repeats, seconds] = [Number(flags.length), Number(flags.repeats), Number(flags.seconds)];
-const { model } = flags;
-const folder = existsSync(model) ? model : join(PACKAGE_ROOT, "models", model);
-
-sayMachine(model);
-const common = ["--threads", flags.threads, "--runtimes", flags.runtimes];
-const server = await startServer(model, ...common);
-process.once("exit", () => server.child.kill("SIGKILL"));
-process.once("SIGINT", () => process.exit(130));
-const wanted = (section: string) => sections.includes(section);
-if (wanted("saturation")) await saturation(server, length);
-if (wanted("fairness")) await fairness(server, length);
-if (wanted("throughput")) {
-  const { beside } = flags;
-  const other =
-    beside === undefined
-      ? undefined
-      : { name: beside, server: await startServer(model, ...common, ...beside.split(" ")) };
-  if (other) process.once("exit", () => other.server.child.kill("SIGKILL"));
-  await throughput(
-    server,
-    {
-      ...{ model, length, repeats, seconds },
-      steps: flags.steps.split(",").map(Number),
-      clients: flags.clients.split(",").map(Number),
-      threads: Number(flags.threads),
-      runtimes: Number(flags.runtimes),
-    },
-    other,
-  );
-  other?.server.child.kill("SIGTERM");
-}
-if (wanted("graphs")) await graphCosts(model, length, repeats);
-if (wanted("peer"))
-  await againstPeer(server, join(PACKAGE_ROOT, "models", "stories-ar"), length, [4, 8, 16, 32], repeats);
-if (wanted("reference")) {
-  const reference = await Reference.start(flags.python, [
-    "--weights",
-    join(folder, "weights.fp16.safetensors"),
-  ]);
-  reference.say();
-  const grid = [1, 4, 8, 16, 32, 64, 128].map((steps) => ({ length, steps }));
-  await againstReference(server, reference, grid, repeats);
-  await againstProducts(model, reference, [length], repeats);
-  reference.close();
-}
-server.child.kill("SIGTERM");
-process.exit(0);
+);

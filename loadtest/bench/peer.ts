@@ -3,8 +3,10 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import ort from "onnxruntime-node";
-import { interleave, range, ratios, tableHead, tableRow } from "./measure.ts";
-import { type Server, served } from "./server.ts";
+import type { Server } from "../servers/server.ts";
+import { ratios } from "../traffic/statistics.ts";
+import { interleave, range, tableHead, tableRow } from "./measure.ts";
+import { served } from "./requests.ts";
 
 interface PeerConfig {
   num_hidden_layers: number;

@@ -8,9 +8,11 @@ import { denoiseBatch } from "../../src/engine/batch.ts";
 import { openModel } from "../../src/model/model.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { loadModel } from "../../src/runtime/session.ts";
+import type { Server } from "../servers/server.ts";
+import { ratios } from "../traffic/statistics.ts";
 import { HalfWay } from "./graphs.ts";
-import { interleave, range, ratios, tableHead, tableRow } from "./measure.ts";
-import { generate, type Server } from "./server.ts";
+import { interleave, range, tableHead, tableRow } from "./measure.ts";
+import { generate } from "./requests.ts";
 
 /** `python -m didi.reference_speed`: a line of JSON a job, seconds back. */
 export class Reference {

@@ -8,9 +8,12 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { writeNginxConf } from "../../test/support/nginx.ts";
-import { sayMachine } from "./machine.ts";
-import { interleave, median, range, ratios, tableHead, tableRow } from "./measure.ts";
-import { type Server, served, startServer } from "./server.ts";
+import { script } from "../cli/script.ts";
+import { machine } from "../servers/machine.ts";
+import { Server } from "../servers/server.ts";
+import { median, ratios } from "../traffic/statistics.ts";
+import { interleave, range, tableHead, tableRow } from "./measure.ts";
+import { served } from "./requests.ts";
 
 const MODEL = "stories-didi";
 const LENGTH = 128;
@@ -30,7 +33,7 @@ const measure = (origin: string | readonly string[], clients: number, rounds: nu
 async function startNginx(folder: string, replicas: readonly Server[]) {
   const { path, args, origin } = await writeNginxConf(
     folder,
-    replicas.map((replica) => Number(new URL(replica.origin).port)),
+    replicas.map(({ port }) => port),
   );
   const child = spawn(path, args, { stdio: ["ignore", "ignore", "inherit"] });
   while (
@@ -56,14 +59,33 @@ function fitCall(clients: readonly number[], tokensPerSecond: readonly number[])
   return { a: (mt - slope * mr) * perStep, b: slope * perStep };
 }
 
-const folder = await mkdtemp(join(tmpdir(), "didi-replicas-"));
-const flags = ["--max-batch-tokens", "1024"];
-const one = await startServer(MODEL, "--threads", "1", ...flags);
-const other = await startServer(MODEL, "--threads", "1", ...flags);
-const wide = await startServer(MODEL, "--threads", "2", ...flags);
-const nginx = await startNginx(folder, [one, other]);
-try {
-  sayMachine(MODEL);
+await script(
+  "bench:replicas",
+  "Measure how throughput grows with replicas: one, two side by side, two behind nginx, one with two threads.",
+  [],
+  async () => {
+    const folder = await mkdtemp(join(tmpdir(), "didi-replicas-"));
+    const flags = ["--model", MODEL, "--cache-mb", "0", "--max-batch-tokens", "1024"];
+    const one = await Server.start([...flags, "--threads", "1"]);
+    const other = await Server.start([...flags, "--threads", "1"]);
+    const wide = await Server.start([...flags, "--threads", "2"]);
+    const nginx = await startNginx(folder, [one, other]);
+    // Its workers outlive a master that is killed.
+    process.once("exit", () => nginx.child.kill("SIGTERM"));
+    process.once("SIGINT", () => process.exit(130));
+    try {
+      await compare(one, other, wide, nginx.origin);
+    } finally {
+      nginx.child.kill("SIGTERM");
+      await rm(folder, { recursive: true });
+    }
+    return 0;
+  },
+);
+
+/** Measure all sides in turn and print the tables. */
+async function compare(one: Server, other: Server, wide: Server, nginx: string): Promise<void> {
+  console.log(machine(MODEL));
   const pair = [one.origin, other.origin];
   const speed = await measure(wide.origin, CLIENTS, 1);
   const roundsOf = (clients: number) =>
@@ -72,7 +94,7 @@ try {
     ...FEW.map((clients) => () => measure(one.origin, clients, roundsOf(clients))),
     () => measure(wide.origin, CLIENTS, roundsOf(CLIENTS)),
     () => measure(pair, CLIENTS, roundsOf(CLIENTS)),
-    () => measure(nginx.origin, CLIENTS, roundsOf(CLIENTS)),
+    () => measure(nginx, CLIENTS, roundsOf(CLIENTS)),
     () => measure(pair, 2 * CLIENTS, roundsOf(2 * CLIENTS)),
   ];
   for (const side of sides) await side();
@@ -113,9 +135,4 @@ try {
   tableHead("replicas", "8 clients each", "8 clients in all", "64 clients in all");
   for (const n of [1, 2, 4, 8, 16])
     tableRow(n, ...[8 * n, 8, 64].map((c) => (c < n ? "-" : formula(n, c).toFixed(0))));
-} finally {
-  // Its workers outlive a master that is killed.
-  nginx.child.kill("SIGTERM");
-  for (const { child } of [one, other, wide]) child.kill("SIGKILL");
-  await rm(folder, { recursive: true });
 }

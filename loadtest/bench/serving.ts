@@ -1,13 +1,12 @@
 /** What serving costs beside a bare loop around the model, and whether the server answers while it works. */
 
-import { type ChildProcess, fork } from "node:child_process";
-import { once } from "node:events";
 import { Agent, get } from "node:http";
-import { fileURLToPath } from "node:url";
 import { paddedLength } from "../../src/engine/scheduler.ts";
-import type { BareJob } from "./bare.ts";
-import { interleave, median, quantile, range, ratios, tableHead, tableRow } from "./measure.ts";
-import { generate, metric, type Server, sayMemory, served } from "./server.ts";
+import type { Server } from "../servers/server.ts";
+import { median, quantile, ratios } from "../traffic/statistics.ts";
+import { BareLoop } from "./bare-loop.ts";
+import { interleave, range, tableHead, tableRow } from "./measure.ts";
+import { generate, sayMemory, served } from "./requests.ts";
 
 /** What the throughput table is taken over. */
 export interface ServingOptions {
@@ -28,63 +27,17 @@ export interface ServingOptions {
 /** Seconds of requests before anything is measured: a server that has run for a while has its code compiled. */
 const WARM_UP_SECONDS = 10;
 
-/** The bare loop, in a process of its own. */
-export class BareLoop {
-  readonly #child: ChildProcess;
-  readonly #died: Promise<never>;
-
-  constructor(
-    readonly model: string,
-    readonly threads = 0,
-  ) {
-    this.#child = fork(fileURLToPath(new URL("bare.ts", import.meta.url)));
-    this.#died = once(this.#child, "exit").then(([code]) => {
-      throw new Error(`the bare loop died with exit code ${code}`);
-    });
-    this.#died.catch(() => {});
-  }
-
-  /** Tokens a second of `rounds` batches of `rows` generations. Rejects if the process ends. */
-  async run(job: Omit<BareJob, "model" | "threads">): Promise<number> {
-    this.#child.send({ ...job, model: this.model, threads: this.threads } satisfies BareJob);
-    const [elapsed] = (await Promise.race([once(this.#child, "message"), this.#died])) as [number];
-    return (job.rows * job.rounds * job.length) / elapsed;
-  }
-
-  close(): void {
-    this.#child.kill();
-  }
-}
-
-/** Bare loops side by side. */
-class BareLoops {
-  readonly #loops: readonly BareLoop[];
-
-  constructor({ model, threads, runtimes = 1 }: Pick<ServingOptions, "model" | "threads" | "runtimes">) {
-    this.#loops = Array.from({ length: runtimes }, () => new BareLoop(model, threads));
-  }
-
-  /** Tokens a second of them all, each with the same job. Rejects if a process ends. */
-  async run(job: Parameters<BareLoop["run"]>[0]): Promise<number> {
-    const each = await Promise.all(this.#loops.map((loop) => loop.run(job)));
-    return each.reduce((a, b) => a + b);
-  }
-
-  close(): void {
-    for (const loop of this.#loops) loop.close();
-  }
-}
-
 /** The table of served / bare; the loops' batches are as large as the server's calls. `other` is another server, measured in turn. */
 export async function throughput(
-  { origin }: Server,
+  server: Server,
   options: ServingOptions,
   other?: { name: string; server: Server },
 ): Promise<void> {
-  const { length, repeats, seconds, runtimes = 1 } = options;
-  const loops = new BareLoops(options);
+  const { origin } = server;
+  const { model, length, repeats, seconds, threads, runtimes = 1 } = options;
+  const loops = new BareLoop(model, threads, runtimes);
   const padded = paddedLength(length, Number.POSITIVE_INFINITY);
-  const most = Math.floor((await metric(origin, "didi_batch_tokens_limit")) / padded);
+  const most = Math.floor((await server.metric("didi_batch_tokens_limit")) / padded);
   for (const each of [origin, ...(other ? [other.server.origin] : [])]) {
     const warmUntil = performance.now() + WARM_UP_SECONDS * 1000;
     while (performance.now() < warmUntil) await served(each, 16, 1, length, 8);
@@ -139,9 +92,9 @@ export async function saturation(server: Server, length: number): Promise<void> 
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   await ping(origin, agent);
   sayMemory(server, "idle");
-  await metric(origin, delay); // reading it begins anew
+  await server.metric(delay); // reading it begins anew
   await new Promise((resolve) => setTimeout(resolve, 2000));
-  const idle = await metric(origin, delay);
+  const idle = await server.metric(delay);
   let running = true;
   const generations = Promise.all(
     Array.from({ length: 16 }, (_, seed) => generate(origin, { length, steps: 128, seed })),
@@ -154,7 +107,7 @@ export async function saturation(server: Server, length: number): Promise<void> 
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
   await generations;
-  const busy = await metric(origin, delay);
+  const busy = await server.metric(delay);
   sayMemory(server, "after 16 generations side by side");
   agent.destroy();
   const milliseconds = (value: number) => `${value.toFixed(2)} ms`;

@@ -1,7 +1,8 @@
 /** What a run of chaos came to. */
 
-import { type Check, checkTable, spread, table } from "../report/checks.ts";
-import type { Ending, Memory } from "../servers/strained.ts";
+import { type Check, checkTable, percentiles } from "../report/checks.ts";
+import { table } from "../report/table.ts";
+import type { Ending, Memory } from "../servers/server.ts";
 import { KINDS } from "./faults.ts";
 import type { Struck } from "./strike.ts";
 import type { Tally } from "./traffic.ts";
@@ -24,7 +25,7 @@ export interface Run {
   memory: { before: Memory; after: Memory };
   ending: Ending;
   /** The last lines of its standard error. */
-  complaints: string[];
+  errors: string[];
 }
 
 const first = (faults: readonly string[]) => (faults.length > 0 ? `: ${faults[0]}` : "");
@@ -96,8 +97,8 @@ export function markdownOf(run: Run, checks: readonly Check[]): string {
   const { tally, struck, memory } = run;
   const rows = KINDS.map((kind) => {
     const ours = struck.filter((fault) => fault.kind === kind && fault.effect);
-    const noticed = spread(ours.map(({ noticedMs }) => noticedMs));
-    const recovered = spread(ours.map(({ recoveredMs }) => recoveredMs));
+    const noticed = percentiles(ours.map(({ noticedMs }) => noticedMs));
+    const recovered = percentiles(ours.map(({ recoveredMs }) => recoveredMs));
     const none = struck.filter((fault) => fault.kind === kind && !fault.effect).length;
     const said = [...new Set(ours.map((fault) => fault.said))].join(", ");
     const show = ({ median, p95, max }: typeof noticed) =>

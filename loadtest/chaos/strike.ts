@@ -1,7 +1,7 @@
 /** One fault, and how long the server took to be whole again. */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import type { LogLine, StrainedServer } from "../servers/strained.ts";
+import type { LogLine, Server } from "../servers/server.ts";
 import { FAULTS, type FaultKind, relieve } from "./faults.ts";
 
 /** A fault and what came of it. Milliseconds from its moment. */
@@ -23,12 +23,7 @@ export interface Struck {
 const PATIENCE_MS: Record<FaultKind, number> = { kill: 20_000, freeze: 20_000, nan: 20_000, memory: 5_000 };
 
 /** Strikes one process and waits until another has taken its place. */
-export async function strike(
-  server: StrainedServer,
-  kind: FaultKind,
-  pid: number,
-  at: number,
-): Promise<Struck> {
+export async function strike(server: Server, kind: FaultKind, pid: number, at: number): Promise<Struck> {
   const struck: Struck = { kind, at, effect: false, noticedMs: 0, recoveredMs: 0, said: "" };
   const started = performance.now();
   const listen = (line: LogLine) => {
@@ -59,7 +54,7 @@ export async function strike(
 }
 
 /** Looks at /readyz all the time; `stop` returns the milliseconds that it was not 200, each time. */
-export function watchReadiness(server: StrainedServer): { stop(): Promise<number[]> } {
+export function watchReadiness(server: Server): { stop(): Promise<number[]> } {
   const gaps: number[] = [];
   let over = false;
   const watching = (async () => {

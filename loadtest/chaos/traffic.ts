@@ -50,34 +50,29 @@ export async function inPeace(origin: string): Promise<Told[]> {
 /** Generations of one socket at once. */
 const PER_SOCKET = 3;
 
-/** One client; `done` says when it is to stop. */
-export async function client(
+/** Send what one client sends at a time, and add what came of it to `tally`. */
+export async function ask(
   origin: string,
   way: Way,
   random: Random,
   expected: readonly Told[],
   tally: Tally,
-  done: () => boolean,
 ): Promise<void> {
-  const ask = (indices: readonly number[]): Promise<Outcome[]> => {
-    const bodies = indices.map((index) => REQUESTS[index]!);
-    if (way === "websocket") return bySocket(origin, bodies);
-    const one = way === "post" ? byPost(origin, bodies[0]!) : byEvents(origin, bodies[0]!, random);
-    return one.then((outcome) => [outcome]);
-  };
-  while (!done()) {
-    const count = way === "websocket" ? PER_SOCKET : 1;
-    const indices = Array.from({ length: count }, () => random.integer(0, REQUESTS.length - 1));
-    let outcomes: Outcome[];
-    try {
-      outcomes = await ask(indices);
-    } catch (error) {
-      outcomes = [{ kind: "lost", why: (error as Error).message }];
-    }
-    for (const [i, outcome] of outcomes.entries()) judge(outcome, way, indices[i]!, expected, tally);
-    // One that was turned away comes back later.
-    if (outcomes.some(({ kind }) => kind !== "told")) await sleep(200);
+  const indices = Array.from({ length: way === "websocket" ? PER_SOCKET : 1 }, () =>
+    random.integer(0, REQUESTS.length - 1),
+  );
+  const bodies = indices.map((index) => REQUESTS[index]!);
+  let outcomes: Outcome[];
+  try {
+    if (way === "websocket") outcomes = await bySocket(origin, bodies);
+    else if (way === "post") outcomes = [await byPost(origin, bodies[0]!)];
+    else outcomes = [await byEvents(origin, bodies[0]!, random)];
+  } catch (error) {
+    outcomes = [{ kind: "lost", why: (error as Error).message }];
   }
+  for (const [i, outcome] of outcomes.entries()) judge(outcome, way, indices[i]!, expected, tally);
+  // A client that was refused waits before its next request.
+  if (outcomes.some(({ kind }) => kind !== "told")) await sleep(200);
 }
 
 function judge(outcome: Outcome, way: Way, index: number, expected: readonly Told[], tally: Tally): void {

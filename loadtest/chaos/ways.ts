@@ -1,9 +1,10 @@
 /** The ways to ask: POST, server-sent events that break and are resumed, WebSockets. */
 
-import { Agent, type IncomingMessage, request } from "node:http";
+import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { EventParser } from "../../src/client/event-parser.ts";
 import { type ServerEvent, StreamClient } from "../../test/http/support.ts";
+import { open, post } from "../traffic/http.ts";
 import type { Random } from "../traffic/random.ts";
 import type { Body, Sample, Step, Told } from "./requests.ts";
 
@@ -15,43 +16,21 @@ export type Outcome =
   /** Taken, and not answered as it should be. */
   | { kind: "lost"; why: string };
 
-const agent = new Agent({ keepAlive: true });
+/** Longest that an answer may take. */
 const TIMEOUT_MS = 60_000;
 /** Times that a stream is broken at most. */
 const MOST_BREAKS = 3;
-
-function post(origin: string, body: Body, headers: Record<string, string> = {}): Promise<IncomingMessage> {
-  return new Promise((resolve, reject) => {
-    const options = { method: "POST", agent, timeout: TIMEOUT_MS };
-    const asked = request(
-      `${origin}/generate`,
-      { ...options, headers: { "content-type": "application/json", ...headers } },
-      resolve,
-    );
-    asked.on("timeout", () => asked.destroy(new Error(`no answer for ${TIMEOUT_MS} ms`)));
-    asked.on("error", reject);
-    asked.end(JSON.stringify(body));
-  });
-}
-
-async function text(response: IncomingMessage): Promise<string> {
-  let all = "";
-  for await (const chunk of response.setEncoding("utf8")) all += chunk;
-  return all;
-}
 
 const refusal = (status: number | undefined): Outcome | undefined =>
   status === 429 || status === 503 ? { kind: "refused", status } : undefined;
 
 /** Asks and waits. */
 export async function byPost(origin: string, body: Body): Promise<Outcome> {
-  const response = await post(origin, body);
-  const answer = await text(response);
-  if (response.statusCode !== 200)
-    return (
-      refusal(response.statusCode) ?? { kind: "lost", why: `${response.statusCode}: ${answer.slice(0, 200)}` }
-    );
-  const { samples } = JSON.parse(answer) as { samples: Sample[] };
+  const reply = await post(`${origin}/generate`, body, { signal: AbortSignal.timeout(TIMEOUT_MS) });
+  const { status } = reply;
+  if (status !== 200)
+    return refusal(status) ?? { kind: "lost", why: `${status}: ${reply.body.slice(0, 200)}` };
+  const { samples } = JSON.parse(reply.body) as { samples: Sample[] };
   return { kind: "told", resumes: 0, steps: undefined, samples };
 }
 
@@ -63,7 +42,10 @@ export async function byEvents(origin: string, body: Body, random: Random): Prom
   for (;;) {
     const breakAfter = resumes < MOST_BREAKS && random.chance(0.5) ? random.integer(1, 6) : undefined;
     const headers = { accept: "text/event-stream", ...(lastId && { "last-event-id": lastId }) };
-    const response = await post(origin, body, headers);
+    const response = await open(`${origin}/generate`, body, {
+      headers,
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
     if (response.statusCode !== 200) {
       const said = await text(response);
       // A resumption that is refused is tried again: what was accepted has to be told to its end.

@@ -4,6 +4,7 @@ import { InvalidArgumentError, Option } from "commander";
 import { decimal, integer, type Parser } from "../../src/config.ts";
 import { PEERS, type PeerName } from "../servers/peers/names.ts";
 import type { ServedTransport } from "../sweep/plan.ts";
+import { list, oneOf, PYTHON } from "./script.ts";
 
 /** Settings of `sweep`. What is undefined was not given. */
 export interface SweepConfig {
@@ -38,22 +39,6 @@ export interface SweepConfig {
   out: string;
   overwrite: boolean;
 }
-
-/** Parses a list of what `item` parses, with commas between. */
-const list =
-  <T>(item: (text: string) => T) =>
-  (text: string): T[] => {
-    const values = text.split(",").map((part) => item(part.trim()));
-    return values.filter((value, i) => values.indexOf(value) === i);
-  };
-
-const oneOf =
-  <T extends string>(choices: readonly T[]) =>
-  (text: string): T => {
-    const choice = choices.find((candidate) => candidate === text);
-    if (choice === undefined) throw new InvalidArgumentError(`It must be of ${choices.join(", ")}.`);
-    return choice;
-  };
 
 const numbers = (parser: Parser<number>) => list(parser);
 
@@ -98,9 +83,7 @@ export const SWEEP_OPTIONS: readonly Option[] = [
   new Option("--peers [name,...]", `measure others beside it: ${PEERS.join(", ")} (all without a list)`)
     .argParser(list(oneOf(PEERS)))
     .preset(PEERS.join(",")),
-  new Option("--python <program>", "for the peer reference, with models/training/requirements.txt installed")
-    .env("DIDI_PYTHON")
-    .default("python3"),
+  PYTHON,
   new Option("--checkpoint <folder>", "of the peer reference, for a model folder without weights"),
   new Option(
     "--llama-server <program>",

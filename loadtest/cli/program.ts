@@ -65,7 +65,5 @@ export function buildProgram(argv: readonly string[]): Command {
       console.log(passed ? "passed" : "failed");
       process.exitCode = passed ? 0 : 1;
     });
-
-  for (const command of [program, ...program.commands]) command.exitOverride();
   return program;
 }

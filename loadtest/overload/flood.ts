@@ -1,26 +1,15 @@
 /** Ten times what the server can do, and what it says to those it turns away. */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import type { GenerateRequest } from "../../src/client/types.ts";
-import { type Spread, spread } from "../report/checks.ts";
-import type { Memory, StrainedServer } from "../servers/strained.ts";
-import { type Asked, ask, openLoop } from "../traffic/ask.ts";
+import { type Percentiles, percentiles } from "../report/checks.ts";
+import type { Memory, Server } from "../servers/server.ts";
+import { openLoop } from "../traffic/open.ts";
+import { type Asked, ask, evenly, floodBody } from "./ask.ts";
 
-/** Milliseconds that half of the requests give the server. */
-const DEADLINE_MS = 2000;
 /** How long after the flood answers are counted. */
 const AFTERWARDS_MS = 5000;
 /** How much later than its deadline an answer may come: the call that runs and its own, and the way back. */
 const LATE_MS = 500;
-
-/** What a flood is made of: no two requests are the same, and every other one has a deadline. */
-export const floodBody = (index: number): GenerateRequest => ({
-  prompt: "Once upon a time",
-  length: 32,
-  steps: 8,
-  seed: index,
-  ...(index % 2 === 0 && { deadline_ms: DEADLINE_MS }),
-});
 
 /** A flood, as it was seen from outside. Milliseconds. */
 export interface Flood {
@@ -32,9 +21,9 @@ export interface Flood {
   /** Neither answered nor refused. */
   other: number;
   /** Answers within their deadline's reach. */
-  deadlines: { answered: number; cutShort: number; late: number; lateness: Spread };
+  deadlines: { answered: number; cutShort: number; late: number; lateness: Percentiles };
   /** What Retry-After said over how long the backlog of that moment really took. */
-  retryAfter: { said: Spread; took: Spread; ratio: Spread; true: number; of: number };
+  retryAfter: { said: Percentiles; took: Percentiles; ratio: Percentiles; true: number; of: number };
   memory: { second: number; server: number; runtimes: number }[];
   /** Answers a second in the seconds after the flood, while its backlog was worked off. */
   afterwardsPerSecond: number;
@@ -50,7 +39,7 @@ async function alone(origin: string): Promise<number> {
     const { sentAt, doneAt } = await ask(origin, { ...floodBody(1), seed: 1e9 + i });
     times.push(doneAt - sentAt);
   }
-  return spread(times).median;
+  return percentiles(times).median;
 }
 
 /** The time at which a lone request took no longer than `limitMs`; infinite if none does within a minute. */
@@ -87,7 +76,7 @@ const isTrue = ({ said, took }: { said: number; took: number }) =>
   (said <= 2 * took + 0.5 && said >= took / 2) || Math.abs(said - took) <= 1;
 
 /** Floods the server. */
-export async function flood(server: StrainedServer, perSecond: number, seconds: number): Promise<Flood> {
+export async function flood(server: Server, perSecond: number, seconds: number): Promise<Flood> {
   const { origin } = server;
   const aloneMs = await alone(origin);
   const memory: Flood["memory"] = [];
@@ -98,8 +87,10 @@ export async function flood(server: StrainedServer, perSecond: number, seconds: 
   };
   sample();
   const sampling = setInterval(sample, Math.max(1000, seconds * 25));
-  const loop = openLoop(origin, perSecond, seconds, floodBody);
-  const all = await loop;
+  const all: Asked[] = [];
+  let sent = 0;
+  const send = async () => void all.push(await ask(origin, floodBody(sent++)));
+  await openLoop(evenly(perSecond, seconds), send, new AbortController().signal);
   const ended = started + seconds * 1000;
   const lastDone = Math.max(ended, ...all.map(({ doneAt }) => doneAt));
   const window = Math.min(AFTERWARDS_MS, lastDone - ended);
@@ -124,12 +115,12 @@ export async function flood(server: StrainedServer, perSecond: number, seconds: 
       answered: timed.length,
       cutShort: timed.filter(({ finishReason }) => finishReason === "deadline").length,
       late: lateness.filter((ms) => ms > LATE_MS).length,
-      lateness: spread(lateness),
+      lateness: percentiles(lateness),
     },
     retryAfter: {
-      said: spread(told.map(({ said }) => said)),
-      took: spread(told.map(({ took }) => took)),
-      ratio: spread(told.map(({ said, took }) => said / Math.max(took, 0.1))),
+      said: percentiles(told.map(({ said }) => said)),
+      took: percentiles(told.map(({ took }) => took)),
+      ratio: percentiles(told.map(({ said, took }) => said / Math.max(took, 0.1))),
       true: told.filter(isTrue).length,
       of: told.length,
     },

@@ -1,10 +1,8 @@
 /** People who are slow, silent or gone, on raw sockets. */
 
-import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
-import { fileURLToPath } from "node:url";
 
 /** Sockets of one kind, and how many of them the server has ended. */
 export class Crowd {
@@ -96,15 +94,4 @@ function answerPings(socket: Socket): void {
     )
       socket.write(Buffer.of(0x8a, 0x80, 0, 0, 0, 0));
   });
-}
-
-/** A process of its own with `count` WebSockets that each run a generation; resolves once all are under way. */
-export async function otherProcess(origin: string, count: number): Promise<ChildProcess> {
-  const script = fileURLToPath(new URL("sockets.ts", import.meta.url));
-  const child = spawn(process.execPath, ["--import", "tsx", script, origin, String(count)], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  process.once("exit", () => child.kill("SIGKILL"));
-  await once(child.stdout!, "data");
-  return child;
 }

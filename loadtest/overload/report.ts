@@ -1,7 +1,8 @@
 /** What overload and slow people came to. */
 
-import { type Check, checkTable, type Spread, table } from "../report/checks.ts";
-import type { Ending } from "../servers/strained.ts";
+import { type Check, checkTable, type Percentiles } from "../report/checks.ts";
+import { table } from "../report/table.ts";
+import type { Ending } from "../servers/server.ts";
 import type { Flood, Return } from "./flood.ts";
 import type { Slow } from "./slow.ts";
 
@@ -27,7 +28,7 @@ const MOSTLY = 0.95;
 /** Megabytes that a server may grow by under a flood, or with every slow reader's answer on its hands. */
 const GROWTH_MB = 200;
 
-const show = ({ median, p95, max }: Spread) => `${median} / ${p95} / ${max}`;
+const show = ({ median, p95, max }: Percentiles) => `${median} / ${p95} / ${max}`;
 const percent = (part: number, whole: number) => `${((100 * part) / Math.max(1, whole)).toFixed(1)}%`;
 
 /** What has to hold. */

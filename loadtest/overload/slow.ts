@@ -2,11 +2,11 @@
 
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Spread, spread } from "../report/checks.ts";
-import type { Memory, StrainedServer } from "../servers/strained.ts";
-import { ask } from "../traffic/ask.ts";
-import { floodBody } from "./flood.ts";
-import { crowds, otherProcess } from "./people.ts";
+import { type Percentiles, percentiles } from "../report/checks.ts";
+import type { Memory, Server } from "../servers/server.ts";
+import { ask, floodBody } from "./ask.ts";
+import { crowds } from "./people.ts";
+import { untilIdle, vanish } from "./vanish.ts";
 
 /** As seen from outside. */
 export interface Slow {
@@ -15,7 +15,7 @@ export interface Slow {
   /** Connections that the server holds: before, with all, after they left. */
   connections: [number, number, number];
   /** Milliseconds of a request of those who behave: before, among all. */
-  asked: [Spread, Spread];
+  asked: [Percentiles, Percentiles];
   memory: [Memory, Memory, Memory];
   /** WebSockets of a process that was frozen: generations ended after so many milliseconds, if they did. */
   frozenMs: number | undefined;
@@ -35,41 +35,17 @@ function connections(port: number): number {
 }
 
 let seed = 3_000_000_000;
-async function timesOf(origin: string, count: number): Promise<Spread> {
+async function timesOf(origin: string, count: number): Promise<Percentiles> {
   const times: number[] = [];
   for (let i = 0; i < count; i++) {
     const { sentAt, doneAt, status } = await ask(origin, { ...floodBody(1), seed: seed++ });
     if (status === 200) times.push(doneAt - sentAt);
   }
-  return spread(times);
-}
-
-/** Milliseconds until nothing runs any more, at most `limit`. */
-async function untilIdle(server: StrainedServer, limit: number): Promise<number | undefined> {
-  const started = performance.now();
-  while (performance.now() - started < limit) {
-    if ((await server.metric("didi_active_rows")) === 0) return performance.now() - started;
-    await sleep(100);
-  }
-  return undefined;
-}
-
-/** WebSockets of a process that is told to stop or to die in the middle of their generations. */
-async function vanish(
-  server: StrainedServer,
-  signal: NodeJS.Signals,
-  limit: number,
-): Promise<number | undefined> {
-  const child = await otherProcess(server.origin, 8);
-  child.kill(signal);
-  const ms = await untilIdle(server, limit);
-  child.kill("SIGKILL");
-  if (ms === undefined) await untilIdle(server, 60_000);
-  return ms;
+  return percentiles(times);
 }
 
 /** Lets them stay for so many seconds; `size` 1 is a thousand idle sockets and some 320 slow ones. */
-export async function slowPeople(server: StrainedServer, seconds: number, size: number): Promise<Slow> {
+export async function slowPeople(server: Server, seconds: number, size: number): Promise<Slow> {
   const { origin, port } = server;
   const before = {
     asked: await timesOf(origin, 15),

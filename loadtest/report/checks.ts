@@ -2,7 +2,8 @@
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { quantile } from "../bench/measure.ts";
+import { quantile } from "../traffic/statistics.ts";
+import { table } from "./table.ts";
 
 /** Something that has to hold. */
 export interface Check {
@@ -15,23 +16,18 @@ export interface Check {
 }
 
 /** Median, 95th percentile and the largest of some values. */
-export interface Spread {
+export interface Percentiles {
   count: number;
   median: number;
   p95: number;
   max: number;
 }
 
-/** Spread of values, rounded; zeros if there are none. */
-export function spread(values: readonly number[]): Spread {
+/** Return the percentiles of values, rounded to a tenth; zeros if there are none. */
+export function percentiles(values: readonly number[]): Percentiles {
   if (values.length === 0) return { count: 0, median: 0, p95: 0, max: 0 };
   const [median, p95, max] = [0.5, 0.95, 1].map((q) => Math.round(quantile(values, q) * 10) / 10);
   return { count: values.length, median: median!, p95: p95!, max: max! };
-}
-
-/** Rows of a Markdown table. */
-export function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
-  return [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 }
 
 /** The checks as a table. */

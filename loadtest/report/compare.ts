@@ -1,7 +1,6 @@
 /** Two results, cell by cell. */
 
-import { median } from "../bench/measure.ts";
-import { type Ratio, ratioOf } from "../traffic/statistics.ts";
+import { median, type Ratio, ratioOf } from "../traffic/statistics.ts";
 import { FIGURES } from "./summary.ts";
 import type { Cell, Results } from "./types.ts";
 

@@ -1,6 +1,6 @@
 /** The report: what was measured, in tables, for people. */
 
-import { ratios } from "../bench/measure.ts";
+import { ratios } from "../traffic/statistics.ts";
 import { besides, clientsOf, plainCells, SERVER } from "./select.ts";
 import { spread } from "./summary.ts";
 import { short, showQuantiles, showSpread, table } from "./table.ts";

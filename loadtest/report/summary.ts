@@ -1,7 +1,7 @@
 /** From the repeats of a cell to its figures: medians and ranges, and the times of all repeats together. */
 
-import { median } from "../bench/measure.ts";
 import type { Recorder } from "../traffic/recorder.ts";
+import { median } from "../traffic/statistics.ts";
 import type { Measurement, Spread, Summary } from "./types.ts";
 
 /** Median, lowest and highest. Throws RangeError if there are no values. */

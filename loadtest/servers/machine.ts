@@ -39,9 +39,17 @@ export function environment(): Environment {
       "didi-serve": (JSON.parse(readFileSync(`${PACKAGE_ROOT}package.json`, "utf8")) as { version: string })
         .version,
       "onnxruntime-node": version("onnxruntime-node"),
-      autocannon: version("autocannon"),
     },
   };
+}
+
+/** Return processor, memory, versions and model in one line. */
+export function machine(model: string): string {
+  const { cores, cpu, memory_bytes, versions } = environment();
+  return (
+    `${cores} x ${cpu}, ${Math.round(memory_bytes / 1e9)} GB, Node v${versions.node}, ` +
+    `onnxruntime-node ${versions["onnxruntime-node"]}, CPU; model ${model}`
+  );
 }
 
 /** Seconds that all programs together have used, of all cores. */

@@ -1,4 +1,4 @@
-/** What processes use, as Linux tells it under /proc. */
+/** What processes use, read from /proc. Linux. */
 
 import { readdirSync, readFileSync } from "node:fs";
 
@@ -11,23 +11,33 @@ export interface Use {
 /** Clock ticks a second in /proc: a constant of the kernel's interface. */
 const TICKS = 100;
 
-function useOf(id: number | string): Use {
-  // The name, in parentheses, may hold anything: fields are counted after it.
-  const stat = readFileSync(`/proc/${id}/stat`, "utf8").split(") ").at(-1)!.split(" ");
-  const resident = Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${id}/status`, "utf8"))?.[1] ?? 0);
+/** Return the use of a process. Throw if there is no such process, or no /proc. */
+function useOf(pid: number): Use {
+  // The name, in parentheses, may hold any character: fields are counted after it.
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)!.split(" ");
+  const resident = Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0);
   return { cpuSeconds: (Number(stat[11]) + Number(stat[12])) / TICKS, residentBytes: resident * 1024 };
 }
 
-/** Use of a process and of its children, added up; undefined where there is no /proc, or no such process. */
-export function treeUse(id: number): { own: Use; children: Use } | undefined {
+/** Return the ids of a process's children; none if the process is gone or there is no /proc. */
+export function childrenOf(pid: number): number[] {
   try {
-    const children = readdirSync(`/proc/${id}/task`)
-      .flatMap((task) => readFileSync(`/proc/${id}/task/${task}/children`, "utf8").trim().split(/\s+/))
+    return readdirSync(`/proc/${pid}/task`)
+      .flatMap((task) => readFileSync(`/proc/${pid}/task/${task}/children`, "utf8").trim().split(/\s+/))
       .filter(Boolean)
-      .map(useOf);
+      .map(Number);
+  } catch {
+    return [];
+  }
+}
+
+/** Return the use of a process, and that of its children added up; undefined without such a process or /proc. */
+export function treeUse(pid: number): { own: Use; children: Use } | undefined {
+  try {
+    const children = childrenOf(pid).map(useOf);
     const sum = (field: keyof Use) => children.reduce((total, use) => total + use[field], 0);
     return {
-      own: useOf(id),
+      own: useOf(pid),
       children: { cpuSeconds: sum("cpuSeconds"), residentBytes: sum("residentBytes") },
     };
   } catch {

@@ -1,78 +1,41 @@
 /** The server under test: every transport, both loops. */
 
-import type { GenerateResponse } from "../../src/client/index.ts";
 import type { SideInfo } from "../report/types.ts";
-import { checkAnswer } from "../traffic/checker.ts";
-import { closedLoop, closedPosts, type Endpoint, timed } from "../traffic/closed.ts";
-import { Fault } from "../traffic/fault.ts";
+import { timed } from "../traffic/closed.ts";
 import { arrivals, keptUp, openLoop } from "../traffic/open.ts";
 import { requestOf, traffic } from "../traffic/traffic.ts";
-import { answerOf, Transports } from "../traffic/transports.ts";
-import { keyHeaders } from "./key.ts";
-import type { Job, Side, Taken } from "./side.ts";
+import { type Send, Transports } from "../traffic/transports.ts";
+import { type Job, runClosed, type Side, type Taken } from "./side.ts";
 import type { ServerWatch } from "./watch.ts";
-
-/** POST /generate of a didi-serve. */
-export function generateEndpoint(origin: string): Endpoint {
-  return {
-    url: `${origin}/generate`,
-    headers: keyHeaders(),
-    body: requestOf,
-    read(ask, body) {
-      let answer: GenerateResponse;
-      try {
-        answer = JSON.parse(body) as GenerateResponse;
-      } catch {
-        throw new Fault("malformed", "the answer is not JSON");
-      }
-      checkAnswer(requestOf(ask), answer);
-      return answerOf(answer);
-    },
-  };
-}
 
 /** A didi-serve. */
 export class ServedSide implements Side {
   readonly #transports: Transports;
-  readonly #endpoint: Endpoint;
 
   constructor(
     readonly info: SideInfo,
     readonly watch: ServerWatch,
-    readonly stop: () => Promise<void>,
+    readonly stop: () => Promise<unknown>,
   ) {
     this.#transports = new Transports(watch.origin);
-    this.#endpoint = generateEndpoint(watch.origin);
   }
 
   async run(job: Job): Promise<Taken> {
-    const { cell, amount, recorder, seeds, signal, timeoutMs } = job;
-    const asks = traffic(cell.shapes, seeds);
+    const { cell, amount } = job;
     if (cell.transport === "none") throw new TypeError("a server is asked over a transport");
-    if (cell.load.kind === "closed" && "rounds" in amount) {
-      const loop = {
-        ...{ clients: cell.load.clients, rounds: amount.rounds },
-        asks,
-        recorder,
-        signal,
-        timeoutMs,
-      };
-      if (cell.transport === "post") return { seconds: await closedPosts(loop, this.#endpoint) };
-      const send = this.#transports.send(cell.transport);
-      return { seconds: await closedLoop(loop, (ask, limit) => send(requestOf(ask), limit)) };
-    }
-    if (cell.load.kind === "open" && "seconds" in amount)
-      return this.#open(job, cell.load.rate, amount.seconds);
-    throw new TypeError("rounds are of a closed loop, seconds of an open one");
+    const send = this.#transports.send(cell.transport);
+    if (cell.load.kind === "closed") return runClosed(job, (ask, limit) => send(requestOf(ask), limit));
+    if (!("seconds" in amount)) throw new TypeError("an open loop takes seconds");
+    return this.#open(job, send, cell.load.rate, amount.seconds);
   }
 
   async #open(
     { cell, recorder, seeds, signal, timeoutMs }: Job,
+    send: Send,
     rate: number,
     seconds: number,
   ): Promise<Taken> {
     const asks = traffic(cell.shapes, seeds);
-    const send = this.#transports.send(cell.transport as "post" | "sse" | "ws");
     const times = arrivals(rate, seconds, seeds.take());
     const started = performance.now();
     let shortest = Number.POSITIVE_INFINITY;

@@ -1,8 +1,9 @@
-/** What is measured: the server, or a peer. */
+/** What is measured: the server, or a peer that it is compared with. */
 
 import type { PlannedCell, SideInfo } from "../report/types.ts";
-import type { Recorder } from "../traffic/recorder.ts";
-import type { Seeds } from "../traffic/traffic.ts";
+import { closedLoop, timed } from "../traffic/closed.ts";
+import type { Answer, Recorder } from "../traffic/recorder.ts";
+import { type Ask, type Seeds, traffic } from "../traffic/traffic.ts";
 import type { ServerWatch } from "./watch.ts";
 
 /** How much load one measurement makes. */
@@ -22,11 +23,11 @@ export interface Job {
   timeoutMs: number;
 }
 
-/** What a side says of a measurement beside what it recorded. */
+/** What a measurement took, beside what was recorded. */
 export interface Taken {
   /** From the first request to the last answer. */
   seconds: number;
-  /** Of an open loop. */
+  /** Open loop: whether the server kept up. */
   keptUp?: boolean;
 }
 
@@ -35,7 +36,29 @@ export interface Side {
   info: SideInfo;
   /** Undefined for a loop without a server. */
   watch?: ServerWatch;
-  /** Makes the load and records what comes back. Rejects where the side cannot go on. */
+  /** Make the load and record what comes back. Reject if the side cannot go on. */
   run(job: Job): Promise<Taken>;
   close(): Promise<void>;
+}
+
+/** A peer, and whether it takes step budgets. */
+export interface PeerSide extends Side {
+  budgets: boolean;
+}
+
+/** Run a job of the closed loop through `send`. */
+export async function runClosed(
+  { cell, amount, recorder, seeds, signal, timeoutMs }: Job,
+  send: (ask: Ask, signal: AbortSignal) => Promise<Answer>,
+): Promise<Taken> {
+  const { load, shapes } = cell;
+  if (load.kind !== "closed" || !("rounds" in amount)) throw new TypeError("a closed loop takes rounds");
+  const asks = traffic(shapes, seeds);
+  const next = () => {
+    const ask = asks.next().value;
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+    return timed(ask, performance.now(), recorder, () => send(ask, limit));
+  };
+  const seconds = await closedLoop(load.clients, next, (round) => round < amount.rounds && !signal.aborted);
+  return { seconds };
 }

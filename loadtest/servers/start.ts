@@ -1,11 +1,10 @@
-/** The server under test: started here, or one that runs already. */
+/** The server under test: one that is started here, or one that runs already. */
 
-import { once } from "node:events";
 import { StartupError } from "../../src/errors.ts";
-import { startServer } from "../bench/server.ts";
 import { SERVER } from "../report/select.ts";
 import { type ModelInfo, modelInfo } from "../sweep/quality.ts";
 import { ServedSide } from "./served-side.ts";
+import { Server } from "./server.ts";
 import { ServerWatch } from "./watch.ts";
 
 /** A server and what it says of its model. */
@@ -14,34 +13,23 @@ export interface Target {
   info: ModelInfo;
 }
 
-/** Starts the built server; `flags` go to `didi-serve serve`. Rejects with StartupError. */
+/** Start the built server without its cache; `flags` go to `didi-serve serve`. Reject with StartupError. */
 export async function startTarget(model: string, flags: readonly string[]): Promise<Target> {
-  const server = await startServer(model, ...flags).catch((error: Error) => {
-    throw new StartupError(`${error.message} (its own message stands above)`);
+  const server = await Server.start(["--model", model, "--cache-mb", "0", ...flags]).catch((error: Error) => {
+    throw new StartupError(error.message);
   });
-  const { child, origin } = server;
-  const kill = () => void child.kill("SIGKILL");
-  process.once("exit", kill);
-  const stop = async () => {
-    process.removeListener("exit", kill);
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    const ended = once(child, "exit");
-    child.kill("SIGTERM");
-    const limit = setTimeout(kill, 10_000);
-    await ended;
-    clearTimeout(limit);
-  };
+  const settings = { started: "here", model, "result cache": "off", flags: flags.join(" ") || "none" };
+  const watch = new ServerWatch(server.origin, server.pid);
+  const target = new ServedSide(side(settings), watch, () => server.stop("SIGTERM", 10_000));
   try {
-    const info = await modelInfo(origin);
-    const settings = { started: "here", model, "result cache": "off", flags: flags.join(" ") || "none" };
-    return { side: new ServedSide(side(settings), new ServerWatch(origin, child.pid), stop), info };
+    return { side: target, info: await modelInfo(server.origin) };
   } catch (error) {
-    await stop();
+    await target.close();
     throw error;
   }
 }
 
-/** A server that runs already. Rejects with StartupError if none answers. */
+/** Attach to a server that runs already. Reject with StartupError if none answers. */
 export async function attachTarget(origin: string): Promise<Target> {
   const info = await modelInfo(origin).catch((error: Error) => {
     throw new StartupError(`--url ${origin}: ${error.message}: is a didi-serve running there?`);

@@ -1,7 +1,7 @@
 /** What a server used and how full its batches were, between two looks at it. */
 
 import type { Measurement } from "../report/types.ts";
-import { keyHeaders } from "./key.ts";
+import { keyHeaders } from "../traffic/http.ts";
 import { busySeconds } from "./machine.ts";
 import { treeUse } from "./processes.ts";
 import { scrape } from "./scrape.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { components } from "../../src/http/api-types.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import type { Quality } from "../report/types.ts";
-import { keyHeaders } from "../servers/key.ts";
+import { keyHeaders } from "../traffic/http.ts";
 
 /** What GET /model says. */
 export type ModelInfo = components["schemas"]["ModelInfo"];

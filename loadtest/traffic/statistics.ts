@@ -1,4 +1,20 @@
-/** The ratio of two sides that were measured several times each, and how sure it is. */
+/** Quantiles, and the ratio of two sides that were measured several times each. */
+
+/** Return the value below which a share `q` of `values` lies. */
+export function quantile(values: readonly number[], q: number): number {
+  return values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(q * values.length))]!;
+}
+
+/** Return the middle value, or the mean of the two middle ones. */
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return (sorted[(sorted.length - 1) >> 1]! + sorted[sorted.length >> 1]!) / 2;
+}
+
+/** Return `over` / `under`, element by element. */
+export function ratios(over: readonly number[], under: readonly number[]): number[] {
+  return over.map((value, i) => value / under[i]!);
+}
 
 /** B over A. */
 export interface Ratio {

@@ -5,9 +5,9 @@ import { problemError } from "../../src/client/error.ts";
 import { DidiClient, type StreamEvent } from "../../src/client/index.ts";
 import type { GenerateResponse, ServerEvent } from "../../src/client/types.ts";
 import type { Transport } from "../report/types.ts";
-import { keyHeaders } from "../servers/key.ts";
 import { type CheckedRequest, checkAnswer, StreamChecker } from "./checker.ts";
 import { Fault } from "./fault.ts";
+import { keyHeaders, post } from "./http.ts";
 import type { Answer } from "./recorder.ts";
 
 /** Sends a request and resolves with what the answer says. Rejects with Fault, DidiError or the signal's reason. */
@@ -132,7 +132,12 @@ export class Transports {
     switch (transport) {
       case "post":
         return async (request, signal) => {
-          const answer = await this.#client.generate(request, { signal });
+          const { status, body } = await post(`${this.origin}/generate`, request, {
+            headers: keyHeaders(),
+            signal,
+          });
+          if (status !== 200) throw new Fault(`status ${status}`);
+          const answer = JSON.parse(body) as GenerateResponse;
           checkAnswer(request, answer);
           return answerOf(answer);
         };

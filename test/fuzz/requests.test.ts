@@ -6,10 +6,10 @@ import fc from "fast-check";
 import type { FastifyInstance } from "fastify";
 import type { Engine } from "../../src/engine/engine.ts";
 import { buildApp } from "../../src/http/app.ts";
-import { fieldsOf, type Schemas, validator } from "../../src/http/openapi.ts";
+import { type Schemas, validator } from "../../src/http/openapi.ts";
 import { listen, type ServerEvent, StreamClient } from "../http/support.ts";
 import { startEngine, TINY_GUIDED } from "../support.ts";
-import { FEW_RUNS, RUNS } from "./support.ts";
+import { anyValue, bodyText, FEW_RUNS, RUNS } from "./support.ts";
 
 let engine: Engine;
 let app: FastifyInstance;
@@ -21,32 +21,6 @@ after(async () => {
   await app.close();
   await engine.runtime.close();
 });
-
-/** Any JSON value, names that mean something to JavaScript among its keys. */
-const anyValue = fc.jsonValue({ maxDepth: 4 });
-const key = fc.oneof(
-  fc.constantFrom("__proto__", "constructor", "toString", "", "a/b", "~"),
-  fc.string({ maxLength: 8 }),
-);
-const field = fc.oneof(
-  { weight: 4, arbitrary: fc.constantFrom(...fieldsOf("GenerateRequest")) },
-  { weight: 1, arbitrary: key },
-);
-const value = fc.oneof(
-  anyValue,
-  fc.integer({ min: -2, max: 40 }),
-  fc.constantFrom("auto", "random", "rgas", { mode: "rgas" }, { mode: "none" }, [257, 1], "a{{mask:2}}"),
-);
-/** A request as JSON text, in which a field may come twice and may be called `__proto__`. */
-const bodyText = fc
-  .tuple(
-    fc.constantFrom('"prompt":"a","length":2', '"template":"{{mask:2}}"', '"tokens":[257,1]', ""),
-    fc.array(fc.tuple(field, value), { maxLength: 4 }),
-  )
-  .map(([start, fields]) => {
-    const rest = fields.map(([name, content]) => `${JSON.stringify(name)}:${JSON.stringify(content)}`);
-    return `{${['"steps":1', ...(start ? [start] : []), ...rest].join()}}`;
-  });
 
 const isProblem = validator("Problem");
 

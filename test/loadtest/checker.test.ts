@@ -4,10 +4,10 @@ import assert from "node:assert/strict";
 import { createServer, type Server } from "node:http";
 import { after, before, test } from "node:test";
 import { WebSocketServer } from "ws";
-import { generateEndpoint } from "../../loadtest/servers/served-side.ts";
-import { closedLoop, closedPosts } from "../../loadtest/traffic/closed.ts";
+import { runClosed } from "../../loadtest/servers/side.ts";
+import { servedCell } from "../../loadtest/sweep/plan.ts";
 import { Recorder } from "../../loadtest/traffic/recorder.ts";
-import { requestOf, Seeds, traffic } from "../../loadtest/traffic/traffic.ts";
+import { requestOf, Seeds } from "../../loadtest/traffic/traffic.ts";
 import { Transports } from "../../loadtest/traffic/transports.ts";
 import type { GenerateRequest, StreamEvent } from "../../src/client/index.ts";
 
@@ -161,23 +161,21 @@ after(() => {
 const truth = lie;
 
 /** What a loop of 2 clients with 3 requests each records. */
-async function load(transport: "post" | "sse" | "ws" | "autocannon"): Promise<Recorder> {
+async function load(transport: "post" | "sse" | "ws"): Promise<Recorder> {
   const recorder = new Recorder();
-  const loop = {
-    ...{ clients: 2, rounds: 3, asks: traffic([SHAPE], new Seeds(10)), recorder, timeoutMs: 20_000 },
+  const transports = new Transports(origin);
+  const send = transports.send(transport);
+  const job = {
+    cell: servedCell(transport, { kind: "closed", clients: 2 }, [SHAPE]),
+    ...{ amount: { rounds: 3 }, recorder, seeds: new Seeds(10), timeoutMs: 20_000 },
     signal: new AbortController().signal,
   };
-  if (transport === "autocannon") await closedPosts(loop, generateEndpoint(origin));
-  else {
-    const transports = new Transports(origin);
-    const send = transports.send(transport);
-    await closedLoop(loop, (ask, signal) => send(requestOf(ask), signal));
-    transports.close();
-  }
+  await runClosed(job, (ask, signal) => send(requestOf(ask), signal));
+  transports.close();
   return recorder;
 }
 
-for (const transport of ["post", "sse", "ws", "autocannon"] as const)
+for (const transport of ["post", "sse", "ws"] as const)
   test(`an honest server has no errors: ${transport}`, async () => {
     lie = truth;
     const recorder = await load(transport);
@@ -201,7 +199,7 @@ for (const transport of ["sse", "ws"] as const)
       assert.deepEqual(recorder.errors, { [expected]: 6 });
     });
 
-for (const transport of ["post", "sse", "ws", "autocannon"] as const)
+for (const transport of ["post", "sse", "ws"] as const)
   for (const [name, kind, change] of ANSWER_LIES)
     test(`${transport}: ${name} is an error`, async () => {
       lie = (events) => {

@@ -5,11 +5,12 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { PACKAGE_ROOT } from "../../../src/package-root.ts";
 import type { SideInfo } from "../../report/types.ts";
-import { closedPosts, type Endpoint } from "../../traffic/closed.ts";
 import { Fault } from "../../traffic/fault.ts";
-import { traffic } from "../../traffic/traffic.ts";
+import { post } from "../../traffic/http.ts";
+import type { Answer } from "../../traffic/recorder.ts";
+import type { Ask } from "../../traffic/traffic.ts";
+import { type PeerSide, runClosed } from "../side.ts";
 import { ServerWatch } from "../watch.ts";
-import type { PeerSide } from "./peers.ts";
 
 /** The folder of the model. */
 export const STORIES_AR = join(PACKAGE_ROOT, "models", "stories-ar");
@@ -50,21 +51,30 @@ export async function startProgram(
   return { child, origin };
 }
 
-/** A running server as a side. */
+/** How a peer is asked by POST. */
+export interface Endpoint {
+  url: string;
+  body(ask: Ask): object;
+  /** Return what an answer says. Throw Fault if it is not what was asked for. */
+  read(ask: Ask, body: string): Answer;
+}
+
+/** Return a running server as a side; it takes the closed loop alone. */
 export function autoregressiveSide(
   info: SideInfo,
   { child, origin }: { child: ChildProcess; origin: string },
-  endpoint: Endpoint,
+  { url, body, read }: Endpoint,
 ): PeerSide {
   return {
     info,
     budgets: false,
     watch: new ServerWatch(origin, child.pid, false),
-    async run({ cell, amount, recorder, seeds, signal, timeoutMs }) {
-      if (cell.load.kind !== "closed" || !("rounds" in amount)) throw new TypeError("closed loop alone");
-      const load = { clients: cell.load.clients, rounds: amount.rounds, asks: traffic(cell.shapes, seeds) };
-      return { seconds: await closedPosts({ ...load, recorder, signal, timeoutMs }, endpoint) };
-    },
+    run: (job) =>
+      runClosed(job, async (ask, signal) => {
+        const reply = await post(url, body(ask), { signal });
+        if (reply.status !== 200) throw new Fault(`status ${reply.status}`);
+        return read(ask, reply.body);
+      }),
     async close() {
       if (child.exitCode !== null || child.signalCode !== null) return;
       const ended = once(child, "exit");

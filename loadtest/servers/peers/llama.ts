@@ -2,15 +2,15 @@
 
 import { execFile } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { PACKAGE_ROOT } from "../../../src/package-root.ts";
+import { freePort } from "../../../test/support/programs.ts";
 import type { SweepConfig } from "../../cli/flags.ts";
 import type { SideInfo } from "../../report/types.ts";
+import type { PeerSide } from "../side.ts";
 import { autoregressiveSide, BEGINNING, countTokens, STORIES_AR, startProgram } from "./autoregressive.ts";
-import type { PeerSide } from "./peers.ts";
 
 /** Requests computed together; each has a context of its own. */
 const [SLOTS, CONTEXT] = [8, 256];
@@ -56,14 +56,6 @@ export async function startLlama({ llamaServer }: SweepConfig, info: SideInfo): 
     }),
     read: ({ shape }, body) => countTokens((JSON.parse(body) as { tokens: unknown }).tokens, shape.length),
   });
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", resolve));
-  const { port } = probe.address() as { port: number };
-  await new Promise((resolve) => probe.close(resolve));
-  return port;
 }
 
 /** Waits until the model is loaded. Rejects after 30 seconds. */

@@ -1,5 +1,14 @@
-/** What the server can be measured beside. */
+/** The peers that the server can be compared with, by name. */
 
-export const PEERS = ["bare", "reference", "transformers", "llama.cpp"] as const;
+/** What each peer is; a report says so even where it could not be started. */
+export const TITLES = {
+  bare: "bare loop",
+  reference: "PyTorch reference",
+  transformers: "stories-ar, Transformers.js",
+  "llama.cpp": "stories-ar, llama.cpp",
+};
 
-export type PeerName = (typeof PEERS)[number];
+export type PeerName = keyof typeof TITLES;
+
+/** In the order in which they are started. */
+export const PEERS = Object.keys(TITLES) as PeerName[];

@@ -5,25 +5,11 @@ import { clientsOf } from "../../report/select.ts";
 import type { PlannedCell, Shape, SideInfo } from "../../report/types.ts";
 import { cellId, type Plan } from "../../sweep/plan.ts";
 import { shapeName } from "../../traffic/traffic.ts";
-import type { Side } from "../side.ts";
-import { startBare } from "./bare.ts";
+import type { PeerSide } from "../side.ts";
 import { startLlama } from "./llama.ts";
-import type { PeerName } from "./names.ts";
-import { startReference } from "./reference.ts";
+import { startBare, startReference } from "./loops.ts";
+import { type PeerName, TITLES } from "./names.ts";
 import { startTransformers } from "./transformers.ts";
-
-/** A side, and whether it takes step budgets. */
-export interface PeerSide extends Side {
-  budgets: boolean;
-}
-
-/** What each peer is, told even where it cannot be had. */
-const TITLES: Record<PeerName, string> = {
-  bare: "bare loop",
-  reference: "PyTorch reference",
-  transformers: "stories-ar, Transformers.js",
-  "llama.cpp": "stories-ar, llama.cpp",
-};
 
 const STARTS: Record<PeerName, (config: SweepConfig, info: SideInfo) => Promise<PeerSide>> = {
   bare: startBare,

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { PACKAGE_ROOT } from "../../../src/package-root.ts";
 import type { SweepConfig } from "../../cli/flags.ts";
 import type { SideInfo } from "../../report/types.ts";
+import type { PeerSide } from "../side.ts";
 import { autoregressiveSide, countTokens, STORIES_AR, startProgram } from "./autoregressive.ts";
-import type { PeerSide } from "./peers.ts";
 import type { TransformersAnswer, TransformersSettings } from "./transformers-server.ts";
 
 /** Starts it. Rejects where the package is not installed. */

@@ -1,0 +1,46 @@
+/** Thousands of wrong requests and frames, many at a time: the server stays, stays ready, and its memory stays flat. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import fc from "fast-check";
+import { Server } from "../../loadtest/servers/server.ts";
+import { median } from "../../loadtest/traffic/statistics.ts";
+import { TINY_GUIDED } from "../support.ts";
+import { rawFrames, rawRequest, send } from "./raw.ts";
+
+/** Cases at a time, and how many times. */
+const [SIDE_BY_SIDE, ROUNDS] = [32, 160];
+/** Growth of the median of the last third beside that of the second, which still counts as flat. */
+const FLAT = 1.1;
+
+let server: Server;
+before(async () => {
+  // A small heap and a small cache: left to itself, V8 lets 130 MB of garbage pile up, which hides a leak.
+  const limits = ["--threads", "1", "--max-batch-tokens", "4096", "--cache-mb", "4"];
+  server = await Server.start(["--model", TINY_GUIDED, ...limits], { heapMb: 64 });
+});
+after(() => server.stop("SIGKILL"));
+
+test("junk on many connections neither ends the server nor makes it grow", async () => {
+  const memory: number[] = [];
+  const one = fc.oneof({ weight: 3, arbitrary: rawRequest }, { weight: 1, arbitrary: rawFrames });
+  await fc.assert(
+    fc.asyncProperty(fc.array(one, { minLength: SIDE_BY_SIDE, maxLength: SIDE_BY_SIDE }), async (cases) => {
+      const replies = await Promise.all(cases.map((raw) => send(server.port, raw)));
+      for (const { statuses, hung } of replies) {
+        assert.equal(hung, false);
+        // 503 is a refusal, 505 the answer to a version of HTTP that does not exist.
+        for (const status of statuses)
+          assert.ok(status < 500 || status === 503 || status === 505, `${status}`);
+      }
+      assert.ok(await server.ready());
+      memory.push(server.memory().server);
+    }),
+    { seed: 20261125, numRuns: ROUNDS, endOnFailure: true },
+  );
+  const third = (n: number) => memory.slice(((n - 1) * memory.length) / 3, (n * memory.length) / 3);
+  const [settled, last] = [median(third(2)), median(third(3))];
+  console.log(`${SIDE_BY_SIDE * ROUNDS} cases: ${settled.toFixed(0)} MB, then ${last.toFixed(0)} MB`);
+  assert.ok(last <= FLAT * settled, `${settled} MB, then ${last} MB`);
+  assert.equal((await server.stop()).code, 0);
+});

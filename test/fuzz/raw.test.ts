@@ -1,0 +1,45 @@
+/** Whatever bytes a connection carries, the server answers below 500 or closes it, and goes on. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import fc from "fast-check";
+import type { FastifyInstance } from "fastify";
+import type { Engine } from "../../src/engine/engine.ts";
+import { listen } from "../http/support.ts";
+import { startEngine, TINY_GUIDED } from "../support.ts";
+import { rawFrames, rawRequest, send } from "./raw.ts";
+import { FEW_RUNS } from "./support.ts";
+
+let engine: Engine;
+let app: FastifyInstance;
+let origin: string;
+before(async () => {
+  engine = await startEngine({}, TINY_GUIDED);
+  ({ app, origin } = await listen(engine));
+});
+after(async () => {
+  await app.close();
+  await engine.runtime.close();
+});
+
+for (const [name, cases, expected] of [
+  ["an HTTP request", rawRequest, [200, 400, 404, 405]],
+  ["WebSocket frames", rawFrames, [400]],
+] as const)
+  test(`${name} of any bytes is answered, and never as a bug of the server`, async () => {
+    const seen = new Set<number>();
+    await fc.assert(
+      fc.asyncProperty(cases, async (raw) => {
+        const { statuses, hung } = await send(Number(new URL(origin).port), raw);
+        assert.equal(hung, false);
+        for (const status of statuses) {
+          seen.add(status);
+          // 505 is the answer to a version of HTTP that does not exist.
+          assert.ok(status < 500 || status === 505, `status ${status}`);
+        }
+      }),
+      FEW_RUNS,
+    );
+    assert.equal((await fetch(`${origin}/readyz`)).status, 200);
+    for (const status of expected) assert.ok(seen.has(status), `no answer was ${status}`);
+  });
