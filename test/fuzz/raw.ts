@@ -294,7 +294,8 @@ export async function send(port: number, { kind, bytes, whole }: RawCase): Promi
   });
   if (kind === "request") listen();
   socket.write(kind === "request" ? bytes : UPGRADE);
-  await once(socket, "close");
+  // Not `once`, which rejects on a reset.
+  await new Promise((resolve) => socket.once("close", resolve));
   clearTimeout(late);
   clearTimeout(silence);
   const pattern = kind === "request" ? /HTTP\/1\.1 (\d{3}) /g : /"status":(\d{3})/g;
