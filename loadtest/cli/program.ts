@@ -2,8 +2,7 @@
 
 import { Command } from "commander";
 import { decimal } from "../../src/config.ts";
-import { compare, describe } from "../report/compare.ts";
-import { gate } from "../report/gate.ts";
+import { compare, describe, gate } from "../report/compare.ts";
 import { readResults } from "../report/results.ts";
 import { sweep } from "../sweep/sweep.ts";
 import { filledIn, SWEEP_OPTIONS, type SweepConfig } from "./flags.ts";

@@ -1,4 +1,4 @@
-/** Two results, cell by cell. */
+/** Two results, cell by cell, and whether the second is worse than the first by more than noise. */
 
 import { median, type Ratio, ratioOf } from "../traffic/statistics.ts";
 import { FIGURES } from "./summary.ts";
@@ -125,4 +125,34 @@ export function describe({ differences, onlyA, onlyB, machine }: Comparison): st
       "The machine itself was not the same: measure A and B again, in turn, before you believe the rest.",
     );
   return lines.join("\n");
+}
+
+/** What the gate says. */
+export interface GateVerdict {
+  passed: boolean;
+  comparison: Comparison;
+  /** Worse, and the whole interval lies beyond the tolerance. */
+  regressions: Difference[];
+  /** Cells of the baseline that were not measured, and those that had errors the baseline had not. */
+  faults: string[];
+}
+
+/** Holds `results` to `baseline`. `tolerance` is the share of a figure that may be lost without failing, such as 0.05. */
+export function gate(results: Results, baseline: Results, tolerance: number): GateVerdict {
+  const comparison = compare(baseline, results);
+  const regressions = comparison.differences.filter(({ verdict, interval, figure }) => {
+    if (verdict !== "worse" || !interval) return false;
+    const less = figure.startsWith("latency");
+    return less ? interval[0] > 1 + tolerance : interval[1] < 1 - tolerance;
+  });
+  const errorsOf = (from: Results) =>
+    new Map(from.cells.map(({ id, summary }) => [id, Object.entries(summary.errors)]));
+  const before = errorsOf(baseline);
+  const faults = [
+    ...comparison.onlyA.map((id) => `${id}: in the baseline, not in the results`),
+    ...[...errorsOf(results)]
+      .filter(([id, errors]) => errors.length > 0 && before.get(id)?.length === 0)
+      .map(([id, errors]) => `${id}: ${errors.map(([kind, count]) => `${count} x ${kind}`).join(", ")}`),
+  ];
+  return { passed: regressions.length === 0 && faults.length === 0, comparison, regressions, faults };
 }

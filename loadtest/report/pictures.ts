@@ -248,15 +248,22 @@ function againstQuality(results: Results): Promise<string> | undefined {
   });
 }
 
-/** Every picture that the results have the figures for, by file name. */
+const DRAWN: Record<string, (results: Results) => Promise<string> | undefined> = {
+  "throughput-steps.svg": againstSteps,
+  "latency-rate.svg": againstRate,
+  "latency-concurrency.svg": againstClients,
+  "quality-throughput.svg": againstQuality,
+};
+
+/** The names of all pictures. */
+export const PICTURES = Object.keys(DRAWN);
+
+/** Return every picture that the results have the figures for, by file name. */
 export async function pictures(results: Results): Promise<Map<string, string>> {
-  const drawn = new Map<string, Promise<string> | undefined>([
-    ["throughput-steps.svg", againstSteps(results)],
-    ["latency-rate.svg", againstRate(results)],
-    ["latency-concurrency.svg", againstClients(results)],
-    ["quality-throughput.svg", againstQuality(results)],
-  ]);
   const made = new Map<string, string>();
-  for (const [name, svg] of drawn) if (svg) made.set(name, await svg);
+  for (const [name, drawIt] of Object.entries(DRAWN)) {
+    const svg = await drawIt(results);
+    if (svg) made.set(name, svg);
+  }
   return made;
 }

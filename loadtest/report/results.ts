@@ -1,33 +1,94 @@
-/** The results file: checked on the way in and out. */
+/** The folder of a result: results.json, results.csv, report.md and the pictures. */
 
-import { readFileSync, statSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Ajv } from "ajv";
 import { StartupError } from "../../src/errors.ts";
+import { PICTURES, pictures } from "./pictures.ts";
+import { report } from "./report.ts";
+import { clientsOf } from "./select.ts";
+import { FIGURES } from "./summary.ts";
 import type { Results } from "./types.ts";
 
-const SCHEMA = JSON.parse(readFileSync(new URL("results.schema.json", import.meta.url), "utf8"));
-const ajv = new Ajv({
-  allErrors: true,
-  allowUnionTypes: true,
-  formats: { "date-time": /^\d{4}-\d\d-\d\dT[\d:.]+Z$/ },
-});
-const valid = ajv.compile<Results>(SCHEMA);
+/** Lists that every result has, and fields of a cell: what distinguishes a result from other JSON. */
+const [LISTS, FIELDS] = [
+  ["sides", "cells", "knees", "quality", "warnings"],
+  ["id", "load", "shapes", "summary"],
+];
 
-/** What is wrong with results, in one line; undefined if nothing is. */
-export function resultsFault(value: unknown): string | undefined {
-  return valid(value) ? undefined : ajv.errorsText(valid.errors, { dataVar: "" });
+/** Return why a value is not a result of this format; undefined if it is one. */
+function fault(value: unknown): string | undefined {
+  const results = value as Partial<Record<string, unknown>> | null;
+  if (results?.format_version !== 1) return "format_version is not 1";
+  for (const name of LISTS) if (!Array.isArray(results[name])) return `${name} is not a list`;
+  for (const [i, cell] of (value as Results).cells.entries()) {
+    const missing =
+      FIELDS.find((name) => !(name in cell)) ??
+      (Array.isArray(cell.measurements) ? undefined : "measurements");
+    if (missing) return `cells/${i} has no ${missing}`;
+  }
+  return undefined;
 }
 
-/** Reads results from a file, or from the folder that holds it. Throws StartupError. */
+/** Read results from a file, or from the folder that holds it. Throw StartupError. */
 export function readResults(path: string): Results {
   try {
     const file = statSync(path).isDirectory() ? join(path, "results.json") : path;
     const value: unknown = JSON.parse(readFileSync(file, "utf8"));
-    const fault = resultsFault(value);
-    if (fault) throw new Error(`these are no results of a load test: ${fault}`);
+    const why = fault(value);
+    if (why) throw new Error(`not a result of the load test: ${why}`);
     return value as Results;
   } catch (error) {
     throw new StartupError(`${path}: ${(error as Error).message}`, 2);
   }
+}
+
+/** Write a result's folder; return the names of the files. A picture from an earlier run that has no figures now goes. */
+export async function writeResults(folder: string, results: Results): Promise<string[]> {
+  mkdirSync(folder, { recursive: true });
+  const put = (name: string, text: string) => {
+    writeFileSync(join(folder, `.${name}.part`), text);
+    renameSync(join(folder, `.${name}.part`), join(folder, name));
+    return name;
+  };
+  const written = [
+    put("results.json", `${JSON.stringify(results, rounded, 1)}\n`),
+    put("results.csv", toCsv(results)),
+  ];
+  const drawn = await pictures(results);
+  for (const name of PICTURES) if (!drawn.has(name)) rmSync(join(folder, name), { force: true });
+  for (const [name, svg] of drawn) written.push(put(name, svg));
+  written.push(put("report.md", report(results, [...drawn.keys()])));
+  return written;
+}
+
+/** Round to six digits, which is more than a measurement has. */
+function rounded(_: string, value: unknown): unknown {
+  return typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(6)) : value;
+}
+
+const quote = (value: string | number | undefined) =>
+  typeof value === "string" && /[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : (value ?? "");
+
+/** Return a header, then a row for each measurement; what was not measured is empty. */
+function toCsv({ cells }: Results): string {
+  const head = ["side", "transport", "clients", "rate_per_second", "steps", "length", "guidance", "traffic"];
+  const counts = ["repeat", "started_s", "seconds", "requests", "tokens", "errors"];
+  const rows = cells.flatMap((cell) => {
+    const { side, transport, load, shapes, measurements } = cell;
+    const [shape] = shapes.length === 1 ? shapes : [];
+    const names = shapes.map(({ name }) => name).join(" + ");
+    const rate = load.kind === "open" ? load.rate : undefined;
+    return measurements.map((m) => [
+      ...[side, transport, clientsOf(cell), rate, shape?.steps, shape?.length, shape?.guidance, names],
+      ...[m.repeat, m.started_s.toFixed(2), m.seconds.toFixed(4), m.requests, m.tokens],
+      Object.values(m.errors).reduce((sum, count) => sum + count, 0),
+      ...Object.values(FIGURES).map((read) => {
+        const value = read(m);
+        return value === undefined ? undefined : Number(value.toPrecision(6));
+      }),
+    ]);
+  });
+  return [[...head, ...counts, ...Object.keys(FIGURES)], ...rows]
+    .map((row) => `${row.map(quote).join(",")}\n`)
+    .join("");
 }

@@ -27,6 +27,10 @@ const NOT_RUN: [command: RegExp, reason: string][] = [
   [/^pip install /, "installs from the network"],
   [/^kubectl /, "needs a cluster"],
   [/^npm run loadtest -- (--url \S+ )?--quick$/, "takes half a minute; the gate runs it"],
+  [
+    /^npm run loadtest -- (compare|gate) /,
+    "needs the results of two runs; test/loadtest/sweep.test.ts runs it",
+  ],
   [/model convert --from didi-instruct-small /, "needs the published checkpoint"],
 ];
 

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { compare, describe } from "../../loadtest/report/compare.ts";
-import { gate } from "../../loadtest/report/gate.ts";
+import { compare, describe, gate } from "../../loadtest/report/compare.ts";
 import { ratioOf, studentQuantile } from "../../loadtest/traffic/statistics.ts";
 import { closed, measured, resultsOf } from "./support.ts";
 

@@ -114,3 +114,15 @@ test("what cannot be done is said in one line, with exit code 2", async () => {
     assert.match(errors, said);
   }
 });
+
+test("compare and gate read results from their folders", async () => {
+  const folder = join(out, "every");
+  const compared = await loadtest(["compare", folder, folder]);
+  assert.equal(compared.code, 0, compared.errors);
+  assert.match(compared.output, /tokens\/s .* 1\.00 .*within noise/);
+  const gated = await loadtest(["gate", folder, join(folder, "results.json")]);
+  assert.deepEqual([gated.code, gated.output.trim().split("\n").at(-1)], [0, "passed"]);
+  const missing = await loadtest(["compare", folder, join(out, "none")]);
+  assert.equal(missing.code, 2);
+  assert.match(missing.errors, /^loadtest: .*none: ENOENT/);
+});
