@@ -6,8 +6,8 @@ import { COMPANIES, ROUND } from "../test/conformance/cases.ts";
 import { MODES } from "../test/conformance/modes.ts";
 import { conform, type Outcome, type Run, seedOf } from "../test/conformance/run.ts";
 import { FIXTURES } from "../test/support.ts";
+import { Progress } from "./cli/progress.ts";
 import { flag, interruption, script } from "./cli/script.ts";
-import { progress } from "./report/checks.ts";
 import { table } from "./report/table.ts";
 import { machine } from "./servers/machine.ts";
 
@@ -60,13 +60,13 @@ await script<{ cases: number; seed: number; out?: string }>(
     const started = performance.now();
     const stop = interruption();
     const all: Outcome = { runs: [], kills: 0 };
-    const say = progress();
+    const progress = new Progress();
     let done = 0;
     const rounds = Math.ceil(cases / FIXTURES.length / ROUND);
     for (const [m, folder] of FIXTURES.entries()) {
       const tell = (count: number) => {
         done += count;
-        say(() => `${done} of ${rounds * ROUND * FIXTURES.length} cases `);
+        progress.show(() => `${done} of ${rounds * ROUND * FIXTURES.length} cases `);
       };
       const numbers = Array(rounds).keys();
       const { runs, kills } = await conform(folder, seedOf(seed, m), numbers, tell, stop);

@@ -1,15 +1,15 @@
-/** What the graphs' and the batches' savings are worth, each with and without, in this process, which divides calls as the server does. */
+/** What each saving of the graphs and the batches brings, measured with and without it in this process. */
 
-import { promptCanvas } from "../../src/diffusion/canvas.ts";
-import { type DrawPlan, isEmpty, Sample } from "../../src/diffusion/sampler.ts";
-import { type DrawRow, denoiseBatch, splitDraws, tiltBatch } from "../../src/engine/batch.ts";
+import type { DrawPlan } from "../../src/diffusion/sampler.ts";
+import { type DrawRow, denoiseBatch, tiltBatch } from "../../src/engine/batch.ts";
 import { paddedLength } from "../../src/engine/scheduler.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import { loadDivided } from "../../src/runtime/divided.ts";
-import type { Call, Canvases, DenoiseResult } from "../../src/runtime/protocol.ts";
+import type { Call, Canvases } from "../../src/runtime/protocol.ts";
 import type { LoadedModel } from "../../src/runtime/session.ts";
 import { splitOf } from "../../src/runtime/split.ts";
 import { ratios } from "../traffic/statistics.ts";
+import { runLoop } from "./loop.ts";
 import { interleave, range, tableHead, tableRow } from "./measure.ts";
 
 /** Canvases of `length` tokens whose first half is revealed. */
@@ -19,7 +19,7 @@ export class HalfWay {
     readonly length: number,
   ) {}
 
-  /** A row that draws at `positions` for each of `candidates`. */
+  /** Return a row that draws at `positions` for each of `candidates`. */
   row(kind: "plain" | "tilt" | "rerank", positions: number[], candidates = 1): DrawRow {
     const { mask_token_id, context_length } = this.model.manifest;
     const tokens = new Int32Array(this.length).fill(mask_token_id).fill(5, 0, this.length / 2);
@@ -42,76 +42,20 @@ export class HalfWay {
     };
   }
 
-  /** Positions from the middle on, so many. */
+  /** Return `count` positions from the middle on. */
   due(count: number): number[] {
     return Array.from({ length: count }, (_, i) => this.length / 2 + i);
   }
 }
 
-/** Milliseconds of a call. */
+/** Return the milliseconds of some calls. */
 const timed = async (graphs: LoadedModel, calls: Call[]) => {
   const started = performance.now();
   for (const call of calls) await graphs.run(call);
   return performance.now() - started;
 };
 
-/** Milliseconds of a whole generation of `rows` samples of one canvas, with and without two of the savings. */
-async function wholeGeneration(
-  model: Model,
-  graphs: LoadedModel,
-  job: { rows: number; length: number; steps: number },
-  savings: { shareFirst: boolean; skipEmpty: boolean },
-): Promise<number> {
-  const { mask_token_id, context_length } = model.manifest;
-  const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
-  const params = { canvas: promptCanvas([], job.length, mask_token_id), steps: job.steps, seed: 1, ...draw };
-  const samples = Array.from(
-    { length: job.rows },
-    (_, sample) => new Sample({ ...params, sample }, model.schedule, mask_token_id),
-  );
-  const started = performance.now();
-  for (;;) {
-    const due = samples.filter((sample) => !sample.done);
-    if (due.length === 0) return performance.now() - started;
-    const rows = due.map((sample) => {
-      const plan = sample.plan();
-      const row = { sample, plan, padded: paddedLength(job.length, context_length), ...draw };
-      return { ...row, schedule: model.schedule, tokens: sample.canvas.tokens };
-    });
-    for (const { sample, plan } of rows) if (isEmpty(plan)) sample.apply(plan, []);
-    const working = rows.filter(({ plan }) => !isEmpty(plan));
-    if (working.length > 0) {
-      // Rows count as one canvas in their first step alone: called another, it is not shared.
-      const first = savings.shareFirst
-        ? working
-        : working.map((row) => ({ ...row, plan: { ...row.plan, step: 1 } }));
-      const batch = denoiseBatch(first);
-      const drawn = splitDraws(
-        working,
-        batch,
-        (await graphs.run({ graph: "denoise", batch })) as DenoiseResult,
-      );
-      for (const [i, { sample, plan }] of working.entries()) {
-        const outcome = drawn[i]!;
-        if (outcome instanceof Error) throw outcome;
-        sample.apply(plan, outcome.candidates);
-      }
-    }
-    if (!savings.skipEmpty && working.length < rows.length) {
-      const batch = denoiseBatch(
-        rows
-          .filter(({ plan }) => isEmpty(plan))
-          .map((row) => ({
-            ...row,
-            plan: { ...row.plan, candidates: [{ positions: [0], uniforms: [0.5] }] },
-          })),
-      );
-      await graphs.run({ graph: "denoise", batch });
-    }
-  }
-}
-
-/** The table of what each saving brings and what each kind of guided step costs. */
+/** Print the table of what each saving brings and what each kind of guided step costs. */
 export async function graphCosts(folder: string, length: number, repeats: number): Promise<void> {
   const model = await openModel(folder);
   const split = await splitOf("auto", model, 0);
@@ -152,8 +96,12 @@ export async function graphCosts(folder: string, length: number, repeats: number
       () => timed(graphs, [plain]),
       true,
     );
-  const generation = (rows: number, steps: number, shareFirst: boolean, skipEmpty: boolean) => () =>
-    wholeGeneration(model, graphs, { rows, length, steps }, { shareFirst, skipEmpty });
+  const whole = (rows: number, steps: number, shareFirst: boolean, skipEmpty: boolean) => async () => {
+    const keys = Array.from({ length: rows }, (_, sample) => ({ seed: 1, sample }));
+    const started = performance.now();
+    await runLoop(model, graphs, { keys, length, steps }, { shareFirst, skipEmpty });
+    return performance.now() - started;
+  };
 
   await saves(
     "last block and head at revealed positions alone: one step",
@@ -162,13 +110,13 @@ export async function graphCosts(folder: string, length: number, repeats: number
   );
   await saves(
     "first pass shared: 8 samples of one prompt, 8 steps",
-    generation(8, 8, true, true),
-    generation(8, 8, false, true),
+    whole(8, 8, true, true),
+    whole(8, 8, false, true),
   );
   await saves(
     "steps that reveal nothing skipped: 1 sample, 128 steps",
-    generation(1, 128, true, true),
-    generation(1, 128, true, false),
+    whole(1, 128, true, true),
+    whole(1, 128, true, false),
   );
   if (!model.graphs.cpu.tilt) return;
   const batch = tiltBatch([canvas.row("tilt", few)]);

@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: what serving costs, what each saving brings, and how the server compares with others.
+ * `npm run bench`: what serving costs, and what each saving brings.
  *
  * Every ratio is between two sides measured in turn in one run, as the median of the repeats with their range.
  */
@@ -12,11 +12,10 @@ import { flag, list, oneOf, PYTHON, script } from "../cli/script.ts";
 import { machine } from "../servers/machine.ts";
 import { Server } from "../servers/server.ts";
 import { graphCosts } from "./graphs.ts";
-import { againstPeer } from "./peer.ts";
 import { againstProducts, againstReference, Reference } from "./reference.ts";
 import { fairness, saturation, throughput } from "./serving.ts";
 
-const SECTIONS = ["saturation", "fairness", "throughput", "graphs", "reference", "peer"] as const;
+const SECTIONS = ["saturation", "fairness", "throughput", "graphs", "reference"] as const;
 const count = integer(1, 100_000);
 
 interface Flags {
@@ -35,7 +34,7 @@ interface Flags {
 
 await script<Flags>(
   "bench",
-  "Measure what serving costs, what each saving brings, and how the server compares with others.",
+  "Measure what serving costs, and what each saving brings.",
   [
     flag("--model <name|folder>", "model to measure", undefined, "stories-didi"),
     flag(
@@ -88,8 +87,6 @@ await script<Flags>(
       await other?.server.stop();
     }
     if (wanted("graphs")) await graphCosts(model, length, repeats);
-    if (wanted("peer"))
-      await againstPeer(server, join(PACKAGE_ROOT, "models", "stories-ar"), length, [4, 8, 16, 32], repeats);
     if (wanted("reference")) {
       const folder = existsSync(model) ? model : join(PACKAGE_ROOT, "models", model);
       const reference = await Reference.start(python, [

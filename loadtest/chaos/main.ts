@@ -2,8 +2,9 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { decimal, integer } from "../../src/config.ts";
+import { Progress } from "../cli/progress.ts";
 import { flag, interruption, script } from "../cli/script.ts";
-import { progress, publish } from "../report/checks.ts";
+import { publish } from "../report/checks.ts";
 import { machine } from "../servers/machine.ts";
 import { Server } from "../servers/server.ts";
 import { closedLoop } from "../traffic/closed.ts";
@@ -68,7 +69,7 @@ await script<Flags>(
       () => !over,
     );
     const readiness = watchReadiness(server);
-    const say = progress();
+    const progress = new Progress();
     const random = new Random(seed);
     while (!interrupted.aborted && server.alive && elapsed() < seconds) {
       await sleep(random.next() * 400);
@@ -80,12 +81,13 @@ await script<Flags>(
       struck.push(...(await Promise.all(victims.map((pid) => strike(server, kind, pid, elapsed())))));
       const answers = Object.values(tally.answered).reduce((a, b) => a + b);
       const wrong = tally.lost.length + tally.different.length + tally.steps.length;
-      say(
+      progress.show(
         () =>
           `${elapsed().toFixed(0)} of ${seconds} s: ${struck.length} faults, ${answers} answers, ${wrong} wrong`,
       );
     }
     over = true;
+    progress.close();
     const lasted = elapsed();
     await asking;
     const unready = await readiness.stop();

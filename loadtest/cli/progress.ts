@@ -1,38 +1,31 @@
-/** How far the run is: a bar on a terminal, a line now and then elsewhere. */
+/** How far a run is, on standard error: in place on a terminal, otherwise a line every 10 seconds. */
 
-import { logUpdateStderr } from "log-update";
+/** Milliseconds between lines. */
+const [TERMINAL_MS, QUIET_MS] = [100, 10_000];
 
-/** Milliseconds between lines where there is no terminal. */
-const QUIET_MS = 10_000;
-const WIDTH = 24;
-
-/** Shows progress on standard error. */
+/** Shows progress. */
 export class Progress {
-  #said = Number.NEGATIVE_INFINITY;
+  #shown = Number.NEGATIVE_INFINITY;
 
   constructor(readonly terminal = process.stderr.isTTY) {}
 
-  /** `done` in [0, 1], `secondsLeft` as they are thought to be. */
-  show(done: number, secondsLeft: number, what: string): void {
-    const left = Math.max(0, Math.round(secondsLeft));
-    const clock = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")} left`;
-    const percent = `${Math.floor(100 * Math.min(1, done))}%`.padStart(4);
-    if (this.terminal) {
-      const full = Math.round(WIDTH * Math.min(1, done));
-      logUpdateStderr(`${"█".repeat(full)}${"░".repeat(WIDTH - full)} ${percent}  ${clock}  ${what}`);
-    } else if (performance.now() - this.#said >= QUIET_MS) {
-      this.#said = performance.now();
-      process.stderr.write(`${percent}  ${clock}  ${what}\n`);
-    }
+  /** Show the text, unless another was shown a moment ago. */
+  show(text: () => string): void {
+    const now = performance.now();
+    if (now - this.#shown < (this.terminal ? TERMINAL_MS : QUIET_MS)) return;
+    this.#shown = now;
+    process.stderr.write(this.terminal ? `\r\x1b[K${text()}` : `${text()}\n`);
   }
 
-  /** A line that stays. */
-  say(line: string): void {
-    if (this.terminal) logUpdateStderr.clear();
-    process.stderr.write(`${line}\n`);
-  }
-
+  /** Clear the line of a terminal. */
   close(): void {
-    if (this.terminal) logUpdateStderr.clear();
+    if (this.terminal) process.stderr.write("\r\x1b[K");
   }
+}
+
+/** Return "42%  1:05 left"; `done` is in [0, 1]. */
+export function percentAndClock(done: number, secondsLeft: number): string {
+  const left = Math.max(0, Math.round(secondsLeft));
+  const percent = `${Math.floor(100 * Math.min(1, done))}%`.padStart(4);
+  return `${percent}  ${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")} left`;
 }

@@ -1,4 +1,4 @@
-/** What a run under strain found: checks, and a report as JSON and as Markdown. */
+/** What the overload, the soak and the chaos check, and their reports as Markdown and as JSON. */
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ export function percentiles(values: readonly number[]): Percentiles {
   return { count: values.length, median: median!, p95: p95!, max: max! };
 }
 
-/** The checks as a table. */
+/** Return the checks as a table. */
 export function checkTable(checks: readonly Check[]): string {
   return table(
     ["", "claim", "seen"],
@@ -38,7 +38,7 @@ export function checkTable(checks: readonly Check[]): string {
   );
 }
 
-/** Prints the Markdown, writes both forms if there is a folder to write to, and returns the exit code. */
+/** Print the Markdown, write both forms if there is a folder, and return the exit code: 1 if a check fails. */
 export function publish(
   folder: string | undefined,
   name: string,
@@ -53,15 +53,4 @@ export function publish(
     writeFileSync(join(folder, `${name}.json`), `${JSON.stringify({ ...data, checks }, null, 1)}\n`);
   }
   return checks.every(({ holds }) => holds) ? 0 : 1;
-}
-
-/** Says on standard error how far a run is: on a terminal in place, else a line now and then. */
-export function progress(everyMs = 10_000): (text: () => string) => void {
-  let last = Number.NEGATIVE_INFINITY;
-  return (text) => {
-    const now = performance.now();
-    if (now - last < (process.stderr.isTTY ? 500 : everyMs)) return;
-    last = now;
-    process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${text()}` : `${text()}\n`);
-  };
 }

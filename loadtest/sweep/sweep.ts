@@ -4,7 +4,8 @@ import { existsSync } from "node:fs";
 import { join, relative } from "node:path";
 import { StartupError } from "../../src/errors.ts";
 import type { SweepConfig } from "../cli/flags.ts";
-import { Progress } from "../cli/progress.ts";
+import { Progress, percentAndClock } from "../cli/progress.ts";
+import { interruption } from "../cli/script.ts";
 import { writeResults } from "../report/results.ts";
 import { SERVER } from "../report/select.ts";
 import type { Results } from "../report/types.ts";
@@ -68,16 +69,11 @@ export async function sweep(config: SweepConfig, flags: readonly string[]): Prom
     );
 
   const progress = new Progress();
-  const stop = new AbortController();
-  const interrupt = () => {
-    if (stop.signal.aborted) process.exit(130);
-    progress.say("Stopping; what was measured is written. Once more to stop at once.");
-    stop.abort();
-  };
-  process.on("SIGINT", interrupt).on("SIGTERM", interrupt);
-
+  const stop = interruption();
   const deadline = started + (config.time - RESERVE) * 1000;
-  progress.show(0, config.time, "starting the server");
+  const say = (done: number, seconds: number, what: string) =>
+    progress.show(() => `${percentAndClock(done, seconds)}  ${what}`);
+  say(0, config.time, "starting the server");
   const sides = new Map<string, Side>();
   let failure: Error | undefined;
   try {
@@ -86,18 +82,17 @@ export async function sweep(config: SweepConfig, flags: readonly string[]): Prom
     const { side: server, info } = target;
     sides.set(SERVER, server);
     const plan = planFor(config, { guided: info.guidance !== undefined, context: info.context_length });
-    const peers = await startPeers(config, (what) => progress.show(0, config.time, what));
+    const peers = await startPeers(config, (what) => say(0, config.time, what));
     for (const peer of peers) sides.set(peer.info.name, peer);
     const left = () => (deadline - performance.now()) / 1000;
     const run = new Run(sides, plan, peerCellsFor(peers, plan), {
       ...{ repeats: config.repeats, deadline, started, maxRequests: config.maxRequests, seed: config.seed },
-      ...{ timeoutMs: config.timeout * 1000, p99LimitMs: config.p99, signal: stop.signal },
-      onProgress: (what) => progress.show(1 - left() / config.time, left() + RESERVE, what),
+      ...{ timeoutMs: config.timeout * 1000, p99LimitMs: config.p99, signal: stop },
+      onProgress: (what) => say(1 - left() / config.time, left() + RESERVE, what),
     });
     await run.go().catch((error: Error) => {
       failure = error;
     });
-    progress.show(1, RESERVE, "writing");
     const cells = run.cells();
     const env = environment();
     const results: Results = {
@@ -105,7 +100,7 @@ export async function sweep(config: SweepConfig, flags: readonly string[]): Prom
       name: name || `${info.name}-${begun.toISOString().slice(0, 19).replaceAll(":", "")}`,
       started: begun.toISOString(),
       seconds: (performance.now() - started) / 1000,
-      complete: run.leftOut === 0 && failure === undefined && !stop.signal.aborted,
+      complete: run.leftOut === 0 && failure === undefined && !stop.aborted,
       left_out: run.leftOut,
       settings: {
         ...{ flags: [...flags], seed: config.seed, repeats: config.repeats },
@@ -126,17 +121,16 @@ export async function sweep(config: SweepConfig, flags: readonly string[]): Prom
     const folder = join(config.out, results.name);
     await writeResults(folder, results);
     progress.close();
-    say(results, relative(process.cwd(), folder) || folder);
-    return stop.signal.aborted ? 130 : failure ? 1 : 0;
+    summary(results, relative(process.cwd(), folder) || folder);
+    return stop.aborted ? 130 : failure ? 1 : 0;
   } finally {
     progress.close();
     await Promise.all([...sides.values()].map((side) => side.close()));
-    process.removeListener("SIGINT", interrupt).removeListener("SIGTERM", interrupt);
   }
 }
 
-/** What a run says at its end. */
-function say(results: Results, folder: string): void {
+/** Print what a run measured. */
+function summary(results: Results, folder: string): void {
   const measured = results.cells.reduce((sum, { measurements }) => sum + measurements.length, 0);
   console.log(`${results.cells.length} cells, ${measured} measurements, ${Math.round(results.seconds)} s`);
   if (!results.complete) console.log(`not complete: ${results.left_out} planned measurements were not made`);

@@ -1,0 +1,62 @@
+/** The loop of the sampler around `denoise`, with no queue, no worker and no HTTP. */
+
+import { promptCanvas } from "../../src/diffusion/canvas.ts";
+import { isEmpty, Sample } from "../../src/diffusion/sampler.ts";
+import { denoiseBatch, splitDraws } from "../../src/engine/batch.ts";
+import { paddedLength } from "../../src/engine/scheduler.ts";
+import type { Model } from "../../src/model/model.ts";
+import type { DenoiseResult } from "../../src/runtime/protocol.ts";
+import type { LoadedModel } from "../../src/runtime/session.ts";
+
+/** The samples to run: `keys` gives the seed and the number of each. */
+export interface LoopJob {
+  keys: readonly { seed: number; sample: number }[];
+  length: number;
+  steps: number;
+}
+
+const DRAW = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
+
+/** Run the samples side by side to their end, as one batch a step, with or without two of the server's savings. */
+export async function runLoop(
+  { manifest, schedule }: Model,
+  graphs: Pick<LoadedModel, "run">,
+  { keys, length, steps }: LoopJob,
+  savings = { shareFirst: true, skipEmpty: true },
+): Promise<void> {
+  const { mask_token_id, context_length } = manifest;
+  const padded = paddedLength(length, context_length);
+  const samples = keys.map((key) => {
+    const canvas = promptCanvas([], length, mask_token_id);
+    return new Sample({ canvas, steps, ...key, ...DRAW }, schedule, mask_token_id);
+  });
+  for (;;) {
+    const rows = samples
+      .filter((sample) => !sample.done)
+      .map((sample) => {
+        const plan = sample.plan();
+        return { sample, plan, padded, ...DRAW, schedule, tokens: sample.canvas.tokens };
+      });
+    if (rows.length === 0) return;
+    const working = rows.filter(({ plan }) => !isEmpty(plan));
+    const empty = rows.filter(({ plan }) => isEmpty(plan));
+    for (const { sample, plan } of empty) sample.apply(plan, []);
+    if (working.length > 0) {
+      // Rows share a canvas in their first step alone: with another number the step is not shared.
+      const sent = savings.shareFirst
+        ? working
+        : working.map((row) => ({ ...row, plan: { ...row.plan, step: 1 } }));
+      const batch = denoiseBatch(sent);
+      const result = (await graphs.run({ graph: "denoise", batch })) as DenoiseResult;
+      for (const [i, row] of splitDraws(working, batch, result).entries()) {
+        if (row instanceof Error) throw row;
+        working[i]!.sample.apply(working[i]!.plan, row.candidates);
+      }
+    }
+    if (!savings.skipEmpty && empty.length > 0) {
+      const candidates = [{ positions: [0], uniforms: [0.5] }];
+      const batch = denoiseBatch(empty.map((row) => ({ ...row, plan: { ...row.plan, candidates } })));
+      await graphs.run({ graph: "denoise", batch });
+    }
+  }
+}
