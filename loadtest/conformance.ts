@@ -1,4 +1,4 @@
-/** `npm run conformance`: as many cases as one likes of test/conformance, and a report. */
+/** `npm run conformance`: cases of test/conformance, and a report. */
 
 import { writeFileSync } from "node:fs";
 import { integer } from "../src/config.ts";

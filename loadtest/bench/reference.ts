@@ -1,4 +1,4 @@
-/** The server against the straight PyTorch sampler on the same weights, and against its matrix products alone. */
+/** The server beside the published sampler in PyTorch on the same weights, and beside its matrix products alone. */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -14,12 +14,12 @@ import { HalfWay } from "./graphs.ts";
 import { interleave, range, tableHead, tableRow } from "./measure.ts";
 import { generate } from "./requests.ts";
 
-/** `python -m didi.reference_speed`: a line of JSON a job, seconds back. */
+/** The process `python -m didi.reference_speed`: it takes a job as a line of JSON and returns its seconds. */
 export class Reference {
   readonly #child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
 
-  /** Of what it runs on. */
+  /** PyTorch and threads of that process. */
   versions = { torch: "", threads: 0 };
 
   private constructor(child: ChildProcess, lines: Interface) {
@@ -27,7 +27,7 @@ export class Reference {
     this.#lines = lines[Symbol.asyncIterator]();
   }
 
-  /** `weights` are the flags that name them. Rejects if the process does not start. */
+  /** Start it; `weights` are the flags that name the weights. Reject if the process does not start. */
   static async start(python: string, weights: readonly string[]): Promise<Reference> {
     const child = spawn(python, ["-P", "-m", "didi.reference_speed", ...weights], {
       stdio: ["pipe", "pipe", "inherit"],
@@ -50,17 +50,17 @@ export class Reference {
     return this.#answer();
   }
 
-  /** Seconds of a generation. */
+  /** Return the seconds of a request of `rows` samples. */
   sample(rows: number, length: number, steps: number): Promise<number> {
     return this.#ask({ job: "sample", rows, length, steps });
   }
 
-  /** Seconds of the matrix products of a step. */
+  /** Return the seconds of the matrix products of one step. */
   products(rows: number, length: number, picks: number): Promise<number> {
     return this.#ask({ job: "products", rows, length, picks });
   }
 
-  /** Prints what it runs on. */
+  /** Print the versions. */
   say(): void {
     const { torch, threads } = this.versions;
     console.log(`\nReference: PyTorch ${torch}, ${threads} threads, float32`);
@@ -71,7 +71,7 @@ export class Reference {
   }
 }
 
-/** Seconds of a generation through the server beside the straight sampler. */
+/** Print the seconds of a request through the server and through the PyTorch sampler. */
 export async function againstReference(
   { origin }: Server,
   reference: Reference,
@@ -97,7 +97,7 @@ export async function againstReference(
   }
 }
 
-/** A call of `denoise` beside its matrix products alone. */
+/** Print the milliseconds of a call of `denoise` and of its matrix products alone. */
 export async function againstProducts(
   folder: string,
   reference: Reference,

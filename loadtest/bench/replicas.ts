@@ -1,6 +1,6 @@
 /**
- * How throughput grows with replicas: `npm run bench:replicas`. One replica with one thread, two of them side by side,
- * straight and behind nginx, and one with two threads; in turn, on one machine.
+ * `npm run bench:replicas`: how throughput grows with replicas. One replica with one thread, two of them side by side,
+ * directly and behind nginx, and one with two threads, measured in turn on one machine.
  */
 
 import { spawn } from "node:child_process";
@@ -19,17 +19,17 @@ const MODEL = "stories-didi";
 const LENGTH = 128;
 const STEPS = 16;
 const REPEATS = 5;
-/** About how long one measurement takes. */
+/** Approximate seconds of one measurement. */
 const SECONDS = 2.5;
-/** Clients of one replica from which the cost of a call and of a row are taken, and clients of the comparison. */
+/** Clients of one replica for the fit of the costs of a call and of a row, and clients of the comparison. */
 const FEW = [1, 2, 4, 8];
 const CLIENTS = 8;
 
-/** Tokens a second of so many clients that each ask `rounds` times. */
+/** Return tokens a second of `clients` clients with `rounds` requests each. */
 const measure = (origin: string | readonly string[], clients: number, rounds: number) =>
   served(origin, clients, rounds, LENGTH, STEPS);
 
-/** Starts nginx with the configuration of deploy/ before these; resolves once it answers. */
+/** Start nginx with the configuration of deploy/ in front of the replicas; resolve once it answers. */
 async function startNginx(folder: string, replicas: readonly Server[]) {
   const { path, args, origin } = await writeNginxConf(
     folder,
@@ -46,9 +46,9 @@ async function startNginx(folder: string, replicas: readonly Server[]) {
   return { child, origin };
 }
 
-/** Fixed milliseconds of a call, and those of a row, by least squares of 1/T = (a + b r) / (L r) over the runs of one replica. */
+/** Fit the fixed milliseconds of a call and those of a row: least squares of 1/T = (a + b r) / (L r) over one replica. */
 function fitCall(clients: readonly number[], tokensPerSecond: readonly number[]) {
-  // Seconds of a round of r generations: r L / T = a S + b S r.
+  // Seconds of a round of r requests: r L / T = a S + b S r.
   const times = clients.map((r, i) => (r * LENGTH) / tokensPerSecond[i]!);
   const mean = (values: readonly number[]) => values.reduce((a, b) => a + b) / values.length;
   const [mr, mt] = [mean(clients), mean(times)];

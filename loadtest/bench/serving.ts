@@ -1,4 +1,4 @@
-/** What serving costs beside a bare loop around the model, and whether the server answers while it works. */
+/** What serving costs beside a bare loop around the model, and how a busy server answers. */
 
 import { Agent, get } from "node:http";
 import { paddedLength } from "../../src/engine/scheduler.ts";
@@ -8,26 +8,29 @@ import { BareLoop } from "./bare-loop.ts";
 import { interleave, range, tableHead, tableRow } from "./measure.ts";
 import { generate, sayMemory, served } from "./requests.ts";
 
-/** What the throughput table is taken over. */
+/** What the table of throughput covers. */
 export interface ServingOptions {
   model: string;
-  /** New tokens of a generation. */
+  /** New tokens of a request. */
   length: number;
   steps: readonly number[];
   clients: readonly number[];
   repeats: number;
-  /** About how long one measurement takes. */
+  /** Approximate seconds of one measurement. */
   seconds: number;
-  /** Of a call, on either side; 0: one for each core. */
+  /** Threads of a call, of the server and of the bare loop; 0 is one for each core. */
   threads?: number;
   /** Runtime processes of the server, and bare loops side by side. */
   runtimes?: number;
 }
 
-/** Seconds of requests before anything is measured: a server that has run for a while has its code compiled. */
+/** Seconds of requests before the first measurement, in which V8 compiles the server's code. */
 const WARM_UP_SECONDS = 10;
 
-/** The table of served / bare; the loops' batches are as large as the server's calls. `other` is another server, measured in turn. */
+/**
+ * Print tokens a second of the server and of bare loops whose batches are as large as the server's calls.
+ * `other` is a second server, measured in turn.
+ */
 export async function throughput(
   server: Server,
   options: ServingOptions,
@@ -75,7 +78,7 @@ export async function throughput(
   loops.close();
 }
 
-/** Milliseconds of one GET over a kept-alive connection. */
+/** Return the milliseconds of one GET over a kept-alive connection. */
 function ping(origin: string, agent: Agent): Promise<number> {
   const started = performance.now();
   return new Promise((resolve, reject) => {
@@ -85,14 +88,14 @@ function ping(origin: string, agent: Agent): Promise<number> {
   });
 }
 
-/** Answers of /healthz, event-loop delay and memory while 16 generations of many steps run. */
+/** Print the latency of /healthz, event-loop delay and memory while 16 requests of many steps run. */
 export async function saturation(server: Server, length: number): Promise<void> {
   const { origin } = server;
   const delay = "nodejs_eventloop_lag_p99_seconds";
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   await ping(origin, agent);
   sayMemory(server, "idle");
-  await server.metric(delay); // reading it begins anew
+  await server.metric(delay); // reading it starts a new interval
   await new Promise((resolve) => setTimeout(resolve, 2000));
   const idle = await server.metric(delay);
   let running = true;
@@ -118,7 +121,7 @@ export async function saturation(server: Server, length: number): Promise<void> 
   );
 }
 
-/** Milliseconds of each of `count` requests of 4 steps, one after the other. */
+/** Return the milliseconds of each of `count` requests of 4 steps, one after the other. */
 async function shortRequests(origin: string, length: number, count: number): Promise<number[]> {
   const latencies: number[] = [];
   for (let seed = 0; seed < count; seed++) {
@@ -129,7 +132,7 @@ async function shortRequests(origin: string, length: number, count: number): Pro
   return latencies;
 }
 
-/** A short request beside long ones. */
+/** Print the latency of a short request beside long ones. */
 export async function fairness({ origin }: Server, length: number): Promise<void> {
   await shortRequests(origin, length, 5);
   const idle = median(await shortRequests(origin, length, 40));

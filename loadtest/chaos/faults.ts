@@ -1,4 +1,4 @@
-/** What is done to runtime processes. Linux. */
+/** The faults that are done to processes that run ONNX Runtime. Linux. */
 
 import { execFile } from "node:child_process";
 import { closeSync, openSync, readdirSync, readFileSync, writeSync } from "node:fs";
@@ -7,44 +7,44 @@ import { promisify } from "node:util";
 
 const run = promisify(execFile);
 
-/** Names of the faults; what each does is at FAULTS. */
+/** Names of the faults; FAULTS has what each does. */
 export const KINDS = ["kill", "freeze", "memory", "nan"] as const;
 export type FaultKind = (typeof KINDS)[number];
 
-/** Ends at once, as the kernel does to one that takes too much memory. */
+/** End the process at once, as the kernel does when memory runs out. */
 async function kill(pid: number): Promise<void> {
   process.kill(pid, "SIGKILL");
 }
 
-/** Stops every thread: the process lives and does nothing. */
+/** Stop every thread: the process lives and does nothing. */
 async function freeze(pid: number): Promise<void> {
   process.kill(pid, "SIGSTOP");
 }
 
-/** From now on the kernel gives it no more memory than it has. */
+/** Limit the process to the memory that it has now. */
 async function memory(pid: number): Promise<void> {
   const bytes = Number(/VmSize:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) * 1024;
   await run("prlimit", ["--pid", String(pid), `--as=${bytes}:`]);
 }
 
-/** Waits until every thread of a process that was sent SIGSTOP has stopped. */
+/** Wait until every thread of a process that was sent SIGSTOP has stopped. */
 async function untilStopped(pid: number): Promise<void> {
   const stopped = (task: string) =>
     /^\d+ \(.*\) [TtZX]/s.test(readFileSync(`/proc/${pid}/task/${task}/stat`, "utf8"));
   while (!readdirSync(`/proc/${pid}/task`).every(stopped)) await sleep(1);
 }
 
-/** Numbers of epoll_wait and epoll_pwait, in which a process waits for its next pass; on x86-64 and on arm64. */
+/** Numbers of epoll_wait and epoll_pwait, in which a process waits for its next batch, on x86-64 and on arm64. */
 const WAITING = new Set(process.arch === "arm64" ? ["22"] : ["232", "281"]);
-/** How often a process that is in the middle of a pass is let go and stopped again. */
+/** How often a process that runs a batch is continued and stopped again. */
 const TRIES = 2000;
 
-/** Stops a process between two passes. Rejects if it does not come to that. */
+/** Stop a process between two batches. Reject if it never is between two. */
 async function stopBetweenPasses(pid: number): Promise<void> {
   for (let left = TRIES; left > 0; left--) {
     process.kill(pid, "SIGSTOP");
     await untilStopped(pid);
-    // The thread that runs passes is the first.
+    // The first thread runs the batches.
     const [call] = readFileSync(`/proc/${pid}/syscall`, "utf8").split(" ");
     if (WAITING.has(call!)) return;
     process.kill(pid, "SIGCONT");
@@ -78,10 +78,10 @@ async function nan(pid: number): Promise<void> {
   }
 }
 
-/** Each does its harm to the process of that id, and rejects if it cannot. */
+/** Each does its fault to the process of that id. Reject if it cannot. */
 export const FAULTS: Record<FaultKind, (pid: number) => Promise<void>> = { kill, freeze, memory, nan };
 
-/** Takes the limit on a process's memory away again. */
+/** Remove the limit on a process's memory. */
 export async function relieve(pid: number): Promise<void> {
   await run("prlimit", ["--pid", String(pid), "--as=unlimited:"]).catch(() => {});
 }

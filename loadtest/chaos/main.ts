@@ -12,7 +12,7 @@ import { Random } from "../traffic/random.ts";
 import { KINDS } from "./faults.ts";
 import { checksOf, markdownOf, type Run } from "./report.ts";
 import { type Struck, strike, watchReadiness } from "./strike.ts";
-import { ask, emptyTally, inPeace, WAYS } from "./traffic.ts";
+import { ask, emptyTally, withoutFaults, WAYS } from "./traffic.ts";
 
 interface Flags {
   seconds: number;
@@ -53,7 +53,7 @@ await script<Flags>(
     const server = await Server.start(["--model", model, ...limits]);
     const interrupted = interruption();
     console.error("every request once, without faults");
-    const expected = await inPeace(server.origin);
+    const expected = await withoutFaults(server.origin);
     const restarts = () => server.metric("didi_runtime_restarts_total");
     const before = { counted: await counts(server), restarts: await restarts(), memory: server.memory() };
 

@@ -1,4 +1,4 @@
-/** What a run of chaos came to. */
+/** The checks and the report of a run of chaos. */
 
 import { type Check, checkTable, percentiles } from "../report/checks.ts";
 import { table } from "../report/table.ts";
@@ -7,7 +7,7 @@ import { KINDS } from "./faults.ts";
 import type { Struck } from "./strike.ts";
 import type { Tally } from "./traffic.ts";
 
-/** A run, as it is kept. */
+/** What a run has measured. */
 export interface Run {
   machine: string;
   seed: number;
@@ -15,26 +15,26 @@ export interface Run {
   interrupted: boolean;
   tally: Tally;
   struck: Struck[];
-  /** Milliseconds of each time that /readyz was not 200. */
+  /** Milliseconds of each interval in which /readyz was not 200. */
   unready: number[];
   readyAfter: boolean;
   /** Runtime processes that were replaced. */
   restarts: number;
-  /** What the server counted meanwhile. */
+  /** Requests that the server counted, by outcome. */
   counted: Record<"done" | "failed" | "cancelled", number>;
   memory: { before: Memory; after: Memory };
   ending: Ending;
-  /** The last lines of its standard error. */
+  /** The last lines of the server's standard error. */
   errors: string[];
 }
 
 const first = (faults: readonly string[]) => (faults.length > 0 ? `: ${faults[0]}` : "");
 
-/** Milliseconds that a process was out of work: one that gets no more memory works until it needs some. */
+/** Return the milliseconds that a process did not work. With a limit on memory it works until it needs more. */
 const downMs = ({ kind, noticedMs, recoveredMs }: Struck) =>
   kind === "memory" ? recoveredMs - noticedMs : recoveredMs;
 
-/** What has to hold; `least` is how many faults there have to be, and each has to be over within so many seconds. */
+/** Return the checks: at least `least` faults took effect, and the server recovered from each within the limit. */
 export function checksOf(run: Run, least: number, limitSeconds: number): Check[] {
   const { tally, counted, struck, unready, ending } = run;
   const answers = Object.values(tally.answered).reduce((a, b) => a + b);
@@ -48,13 +48,13 @@ export function checksOf(run: Run, least: number, limitSeconds: number): Check[]
       seen: `${answers} answered, ${tally.lost.length} lost, ${counted.failed} failed${first(tally.lost)}`,
     },
     {
-      // A stream that was broken on purpose may have been finished at that moment.
+      // A stream that was broken on purpose may have been complete at that moment.
       claim: "the server counts as many answers as the clients, apart from streams that were broken off",
       holds: beyond >= 0 && beyond <= tally.resumes,
       seen: `${counted.done} by the server, ${answers} by the clients, ${tally.resumes} broken and resumed`,
     },
     {
-      claim: "every seeded answer equals that in peace",
+      claim: "every seeded answer equals the one without faults",
       holds: tally.different.length === 0,
       seen: `${tally.different.length} differ${first(tally.different)}`,
     },
@@ -64,7 +64,7 @@ export function checksOf(run: Run, least: number, limitSeconds: number): Check[]
       seen: `${tally.answered.sse + tally.answered.websocket} streams, ${tally.steps.length} wrong, ${tally.merged} steps merged for a reader that fell behind${first(tally.steps)}`,
     },
     {
-      claim: `${limitSeconds} s after each fault (of memory: after it was felt) every runtime process held the model`,
+      claim: `${limitSeconds} s after each fault (of memory: after it was felt) every runtime process compared the model`,
       holds: slowest <= 1000 * limitSeconds,
       seen: `the slowest took ${Math.round(slowest)} ms`,
     },
@@ -74,7 +74,7 @@ export function checksOf(run: Run, least: number, limitSeconds: number): Check[]
       seen: `${unready.length} times, at most ${Math.round(Math.max(0, ...unready))} ms`,
     },
     {
-      // A process of a machine that is busy must not be taken for one that is frozen.
+      // On a busy machine a process must not be mistaken for a frozen one.
       claim: "no process was replaced without a fault",
       holds: run.restarts <= effective.length,
       seen: `${run.restarts} replaced, ${effective.length} faults`,
@@ -92,7 +92,7 @@ export function checksOf(run: Run, least: number, limitSeconds: number): Check[]
   ];
 }
 
-/** The report. */
+/** Return the report as Markdown. */
 export function markdownOf(run: Run, checks: readonly Check[]): string {
   const { tally, struck, memory } = run;
   const rows = KINDS.map((kind) => {

@@ -1,4 +1,4 @@
-/** What is asked while faults happen, and what has to come of it: the answers of the same server in peace. */
+/** The requests that are sent while faults happen, and the comparison with the answers without faults. */
 
 import type { GenerateRequest } from "../../src/client/types.ts";
 import type { Schemas } from "../../src/http/openapi.ts";
@@ -7,13 +7,13 @@ export type Body = GenerateRequest;
 export type Step = Schemas["StepEvent"];
 export type Sample = Schemas["GenerateResponse"]["samples"][number];
 
-/** A generation as it was told. */
-export interface Told {
+/** An answer without faults, and its steps. */
+export interface Answer {
   samples: Sample[];
   steps: Step[];
 }
 
-/** Plain, by confidence, guided, ranked and filled, of many lengths and budgets; one is the largest there is. */
+/** Plain, by confidence, guided, ranked and infilling requests of many lengths and budgets; one is the largest allowed. */
 export const REQUESTS: readonly Body[] = Array.from({ length: 40 }, (_, i): Body => {
   const base = { length: 8 + 5 * (i % 9), steps: 2 + 3 * (i % 6), seed: 1000 + i };
   const prompt = ["", "Once upon a time", "The dog and the boy", "Long ago there was"][i % 4]!;
@@ -39,7 +39,7 @@ export const REQUESTS: readonly Body[] = Array.from({ length: 40 }, (_, i): Body
   }
 });
 
-/** Steps sample by sample, each in the order it came, without what names the request. */
+/** Return the steps of each sample, in the order of their arrival, without the id of the request. */
 function bySample(steps: readonly Step[]): Map<number, Omit<Step, "id">[]> {
   const samples = new Map<number, Omit<Step, "id">[]>();
   for (const { id: _, ...step } of steps)
@@ -47,31 +47,31 @@ function bySample(steps: readonly Step[]): Map<number, Omit<Step, "id">[]> {
   return samples;
 }
 
-/** What came of holding a stream against the one in peace. */
-export interface Held {
+/** The comparison of a stream with the one without faults. */
+export interface Comparison {
   /** How it differs, if it does. */
   fault: string | undefined;
-  /** Steps that came as one with those after them: to a reader that falls behind. */
+  /** Steps that came merged into a later one, because the reader fell behind. */
   merged: number;
 }
 
-/** Steps from `from` up to and with `to` as one, as a reader that falls behind is told them. */
+/** Return the steps after `from`, up to `to`, merged into one, as a reader that falls behind gets them. */
 function mergedSteps(steps: readonly Omit<Step, "id">[], from: number, to: number): Omit<Step, "id"> {
   const parts = steps.filter(({ step }) => step > from && step <= to);
   return { ...parts.at(-1)!, revealed: parts.flatMap(({ revealed }) => revealed) };
 }
 
-/** Holds a stream's steps against those in peace. */
-export function holdSteps(told: readonly Step[], expected: readonly Step[]): Held {
-  const ours = bySample(told);
+/** Compare a stream's steps with those without faults. */
+export function compareSteps(answers: readonly Step[], expected: readonly Step[]): Comparison {
+  const ours = bySample(answers);
   let merged = 0;
   for (const [sample, steps] of bySample(expected)) {
     let last = 0;
     for (const event of ours.get(sample) ?? []) {
       const where = `sample ${sample}, step ${event.step} after ${last}`;
-      if (event.step <= last) return { fault: `${where}: it was told before`, merged };
+      if (event.step <= last) return { fault: `${where}: it came before`, merged };
       if (JSON.stringify(event) !== JSON.stringify(mergedSteps(steps, last, event.step)))
-        return { fault: `${where}: it is another`, merged };
+        return { fault: `${where}: it differs`, merged };
       merged += event.step - last - 1;
       last = event.step;
     }
@@ -80,7 +80,7 @@ export function holdSteps(told: readonly Step[], expected: readonly Step[]): Hel
   return { fault: undefined, merged };
 }
 
-/** Whether two answers are the same. */
-export function sameSamples(told: readonly Sample[], expected: readonly Sample[]): boolean {
-  return JSON.stringify(told) === JSON.stringify(expected);
+/** Return whether two answers are equal. */
+export function sameSamples(answers: readonly Sample[], expected: readonly Sample[]): boolean {
+  return JSON.stringify(answers) === JSON.stringify(expected);
 }

@@ -1,28 +1,28 @@
-/** One fault, and how long the server took to be whole again. */
+/** One fault, and how long the server took to recover. */
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { LogLine, Server } from "../servers/server.ts";
 import { FAULTS, type FaultKind, relieve } from "./faults.ts";
 
-/** A fault and what came of it. Milliseconds from its moment. */
+/** A fault and its effect. Milliseconds count from the fault. */
 export interface Struck {
   kind: FaultKind;
-  /** Seconds into the run. */
+  /** Seconds after the start of the run. */
   at: number;
-  /** False if the process went on as if nothing were. */
+  /** False if the process was not replaced. */
   effect: boolean;
-  /** Until the server saw it. */
+  /** Until the server noticed it. */
   noticedMs: number;
-  /** Until another process held the model. */
+  /** Until another process had loaded the model. */
   recoveredMs: number;
-  /** What the server said it was. */
+  /** The cause in the server's log. */
   said: string;
 }
 
-/** How long an effect is waited for: a process that gets no more memory may not need any. */
+/** How long to wait for an effect: a process with a limit on memory may not need more. */
 const PATIENCE_MS: Record<FaultKind, number> = { kill: 20_000, freeze: 20_000, nan: 20_000, memory: 5_000 };
 
-/** Strikes one process and waits until another has taken its place. */
+/** Do a fault to one process and wait until another has replaced it. */
 export async function strike(server: Server, kind: FaultKind, pid: number, at: number): Promise<Struck> {
   const struck: Struck = { kind, at, effect: false, noticedMs: 0, recoveredMs: 0, said: "" };
   const started = performance.now();
@@ -39,12 +39,12 @@ export async function strike(server: Server, kind: FaultKind, pid: number, at: n
   };
   server.on("log", listen);
   try {
-    // Once it is felt, it is a fault like any other.
+    // Once the server has noticed it, it is a fault like any other.
     const late = () => performance.now() - started > PATIENCE_MS[struck.noticedMs > 0 ? "kill" : kind];
     await FAULTS[kind](pid);
     while (!struck.effect && server.alive && !late()) await sleep(10);
   } catch (error) {
-    // Such as a process that has just ended by itself.
+    // For example, the process has just ended.
     struck.said = (error as Error).message;
   } finally {
     server.off("log", listen);
@@ -53,7 +53,7 @@ export async function strike(server: Server, kind: FaultKind, pid: number, at: n
   return struck;
 }
 
-/** Looks at /readyz all the time; `stop` returns the milliseconds that it was not 200, each time. */
+/** Watch /readyz; `stop` returns the milliseconds of each interval in which it was not 200. */
 export function watchReadiness(server: Server): { stop(): Promise<number[]> } {
   const gaps: number[] = [];
   let over = false;

@@ -1,26 +1,26 @@
-/** Clients that ask without a pause, and hold every answer to the one in peace. */
+/** Clients that ask without a pause, and compare every answer with the one without faults. */
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Random } from "../traffic/random.ts";
-import { holdSteps, REQUESTS, sameSamples, type Told } from "./requests.ts";
+import { compareSteps, REQUESTS, sameSamples, type Answer } from "./requests.ts";
 import { byEvents, byPost, bySocket, type Outcome } from "./ways.ts";
 
 export const WAYS = ["post", "sse", "websocket"] as const;
 export type Way = (typeof WAYS)[number];
 
-/** What came of all requests. */
+/** The outcomes of all requests. */
 export interface Tally {
-  /** Right answers. */
+  /** Answers. */
   answered: Record<Way, number>;
   /** Requests that were refused with 429 or 503. */
   refused: number;
   /** Streams that were broken on purpose and resumed. */
   resumes: number;
-  /** Steps that came together with those after them, because the reader fell behind. */
+  /** Steps that came merged into a later one, because the reader fell behind. */
   merged: number;
-  /** Accepted, and not answered, or not once. */
+  /** Requests that were accepted and not answered exactly once. */
   lost: string[];
-  /** Answers unlike those in peace. */
+  /** Answers that differ from those without faults. */
   different: string[];
   /** Streams that skipped, repeated or changed a step. */
   steps: string[];
@@ -36,18 +36,18 @@ export const emptyTally = (): Tally => ({
   steps: [],
 });
 
-/** Every request once, one after the other. Rejects if one is not answered. */
-export async function inPeace(origin: string): Promise<Told[]> {
-  const told: Told[] = [];
+/** Send every request once, one after the other. Reject if one is not answered. */
+export async function withoutFaults(origin: string): Promise<Answer[]> {
+  const answers: Answer[] = [];
   for (const body of REQUESTS) {
     const [outcome] = await bySocket(origin, [body]);
-    if (outcome?.kind !== "told") throw new Error(`in peace: ${JSON.stringify(outcome)}`);
-    told.push({ samples: outcome.samples, steps: outcome.steps! });
+    if (outcome?.kind !== "answered") throw new Error(`without faults: ${JSON.stringify(outcome)}`);
+    answers.push({ samples: outcome.samples, steps: outcome.steps! });
   }
-  return told;
+  return answers;
 }
 
-/** Generations of one socket at once. */
+/** Requests at a time on one socket. */
 const PER_SOCKET = 3;
 
 /** Send what one client sends at a time, and add what came of it to `tally`. */
@@ -55,7 +55,7 @@ export async function ask(
   origin: string,
   way: Way,
   random: Random,
-  expected: readonly Told[],
+  expected: readonly Answer[],
   tally: Tally,
 ): Promise<void> {
   const indices = Array.from({ length: way === "websocket" ? PER_SOCKET : 1 }, () =>
@@ -72,20 +72,20 @@ export async function ask(
   }
   for (const [i, outcome] of outcomes.entries()) judge(outcome, way, indices[i]!, expected, tally);
   // A client that was refused waits before its next request.
-  if (outcomes.some(({ kind }) => kind !== "told")) await sleep(200);
+  if (outcomes.some(({ kind }) => kind !== "answered")) await sleep(200);
 }
 
-function judge(outcome: Outcome, way: Way, index: number, expected: readonly Told[], tally: Tally): void {
+function judge(outcome: Outcome, way: Way, index: number, expected: readonly Answer[], tally: Tally): void {
   const name = `${way}, request ${index}`;
   if (outcome.kind === "refused") tally.refused++;
   else if (outcome.kind === "lost") tally.lost.push(`${name}: ${outcome.why}`);
   else {
     const { samples, steps } = expected[index]!;
-    const held = outcome.steps && holdSteps(outcome.steps, steps);
-    tally.merged += held?.merged ?? 0;
+    const compared = outcome.steps && compareSteps(outcome.steps, steps);
+    tally.merged += compared?.merged ?? 0;
     tally.resumes += outcome.resumes;
     tally.answered[way]++;
-    if (held?.fault) tally.steps.push(`${name}: ${held.fault}`);
+    if (compared?.fault) tally.steps.push(`${name}: ${compared.fault}`);
     if (!sameSamples(outcome.samples, samples)) tally.different.push(name);
   }
 }

@@ -1,4 +1,4 @@
-/** The ways to ask: POST, server-sent events that break and are resumed, WebSockets. */
+/** The transports: POST, server-sent events that are broken and resumed, WebSockets. */
 
 import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -6,14 +6,14 @@ import { EventParser } from "../../src/client/event-parser.ts";
 import { type ServerEvent, StreamClient } from "../../test/http/support.ts";
 import { open, post } from "../traffic/http.ts";
 import type { Random } from "../traffic/random.ts";
-import type { Body, Sample, Step, Told } from "./requests.ts";
+import type { Body, Sample, Step, Answer } from "./requests.ts";
 
-/** What came of a request. */
+/** The outcome of a request. */
 export type Outcome =
-  | { kind: "told"; resumes: number; steps: Step[] | undefined; samples: Sample[] }
-  /** Not taken: 429 or 503. */
+  | { kind: "answered"; resumes: number; steps: Step[] | undefined; samples: Sample[] }
+  /** Refused with 429 or 503. */
   | { kind: "refused"; status: number }
-  /** Taken, and not answered as it should be. */
+  /** Accepted, and not answered as it should be. */
   | { kind: "lost"; why: string };
 
 /** Longest that an answer may take. */
@@ -24,17 +24,17 @@ const MOST_BREAKS = 3;
 const refusal = (status: number | undefined): Outcome | undefined =>
   status === 429 || status === 503 ? { kind: "refused", status } : undefined;
 
-/** Asks and waits. */
+/** Send a request by POST. */
 export async function byPost(origin: string, body: Body): Promise<Outcome> {
   const reply = await post(`${origin}/generate`, body, { signal: AbortSignal.timeout(TIMEOUT_MS) });
   const { status } = reply;
   if (status !== 200)
     return refusal(status) ?? { kind: "lost", why: `${status}: ${reply.body.slice(0, 200)}` };
   const { samples } = JSON.parse(reply.body) as { samples: Sample[] };
-  return { kind: "told", resumes: 0, steps: undefined, samples };
+  return { kind: "answered", resumes: 0, steps: undefined, samples };
 }
 
-/** Asks for events, breaks the connection at random, and goes on after the last one that came. */
+/** Ask for events, break the connection at random, and resume after the last event that came. */
 export async function byEvents(origin: string, body: Body, random: Random): Promise<Outcome> {
   const steps: Step[] = [];
   let resumes = 0;
@@ -48,7 +48,7 @@ export async function byEvents(origin: string, body: Body, random: Random): Prom
     });
     if (response.statusCode !== 200) {
       const said = await text(response);
-      // A resumption that is refused is tried again: what was accepted has to be told to its end.
+      // A resumption that is refused is tried again: an accepted request has to be answered to its end.
       if (refusal(response.statusCode) && lastId !== undefined) {
         await sleep(200);
         continue;
@@ -74,13 +74,13 @@ export async function byEvents(origin: string, body: Body, random: Random): Prom
           break reading;
         }
       }
-    if (samples) return { kind: "told", resumes, steps, samples };
-    if (!broken) return { kind: "lost", why: "the stream ended before the generation did" };
+    if (samples) return { kind: "answered", resumes, steps, samples };
+    if (!broken) return { kind: "lost", why: "the stream ended before the request did" };
     resumes++;
   }
 }
 
-/** Asks for several at once on one socket; an outcome for each. */
+/** Send several requests at once on one socket; return an outcome for each. */
 export async function bySocket(origin: string, bodies: readonly Body[]): Promise<Outcome[]> {
   const client = await StreamClient.connect(origin);
   const ids = bodies.map((_, i) => `g${i}`);
@@ -89,7 +89,7 @@ export async function bySocket(origin: string, bodies: readonly Body[]): Promise
     throw new Error(`the socket closed with ${code}`);
   });
   await Promise.race([Promise.all(ids.map((id) => client.end(id))), broken]);
-  // What comes too often comes now.
+  // An event that is sent twice would arrive now.
   await sleep(50);
   broken.catch(() => {});
   client.socket.close();
@@ -98,7 +98,7 @@ export async function bySocket(origin: string, bodies: readonly Body[]): Promise
       (event) => (event.type === "done" || event.type === "error") && event.id === id,
     );
     const [end] = ends;
-    if (ends.length !== 1) return { kind: "lost", why: `${ends.length} ends of one generation` };
+    if (ends.length !== 1) return { kind: "lost", why: `${ends.length} ends of one request` };
     if (end!.type === "error") {
       const { status, detail } = end!.error;
       return refusal(status) ?? { kind: "lost", why: `error event: ${detail}` };
@@ -106,10 +106,10 @@ export async function bySocket(origin: string, bodies: readonly Body[]): Promise
     if (client.events.findLast((event) => "id" in event && event.id === id) !== end)
       return { kind: "lost", why: "a step after the end" };
     return {
-      kind: "told",
+      kind: "answered",
       resumes: 0,
       steps: client.steps(id),
-      samples: (end as Told & typeof end).samples as Sample[],
+      samples: (end as Answer & typeof end).samples as Sample[],
     };
   });
 }

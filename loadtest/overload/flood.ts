@@ -1,4 +1,4 @@
-/** Ten times what the server can do, and what it says to those it turns away. */
+/** Ten times what the server can answer, and what it says to the requests that it refuses. */
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Percentiles, percentiles } from "../report/checks.ts";
@@ -6,12 +6,12 @@ import type { Memory, Server } from "../servers/server.ts";
 import { openLoop } from "../traffic/open.ts";
 import { type Asked, ask, evenly, floodBody } from "./ask.ts";
 
-/** How long after the flood answers are counted. */
+/** Milliseconds after the flood in which answers are counted. */
 const AFTERWARDS_MS = 5000;
-/** How much later than its deadline an answer may come: the call that runs and its own, and the way back. */
+/** How late an answer may come after its deadline: the call that runs, its own call, and the way back. */
 const LATE_MS = 500;
 
-/** A flood, as it was seen from outside. Milliseconds. */
+/** A flood, as its clients saw it. Milliseconds. */
 export interface Flood {
   perSecond: number;
   seconds: number;
@@ -20,19 +20,19 @@ export interface Flood {
   refused: number;
   /** Neither answered nor refused. */
   other: number;
-  /** Answers within their deadline's reach. */
+  /** Answers to requests with a deadline. */
   deadlines: { answered: number; cutShort: number; late: number; lateness: Percentiles };
-  /** What Retry-After said over how long the backlog of that moment really took. */
+  /** What Retry-After said, how long the backlog of that moment took, and the ratio of the two. */
   retryAfter: { said: Percentiles; took: Percentiles; ratio: Percentiles; true: number; of: number };
   memory: { second: number; server: number; runtimes: number }[];
-  /** Answers a second in the seconds after the flood, while its backlog was worked off. */
+  /** Answers a second just after the flood, while the server answered its backlog. */
   afterwardsPerSecond: number;
-  /** Milliseconds of a lone request before, and from the last answer of the backlog until one took no more than half as long again. */
+  /** Latency of a lone request before the flood, and time until it was at most 1.5 times that again. */
   aloneMs: number;
   aloneAgainAfterMs: number;
 }
 
-/** The median time of a request when nobody else asks. */
+/** Return the median latency of a request without other load. */
 async function alone(origin: string): Promise<number> {
   const times: number[] = [];
   for (let i = 0; i < 7; i++) {
@@ -42,7 +42,7 @@ async function alone(origin: string): Promise<number> {
   return percentiles(times).median;
 }
 
-/** The time at which a lone request took no longer than `limitMs`; infinite if none does within a minute. */
+/** Return the time at which a lone request took at most `limitMs`; infinite if none does within a minute. */
 async function untilAlone(origin: string, limitMs: number): Promise<number> {
   const started = performance.now();
   while (performance.now() - started < 60_000) {
@@ -55,7 +55,7 @@ async function untilAlone(origin: string, limitMs: number): Promise<number> {
   return Number.POSITIVE_INFINITY;
 }
 
-/** For each refusal: what it was told, and how long those took that had been taken before it. Seconds. */
+/** Return for each refusal its Retry-After and how long the requests accepted before it took. Seconds. */
 function truth(all: readonly Asked[]): { said: number; took: number }[] {
   const answered = all.filter(({ status }) => status === 200).toSorted((a, b) => a.sentAt - b.sentAt);
   const sent = answered.map(({ sentAt }) => sentAt);
@@ -71,11 +71,11 @@ function truth(all: readonly Asked[]): { said: number; took: number }[] {
   });
 }
 
-/** The header holds whole seconds: half of one, either way, is its grain. */
+/** The header holds whole seconds, so it may be half a second off either way. */
 const isTrue = ({ said, took }: { said: number; took: number }) =>
   (said <= 2 * took + 0.5 && said >= took / 2) || Math.abs(said - took) <= 1;
 
-/** Floods the server. */
+/** Flood the server. */
 export async function flood(server: Server, perSecond: number, seconds: number): Promise<Flood> {
   const { origin } = server;
   const aloneMs = await alone(origin);
@@ -103,7 +103,7 @@ export async function flood(server: Server, perSecond: number, seconds: number):
   const ok = all.filter(({ status }) => status === 200);
   const timed = ok.filter(({ deadlineMs }) => deadlineMs !== undefined);
   const lateness = timed.map(({ sentAt, doneAt, deadlineMs }) => Math.max(0, doneAt - sentAt - deadlineMs!));
-  const told = truth(all);
+  const refusals = truth(all);
   return {
     perSecond,
     seconds,
@@ -118,11 +118,11 @@ export async function flood(server: Server, perSecond: number, seconds: number):
       lateness: percentiles(lateness),
     },
     retryAfter: {
-      said: percentiles(told.map(({ said }) => said)),
-      took: percentiles(told.map(({ took }) => took)),
-      ratio: percentiles(told.map(({ said, took }) => said / Math.max(took, 0.1))),
-      true: told.filter(isTrue).length,
-      of: told.length,
+      said: percentiles(refusals.map(({ said }) => said)),
+      took: percentiles(refusals.map(({ took }) => took)),
+      ratio: percentiles(refusals.map(({ said, took }) => said / Math.max(took, 0.1))),
+      true: refusals.filter(isTrue).length,
+      of: refusals.length,
     },
     memory,
     afterwardsPerSecond: window > 0 ? (1000 * inWindow.length) / window : 0,
@@ -131,15 +131,15 @@ export async function flood(server: Server, perSecond: number, seconds: number):
   };
 }
 
-/** What became of requests that came back when they were told to. */
+/** The outcome of requests that were sent again after their Retry-After. */
 export interface Return {
   burst: number;
   refused: number;
-  /** Taken when they came back. */
+  /** Accepted when they were sent again. */
   taken: number;
 }
 
-/** Sends a burst and nothing after it; whoever is refused comes back once, after the time it was told. */
+/** Send a burst and nothing else; send each refused request again, once, after its Retry-After. */
 export async function burst(origin: string, size: number): Promise<Return> {
   const report: Return = { burst: size, refused: 0, taken: 0 };
   const client = async (_: unknown, i: number) => {

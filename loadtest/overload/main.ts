@@ -8,7 +8,7 @@ import { Server } from "../servers/server.ts";
 import { capacity, floodBody } from "./ask.ts";
 import { burst, flood } from "./flood.ts";
 import { checksOf, markdownOf } from "./report.ts";
-import { slowPeople } from "./slow.ts";
+import { slowClients } from "./slow.ts";
 
 interface Flags {
   seconds: number;
@@ -60,7 +60,7 @@ await script<Flags>(
     say("a burst, whose refused requests are sent again after their Retry-After");
     const returned = await burst(server.origin, QUEUE + ACTIVE + 50);
     if (stay > 0) say(`slow clients, for ${stay} s`);
-    const slow = stay > 0 ? await slowPeople(server, stay, size) : undefined;
+    const slow = stay > 0 ? await slowClients(server, stay, size) : undefined;
     const run = {
       machine: machine(model),
       queue: QUEUE,

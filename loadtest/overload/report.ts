@@ -1,4 +1,4 @@
-/** What overload and slow people came to. */
+/** The checks and the report of an overload. */
 
 import { type Check, checkTable, type Percentiles } from "../report/checks.ts";
 import { table } from "../report/table.ts";
@@ -6,7 +6,7 @@ import type { Ending } from "../servers/server.ts";
 import type { Flood, Return } from "./flood.ts";
 import type { Slow } from "./slow.ts";
 
-/** A run, as it is kept. */
+/** What a run has measured. */
 export interface Run {
   machine: string;
   queue: number;
@@ -25,13 +25,13 @@ const LIMIT_MS = 5000;
 const FULL_SPEED = 0.7;
 /** Share of the refusals whose Retry-After has to be true. */
 const MOSTLY = 0.95;
-/** Megabytes that a server may grow by under a flood, or with every slow reader's answer on its hands. */
+/** Megabytes that a server may grow by under a flood, or with the answers of every slow reader in memory. */
 const GROWTH_MB = 200;
 
 const show = ({ median, p95, max }: Percentiles) => `${median} / ${p95} / ${max}`;
 const percent = (part: number, whole: number) => `${((100 * part) / Math.max(1, whole)).toFixed(1)}%`;
 
-/** What has to hold. */
+/** Return the checks. */
 export function checksOf({ capacity, flooded, returned, slow, ready, ending }: Run): Check[] {
   const { deadlines, retryAfter, memory } = flooded;
   const grown = Math.max(...memory.map(({ server }) => server)) - memory[0]!.server;
@@ -43,7 +43,7 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
     },
     {
       speed: true,
-      claim: "accepted requests kept their deadline, or had their best canvas by then",
+      claim: "accepted requests kept their deadline, or got their best canvas by then",
       holds: deadlines.late <= 0.01 * deadlines.answered,
       seen: `${deadlines.answered} with a deadline, ${deadlines.cutShort} cut short, ${deadlines.late} more than half a second late; ms late ${show(deadlines.lateness)}`,
     },
@@ -55,7 +55,7 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
     },
     {
       speed: true,
-      claim: "whoever comes back when told is taken",
+      claim: "requests that are sent again after their Retry-After are accepted",
       holds: returned.refused > 0 && returned.taken === returned.refused,
       seen: `${returned.taken} of ${returned.refused}, after a burst of ${returned.burst}`,
     },
@@ -66,7 +66,7 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
     },
     {
       speed: true,
-      claim: "at full speed in the 5 s after the flood, working off what was taken",
+      claim: "at full speed in the 5 s after the flood, answering what was accepted",
       holds: flooded.afterwardsPerSecond >= FULL_SPEED * capacity,
       seen: `${flooded.afterwardsPerSecond.toFixed(1)} answers a second, of a capacity of ${capacity.toFixed(1)}`,
     },
@@ -83,7 +83,7 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
     checks.push(
       {
         speed: true,
-        claim: "those who behave are served among idle and slow people",
+        claim: "other clients are served beside idle and slow ones",
         holds: amidTime.count === idleTime.count && amidTime.median <= 3 * idleTime.median + 50,
         seen: `ms of a request ${show(idleTime)} before, ${show(amidTime)} among ${slow.connections[1]} connections`,
       },
@@ -93,14 +93,14 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
         seen: `${Math.round(grew)} MB`,
       },
       {
-        claim: "no connection is left when they have gone",
+        claim: "no connection is left after they have closed",
         holds: slow.connections[2] <= slow.connections[0] + 1,
         seen: `${slow.connections[0]} before, ${slow.connections[1]} with them, ${slow.connections[2]} after`,
       },
       {
-        claim: "generations of a client process that was killed end at once",
+        claim: "requests of a client process that was killed end at once",
         holds: slow.killedMs !== undefined,
-        seen: slow.killedMs === undefined ? "they went on" : `${Math.round(slow.killedMs)} ms`,
+        seen: slow.killedMs === undefined ? "they ran on" : `${Math.round(slow.killedMs)} ms`,
       },
     );
   }
@@ -112,39 +112,39 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
   return checks;
 }
 
-/** The report. */
+/** Return the report as Markdown. */
 export function markdownOf(run: Run, checks: readonly Check[]): string {
   const { flooded, slow } = run;
   const curve = table(
     ["second", "server, MB", "runtime process, MB"],
     flooded.memory.map(({ second, server, runtimes }) => [second, Math.round(server), Math.round(runtimes)]),
   );
-  const people = slow
+  const clients = slow
     ? `
-## People who are slow
+## Slow clients
 
 They stayed ${slow.seconds} s. Simulated on the loopback interface: silence is a socket that sends nothing, a reader that never reads one that is never read from, a client that vanished without FIN
 a process that is stopped (SIGSTOP) with its sockets open.
 
 ${table(
-  ["people", "sockets", "ended by the server"],
+  ["clients", "sockets", "ended by the server"],
   slow.crowds.map(({ name, sockets, ended }) => [name, sockets, ended]),
 )}
 
-A client process with 8 running generations was killed: its rows were free after ${slow.killedMs === undefined ? "more than 10 s" : `${Math.round(slow.killedMs)} ms`}. Another was frozen: ${slow.frozenMs === undefined ? "its rows ran on to their end" : `its rows were free after ${(slow.frozenMs / 1000).toFixed(1)} s`}.
+A client process with 8 running requests was killed: its rows were free after ${slow.killedMs === undefined ? "more than 10 s" : `${Math.round(slow.killedMs)} ms`}. Another was frozen: ${slow.frozenMs === undefined ? "its rows ran on to their end" : `its rows were free after ${(slow.frozenMs / 1000).toFixed(1)} s`}.
 `
     : "";
   return `# Overload
 
 ${run.machine}. Queue ${run.queue}, ${run.active} rows side by side; requests of 32 tokens in 8 steps, no two the same, every other one with a deadline of 2 s.
-Capacity, with clients that wait: ${run.capacity.toFixed(1)} a second. Flood: ${flooded.perSecond.toFixed(0)} a second for ${flooded.seconds} s, whatever becomes of them. Triples are median / 95% / largest.
+Capacity, with clients that wait: ${run.capacity.toFixed(1)} a second. Flood: ${flooded.perSecond.toFixed(0)} a second for ${flooded.seconds} s, whatever the answers. Triples are median / 95% / largest.
 
 ${checkTable(checks)}
 
-A Retry-After is held against the time in which everything that had been taken before it was answered; within half a second of rounding, or within a second of the truth, it counts as true.
+A Retry-After is compared with the time in which everything accepted before it was answered; within half a second of rounding, or within a second of the truth, it counts as true.
 
 ## Memory during the flood
 
 ${curve}
-${people}`;
+${clients}`;
 }

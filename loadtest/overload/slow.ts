@@ -1,29 +1,29 @@
-/** What a server does with a thousand idle sockets and several hundred slow ones, while others ask. */
+/** A server with a thousand idle connections and several hundred slow ones, while other clients ask. */
 
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Percentiles, percentiles } from "../report/checks.ts";
 import type { Memory, Server } from "../servers/server.ts";
 import { ask, floodBody } from "./ask.ts";
-import { crowds } from "./people.ts";
+import { crowds } from "./crowds.ts";
 import { untilIdle, vanish } from "./vanish.ts";
 
-/** As seen from outside. */
+/** What was measured. */
 export interface Slow {
   seconds: number;
   crowds: { name: string; sockets: number; ended: number }[];
   /** Connections that the server holds: before, with all, after they left. */
   connections: [number, number, number];
-  /** Milliseconds of a request of those who behave: before, among all. */
+  /** Latency of another client's request: before, and beside all the slow ones. */
   asked: [Percentiles, Percentiles];
   memory: [Memory, Memory, Memory];
-  /** WebSockets of a process that was frozen: generations ended after so many milliseconds, if they did. */
+  /** Milliseconds until the requests of a client process that was frozen had ended, if they did. */
   frozenMs: number | undefined;
-  /** The same of a process that was killed. */
+  /** The same for a process that was killed. */
   killedMs: number | undefined;
 }
 
-/** Established connections of a port, from the server's side. Linux. */
+/** Return the number of established connections of a port, from the server's side. Linux. */
 function connections(port: number): number {
   const local = port.toString(16).toUpperCase().padStart(4, "0");
   return ["/proc/net/tcp", "/proc/net/tcp6"]
@@ -44,8 +44,8 @@ async function timesOf(origin: string, count: number): Promise<Percentiles> {
   return percentiles(times);
 }
 
-/** Lets them stay for so many seconds; `size` 1 is a thousand idle sockets and some 320 slow ones. */
-export async function slowPeople(server: Server, seconds: number, size: number): Promise<Slow> {
+/** Hold the connections open for `seconds`; `size` 1 is a thousand idle ones and 320 slow ones. */
+export async function slowClients(server: Server, seconds: number, size: number): Promise<Slow> {
   const { origin, port } = server;
   const before = {
     asked: await timesOf(origin, 15),
@@ -54,7 +54,7 @@ export async function slowPeople(server: Server, seconds: number, size: number):
   };
   const all = await crowds(port, size);
   const started = performance.now();
-  // Those who never read have their answers computed first.
+  // The answers for the clients that never read are computed first.
   await untilIdle(server, 60_000);
   const amid = { asked: await timesOf(origin, 15), connections: connections(port), memory: server.memory() };
   while (performance.now() - started < seconds * 1000) await sleep(200);

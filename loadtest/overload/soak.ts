@@ -27,11 +27,11 @@ interface Sample {
   answerMs: number;
 }
 
-/** Share of the time after which the server is warm, and share at the end that is held against it. */
+/** Share of the time after which the server is warm, and share at the end that is compared with it. */
 const WARM = 0.25;
 const LAST = 0.2;
 const MOST_GROWTH = 1.05;
-/** Times the delay just after warm-up. The delay of an idle loop is 10 ms as Node measures it: its own grain. */
+/** Times the delay just after warm-up. Node's own resolution makes it 10 ms for an idle loop. */
 const MOST_DELAY = 1.5;
 const SAMPLES = 60;
 

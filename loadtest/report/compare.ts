@@ -11,7 +11,7 @@ const COMPARED = [
   { figure: "latency_p99_ms", unit: "ms, p99", better: "less" },
 ] as const;
 
-/** One figure of one cell, B beside A. */
+/** One figure of one cell in A and in B. */
 export interface Difference extends Ratio {
   id: string;
   figure: string;
@@ -22,13 +22,13 @@ export interface Difference extends Ratio {
   verdict: "better" | "worse" | "noise";
 }
 
-/** What `compare` found. */
+/** The result of `compare`. */
 export interface Comparison {
   differences: Difference[];
-  /** Cells of one file alone. */
+  /** Cells of one result alone. */
   onlyA: string[];
   onlyB: string[];
-  /** How fast the machine was in B beside A. */
+  /** Speed of the machine in B over that in A. */
   machine: Ratio | undefined;
 }
 
@@ -53,7 +53,7 @@ function difference(
   };
 }
 
-/** B beside A. Open-loop cells are compared by the knees: the rates tried are those of the run. */
+/** Compare B with A. Open-loop cells are compared by their knees, because each run tries its own rates. */
 export function compare(a: Results, b: Results): Comparison {
   const closed = ({ cells }: Results) => cells.filter(({ load }) => load.kind === "closed");
   const inB = new Map(closed(b).map((cell) => [cell.id, cell]));
@@ -88,7 +88,7 @@ export function compare(a: Results, b: Results): Comparison {
 const kneeId = ({ transport, shape }: Results["knees"][number]) =>
   `server | ${transport} | open loop | ${shape.name}`;
 
-/** "0.95 (0.91 to 0.99)". */
+/** Return text such as "0.95 (0.91 to 0.99)". */
 export function showRatio({ ratio, interval }: Ratio): string {
   const show = (value: number) => value.toPrecision(3);
   return interval
@@ -96,7 +96,7 @@ export function showRatio({ ratio, interval }: Ratio): string {
     : `${show(ratio)} (no interval)`;
 }
 
-/** The comparison for people. */
+/** Return the comparison as text. */
 export function describe({ differences, onlyA, onlyB, machine }: Comparison): string {
   const rows = differences.map((d) => [
     d.id,
@@ -127,17 +127,17 @@ export function describe({ differences, onlyA, onlyB, machine }: Comparison): st
   return lines.join("\n");
 }
 
-/** What the gate says. */
+/** The result of the gate. */
 export interface GateVerdict {
   passed: boolean;
   comparison: Comparison;
   /** Worse, and the whole interval lies beyond the tolerance. */
   regressions: Difference[];
-  /** Cells of the baseline that were not measured, and those that had errors the baseline had not. */
+  /** Cells of the baseline that were not measured, and cells with errors that the baseline did not have. */
   faults: string[];
 }
 
-/** Holds `results` to `baseline`. `tolerance` is the share of a figure that may be lost without failing, such as 0.05. */
+/** Compare `results` with `baseline`. `tolerance` is the share of a figure that may be lost, such as 0.05. */
 export function gate(results: Results, baseline: Results, tolerance: number): GateVerdict {
   const comparison = compare(baseline, results);
   const regressions = comparison.differences.filter(({ verdict, interval, figure }) => {

@@ -5,7 +5,7 @@ import { compile, type TopLevelSpec } from "vega-lite";
 import { budgetCells, clientsOf, commonest, plainCells } from "./select.ts";
 import type { Cell, Results } from "./types.ts";
 
-/** Dark to light: series are told apart by shape and dash as well. */
+/** Dark to light. Series also differ in shape and dash. */
 const GREYS = ["#111111", "#2f6f9f", "#b0561f", "#5f8f3f", "#8a5fa8", "#777777", "#a08a00", "#4f9f9f"];
 const SHAPES = [
   "circle",
@@ -50,7 +50,7 @@ interface Picture {
   limit?: { y: number; label: string };
 }
 
-/** Draws points, the range of each as a bar. */
+/** Draw points, the range of each as a bar. */
 async function draw(points: readonly Point[], picture: Picture): Promise<string> {
   const series = [...new Set(points.map((point) => point.series))].toSorted((a, b) =>
     a.localeCompare(b, "en", { numeric: true }),
@@ -90,7 +90,7 @@ async function draw(points: readonly Point[], picture: Picture): Promise<string>
     },
     data: { values: [...points] },
     layer: [
-      // A mark for each series: as a scale, dashes would be in the legend, around its symbols.
+      // A mark for each series: with a scale, the dashes would also be drawn around the symbols of the legend.
       ...series.map((name, i) => ({
         transform: [{ filter: { field: "series", equal: name } }],
         mark: { type: "line" as const, strokeWidth: 1.5, strokeDash: DASHES[i % DASHES.length]! },
@@ -158,7 +158,7 @@ function againstSteps(results: Results): Promise<string> | undefined {
     ...spreadOf(cell, "tokens_per_second"),
     series: `${plural(clientsOf(cell)!, "client")}${guidedName(cell)}`,
   }));
-  // A series of one budget says nothing of budgets.
+  // A series of one budget shows nothing about budgets.
   const points = all.filter(
     ({ series }) => new Set(all.filter((p) => p.series === series).map((p) => p.x)).size > 1,
   );

@@ -1,4 +1,4 @@
-/** The report: what was measured, in tables, for people. */
+/** The report: what was measured, in tables. */
 
 import { ratios } from "../traffic/statistics.ts";
 import { besides, clientsOf, plainCells, SERVER } from "./select.ts";
@@ -32,7 +32,7 @@ function closedTables(results: Results): string[] {
   const passes = (cell: Cell) =>
     ["student", "discriminator", "gradient"].map((kind) => figure(cell, `${kind}_passes_per_second`));
   return [
-    "## Closed loop\n\nEach client asks again once it is answered. Median over the repeats (lowest to highest); latencies are of all repeats together.",
+    "## Closed loop\n\nEach client sends its next request once the last one has been answered. Median over the repeats (lowest to highest); latencies are of all repeats together.",
     table(
       [...keys, "requests/s", "tokens/s", "latency p50 / p90 / p99 / max, ms", "requests"],
       cells.map((cell) => [
@@ -43,7 +43,7 @@ function closedTables(results: Results): string[] {
         `${cell.summary.times_ms.latency?.count ?? 0}`,
       ]),
     ),
-    "### What the server did meanwhile",
+    "### What the server did",
     table(
       [
         ...keys,
@@ -62,7 +62,7 @@ function closedTables(results: Results): string[] {
         showQuantiles(cell.summary.times_ms.queue),
       ]),
     ),
-    "### What it took",
+    "### Processor time and memory",
     table(
       [...keys, "server, cores", "server, MB", "client, cores", "others, cores", "errors"],
       cells.map((cell) => [
@@ -157,7 +157,7 @@ function openTables(results: Results): string[] {
   ];
 }
 
-/** Server over peer, repeat by repeat: neighbours in time. */
+/** Return server over peer for each repeat, in which both were measured at nearly the same time. */
 function peerRatios(server: Cell, peer: Cell): number[] {
   const of = new Map(peer.measurements.map((m) => [m.repeat, m.tokens_per_second]));
   const both = server.measurements.filter((m) => of.has(m.repeat));
@@ -167,7 +167,7 @@ function peerRatios(server: Cell, peer: Cell): number[] {
   );
 }
 
-/** The table of the server beside its peers; undefined where none was measured. */
+/** Return the table of the server and its peers; undefined if none was measured. */
 export function peerTable(results: Results): string | undefined {
   const rows = results.sides
     .filter(({ name }) => name !== SERVER)
@@ -208,7 +208,7 @@ function peerSection(results: Results): string[] {
   ];
 }
 
-/** The report, with the pictures of these names beside it. */
+/** Return the report, with links to the pictures of these names in its folder. */
 export function report(results: Results, pictures: readonly string[]): string {
   const { environment: e, settings, model, complete, left_out } = results;
   const versions = Object.entries(e.versions).map(([name, version]) => `${name} ${version}`);

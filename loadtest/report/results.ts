@@ -42,7 +42,7 @@ export function readResults(path: string): Results {
   }
 }
 
-/** Write a result's folder; return the names of the files. A picture from an earlier run that has no figures now goes. */
+/** Write a result's folder; return the names of the files. Remove pictures of an earlier run that this one has no figures for. */
 export async function writeResults(folder: string, results: Results): Promise<string[]> {
   mkdirSync(folder, { recursive: true });
   const put = (name: string, text: string) => {

@@ -4,7 +4,7 @@ import type { Recorder } from "../traffic/recorder.ts";
 import { median } from "../traffic/statistics.ts";
 import type { Measurement, Spread, Summary } from "./types.ts";
 
-/** Median, lowest and highest. Throws RangeError if there are no values. */
+/** Return median, lowest and highest. Throw RangeError if there are no values. */
 export function spread(values: readonly number[]): Spread {
   if (values.length === 0) throw new RangeError("no values");
   return { median: median(values), lowest: Math.min(...values), highest: Math.max(...values) };
@@ -32,7 +32,7 @@ export const FIGURES: Record<string, (measurement: Measurement) => number | unde
   machine_speed: (m) => m.machine_speed,
 };
 
-/** The summary of a cell; `all` kept the requests of every repeat. */
+/** Return the summary of a cell; `all` holds the requests of every repeat. */
 export function summarise(measurements: readonly Measurement[], all: Recorder): Summary {
   const figures = Object.entries(FIGURES).flatMap(([name, read]) => {
     const values = measurements.map(read).filter((value) => value !== undefined);

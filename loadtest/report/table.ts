@@ -1,8 +1,8 @@
-/** Tables in Markdown, and how figures are written in them. */
+/** Tables in Markdown, and the form of figures in them. */
 
 import type { Quantiles, Spread } from "./types.ts";
 
-/** A table whose columns are as wide as they need to be. */
+/** Return a table with aligned columns. */
 export function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
   const widths = head.map((_, i) => Math.max(3, ...[head, ...rows].map((row) => `${row[i]!}`.length)));
   const line = (cells: readonly (string | number)[]) =>
@@ -10,13 +10,13 @@ export function table(head: readonly string[], rows: readonly (readonly (string 
   return [line(head), line(widths.map((width) => "-".repeat(width))), ...rows.map(line)].join("\n");
 }
 
-/** A number with about three digits that count. */
+/** Return a number with about three significant digits. */
 export function short(value: number): string {
   const size = Math.abs(value);
   return value.toFixed(size >= 100 || value === 0 ? 0 : size >= 10 ? 1 : 2);
 }
 
-/** "median (lowest to highest)"; a dash where there is none. */
+/** Return "median (lowest to highest)"; a dash if there is none. */
 export function showSpread(spread: Spread | undefined, scale = 1): string {
   if (!spread) return "-";
   const [median, lowest, highest] = [spread.median, spread.lowest, spread.highest].map((v) =>
@@ -25,7 +25,7 @@ export function showSpread(spread: Spread | undefined, scale = 1): string {
   return `${median} (${lowest} to ${highest})`;
 }
 
-/** "p50 / p90 / p99 / max". */
+/** Return "p50 / p90 / p99 / max"; a dash if there is none. */
 export function showQuantiles(quantiles: Quantiles | undefined): string {
   if (!quantiles) return "-";
   return [quantiles.p50, quantiles.p90, quantiles.p99, quantiles.max].map(short).join(" / ");

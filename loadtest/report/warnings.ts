@@ -1,17 +1,17 @@
-/** What a reader of the figures must be told. */
+/** Warnings to the reader of a report. */
 
 import { spread } from "./summary.ts";
 import type { Cell } from "./types.ts";
 
-/** Cores of the client above which it may be what limits: it has one thread. */
+/** Cores of the client above which it may be the limit: it has one thread. */
 const CLIENT_LIMIT = 0.8;
-/** Share of all processor time in use above which the client takes what the server could have had. */
+/** Share of the processor time in use above which the client takes time that the server needs. */
 const CLIENT_SHARE = 0.25;
 
-/** Cores of other programs above which a measurement was not alone on the machine. */
+/** Cores of other programs above which they disturb a measurement. */
 const OTHERS_LIMIT = 0.25;
 
-/** Warnings for the cells as they were measured on a machine of so many cores, shared with the client or not. */
+/** Return the warnings for cells that were measured on a machine with `cores` cores. */
 export function warningsOf(cells: readonly Cell[], cores: number): string[] {
   const warnings: string[] = [];
   const named = (fits: (cell: Cell) => boolean) => cells.filter(fits).map(({ id }) => id);
@@ -21,7 +21,7 @@ export function warningsOf(cells: readonly Cell[], cores: number): string[] {
   const client = ({ summary }: Cell) => summary.figures.client_cpu_cores?.median ?? 0;
   say(
     named((cell) => client(cell) > CLIENT_LIMIT),
-    `The client used more than ${CLIENT_LIMIT} of a core and may be what limits`,
+    `The client used more than ${CLIENT_LIMIT} of a core and may be the limit`,
   );
   say(
     named((cell) => {

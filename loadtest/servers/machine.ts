@@ -1,4 +1,4 @@
-/** What the figures were taken on, and how fast it is just now. */
+/** The machine that the figures are measured on, and how fast it is at the moment. */
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -22,7 +22,7 @@ function commit(): string | undefined {
   }
 }
 
-/** Machine and versions. */
+/** Return machine and versions. */
 export function environment(): Environment {
   const version = (name: string) =>
     (JSON.parse(readFileSync(require.resolve(`${name}/package.json`), "utf8")) as { version: string })
@@ -52,14 +52,14 @@ export function machine(model: string): string {
   );
 }
 
-/** Seconds that all programs together have used, of all cores. */
+/** Return the processor seconds that all programs have used, over all cores. */
 export function busySeconds(): number {
   return cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0) / 1000;
 }
 
 /**
- * Rounds a millisecond of a fixed loop on one core, taken over a few milliseconds: what neighbours on the machine take away shows
- * here, whatever is under test.
+ * Return the rounds a millisecond of a fixed loop on one core, over a few milliseconds: it shows what other programs take
+ * away, independent of what is measured.
  */
 export function machineSpeed(): number {
   const rounds = 1_000_000;
@@ -71,7 +71,7 @@ export function machineSpeed(): number {
       word ^= word >>> 17;
       word ^= word << 5;
     }
-    // The result is looked at, so that the loop cannot be left out.
+    // The result is used, so that the loop is not optimised away.
     return performance.now() - started + (word === 0 ? 1 : 0);
   });
   return rounds / Math.min(...times);

@@ -1,6 +1,6 @@
 /** Reads a server's metrics. */
 
-/** Every sample of /metrics by its name, labels included as they are written. Rejects if it is not answered. */
+/** Return every sample of /metrics by name, with its labels as written. Reject without an answer. */
 export async function scrape(
   origin: string,
   headers: Record<string, string> = {},

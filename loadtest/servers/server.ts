@@ -59,7 +59,7 @@ export class Server extends EventEmitter<{ log: [LogLine] }> {
 
   /**
    * Start `serve` with these flags and wait until it is ready. The server ends with this process, but not by a Ctrl-C
-   * that is meant for this process: whoever starts it stops it.
+   * that is meant for this process: its starter stops it.
    *
    * @param options.heapMb limit of the old generation of the server's heap, in megabytes (default: Node's)
    * @throws Error with the server's last lines if it does not get ready
@@ -131,7 +131,7 @@ export class Server extends EventEmitter<{ log: [LogLine] }> {
       this.child.kill(signal);
       await exit;
       clearTimeout(late);
-      // A process that has been told to end may take a moment.
+      // A worker may take a moment to end.
       await sleep(300);
     }
     const { exitCode: code, signalCode } = this.child;

@@ -1,4 +1,4 @@
-/** What a server used and how full its batches were, between two looks at it. */
+/** What a server used, and how full its batches were, between two moments. */
 
 import type { Measurement } from "../report/types.ts";
 import { keyHeaders } from "../traffic/http.ts";
@@ -13,17 +13,17 @@ interface Look {
   at: number;
   metrics: Map<string, number>;
   use: ReturnType<typeof treeUse>;
-  /** Seconds of all programs and of this one. */
+  /** Processor seconds of all programs and of this one. */
   busy: { all: number; client: number };
 }
 
-/** Watches one server; of one that was started here, the processes too. */
+/** Watches a server, and its processes if it was started here. */
 export class ServerWatch {
   constructor(
     readonly origin: string,
-    /** Of the process that was started; undefined for a server that ran before. */
+    /** Of the process if it was started here. */
     readonly pid: number | undefined,
-    /** Whether it has /metrics of ours. */
+    /** Whether it has the metrics of didi-serve. */
     readonly metrics = true,
   ) {}
 
@@ -35,7 +35,7 @@ export class ServerWatch {
     return { at: performance.now(), metrics, use, busy };
   }
 
-  /** What happened between two looks; what cannot be known is absent. */
+  /** Return the figures between two moments; what is not known is absent. */
   between(before: Look, after: Look): ServerFigures {
     const seconds = (after.at - before.at) / 1000;
     const grown = (name: string) => total(after.metrics, name) - total(before.metrics, name);
@@ -50,7 +50,7 @@ export class ServerWatch {
     if (before.use && after.use) {
       const cpu = ({ own, children }: NonNullable<Look["use"]>) => own.cpuSeconds + children.cpuSeconds;
       figures.server = {
-        // A runtime process that died meanwhile takes its seconds along.
+        // The seconds of a process that has ended are lost.
         cpu_cores: Math.max(0, cpu(after.use) - cpu(before.use)) / seconds,
         rss_bytes: after.use.own.residentBytes + after.use.children.residentBytes,
         of: "processes",
@@ -67,7 +67,7 @@ export class ServerWatch {
   }
 }
 
-/** The sum over a metric's labels. */
+/** Return the sum over a metric's labels. */
 function total(metrics: ReadonlyMap<string, number>, name: string): number {
   let sum = 0;
   for (const [key, value] of metrics) if (key === name || key.startsWith(`${name}{`)) sum += value;

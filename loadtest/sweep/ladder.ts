@@ -4,9 +4,9 @@ import { spread } from "../report/summary.ts";
 import type { Knee, Measurement, PlannedCell } from "../report/types.ts";
 import { type LadderPlan, servedCell } from "./plan.ts";
 
-/** The lowest rate beside the closed loop's throughput, and how many rungs at most. */
+/** The lowest rate over the closed loop's throughput, and the most rungs. */
 const [FIRST, MOST] = [0.5, 8];
-/** Each rate beside the one below it, where the plan does not say. */
+/** Each rate over the one below it, unless the plan says otherwise. */
 const RISE = 1.25;
 
 /** One shape's rates, lowest first. */
@@ -18,7 +18,7 @@ export class Ladder {
     readonly limitMs: number,
   ) {}
 
-  /** Makes the first rung. `capacity` is the requests a second of a closed loop; not needed where rates are given. */
+  /** Make the first rung. `capacity` is the requests a second of a closed loop; not needed where rates are given. */
   begin(capacity: number): void {
     const rates = this.plan.rates ?? [FIRST * capacity];
     for (const rate of rates) this.#add(rate);
@@ -30,7 +30,7 @@ export class Ladder {
     this.rungs.push({ cell, rate: rounded, held: new Map() });
   }
 
-  /** Whether there is a rung number `index` to climb in this repeat; makes one where the last still held. */
+  /** Return whether this repeat has a rung number `index`; make one if the last rung held. */
   has(index: number, repeat: number): boolean {
     if (index < this.rungs.length) return true;
     const top = this.rungs.at(-1);
@@ -39,13 +39,13 @@ export class Ladder {
     return true;
   }
 
-  /** Takes what was measured on a rung. */
+  /** Take the measurement of a rung. */
   take(index: number, { repeat, kept_up, times_ms }: Measurement): void {
     const p99 = times_ms.latency?.p99 ?? Number.POSITIVE_INFINITY;
     this.rungs[index]!.held.set(repeat, kept_up === true && p99 <= this.limitMs);
   }
 
-  /** What the repeats say; undefined if none was made. */
+  /** Return the knee; undefined before the first measurement. */
   knee(): Knee | undefined {
     const repeats = [...new Set(this.rungs.flatMap(({ held }) => [...held.keys()]))];
     if (repeats.length === 0) return undefined;

@@ -1,9 +1,9 @@
-/** A load test is an attack on whoever did not ask for it: other hosts must be named twice. */
+/** The target of a load test. Other hosts must be named twice: a load test of a host by mistake is an attack. */
 
 import { isIP } from "node:net";
 import { StartupError } from "../../src/errors.ts";
 
-/** Whether an address as `URL` writes it is of this machine. */
+/** Return whether a host name, as `URL` writes it, is of this machine. */
 export function isLoopback(hostname: string): boolean {
   const host = hostname.replace(/^\[|\]$/g, "");
   if (isIP(host) === 4) return host.startsWith("127.");
@@ -11,7 +11,7 @@ export function isLoopback(hostname: string): boolean {
 }
 
 /**
- * The origin of `address`. Throws StartupError if it is no HTTP URL, or of another machine that `iKnow` does not name.
+ * Return the origin of `address`. Throw StartupError if it is no HTTP URL, or of another machine that `iKnow` does not name.
  */
 export function checkTarget(address: string, iKnow: string | undefined): string {
   if (!URL.canParse(address) || !/^https?:$/.test(new URL(address).protocol))

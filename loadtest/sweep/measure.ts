@@ -5,7 +5,7 @@ import { machineSpeed } from "../servers/machine.ts";
 import type { Job, Side } from "../servers/side.ts";
 import { Recorder } from "../traffic/recorder.ts";
 
-/** Measures `side` once. Rejects as `side.run` does. */
+/** Measure `side` once. Reject as `side.run` does. */
 export async function measure(
   side: Side,
   job: Omit<Job, "recorder">,

@@ -18,13 +18,13 @@ export interface Grid {
   prompt: string;
 }
 
-/** A shape whose highest sustained rate is looked for. */
+/** A shape whose highest sustained rate is to be found. */
 export interface LadderPlan {
   shape: Shape;
   transport: ServedTransport;
   /** Rates to try; found from the closed loop's throughput if absent. */
   rates?: readonly number[];
-  /** Each rate found beside the one below it. */
+  /** Each rate over the one below it. */
   rise?: number;
 }
 
@@ -36,26 +36,26 @@ export interface Plan {
   climbs: number;
 }
 
-/** Repeats in which rates are raised: it takes longer than all the rest of a repeat. */
+/** Repeats with an open loop, which takes longer than the rest of a repeat. */
 export const CLIMBS = 3;
 
 /** Traffic of short and long budgets together. */
 const MIX = fileURLToPath(new URL("../traffic/mixes/short-and-long.json", import.meta.url));
 
-/** The name by which a cell is found again in another run. */
+/** Return the name of a cell, which is the same in another run. */
 export function cellId({ side, transport, load, shapes }: Omit<PlannedCell, "id">): string {
   const clients =
     load.kind === "closed" ? `${load.clients} clients` : `${Number(load.rate.toPrecision(3))}/s`;
   return [side, transport, clients, shapes.map(({ name }) => name).join(" + ")].join(" | ");
 }
 
-/** A cell of the server. */
+/** Return a cell of the server. */
 export function servedCell(transport: ServedTransport, load: Load, shapes: Shape[]): PlannedCell {
   const cell = { side: "server", transport, load, shapes };
   return { id: cellId(cell), ...cell };
 }
 
-/** A shape with its name. */
+/** Return a shape with its name. */
 export function shapeOf(
   steps: number,
   length: number,
@@ -66,7 +66,7 @@ export function shapeOf(
   return { name: shapeName(shape), weight: 1, ...shape };
 }
 
-/** Every combination. */
+/** Return a cell for every combination. */
 export function product({ steps, clients, lengths, guidance, transports, prompt }: Grid): PlannedCell[] {
   return lengths.flatMap((length) =>
     guidance.flatMap((mode) =>
@@ -83,7 +83,7 @@ export function product({ steps, clients, lengths, guidance, transports, prompt 
   );
 }
 
-/** Mixed traffic of so many clients. */
+/** Return a cell of mixed traffic for each number of clients. */
 export function mixCells(
   path: string,
   clients: readonly number[],
@@ -102,7 +102,7 @@ export interface Allowed {
   context: number;
 }
 
-/** The grid where none is asked for: each axis through one point, all budgets at few and many clients. */
+/** Return the default plan: each axis through one point, all budgets with few and with many clients. */
 export function defaultPlan({ guided, context }: Allowed, quick: boolean, open: boolean): Plan {
   const length = Math.min(quick ? 64 : 128, context);
   const [budgets, few, many] = quick ? [[4, 16], 1, 4] : [[4, 8, 16, 32], 1, 8];

@@ -1,4 +1,4 @@
-/** Judged quality, which a load test cannot measure: the model's card says it. */
+/** Judged quality from the model's card: a load test cannot measure it. */
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -10,7 +10,7 @@ import { keyHeaders } from "../traffic/http.ts";
 /** What GET /model says. */
 export type ModelInfo = components["schemas"]["ModelInfo"];
 
-/** Asks a server for its model. Rejects if it is no didi-serve. */
+/** Ask a server for its model. Reject if it is not a didi-serve. */
 export async function modelInfo(origin: string): Promise<ModelInfo> {
   const response = await fetch(`${origin}/model`, {
     headers: keyHeaders(),
@@ -20,7 +20,7 @@ export async function modelInfo(origin: string): Promise<ModelInfo> {
   return (await response.json()) as ModelInfo;
 }
 
-/** Quality of the model by its budgets, and, from the evaluation that lies beside a shipped model, of the peer. */
+/** Return the model's quality by budget, and the peer's from the evaluation beside a shipped model. */
 export function qualityOf(info: ModelInfo): Quality[] {
   const own = (info.quality ?? []).map(({ sampler, steps, generative_perplexity }) => ({
     ...{ sampler, steps, perplexity: generative_perplexity },

@@ -13,7 +13,7 @@ import { type Pending, share } from "./share.ts";
 /** Bounds and settings of a run. */
 export interface RunOptions {
   repeats: number;
-  /** Of `performance.now()`: nothing is begun that would not be over by then. */
+  /** On the clock of `performance.now()`: no measurement starts that would end later. */
   deadline: number;
   started: number;
   maxRequests: number;
@@ -21,28 +21,28 @@ export interface RunOptions {
   p99LimitMs: number;
   seed: number;
   signal: AbortSignal;
-  /** Told before each measurement. */
+  /** Called before each measurement. */
   onProgress: (what: string) => void;
 }
 
 /** Seconds around a measurement that are not load. */
 const OVERHEAD = 0.08;
-/** Seconds below which a measurement of a closed loop says too little, if a round is shorter. */
+/** Shortest measurement of a closed loop in seconds, if a round is shorter. */
 const SHORTEST = 0.3;
-/** How much longer a rung of a ladder gets than a cell of the closed loop: p99 needs many requests. */
+/** Time of a rung of a ladder over that of a cell of the closed loop: p99 needs many requests. */
 const RUNG_WEIGHT = 3;
-/** Rungs that a ladder is thought to have before it is climbed. */
+/** Assumed number of rungs of a ladder before it is climbed. */
 const RUNGS_EXPECTED = 5;
 /** Fewest arrivals of a rung, and fewest seconds. */
 const [ARRIVALS, RUNG_SECONDS] = [16, 1];
 
-/** Seconds that a rung takes at least. */
+/** Return the least seconds of a rung. */
 const shortest = (rate: number) => Math.max(RUNG_SECONDS, ARRIVALS / rate);
 
 /** Measures a plan. */
 export class Run {
   readonly #kept = new Map<string, { cell: PlannedCell; measurements: Measurement[]; all: Recorder }>();
-  /** Seconds that one round of a cell took last. */
+  /** Seconds of the last round of each cell. */
   readonly #roundSeconds = new Map<string, number>();
   readonly #ladders: Ladder[];
   readonly #seeds: Seeds;
@@ -61,7 +61,7 @@ export class Run {
     this.#ladders = plan.ladders.map((ladder) => new Ladder(ladder, options.p99LimitMs));
   }
 
-  /** Cells of the closed loop, each peer's right after the first of the server's that it stands beside. */
+  /** Return the cells of the closed loop, a peer's right after the first of the server's that it is compared with. */
   #closedCells(): PlannedCell[] {
     const left = new Set(this.peerCells);
     const beside = (cell: PlannedCell) =>
@@ -81,13 +81,13 @@ export class Run {
     return [...ordered, ...left];
   }
 
-  /** Runs it to its end, its deadline, or the signal. Rejects where the server itself cannot go on. */
+  /** Run to the end, the deadline or the signal. Reject if the server itself cannot go on. */
   async go(): Promise<void> {
     const { repeats, signal } = this.options;
     const closed = this.#closedCells();
     for (const cell of closed) await this.#warmUp(cell);
     for (let repeat = 0; repeat < repeats && !signal.aborted; repeat++) {
-      // Every second repeat backwards: a machine that slows down on the way slows no cell more than another.
+      // Every second repeat goes backwards, so that a machine that slows down slows all cells alike.
       const order = repeat % 2 === 0 ? closed : closed.toReversed();
       for (const [i, cell] of order.entries()) await this.#closed(cell, repeat, order.slice(i), closed);
       if (repeat >= this.plan.climbs) continue;
@@ -101,7 +101,7 @@ export class Run {
     return side?.info.left_out === undefined ? side : undefined;
   }
 
-  /** One round of each client, discarded. */
+  /** Run one round of each client and discard it. */
   async #warmUp(cell: PlannedCell): Promise<void> {
     if (this.options.signal.aborted || this.#late(0)) return;
     this.options.onProgress(`warming up: ${cell.id}`);
@@ -113,7 +113,7 @@ export class Run {
     return performance.now() + seconds * 1000 > this.options.deadline;
   }
 
-  /** Measurements to come: closed cells and rungs of this repeat, and all of those after it. */
+  /** Return the measurements to come: closed cells and rungs of this repeat, and all of later repeats. */
   #pending(
     repeat: number,
     cells: readonly PlannedCell[],
@@ -136,7 +136,7 @@ export class Run {
     ];
   }
 
-  /** The rungs of one climb, or those that it is thought to have, from number `from` on. */
+  /** Return the known or assumed rungs of one climb, from number `from` on. */
   #rungs({ rungs, plan }: Ladder, from = 0): Pending[] {
     const count = Math.max(rungs.length, plan.rates?.length ?? RUNGS_EXPECTED) - from;
     const floor = OVERHEAD + (rungs[0] ? shortest(rungs[0].rate) : RUNG_SECONDS);
@@ -206,7 +206,7 @@ export class Run {
     }
   }
 
-  /** Most requests a second that a closed loop of this shape brought. */
+  /** Return the most requests a second of a closed loop of this shape. */
   #capacity({ plan }: Ladder): number | undefined {
     const rates = [...this.#kept.values()]
       .filter(({ cell }) => cell.side === "server" && cell.load.kind === "closed")
@@ -216,7 +216,7 @@ export class Run {
     return rates.length > 0 ? Math.max(...rates) : undefined;
   }
 
-  /** Undefined where the side is a peer that failed; it is then left out. */
+  /** Measure a cell; return undefined if the side is a peer that failed, which is then left out. */
   async #measure(cell: PlannedCell, amount: Amount, repeat: number) {
     const side = this.#alive(cell);
     if (!side) return undefined;
@@ -229,7 +229,7 @@ export class Run {
         throw new Error(`${side.info.title} cannot be reached any more`);
       return taken;
     } catch (error) {
-      // A Ctrl-C in a terminal reaches the servers too.
+      // A Ctrl-C in a terminal reaches the peers too.
       if (signal.aborted) return undefined;
       if (cell.side === "server") throw error;
       side.info.left_out = (error as Error).message;
@@ -248,7 +248,7 @@ export class Run {
     kept.all.add(recorder);
   }
 
-  /** What was measured so far. */
+  /** Return what has been measured so far. */
   cells(): Cell[] {
     return [...this.#kept.values()].map(({ cell, measurements, all }) => ({
       ...cell,

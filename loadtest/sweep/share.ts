@@ -1,16 +1,16 @@
-/** How the time that is left is shared among the measurements that are left. */
+/** How the time left is shared among the measurements left. */
 
 /** A measurement to come. */
 export interface Pending {
-  /** Its part of the time, beside the others'. */
+  /** Its share of the time, relative to the others. */
   weight: number;
-  /** Seconds that it takes at least. */
+  /** Its least seconds. */
   floor: number;
 }
 
 /**
- * Seconds for a weight of 1, so that all of `pending`, each with the greater of its share and its floor, take `seconds`.
- * 0 where the floors alone take longer.
+ * Return the seconds for a weight of 1, so that all of `pending`, each with the greater of its share and its floor, take
+ * `seconds`; 0 if the floors alone take longer.
  */
 export function share(seconds: number, pending: readonly Pending[]): number {
   const needed = (unit: number) =>

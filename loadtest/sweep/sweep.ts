@@ -1,4 +1,4 @@
-/** `loadtest sweep`: plans, measures, and writes what it has, whatever happens. */
+/** `loadtest sweep`: plan, measure, and write what was measured, even if the run is interrupted or fails. */
 
 import { existsSync } from "node:fs";
 import { join, relative } from "node:path";
@@ -19,10 +19,10 @@ import { type Allowed, CLIMBS, defaultPlan, mixCells, type Plan, product, shapeO
 import { qualityOf } from "./quality.ts";
 import { Run } from "./run.ts";
 
-/** Seconds of the time that are kept for pictures and for ending the servers. */
+/** Seconds kept for pictures and for ending the servers. */
 const RESERVE = 4;
 
-/** The plan that the flags ask for. Throws StartupError where the model cannot do it. */
+/** Return the plan for the flags. Throw StartupError if the model cannot do it. */
 export function planFor(config: SweepConfig, { guided, context }: Allowed): Plan {
   const { steps, concurrency, length, guidance, transport, mix, prompt, quick, open, rates } = config;
   const chosen = [steps, concurrency, length, guidance, transport, mix, rates].some(
@@ -55,7 +55,7 @@ export function planFor(config: SweepConfig, { guided, context }: Allowed): Plan
   return { cells, ladders: open && axes ? ladders : [], climbs: CLIMBS };
 }
 
-/** Measures. Resolves with the exit code: 0, 130 where it was interrupted, 1 where the server failed. */
+/** Measure. Return the exit code: 0, 130 if interrupted, 1 if the server failed. */
 export async function sweep(config: SweepConfig, flags: readonly string[]): Promise<0 | 1 | 130> {
   const started = performance.now();
   const begun = new Date();

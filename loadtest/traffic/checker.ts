@@ -1,14 +1,14 @@
-/** Whether an answer is what was asked for, and whether a stream adds up to its end. */
+/** Checks that an answer fits its request, and that the steps of a stream add up to its end. */
 
 import type { GenerateRequest, GenerateResponse, StreamEvent } from "../../src/client/index.ts";
 import { Fault } from "./fault.ts";
 
-/** What is checked against: a request of one sample with its length, steps and seed. */
+/** A request of one sample with its length, steps and seed. */
 export type CheckedRequest = GenerateRequest & { seed: number; length: number; steps: number };
 
 /**
- * Checks an answer. Throws Fault: "malformed", "wrong length", "wrong steps", "other seed", or "cached" where nothing was
- * computed for it.
+ * Check an answer. Throw Fault "malformed", "wrong length", "wrong steps", "other seed", or "cached" if it came from the
+ * result cache.
  */
 export function checkAnswer(request: CheckedRequest, answer: Partial<GenerateResponse>): void {
   const { samples, usage, seed, cache } = answer;
@@ -26,7 +26,7 @@ export function checkAnswer(request: CheckedRequest, answer: Partial<GenerateRes
   if (cache !== "miss") throw new Fault("cached", "the answer was not computed for this request");
 }
 
-/** Checks the events of one stream as they come. */
+/** Checks the events of one stream as they arrive. */
 export class StreamChecker {
   readonly #tokens = new Map<number, number>();
   /** Positions that may be revealed; undefined before `accepted`. */
@@ -40,7 +40,7 @@ export class StreamChecker {
   constructor(readonly request: CheckedRequest) {}
 
   /**
-   * Takes the next event. Throws Fault as checkAnswer does, or "duplicate step", "missing step", "reveals do not add up",
+   * Take the next event. Throw Fault as checkAnswer does, or "duplicate step", "missing step", "reveals do not add up",
    * "malformed".
    */
   push(event: StreamEvent): void {
@@ -65,7 +65,7 @@ export class StreamChecker {
         throw new Fault("reveals do not add up", `position ${position} was revealed twice`);
       this.#tokens.set(position, token);
     }
-    // Merged steps bring all their reveals; a step that is lost leaves a hole in the count.
+    // Merged steps carry all their reveals; a lost step leaves a gap in the count.
     if (before - revealed.length !== masked) {
       if (step > this.#step + 1 && before - revealed.length > masked)
         throw new Fault("missing step", `between ${this.#step} and ${step}`);
@@ -84,12 +84,12 @@ export class StreamChecker {
     checkAnswer(this.request, done);
     if (this.#step < done.usage.steps)
       throw new Fault("missing step", `the last was ${this.#step} of ${done.usage.steps}`);
-    const told = this.#positions.map((position) => this.#tokens.get(position));
-    if (this.#masked !== 0 || done.samples[0]!.tokens.some((token, i) => token !== told[i]))
+    const revealed = this.#positions.map((position) => this.#tokens.get(position));
+    if (this.#masked !== 0 || done.samples[0]!.tokens.some((token, i) => token !== revealed[i]))
       throw new Fault("reveals do not add up", "the steps do not give the tokens of done");
   }
 
-  /** Throws Fault where the stream ended before `done`. */
+  /** Throw Fault if the stream ended before `done`. */
   close(): void {
     if (!this.#done) throw new Fault("malformed", "the stream ended before done");
   }

@@ -2,7 +2,7 @@
 
 import { DidiError } from "../../src/client/index.ts";
 
-/** The answer did not come, or is not what was asked for. `kind` is what errors are counted by. */
+/** The answer did not come, or does not fit the request. Errors are counted by `kind`. */
 export class Fault extends Error {
   override name = "Fault";
   constructor(
@@ -13,7 +13,7 @@ export class Fault extends Error {
   }
 }
 
-/** The kind of what was thrown while a request was under way. Anything unforeseen is about the answer: "malformed". */
+/** Return the kind of an error of a request. An unknown error is about the answer: "malformed". */
 export function faultKind(error: unknown): string {
   if (error instanceof Fault) return error.kind;
   if (error instanceof DidiError) return error.status === undefined ? "connection" : `status ${error.status}`;

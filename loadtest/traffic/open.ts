@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { uniformsAt } from "../../src/diffusion/philox.ts";
 
-/** Milliseconds after the start at which requests should be sent: Poisson arrivals, `rate` a second, for `seconds`. */
+/** Return when requests should be sent: Poisson arrivals, `rate` a second for `seconds`, in milliseconds. */
 export function arrivals(rate: number, seconds: number, seed: number): number[] {
   const key = { seed, sample: 0, step: 0, candidate: 0 };
   const times: number[] = [];
@@ -15,9 +15,8 @@ export function arrivals(rate: number, seconds: number, seed: number): number[] 
 }
 
 /**
- * Calls `send` for each of `times`, with the moment (of `performance.now()`) that it should be called at, and waits for
- * all of them. What is late is called at once: a client that was held up catches up, and the delay is in the latency of
- * whoever counts from the intended moment. Stops sending once `signal` is aborted.
+ * Call `send` for each of `times` with the intended moment (of `performance.now()`), and wait for all calls. A late call is
+ * made at once, and the delay counts as latency from the intended moment. Stop sending once `signal` is aborted.
  */
 export async function openLoop(
   times: readonly number[],
@@ -37,8 +36,8 @@ export async function openLoop(
 }
 
 /**
- * Whether the server kept up with `offered` arrivals in `seconds`: 0.9 of their rate was answered, once the time that a
- * request takes on an idle server is taken off the end.
+ * Return whether the server kept up with `offered` arrivals in `seconds`: 0.9 of their rate was answered, after the time that a
+ * request takes on an idle server is subtracted from the end.
  *
  * `lastAnswer` is in seconds after the start, `shortest` the shortest latency in seconds.
  */

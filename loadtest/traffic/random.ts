@@ -1,8 +1,8 @@
-/** Random choices that come out the same for the same seed. */
+/** Random choices that are the same for the same seed. */
 
 import { uniformsAt } from "../../src/diffusion/philox.ts";
 
-/** A sequence of draws; `stream` tells several of one seed apart. */
+/** A sequence of draws; each `stream` of a seed is independent. */
 export class Random {
   #drawn = 0;
 
@@ -11,22 +11,22 @@ export class Random {
     readonly stream = 0,
   ) {}
 
-  /** In (0, 1). */
+  /** Return a number in (0, 1). */
   next(): number {
     return uniformsAt({ seed: this.seed, sample: this.stream, step: this.#drawn++, candidate: 0 }, 0).draw;
   }
 
-  /** A whole number from `least` to `most`. */
+  /** Return an integer from `least` to `most`. */
   integer(least: number, most: number): number {
     return least + Math.floor(this.next() * (most - least + 1));
   }
 
-  /** True with probability `p`. */
+  /** Return true with probability `p`. */
   chance(p: number): boolean {
     return this.next() < p;
   }
 
-  /** One of them. */
+  /** Return one of the values. */
   pick<T>(values: readonly T[]): T {
     return values[this.integer(0, values.length - 1)]!;
   }

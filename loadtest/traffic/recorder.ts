@@ -1,4 +1,4 @@
-/** What is kept of the requests of one measurement: counts, and histograms of times. */
+/** The record of the requests of one measurement: counts, and histograms of times. */
 
 import { build, type Histogram } from "hdr-histogram-js";
 import type { Shape, Times } from "../report/types.ts";
@@ -12,17 +12,17 @@ export class Durations {
     autoResize: true,
   });
 
-  /** Keeps a time in milliseconds; below 0 counts as 0. */
+  /** Record a time in milliseconds; below 0 counts as 0. */
   record(milliseconds: number): void {
     this.#histogram.recordValue(Math.max(0, Math.round(milliseconds * 1000)));
   }
 
-  /** Adds what another kept. */
+  /** Add the record of another. */
   add(other: Durations): void {
     this.#histogram.add(other.#histogram);
   }
 
-  /** Milliseconds; undefined if nothing was kept. */
+  /** Return the quantiles in milliseconds; undefined if nothing was recorded. */
   quantiles(): Times["latency"] {
     const histogram = this.#histogram;
     if (histogram.totalCount === 0) return undefined;
@@ -57,7 +57,7 @@ export class TimesRecorder {
     for (const kind of KINDS) this.#kinds[kind].add(other.#kinds[kind]);
   }
 
-  /** Without the kinds of which nothing was kept. */
+  /** Return the times of the kinds that were recorded. */
   times(): Times {
     return Object.fromEntries(
       KINDS.flatMap((kind) => {
@@ -93,7 +93,7 @@ export class Recorder {
   tokens = 0;
   mergedSteps = 0;
 
-  /** A correct answer, `latencyMs` after it was, or should have been, asked for. */
+  /** Record a correct answer, `latencyMs` after the request was, or should have been, sent. */
   success(shape: Shape, latencyMs: number, answer: Answer): void {
     this.requests++;
     this.tokens += answer.tokens;
@@ -108,12 +108,12 @@ export class Recorder {
     }
   }
 
-  /** No answer, or a wrong one. */
+  /** Record that there was no answer, or a wrong one. */
   failure(kind: string): void {
     this.errors[kind] = (this.errors[kind] ?? 0) + 1;
   }
 
-  /** Answers of a loop that keeps no time for each. */
+  /** Record the answers of a loop that takes no time of each. */
   batch(requests: number, tokens: number): void {
     this.requests += requests;
     this.tokens += tokens;
@@ -123,7 +123,7 @@ export class Recorder {
     return Object.values(this.errors).reduce((sum, count) => sum + count, 0);
   }
 
-  /** Adds what another kept. */
+  /** Add the record of another. */
   add(other: Recorder): void {
     this.times.add(other.times);
     for (const [name, times] of other.shapes) this.#shape(name).add(times);

@@ -18,14 +18,14 @@ export function ratios(over: readonly number[], under: readonly number[]): numbe
 
 /** B over A. */
 export interface Ratio {
-  /** Of the geometric means. */
+  /** Ratio of the geometric means. */
   ratio: number;
-  /** 95% interval; absent where a side was measured once, or a value is not above 0. */
+  /** 95% interval; absent if a side was measured once, or a value is not above 0. */
   interval?: readonly [low: number, high: number];
 }
 
 /**
- * B over A: the ratio of the geometric means with Welch's t interval, on logarithms. With few repeats the interval is wide,
+ * Return B over A: the ratio of the geometric means with Welch's t interval, on logarithms. With few repeats the interval is wide,
  * as it should be; resampling three values would make it too narrow. Values that are not above 0 leave the plain ratio of
  * the means.
  */
@@ -43,7 +43,7 @@ export function ratioOf(a: readonly number[], b: readonly number[]): Ratio {
   return { ratio, interval: [ratio * Math.exp(-margin), ratio * Math.exp(margin)] };
 }
 
-/** Mean of the logarithms, and the square of its standard error. */
+/** Return the mean of the logarithms, and the square of its standard error. */
 function moments(values: readonly number[]): { mean: number; squaredError: number } {
   const logs = values.map(Math.log);
   const mean = logs.reduce((sum, value) => sum + value, 0) / logs.length;
@@ -52,7 +52,7 @@ function moments(values: readonly number[]): { mean: number; squaredError: numbe
 }
 
 /**
- * The t that 95% of Student's distribution lies within, for at least 1 degree of freedom. With t = sqrt(n) tan(x) its
+ * Return the t that 95% of Student's distribution lies within, for at least 1 degree of freedom. With t = sqrt(n) tan(x) its
  * density becomes that of cos(x)^(n - 1), which is summed by Simpson's rule and inverted by halving.
  */
 export function studentQuantile(freedom: number): number {
@@ -65,7 +65,7 @@ export function studentQuantile(freedom: number): number {
     }
     return (sum * to) / parts / 3;
   };
-  // At a right angle the cosine is not quite 0, and may come out below it.
+  // At a right angle, rounding may make the cosine negative.
   const whole = area(Math.PI / 2 - 1e-12);
   let [low, high] = [0, Math.PI / 2];
   for (let i = 0; i < 60; i++) {

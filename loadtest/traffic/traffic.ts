@@ -1,4 +1,4 @@
-/** What is asked: shapes of requests, mixed by weight, each request with a seed of its own. */
+/** The requests: shapes mixed by weight, each request with its own seed. */
 
 import { readFileSync } from "node:fs";
 import { Ajv } from "ajv";
@@ -12,7 +12,7 @@ export interface Ask {
   seed: number;
 }
 
-/** Seeds, none twice in a run: the server's cache must not answer. */
+/** Seeds, none twice in a run, so that the server's cache does not answer. */
 export class Seeds {
   #next: number;
 
@@ -21,7 +21,7 @@ export class Seeds {
     this.#next = first;
   }
 
-  /** A seed that was not used before. */
+  /** Return a seed that was not used before. */
   take(): number {
     return this.#next++;
   }
@@ -32,7 +32,7 @@ export class Seeds {
 }
 
 /**
- * Requests of some shapes in proportion to their weights, without end. Which comes next is no draw of lots: few requests
+ * Yield requests of the shapes in proportion to their weights, without end. The order is not random, so that few requests
  * have the same mix as many.
  */
 export function* traffic(shapes: readonly Shape[], seeds: Seeds): Generator<Ask, never, undefined> {
@@ -46,13 +46,13 @@ export function* traffic(shapes: readonly Shape[], seeds: Seeds): Generator<Ask,
   }
 }
 
-/** The body of POST /generate. */
+/** Return the body of POST /generate. */
 export function requestOf({ shape, seed }: Ask): CheckedRequest {
   const { prompt = "", length, steps = 16, guidance = "none" } = shape;
   return { prompt, length, steps, seed, guidance: { mode: guidance } };
 }
 
-/** A shape's name where none is given. */
+/** Return the default name of a shape. */
 export function shapeName({ steps, length, guidance }: Omit<Shape, "name" | "weight">): string {
   return [
     ...(steps === undefined ? [] : [`${steps} steps`]),
@@ -80,7 +80,7 @@ const MIX_SCHEMA = {
   },
 } as const;
 
-/** The shapes of a file of mixed traffic. Throws StartupError, with the field at fault. */
+/** Read the shapes of a file of mixed traffic. Throw StartupError that names the wrong field. */
 export function readMix(path: string): Shape[] {
   let value: unknown;
   try {

@@ -1,4 +1,4 @@
-/** One request over each transport, its answer checked. */
+/** How a request goes over each transport, and how its answer is checked. */
 
 import { WebSocket } from "ws";
 import { problemError } from "../../src/client/error.ts";
@@ -10,10 +10,10 @@ import { Fault } from "./fault.ts";
 import { keyHeaders, post } from "./http.ts";
 import type { Answer } from "./recorder.ts";
 
-/** Sends a request and resolves with what the answer says. Rejects with Fault, DidiError or the signal's reason. */
+/** Send a request and resolve with what the answer says. Reject with Fault, DidiError or the signal's reason. */
 export type Send = (request: CheckedRequest, signal: AbortSignal) => Promise<Answer>;
 
-/** What counts of an answer. */
+/** Return the figures of an answer. */
 export function answerOf({ usage, timing }: GenerateResponse): Answer {
   return {
     tokens: usage.completion_tokens,
@@ -26,7 +26,7 @@ export function answerOf({ usage, timing }: GenerateResponse): Answer {
   };
 }
 
-/** Takes the events of a stream as they come; the time runs from its making. */
+/** Takes the events of a stream as they arrive; its clock starts with the constructor. */
 class Watch {
   readonly #checker: StreamChecker;
   readonly #started = performance.now();
@@ -61,7 +61,7 @@ class Watch {
   }
 }
 
-/** Sockets that are open; one generation at a time on each, so that a slow one holds up no other. */
+/** Open sockets, each with one request at a time, so that a slow request delays no other. */
 class Sockets {
   readonly #idle: WebSocket[] = [];
 
@@ -94,7 +94,7 @@ class Sockets {
           try {
             const event = JSON.parse(data.toString()) as ServerEvent;
             if (event.type === "error") throw problemError(event.error);
-            // Answers a key, which was not sent.
+            // The answer to a key in a message, which this client does not send.
             if (event.type === "authenticated") return;
             watch.push(event);
             if (event.type === "done") resolve();

@@ -41,7 +41,7 @@ const target = dirname(files.about);
 /** An error of which the message says all. */
 class CudaSetupError extends Error {}
 
-/** Run pip; its progress goes to the terminal. Throws CudaSetupError if it fails. */
+/** Run pip; its progress goes to the terminal. Throw CudaSetupError if it fails. */
 function pip(args: string[]): void {
   const { status, error } = spawnSync(PYTHON, ["-m", "pip", ...args], {
     stdio: ["ignore", "inherit", "inherit"],

@@ -6,7 +6,8 @@ import fc from "fast-check";
 import { Server } from "../../loadtest/servers/server.ts";
 import { median } from "../../loadtest/traffic/statistics.ts";
 import { TINY_GUIDED } from "../support.ts";
-import { rawFrames, rawRequest, send } from "./raw.ts";
+import { rawFrames, rawRequest } from "./raw.ts";
+import { send } from "./send.ts";
 
 /** Cases at a time, and how many times. */
 const [SIDE_BY_SIDE, ROUNDS] = [32, 160];

@@ -7,7 +7,8 @@ import type { FastifyInstance } from "fastify";
 import type { Engine } from "../../src/engine/engine.ts";
 import { listen } from "../http/support.ts";
 import { startEngine, TINY_GUIDED } from "../support.ts";
-import { rawFrames, rawRequest, send } from "./raw.ts";
+import { rawFrames, rawRequest } from "./raw.ts";
+import { send } from "./send.ts";
 import { FEW_RUNS } from "./support.ts";
 
 let engine: Engine;

@@ -1,7 +1,5 @@
-/** Raw bytes that no client should send: HTTP requests and WebSocket frames, and the socket that sends them. */
+/** Raw bytes that no client should send, as arbitraries of fast-check: HTTP requests and WebSocket frames. */
 
-import { once } from "node:events";
-import { connect } from "node:net";
 import { deflateRawSync } from "node:zlib";
 import fc from "fast-check";
 import { bodyText } from "./support.ts";
@@ -14,18 +12,6 @@ export interface RawCase {
   whole: boolean;
 }
 
-/** What came back. */
-export interface Reply {
-  /** Statuses of HTTP answers, or of error events on a WebSocket. */
-  statuses: number[];
-  /** True if nothing came and the connection stayed open. */
-  hung: boolean;
-}
-
-/** Time after which a case counts as hung, and silence after which a case that is not whole has ended. Milliseconds. */
-const [HUNG_MS, SILENCE_MS] = [20_000, 30];
-/** A larger body may be refused by closing the connection before the answer has been read. */
-const LARGEST = 1 << 20;
 const crlf = "\r\n";
 
 /** Bodies that break parsers: deep, wide, cut off, not JSON, not UTF-8. */
@@ -119,7 +105,8 @@ const EVENT_IDS = [
   "1:1:1",
 ];
 
-const head = (method: string, path: string, headers: readonly string[]) =>
+/** Return the head of an HTTP request. */
+export const head = (method: string, path: string, headers: readonly string[]) =>
   [`${method} ${path} HTTP/1.1`, "host: localhost", ...headers, "", ""].join(crlf);
 const post = (path: string, content: Buffer, ...headers: string[]) => {
   const own = ["content-type: application/json", `content-length: ${content.length}`, "connection: close"];
@@ -258,48 +245,3 @@ export const rawFrames: fc.Arbitrary<RawCase> = fc
     // Junk may claim to be longer than it is, and then the ping is a part of it.
     whole: junk === null,
   }));
-
-const UPGRADE = head("GET", "/generate/stream", [
-  ...["connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13"],
-  ...[
-    "sec-websocket-extensions: permessage-deflate",
-    `sec-websocket-key: ${Buffer.alloc(16).toString("base64")}`,
-  ],
-]);
-
-/** Send a case on a connection of its own and wait for what comes back. */
-export async function send(port: number, { kind, bytes, whole }: RawCase): Promise<Reply> {
-  const socket = connect(port, "127.0.0.1");
-  socket.on("error", () => {});
-  await once(socket, "connect");
-  let [hung, data, upgraded] = [false, "", kind === "request"];
-  let silence: NodeJS.Timeout | undefined;
-  const listen = () => {
-    clearTimeout(silence);
-    if (!whole) silence = setTimeout(() => socket.destroySoon(), SILENCE_MS);
-  };
-  const late = setTimeout(() => {
-    hung = true;
-    socket.destroy();
-  }, HUNG_MS);
-  socket.setEncoding("latin1").on("data", (chunk: string) => {
-    data += chunk;
-    if (!upgraded && data.includes("\r\n\r\n")) {
-      upgraded = true;
-      socket.write(bytes);
-    }
-    if (upgraded) listen();
-    // A pong with the payload of the ping: everything before it has been read.
-    if (kind === "frames" && data.includes("\x8a\x06alive?")) socket.destroy();
-  });
-  if (kind === "request") listen();
-  socket.write(kind === "request" ? bytes : UPGRADE);
-  // Not `once`, which rejects on a reset.
-  await new Promise((resolve) => socket.once("close", resolve));
-  clearTimeout(late);
-  clearTimeout(silence);
-  const pattern = kind === "request" ? /HTTP\/1\.1 (\d{3}) /g : /"status":(\d{3})/g;
-  const statuses = [...data.matchAll(pattern)].map(([, status]) => Number(status));
-  const answered = kind === "request" ? statuses.length > 0 || bytes.length > LARGEST : upgraded;
-  return { statuses, hung: hung || (whole && !answered) };
-}

@@ -1,15 +1,15 @@
-/** The Chromium of this machine, for what looks at the playground. */
+/** The Chromium of this machine, for tests of the playground. */
 
 import { existsSync } from "node:fs";
 import { type Browser, chromium } from "playwright-core";
 
-/** Where Debian's package puts it, unless DIDI_CHROMIUM says otherwise. */
+/** The path of Debian's package, or DIDI_CHROMIUM. */
 export const CHROMIUM = process.env.DIDI_CHROMIUM ?? "/usr/bin/chromium";
 
-/** Whether it is there. */
+/** Whether it is installed. */
 export const hasChromium = existsSync(CHROMIUM);
 
-/** Starts it, headless. Rejects with what to install if it is not there. */
+/** Start it, headless. Reject with what to install if it is missing. */
 export async function launchChromium(): Promise<Browser> {
   if (!hasChromium)
     throw new Error(`${CHROMIUM} is missing: install the package chromium, or set DIDI_CHROMIUM`);

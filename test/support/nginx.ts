@@ -5,14 +5,14 @@ import { join } from "node:path";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { findProgram, freePort } from "./programs.ts";
 
-/** How to start nginx before replicas on these two ports. */
+/** How to start nginx in front of two replicas. */
 export interface Nginx {
   path: string;
   args: string[];
   origin: string;
 }
 
-/** Writes the configuration into `folder`. Throws if nginx is not installed. */
+/** Write the configuration into `folder`. Throw if nginx is not installed. */
 export async function writeNginxConf(folder: string, [first, second]: readonly number[]): Promise<Nginx> {
   const path = findProgram("nginx");
   if (!path) throw new Error("nginx is missing: apt-get install nginx");
@@ -28,7 +28,7 @@ export async function writeNginxConf(folder: string, [first, second]: readonly n
     .replace("http {", `http { ${temporary}`);
   const file = join(folder, "nginx.conf");
   await writeFile(file, ours);
-  // -e: what is said before the configuration is read.
+  // -e: the log before the configuration is read.
   const args = [
     "-e",
     "stderr",

@@ -1,4 +1,4 @@
-/** Programs of this machine, and ports for them. */
+/** Programs of this machine, and free ports for them. */
 
 import { accessSync, constants } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
@@ -7,7 +7,7 @@ import { join } from "node:path";
 /** /usr/sbin is on the path of root alone. */
 const FOLDERS = [...(process.env.PATH ?? "").split(":"), "/usr/sbin", "/usr/bin", "/usr/local/bin"];
 
-/** The path of a program; undefined if it is not there. */
+/** Return the path of a program; undefined if it is not installed. */
 export function findProgram(program: string): string | undefined {
   return FOLDERS.map((folder) => join(folder, program)).find((path) => {
     try {
@@ -19,7 +19,7 @@ export function findProgram(program: string): string | undefined {
   });
 }
 
-/** A port of the loopback interface that nobody listens on now. */
+/** Return a free port of the loopback interface. */
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

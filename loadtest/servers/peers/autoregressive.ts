@@ -1,4 +1,4 @@
-/** A server of the autoregressive model stories-ar: asked by POST, closed loop alone. */
+/** A server of the autoregressive model stories-ar, asked by POST in a closed loop. */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -15,10 +15,10 @@ import { ServerWatch } from "../watch.ts";
 /** The folder of the model. */
 export const STORIES_AR = join(PACKAGE_ROOT, "models", "stories-ar");
 
-/** Its beginning-of-text token, which is all the prompt. */
+/** Its beginning-of-text token, which is the whole prompt. */
 export const BEGINNING = 4094;
 
-/** The answer's tokens, if there are as many as asked for. Throws Fault. */
+/** Count the tokens of an answer. Throw Fault if they are not as many as requested. */
 export function countTokens(tokens: unknown, length: number): { tokens: number } {
   if (!Array.isArray(tokens) || !tokens.every(Number.isInteger)) throw new Fault("malformed");
   if (tokens.length !== length)
@@ -26,7 +26,7 @@ export function countTokens(tokens: unknown, length: number): { tokens: number }
   return { tokens: tokens.length };
 }
 
-/** Runs a program until `ready` finds the origin in what it prints. Rejects if it ends before, with its last lines. */
+/** Run a program until `ready` finds the origin in what it prints. Reject with its last lines if it ends before. */
 export async function startProgram(
   program: string,
   args: readonly string[],

@@ -1,4 +1,4 @@
-/** The peer that people use for autoregressive models on processors: llama.cpp's server, the same weights as GGUF. */
+/** The peer llama.cpp: a common server of autoregressive models on processors, with the same weights as GGUF. */
 
 import { execFile } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
@@ -15,10 +15,10 @@ import { autoregressiveSide, BEGINNING, countTokens, STORIES_AR, startProgram } 
 /** Requests computed together; each has a context of its own. */
 const [SLOTS, CONTEXT] = [8, 256];
 
-/** Where `npm run loadtest:peers` leaves what it builds. */
+/** Where `npm run loadtest:peers` builds it. */
 const BUILT = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "didi-serve", "peers");
 
-/** Starts it. Rejects where the server was not built. */
+/** Start the peer. Reject if its server was not built. */
 export async function startLlama({ llamaServer }: SweepConfig, info: SideInfo): Promise<PeerSide> {
   const program = llamaServer ?? join(BUILT, "llama-server");
   if (!existsSync(program))
@@ -58,7 +58,7 @@ export async function startLlama({ llamaServer }: SweepConfig, info: SideInfo): 
   });
 }
 
-/** Waits until the model is loaded. Rejects after 30 seconds. */
+/** Wait until the model is loaded. Reject after 30 seconds. */
 async function healthy(origin: string): Promise<void> {
   for (let i = 0; i < 300; i++) {
     const ok = await fetch(`${origin}/health`).then(

@@ -9,7 +9,7 @@ import type { SweepConfig } from "../../cli/flags.ts";
 import type { SideInfo } from "../../report/types.ts";
 import type { Job, PeerSide, Taken } from "../side.ts";
 
-/** What a loop is asked for. */
+/** The load of a loop. */
 interface LoopJob {
   rows: number;
   rounds: number;

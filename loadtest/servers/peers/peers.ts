@@ -1,4 +1,4 @@
-/** Starts the peers that were asked for, and says what of them is measured beside which cells. */
+/** Starts the peers, and plans the cells in which they are measured. */
 
 import type { SweepConfig } from "../../cli/flags.ts";
 import { clientsOf } from "../../report/select.ts";
@@ -18,7 +18,7 @@ const STARTS: Record<PeerName, (config: SweepConfig, info: SideInfo) => Promise<
   "llama.cpp": startLlama,
 };
 
-/** Starts them; one that cannot be had is there all the same, and says why in `info.left_out`. */
+/** Start the peers. One that cannot be started is in the list too, with the reason in `info.left_out`. */
 export async function startPeers(
   config: SweepConfig,
   onProgress: (what: string) => void,
@@ -39,8 +39,8 @@ export async function startPeers(
 }
 
 /**
- * A cell of each peer beside the server's plain POST cells, as many rows or clients at a time; of a peer without budgets one
- * for all of them. Only where the server is measured at several budgets, if that is anywhere.
+ * Return a cell of each peer for the server's plain POST cells, with as many rows or clients; for a peer without budgets one
+ * cell for all budgets. If the server has cells at several budgets, only those are compared.
  */
 export function peerCellsFor(peers: readonly PeerSide[], { cells }: Plan): PlannedCell[] {
   const fit = cells.filter(

@@ -1,5 +1,5 @@
 /**
- * Serves a causal model with Transformers.js: `node --import tsx transformers-server.ts FOLDER`.
+ * Serve a causal model with Transformers.js: `node --import tsx transformers-server.ts FOLDER`.
  *
  * Requests that wait are generated together, as long as they ask for the same length: the library has no batching of its
  * own that lets them join later.
@@ -9,7 +9,7 @@ import { readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import Fastify from "fastify";
 
-/** What is told of the settings. */
+/** The settings of the peer, for the report. */
 export type TransformersSettings = Record<string, string | number>;
 
 /** What POST /generate answers. */
@@ -17,7 +17,7 @@ export interface TransformersAnswer {
   tokens: number[];
 }
 
-/** The part of the library that is used; it is installed on demand, so its own types may be missing. */
+/** The part of the library that is used here. It is installed on demand, so its own types may be missing. */
 interface Library {
   env: { allowRemoteModels: boolean; localModelPath: string; version: string };
   AutoModelForCausalLM: {
@@ -51,7 +51,7 @@ const model = await AutoModelForCausalLM.from_pretrained(basename(folder), {
   ...{ dtype: "fp32", device: "cpu", local_files_only: true },
 });
 
-/** A key-value cache of nothing. Made here, because the library takes its size from a name that the graph does not use. */
+/** Return an empty key-value cache. The library would take its size from a name that the graph does not use. */
 function emptyCache(rows: number): object {
   const { num_hidden_layers, num_attention_heads, hidden_size } = config;
   const dims = [rows, num_attention_heads, 0, hidden_size / num_attention_heads];
@@ -63,7 +63,7 @@ function emptyCache(rows: number): object {
   return new DynamicCache(Object.fromEntries(entries));
 }
 
-/** Tokens of `rows` texts of `length`, drawn at temperature 1 from the whole vocabulary, past any end of text. */
+/** Return the tokens of `rows` texts of `length`, drawn at temperature 1 from the whole vocabulary, past any end of text. */
 async function write(rows: number, length: number): Promise<number[][]> {
   const ids = (value: number) => new Tensor("int64", new BigInt64Array(rows).fill(BigInt(value)), [rows, 1]);
   const texts = await model.generate({

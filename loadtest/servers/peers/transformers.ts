@@ -1,4 +1,4 @@
-/** The peer that people use in Node: Transformers.js on the same onnxruntime, behind Fastify. */
+/** The peer Transformers.js: the common library in Node, on the same onnxruntime, behind Fastify. */
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import type { PeerSide } from "../side.ts";
 import { autoregressiveSide, countTokens, STORIES_AR, startProgram } from "./autoregressive.ts";
 import type { TransformersAnswer, TransformersSettings } from "./transformers-server.ts";
 
-/** Starts it. Rejects where the package is not installed. */
+/** Start the peer. Reject if the package is not installed. */
 export async function startTransformers(_: SweepConfig, info: SideInfo): Promise<PeerSide> {
   if (!existsSync(join(PACKAGE_ROOT, "node_modules", "@huggingface", "transformers")))
     throw new Error("@huggingface/transformers is not installed: npm run loadtest:peers");

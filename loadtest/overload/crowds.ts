@@ -1,4 +1,4 @@
-/** People who are slow, silent or gone, on raw sockets. */
+/** Clients that are slow, silent or gone, on raw sockets. */
 
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -15,7 +15,7 @@ export class Crowd {
     readonly port: number,
   ) {}
 
-  /** Opens `count` sockets and lets `begin` say what each sends first. */
+  /** Open `count` sockets; `begin` sends the first bytes of each. */
   async open(count: number, begin: (socket: Socket) => void): Promise<this> {
     for (let i = 0; i < count; i++) {
       const socket = connect(this.port, "127.0.0.1");
@@ -28,7 +28,7 @@ export class Crowd {
     return this;
   }
 
-  /** Sends one byte a second on each. */
+  /** Send one byte a second on each. */
   drip(byte: string): this {
     this.#timer = setInterval(() => {
       for (const socket of this.sockets) if (socket.writable) socket.write(byte);
@@ -36,7 +36,7 @@ export class Crowd {
     return this;
   }
 
-  /** Leaves with a reset, as a machine that was cut off does when it comes back. */
+  /** Close with a reset, as a machine does that lost its connection and came back. */
   leave(): void {
     clearInterval(this.#timer);
     for (const socket of this.sockets) socket.resetAndDestroy();
@@ -49,13 +49,13 @@ const upgrade = () =>
   "GET /generate/stream HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n" +
   `sec-websocket-version: 13\r\nsec-websocket-key: ${randomBytes(16).toString("base64")}\r\n\r\n`;
 
-/** A request whose answer is large: every step of 16 samples. */
+/** Return a request with a large answer: every step of 16 samples. */
 function largeRequest(accept: string): string {
   const body = JSON.stringify({ prompt: "", length: 240, steps: 24, n: 16, trace: true, seed: 5 });
   return `${HEAD}accept: ${accept}\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
 }
 
-/** Every kind, `size` times 100 sockets each, of the idle ones `size` times 1000. */
+/** Return every kind of slow client: `size` times 100 sockets each, and `size` times 1000 idle ones. */
 export async function crowds(port: number, size: number): Promise<Crowd[]> {
   const count = (n: number) => Math.max(1, Math.round(n * size));
   const crowd = (name: string) => new Crowd(name, port);
@@ -69,7 +69,7 @@ export async function crowds(port: number, size: number): Promise<Crowd[]> {
       socket.write(upgrade());
       answerPings(socket);
     }),
-    // They read: who leaves the answer that they are too late unread does not notice that the server hangs up.
+    // They read: a client that leaves the answer unread does not notice that the server has closed the connection.
     await crowd("half of a request, then silence").open(count(100), (socket) =>
       socket.resume().write(`${HEAD}content-le`),
     ),
@@ -84,7 +84,7 @@ export async function crowds(port: number, size: number): Promise<Crowd[]> {
   ];
 }
 
-/** Answers each ping (an empty one, as the server's are) with a pong. */
+/** Answer each ping (an empty one, as the server sends) with a pong. */
 function answerPings(socket: Socket): void {
   socket.on("data", (data) => {
     for (
