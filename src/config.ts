@@ -4,7 +4,7 @@ import { InvalidArgumentError, Option } from "commander";
 import type { KeyLimits } from "./http/access/key-file.ts";
 import { ANY_ORIGIN } from "./http/access/origins.ts";
 import { PRECISIONS } from "./model/manifest.ts";
-import type { PrecisionChoice } from "./model/model.ts";
+import type { PrecisionChoice } from "./model/precision.ts";
 import type { Device } from "./runtime/protocol.ts";
 
 /** Settings of everything that runs a model. */
@@ -142,7 +142,10 @@ export const MODEL_OPTIONS: readonly Option[] = [
     .env("DIDI_MODEL")
     .default("stories-didi"),
   ...DEVICE_OPTIONS,
-  new Option("--precision <precision>", "of the model's matrices; auto is fp16 on CUDA, else fp32, if there")
+  new Option(
+    "--precision <precision>",
+    "of the model's products; auto is fp16 on CUDA, int8 on a CPU with 8-bit dot products, else fp32",
+  )
     .env("DIDI_PRECISION")
     .choices(["auto", ...PRECISIONS])
     .default("auto"),

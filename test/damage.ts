@@ -36,16 +36,12 @@ export async function mismadeModel(folder: string, edits: Record<string, Edit>):
   return folder;
 }
 
-/** Where the row of a token begins in graphs.fp32.bin, told by the graph's own list of its data. */
-export async function embeddingRow(folder: string, token: number): Promise<{ start: number; bytes: number }> {
-  const graph = await readFile(join(folder, "denoise.fp32.onnx"), "latin1");
-  const listed = graph.slice(graph.indexOf("trunk.embeddingj"));
-  const [offset, length] = ["offset", "length"].map((key) => {
-    const at = listed.indexOf(key) + key.length;
-    // A tag and a length stand between the name and the digits.
-    return Number(/\d+/.exec(listed.slice(at + 2, at + 20))![0]);
-  });
-  const { vocab_size } = JSON.parse(await readFile(join(folder, "model.json"), "utf8"));
-  const bytes = length! / vocab_size;
-  return { start: offset! + token * bytes, bytes };
+/** The weights with not-a-number, in float16, for the embedding of a token. */
+export function withoutEmbedding(weights: Buffer, token: number): Buffer {
+  const size = Number(weights.readBigUInt64LE());
+  const { shape, data_offsets } = JSON.parse(weights.toString("utf8", 8, 8 + size))["vocab_embed.embedding"];
+  const row = 2 * shape[1];
+  const start = 8 + size + data_offsets[0] + token * row;
+  for (let at = start; at < start + row; at += 2) weights.writeUInt16LE(0x7e00, at);
+  return weights;
 }

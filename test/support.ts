@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Engine, type EngineLimits } from "../src/engine/engine.ts";
 import { openModel } from "../src/model/model.ts";
+import type { PrecisionChoice } from "../src/model/precision.ts";
 import { WorkerPool } from "../src/runtime/pool.ts";
 import type { Split } from "../src/runtime/protocol.ts";
 
@@ -66,14 +67,15 @@ export const FIXTURES = ["plain", "guided", "mask", "sigma", "student"].map((nam
   fileURLToPath(new URL(`fixtures/tiny-${name}`, import.meta.url)),
 );
 
-/** An engine over a model, the shipped one if none is named, that has run once. Close it with `engine.runtime.close()`. */
+/** An engine over a model, the shipped one if none is named, that has run once; in float32, which every processor has. Close it with `engine.runtime.close()`. */
 export async function startEngine(
   limits: Partial<EngineLimits> = {},
   nameOrFolder: string = MODEL,
   runtimes = 1,
   split?: Split,
+  precision: PrecisionChoice = "fp32",
 ): Promise<Engine> {
-  const model = await openModel(nameOrFolder);
+  const model = await openModel(nameOrFolder, precision);
   const options = { graphs: model.graphs, device: "cpu" as const, threads: 1, split };
   const runtime = await WorkerPool.start(options, runtimes);
   const engine = new Engine(model, runtime, { ...LIMITS, ...limits });

@@ -59,7 +59,7 @@ async function stopBetweenPasses(pid: number): Promise<void> {
  */
 async function nan(pid: number): Promise<void> {
   const maps = readFileSync(`/proc/${pid}/maps`, "utf8").split("\n");
-  const weights = maps.filter((line) => /graphs\.fp32\.bin$/.test(line));
+  const weights = maps.filter((line) => /\.safetensors$/.test(line));
   if (weights.length === 0) throw new Error(`process ${pid} has mapped no weights`);
   const memory = openSync(`/proc/${pid}/mem`, "r+");
   try {

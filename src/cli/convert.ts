@@ -6,6 +6,7 @@ import { Option } from "commander";
 import { integer } from "../config.ts";
 import { StartupError } from "../errors.ts";
 import { gpt2Tokenizer } from "../model/gpt2-tokenizer.ts";
+import { PRECISIONS, type Precision } from "../model/manifest.ts";
 import { parseTokenizer } from "../model/tokenizer-file.ts";
 import { INSTALL, Python } from "./python.ts";
 
@@ -14,7 +15,9 @@ export interface ConvertConfig {
   from: string;
   out: string;
   kind: "didi-instruct" | "mdlm";
-  precision: ("fp32" | "fp16")[];
+  precision: Precision[];
+  calibration?: string;
+  weights: "fp16" | "fp32";
   trueSigma: boolean;
   keepMaskLogit: boolean;
   name?: string;
@@ -34,9 +37,13 @@ export const CONVERT_OPTIONS: readonly Option[] = [
   new Option("--kind <kind>", "mdlm is a teacher alone: model.safetensors without a discriminator")
     .choices(["didi-instruct", "mdlm"])
     .default("didi-instruct"),
-  new Option("--precision <precision...>", "of the graphs' matrices; several may be given")
-    .choices(["fp32", "fp16"])
+  new Option("--precision <precision...>", "of the graphs' products; several may be given")
+    .choices(PRECISIONS)
     .default(["fp32"]),
+  new Option("--calibration <file>", "text like the model's own, from which int8 takes its scales"),
+  new Option("--weights <precision>", "what the weights are stored in; fp16 rounds them and halves the file")
+    .choices(["fp16", "fp32"])
+    .default("fp32"),
   new Option("--true-sigma", "graphs take the noise level, as in the reference's guided sampler").default(
     false,
   ),
@@ -56,7 +63,7 @@ export const CONVERT_OPTIONS: readonly Option[] = [
 const PACKAGES_MISSING = 3;
 const CHECK = `
 import importlib.util, sys
-missing = [n for n in ("torch", "onnx", "onnxscript", "safetensors", "tokenizers") if importlib.util.find_spec(n) is None]
+missing = [n for n in ("torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "tokenizers") if importlib.util.find_spec(n) is None]
 print(", ".join(missing), end="")
 sys.exit(${PACKAGES_MISSING} if missing else 0)`;
 
@@ -91,6 +98,8 @@ async function checkTokenizer(path: string): Promise<boolean> {
  */
 export async function convert(config: ConvertConfig): Promise<number> {
   const from = resolve(config.from);
+  if (config.precision.includes("int8") && config.calibration === undefined)
+    throw new StartupError("--precision int8 needs --calibration: a text file like what the model writes");
   const isFolder = (await stat(from).catch(() => undefined))?.isDirectory();
   if (!isFolder)
     throw new StartupError(`${from} is not a folder: --from takes the folder of the checkpoint's files`);
@@ -100,6 +109,8 @@ export async function convert(config: ConvertConfig): Promise<number> {
     await checkPackages(python);
     const args = ["-m", "didi.convert", "--from", from, "--out", resolve(config.out), "--kind", config.kind];
     args.push("--precision", ...config.precision);
+    args.push("--weights", config.weights);
+    if (config.calibration !== undefined) args.push("--calibration", resolve(config.calibration));
     if (config.trueSigma) args.push("--true-sigma");
     if (config.keepMaskLogit) args.push("--keep-mask-logit");
     for (const name of ["name", "licence", "heads", "context"] as const)

@@ -63,7 +63,8 @@ async function tryModel(config: DoctorConfig): Promise<Report["runs"]> {
     await warmUp(engine);
     const { model, runtime } = engine;
     const asked = `--device ${config.device} --precision ${config.precision}`;
-    const because = runtime.fallback ?? (runtime.provider === "cuda" ? "CUDA loads" : "as asked");
+    const device = runtime.fallback ?? (runtime.provider === "cuda" ? "CUDA loads" : "as asked");
+    const because = `${device}; ${model.precisionReason[runtime.provider]}`;
     return {
       model: model.manifest.name,
       device: runtime.provider,

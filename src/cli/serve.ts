@@ -106,6 +106,8 @@ export async function serve(config: ServeConfig): Promise<void> {
   app.server.maxConnections = Math.min(most, roomForConnections() ?? most);
   await warmUp(engine);
   if (runtime.fallback) app.log.warn(`running on the CPU: ${runtime.fallback}`);
+  const { provider } = runtime;
+  app.log.info(`precision ${model.precision[provider]}: ${model.precisionReason[provider]}`);
   const writers = config.apiKeys === undefined ? undefined : await keyFileWarning(config.apiKeys);
   if (writers) app.log.warn(writers);
   const address = app.listeningOrigin;

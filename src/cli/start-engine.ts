@@ -6,6 +6,7 @@ import type { SharedCache } from "../engine/shared-cache.ts";
 import { StartupError } from "../errors.ts";
 import { type Model, openModel } from "../model/model.ts";
 import { WorkerPool } from "../runtime/pool.ts";
+import type { Device } from "../runtime/protocol.ts";
 import { splitOf } from "../runtime/split.ts";
 
 /** Limits of a command that generates once. */
@@ -16,6 +17,14 @@ export const ONE_AT_A_TIME: EngineLimits = {
   cache: { maxBytes: 0, ttlMs: 0 },
 };
 
+/** The device asked for; int8 graphs run on the CPU alone. Throws StartupError. */
+function deviceFor({ device, precision }: ModelConfig): Device {
+  if (precision !== "int8") return device;
+  if (device === "cuda")
+    throw new StartupError("--precision int8 runs on the CPU: use --device cpu, or --precision fp16");
+  return "cpu";
+}
+
 /** Opens the model and starts its runtime processes; `warmUp` is left to the caller. `share` makes the cache shared with other servers. Throws StartupError. */
 export async function startEngine(
   config: ModelConfig,
@@ -24,7 +33,8 @@ export async function startEngine(
   share?: (model: Model) => SharedCache | undefined,
 ): Promise<Engine> {
   const model = await openModel(config.model, config.precision);
-  const { device, threads } = config;
+  const { threads } = config;
+  const device = deviceFor(config);
   const options = { graphs: model.graphs, device, threads, split: await splitOf(split, model, threads) };
   const runtime = await WorkerPool.start(options, runtimes);
   return new Engine(model, runtime, limits, share?.(model));

@@ -44,6 +44,18 @@ export interface Quality {
   entropy: number;
 }
 
+/** How int8 graphs got their scales. */
+export interface Calibration {
+  percentile: number;
+  windows: number;
+  /** Of a window. */
+  tokens: number;
+  /** Nats a token in float32, on these windows; then the change with int8, paired. */
+  nelbo: number;
+  nelbo_change: number;
+  standard_error: number;
+}
+
 /** The parsed manifest; field meanings are in the schema. */
 export interface Manifest {
   format_version: 1;
@@ -61,12 +73,13 @@ export interface Manifest {
   mask_logit?: "removed" | "kept";
   tokenizer: ModelFile;
   graphs: { denoise: GraphFiles; tilt?: GraphFiles; score?: GraphFiles };
-  /** Weights outside the graphs' own files. */
-  data?: GraphFiles;
-  guidance?: Guidance;
-  quality?: Quality[];
+  /** What the graphs make their matrices of. */
   weights?: ModelFile;
   discriminator_weights?: ModelFile;
+  /** There if int8 graphs are. */
+  calibration?: Calibration;
+  guidance?: Guidance;
+  quality?: Quality[];
 }
 
 const schema = JSON.parse(readFileSync(join(PACKAGE_ROOT, "models", "model.schema.json"), "utf8"));
@@ -107,6 +120,11 @@ export async function readManifest(folder: string): Promise<Manifest> {
   if ((manifest.guidance === undefined) !== (manifest.graphs.tilt === undefined))
     throw new StartupError(`${path}: guidance must be there if and only if the graphs tilt and score are`);
   return manifest;
+}
+
+/** The files of weights that graphs read. */
+export function weightFiles({ weights, discriminator_weights }: Manifest): ModelFile[] {
+  return [weights, discriminator_weights].filter((file) => file !== undefined);
 }
 
 /** The precisions a graph comes in, widest first. */

@@ -7,15 +7,15 @@ import type { Schedule } from "../diffusion/schedule.ts";
 import { StartupError } from "../errors.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
 import {
-  type GraphFiles,
   type Manifest,
   type ModelFile,
   type Precision,
-  precisionsOf,
   readManifest,
   verifyFile,
+  weightFiles,
 } from "./manifest.ts";
 import { checkExternalData } from "./onnx.ts";
+import { choosePrecision, dotProducts, type PrecisionChoice, type Processor } from "./precision.ts";
 import { readTokenizer, type Tokenizer } from "./tokenizer.ts";
 
 /** A verified model: its manifest, its tokenizer and where its graphs lie. */
@@ -24,8 +24,9 @@ export interface Model {
   manifest: Manifest;
   tokenizer: Tokenizer;
   schedule: Schedule;
-  /** What the graphs are run in: half products pay on a GPU and cost on a CPU. */
+  /** What the graphs are run in, and why. */
   precision: Record<Processor, Precision>;
+  precisionReason: Record<Processor, string>;
   /** What identifies the model on each kind of processor (identityOf). */
   sha256: Record<Processor, string>;
   /** Paths of the graphs for each kind of processor; often the same. */
@@ -39,37 +40,12 @@ export interface GraphPaths {
   score?: string;
 }
 
-/** What a graph may run on, as far as the choice of its precision goes. */
-export type Processor = "cpu" | "cuda";
-
-/** The precision to run a model in: one by name, or `auto`. */
-export type PrecisionChoice = "auto" | Precision;
-
-/**
- * The precision for each kind of processor. `auto` is fp16 on CUDA if the folder has it, else fp32, else what
- * there is. Throws StartupError if the folder lacks the one asked for.
- */
-function choosePrecision(
-  folder: string,
-  files: GraphFiles,
-  choice: PrecisionChoice,
-): Record<Processor, Precision> {
-  const has = precisionsOf(files);
-  if (choice !== "auto") {
-    if (!has.includes(choice))
-      throw new StartupError(`${folder} has no ${choice} graphs: --precision can be ${has.join(" or ")}`);
-    return { cpu: choice, cuda: choice };
-  }
-  const cpu = has[0]!;
-  return { cpu, cuda: has.includes("fp16") ? "fp16" : cpu };
-}
-
 /** The files that are loaded to run a model in a precision, by what they are. */
 function filesOf(manifest: Manifest, precision: Precision): Map<string, ModelFile> {
   const files = new Map([["tokenizer", manifest.tokenizer]]);
   for (const [name, graph] of Object.entries(manifest.graphs)) files.set(name, graph[precision]!);
-  const data = manifest.data?.[precision];
-  if (data) files.set("data", data);
+  for (const name of ["weights", "discriminator_weights"] as const)
+    if (manifest[name]) files.set(name, manifest[name]);
   return files;
 }
 
@@ -135,13 +111,14 @@ export async function existingFolder(nameOrFolder: string): Promise<string> {
 export async function openModel(nameOrFolder: string, choice: PrecisionChoice = "auto"): Promise<Model> {
   const folder = await existingFolder(nameOrFolder);
   const manifest = await readManifest(folder);
-  const precision = choosePrecision(folder, manifest.graphs.denoise, choice);
+  const chosen = choosePrecision(folder, manifest.graphs.denoise, choice, dotProducts());
+  const precision = { cpu: chosen.cpu.precision, cuda: chosen.cuda.precision };
   const loaded = { cpu: filesOf(manifest, precision.cpu), cuda: filesOf(manifest, precision.cuda) };
   const needed = new Set([...loaded.cpu.values(), ...loaded.cuda.values()]);
   await Promise.all(Array.from(needed, (entry) => verifyFile(folder, entry)));
   for (const used of new Set(Object.values(precision)))
     for (const graph of Object.values(manifest.graphs))
-      await checkExternalData(folder, graph[used]!, manifest.data?.[used]);
+      await checkExternalData(folder, graph[used]!, weightFiles(manifest));
   const tokenizer = await readTokenizer(join(folder, manifest.tokenizer.file), manifest.vocab_size, {
     maskId: manifest.mask_token_id,
     endOfTextId: manifest.end_of_text_token_id,
@@ -152,6 +129,7 @@ export async function openModel(nameOrFolder: string, choice: PrecisionChoice = 
     tokenizer,
     schedule: { alphaMin: manifest.schedule.alpha_min, tMin: manifest.schedule.t_min },
     precision,
+    precisionReason: { cpu: chosen.cpu.reason, cuda: chosen.cuda.reason },
     sha256: { cpu: identityOf(manifest, precision.cpu), cuda: identityOf(manifest, precision.cuda) },
     graphs: { cpu: paths(folder, loaded.cpu), cuda: paths(folder, loaded.cuda) },
   };

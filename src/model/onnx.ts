@@ -2,7 +2,7 @@
  * Which files a graph reads beside its own: the external data of an ONNX file, found in its wire format.
  *
  * ONNX Runtime 1.30 itself refuses places outside of the graph's folder, links included (test/model/outside.test.ts holds
- * the installed version to that), and opens any file inside that a tensor names. Here it must be the one file that the
+ * the installed version to that), and opens any file inside that a tensor names. Here it must be a file of weights that the
  * manifest names and hashes, by exactly that name, so that whatever is read has been hashed. Of the wire format only the
  * form is taken that writers write: one that another parser might read in another way is refused.
  */
@@ -101,13 +101,13 @@ function locationsIn(bytes: Buffer): Set<string> {
 }
 
 /**
- * Checks that a graph reads no file but `data`, which the manifest names with its sha256; none if that is undefined.
+ * Checks that a graph reads no file but `weights`, which the manifest names with their sha256.
  * Throws StartupError naming the location otherwise.
  */
 export async function checkExternalData(
   folder: string,
   graph: ModelFile,
-  data: ModelFile | undefined,
+  weights: readonly ModelFile[],
 ): Promise<void> {
   const path = join(folder, graph.file);
   // ONNX Runtime takes such a file for its own format, which is not looked into here.
@@ -122,12 +122,12 @@ export async function checkExternalData(
   }
   for (const location of locations) {
     // To the letter: what a path with `..` or `.` in it means depends on links.
-    if (location === data?.file) continue;
+    if (weights.some(({ file }) => file === location)) continue;
     const shown = JSON.stringify(location);
     throw new StartupError(
       isAbsolute(location) || normalize(location).startsWith("..")
         ? `${path} reads ${shown}, which lies outside of ${folder}: a model's files must lie in its folder`
-        : `${path} reads ${shown}, which model.json does not name under data for this precision`,
+        : `${path} reads ${shown}, which model.json does not name under weights or discriminator_weights`,
     );
   }
 }

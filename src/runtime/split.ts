@@ -1,25 +1,24 @@
 /** Whether calls are divided. */
 
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { weightFiles } from "../model/manifest.ts";
 import type { Model } from "../model/model.ts";
 import type { Split } from "./protocol.ts";
 
 /** Parts that `auto` divides calls into. */
 const AUTO_PARTS = 2;
-/** Bytes of weights up to which `auto` has every part hold a copy. */
+/** Bytes of a model's files up to which `auto` has every part hold its weights. */
 const AUTO_MOST_BYTES = 128 << 20;
 
-/** Bytes of the weights that sessions hold on the CPU. */
-async function weightBytes({ folder, manifest, precision }: Model): Promise<number> {
-  const data = manifest.data?.[precision.cpu];
+/** Bytes of the files that sessions on the CPU are made of. */
+function bytesOf({ manifest, precision }: Model): number {
   const files = [
     ...Object.values(manifest.graphs).map((graph) => graph[precision.cpu]!),
-    ...(data ? [data] : []),
+    ...weightFiles(manifest),
   ];
-  const sizes = await Promise.all(files.map(async ({ file }) => (await stat(join(folder, file))).size));
-  return sizes.reduce((a, b) => a + b, 0);
+  return files.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
 const CPUS = "/sys/devices/system/cpu";
@@ -43,7 +42,7 @@ export async function splitOf(
   threads: number,
 ): Promise<Split | undefined> {
   const all = threads || (await cores());
-  const pays = async () => all >= AUTO_PARTS && (await weightBytes(model)) <= AUTO_MOST_BYTES;
-  const parts = choice === "auto" ? ((await pays()) ? AUTO_PARTS : 1) : choice;
+  const pays = all >= AUTO_PARTS && bytesOf(model) <= AUTO_MOST_BYTES;
+  const parts = choice === "auto" ? (pays ? AUTO_PARTS : 1) : choice;
   return parts === 1 ? undefined : { parts, threads: Math.max(1, Math.floor(all / parts)) };
 }

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { modelFolder } from "../../src/model/model.ts";
 import { StreamClient } from "../http/support.ts";
-import { MODEL } from "../support.ts";
+import { MODEL, TEACHER } from "../support.ts";
 import { didi, serve } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-cli-"));
@@ -50,7 +50,13 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
     /--temperature.*from 0 to 2/,
   ],
   ["a length beyond the context", ["generate", "x", "--length", "5000"], {}, 2, /\/length: .*context of 256/],
-  ["a precision the model lacks", ["serve", "--precision", "int8"], {}, 1, /no int8 graphs: .* can be fp32/],
+  [
+    "a precision the model lacks",
+    ["serve", "--model", TEACHER, "--precision", "int8"],
+    {},
+    1,
+    /no int8 graphs: .* can be fp32/,
+  ],
   ["a conversion of nothing", ["model", "convert"], {}, 2, /required option '--from <dir>'/],
   [
     "a checkpoint that is not there",
@@ -82,7 +88,7 @@ test("a damaged model file: one line, exit 1", async () => {
   const folder = join(root, "damaged");
   await cp(modelFolder(MODEL), folder, { recursive: true });
   await truncate(join(folder, "denoise.fp32.onnx"), 5000);
-  const { code, stderr } = await didi(["serve", "--model", folder]);
+  const { code, stderr } = await didi(["serve", "--model", folder, "--precision", "fp32"]);
   assert.equal(code, 1);
   assert.match(stderr, /^didi-serve: [^\n]*denoise\.fp32\.onnx is damaged[^\n]*\n$/);
 });

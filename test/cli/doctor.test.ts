@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { VERSION } from "../../src/http/openapi.ts";
+import { dotProducts } from "../../src/model/precision.ts";
 import { didi } from "./support.ts";
 
 test("doctor says what there is, and where the model runs", async () => {
@@ -13,8 +14,8 @@ test("doctor says what there is, and where the model runs", async () => {
   assert.ok(report.processor.cores >= 1 && report.memory_mb.total > 0);
   assert.equal(typeof report.cuda.provider, "boolean");
   assert.equal(report.runs.device, "cpu");
-  assert.equal(report.runs.precision, "fp32");
-  assert.match(report.runs.reason, /--device cpu/);
+  assert.equal(report.runs.precision, dotProducts() ? "int8" : "fp32");
+  assert.match(report.runs.reason, /--device cpu .*; the processor has /);
   assert.equal(report.fault, undefined);
 });
 

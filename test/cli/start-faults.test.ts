@@ -88,8 +88,8 @@ const MODELS: [name: string, make: (folder: string) => Promise<string>, says: Re
   ],
   [
     "weights that are cut off",
-    (folder) => damagedModel(folder, { "graphs.fp32.bin": half }),
-    /graphs\.fp32\.bin is damaged: 43264 bytes, and model\.json says 86528/,
+    (folder) => damagedModel(folder, { "weights.fp16.safetensors": half }),
+    /weights\.fp16\.safetensors is damaged: 7498 bytes, and model\.json says 14996/,
   ],
   [
     "a tokenizer that is cut off",

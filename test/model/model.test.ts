@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
 import { StartupError } from "../../src/errors.ts";
 import { modelFolder, openModel } from "../../src/model/model.ts";
-import { MODEL, TEACHER, TINY_STUDENT } from "../support.ts";
+import { dotProducts } from "../../src/model/precision.ts";
+import { MODEL, TEACHER, TINY_GUIDED, TINY_STUDENT } from "../support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-model-"));
 const folder = join(root, "copy");
@@ -14,7 +15,7 @@ after(() => rm(root, { recursive: true }));
 beforeEach(() => cp(modelFolder(MODEL), folder, { recursive: true, force: true }));
 
 const refuses = (pattern: RegExp) =>
-  assert.rejects(openModel(folder), (error) => {
+  assert.rejects(openModel(folder, "fp32"), (error) => {
     assert.ok(error instanceof StartupError);
     assert.equal(error.exitCode, 1);
     assert.doesNotMatch(error.message, /\n/);
@@ -69,7 +70,7 @@ test("a truncated graph is damaged", async () => {
   await refuses(/denoise\.fp32\.onnx is damaged: 1000 bytes/);
 });
 
-for (const file of ["denoise.fp32.onnx", "graphs.fp32.bin", "tokenizer.json"])
+for (const file of ["denoise.fp32.onnx", "weights.fp16.safetensors", "tokenizer.json"])
   test(`a changed byte of ${file} is found by its sha256`, async () => {
     const path = join(folder, file);
     const bytes = await readFile(path);
@@ -118,17 +119,18 @@ test("a manifest that is not JSON is refused", async () => {
   await refuses(/is not JSON/);
 });
 
-test("auto takes fp16 for CUDA alone; a precision by name goes for both; one that is not there is named", async () => {
+test("auto takes fp16 for CUDA and int8 for a CPU that has dot products; a precision by name goes for both; one that is not there is named", async () => {
   const auto = await openModel(TINY_STUDENT);
-  assert.deepEqual(auto.precision, { cpu: "fp32", cuda: "fp16" });
-  assert.match(auto.graphs.cpu.denoise, /denoise\.fp32\.onnx$/);
+  const cpu = dotProducts() ? "int8" : "fp32";
+  assert.deepEqual(auto.precision, { cpu, cuda: "fp16" });
+  assert.match(auto.graphs.cpu.denoise, new RegExp(`denoise\\.${cpu}\\.onnx$`));
   assert.match(auto.graphs.cuda.denoise, /denoise\.fp16\.onnx$/);
   const half = await openModel(TINY_STUDENT, "fp16");
   assert.match(half.graphs.cpu.denoise, /denoise\.fp16\.onnx$/);
   assert.deepEqual((await openModel(TEACHER)).precision, { cpu: "fp32", cuda: "fp32" });
   await assert.rejects(
-    openModel(TINY_STUDENT, "int8"),
-    /tiny-student has no int8 graphs: --precision can be fp32 or fp16/,
+    openModel(TINY_GUIDED, "int8"),
+    /tiny-guided has no int8 graphs: --precision can be fp32/,
   );
 });
 
@@ -137,7 +139,10 @@ test("what belongs together in a manifest must be there together", async () => {
   const cases: [edit: (manifest: Record<string, unknown>, graphs: Graphs) => void, says: RegExp][] = [
     [(manifest) => delete manifest.guidance, /guidance must be there if and only if/],
     [(_, graphs) => delete graphs.score, /must have property score when property tilt is present/],
-    [(_, graphs) => delete graphs.tilt!.fp16, /graph tilt comes in fp32 and denoise in fp32, fp16/],
+    [
+      (_, graphs) => delete graphs.tilt!.fp16,
+      /graph tilt comes in fp32, int8 and denoise in fp32, fp16, int8/,
+    ],
     [(_, graphs) => Object.assign(graphs, { denoise: {} }), /denoise must NOT have fewer than 1 properties/],
   ];
   for (const [edit, says] of cases) {

@@ -65,21 +65,22 @@ test("a link that leads out of the folder is refused, one inside it is not, nor 
   await refuses(openModel(folder), /tokenizer\.json is a link to .*outside\.json, outside of the folder/);
 });
 
-/** Places as long as `graphs.fp32.bin`, so that no length in the file changes. */
+const WEIGHTS = "weights.fp16.safetensors";
+
+/** Places as long as WEIGHTS, so that no length in the file changes. */
 const PLACES: [location: string, says: RegExp][] = [
-  ["../graphs32.bin", /denoise\.fp32\.onnx reads "\.\.\/graphs32\.bin", which lies outside of/],
-  ["/data/graph.bin", /reads "\/data\/graph\.bin", which lies outside of/],
-  ["x/../../g32.bin", /reads "x\/\.\.\/\.\.\/g32\.bin", which lies outside of/],
-  ["graphs.fp16.bin", /reads "graphs\.fp16\.bin", which model\.json does not name under data/],
-  ["others.fp32.bin", /reads "others\.fp32\.bin", which model\.json does not name under data/],
+  ["../weights16.safetensors", /denoise\.fp32\.onnx reads "\.\.\/weights16\.saf.*", which lies outside of/],
+  ["/data/weight.safetensors", /reads "\/data\/weight\.safetensors", which lies outside of/],
+  ["x/../../wght.safetensors", /reads "x\/\.\.\/\.\.\/wght\.safetensors", which lies outside of/],
+  ["others0.fp32.safetensors", /reads "others0\.fp32\.saf.*", which model\.json does not name under weights/],
 ];
 
 for (const [location, says] of PLACES)
   test(`a graph whose weights lie in ${location} is refused`, async () => {
     const path = join(folder, "denoise.fp32.onnx");
     const bytes = await readFile(path);
-    const at = bytes.lastIndexOf("graphs.fp32.bin");
-    assert.ok(at > 0 && location.length === "graphs.fp32.bin".length);
+    const at = bytes.lastIndexOf(WEIGHTS);
+    assert.ok(at > 0 && location.length === WEIGHTS.length);
     bytes.write(location, at);
     await writeFile(path, bytes);
     const sha256 = createHash("sha256").update(bytes).digest("hex");
@@ -88,7 +89,7 @@ for (const [location, says] of PLACES)
         sha256,
       }),
     );
-    await refuses(openModel(folder), says);
+    await refuses(openModel(folder, "fp32"), says);
   });
 
 /** A field of a protobuf message that has a length. */
@@ -123,7 +124,7 @@ const HIDING: Record<string, (location: string) => Buffer> = {
 const entry = { file: "made.onnx", sha256: "", bytes: 0 };
 const check = async (bytes: Buffer, data?: string) => {
   await writeFile(join(folder, entry.file), bytes);
-  return checkExternalData(folder, entry, data === undefined ? undefined : { ...entry, file: data });
+  return checkExternalData(folder, entry, data === undefined ? [] : [{ ...entry, file: data }]);
 };
 
 for (const [where, make] of Object.entries(HIDING))
@@ -169,21 +170,28 @@ test("a tag or a length that parsers may read in two ways is refused", async () 
 });
 
 test("a graph in ONNX Runtime's own format is refused", () =>
-  refuses(checkExternalData(folder, { ...entry, file: "made.ort" }, undefined), /must not end in \.ort/));
+  refuses(checkExternalData(folder, { ...entry, file: "made.ort" }, []), /must not end in \.ort/));
 
 test("the installed ONNX Runtime refuses places outside of the folder by itself", async () => {
   const bytes = await readFile(join(folder, "denoise.fp32.onnx"));
-  const weights = join(folder, "graphs.fp32.bin");
+  const weights = join(folder, WEIGHTS);
   await mkdir(join(root, "away", "deep"), { recursive: true });
-  const outside = ["../graphs32.bin", `${root}/g`.slice(0, 15), "linked.fp32.bin", "subd/../abc.bin"];
-  await cp(weights, join(root, "graphs32.bin"));
-  await cp(weights, join(root, "away", "abc.bin"));
-  await symlink(join(root, "graphs32.bin"), join(folder, "linked.fp32.bin"));
+  const long = `${root}/away`.padEnd(WEIGHTS.length, "/");
+  const outside = [
+    "../weights16.safetensors",
+    long.slice(0, WEIGHTS.length),
+    "linked0.fp32.safetensors",
+    "subd/../abcdefg.filename",
+  ];
+  assert.ok(outside.every(({ length }) => length === WEIGHTS.length));
+  await cp(weights, join(root, "weights16.safetensors"));
+  await cp(weights, join(root, "away", "abcdefg.filename"));
+  await symlink(join(root, "weights16.safetensors"), join(folder, "linked0.fp32.safetensors"));
   await symlink(join(root, "away", "deep"), join(folder, "subd"));
   await rm(weights);
   for (const location of outside) {
     const file = join(folder, "moved.onnx");
-    await writeFile(file, bytes.toString("latin1").replaceAll("graphs.fp32.bin", location), "latin1");
+    await writeFile(file, bytes.toString("latin1").replaceAll(WEIGHTS, location), "latin1");
     await assert.rejects(
       ort.InferenceSession.create(file, { logSeverityLevel: 4 }),
       /[Ee]xternal data/,

@@ -13,8 +13,8 @@ import type { Engine, EngineLimits } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { NonFiniteError } from "../../src/errors.ts";
 import type { PoolEvents } from "../../src/runtime/pool.ts";
-import { embeddingRow, mismadeModel } from "../damage.ts";
-import { startEngine, TINY_GUIDED } from "../support.ts";
+import { mismadeModel, withoutEmbedding } from "../damage.ts";
+import { startEngine } from "../support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-damage-"));
 after(() => rm(root, { recursive: true }));
@@ -95,12 +95,8 @@ const TOKEN = 120;
 
 /** A model that gives no number for one token. */
 async function withoutNumber(name: string): Promise<string> {
-  const { start, bytes } = await embeddingRow(TINY_GUIDED, TOKEN);
   return mismadeModel(join(root, name), {
-    "graphs.fp32.bin": (weights) => {
-      for (let at = start; at < start + bytes; at += 4) weights.writeFloatLE(Number.NaN, at);
-      return weights;
-    },
+    "weights.fp16.safetensors": (weights) => withoutEmbedding(weights, TOKEN),
   });
 }
 

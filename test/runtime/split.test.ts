@@ -1,7 +1,4 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { test } from "node:test";
 import { type Model, openModel } from "../../src/model/model.ts";
 import { splitOf } from "../../src/runtime/split.ts";
@@ -16,23 +13,16 @@ test("auto divides the calls of a small model in two, with half of the threads e
 
 test("auto leaves a model whole that is too large to be copied", async () => {
   const model = await openModel(TINY_GUIDED);
-  const folder = await mkdtemp(join(tmpdir(), "didi-split-"));
-  try {
-    const { denoise, ...others } = model.manifest.graphs;
-    for (const graph of [denoise, ...Object.values(others)])
-      await writeFile(join(folder, graph[model.precision.cpu]!.file), "");
-    const { file } = model.manifest.data![model.precision.cpu]!;
-    await writeFile(join(folder, file), "");
-    const there: Model = { ...model, folder };
-    // Sparse: they take no room on the disk.
-    await truncate(join(folder, file), 128 << 20);
-    assert.deepEqual(await splitOf("auto", there, 8), { parts: 2, threads: 4 });
-    await truncate(join(folder, file), (128 << 20) + 1);
-    assert.equal(await splitOf("auto", there, 8), undefined);
-    assert.deepEqual(await splitOf(2, there, 8), { parts: 2, threads: 4 });
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  const { weights, graphs, discriminator_weights } = model.manifest;
+  const others = [...Object.values(graphs).map(({ fp32 }) => fp32!), discriminator_weights!];
+  const most = (128 << 20) - others.reduce((sum, { bytes }) => sum + bytes, 0);
+  const withWeights = (bytes: number): Model => ({
+    ...model,
+    manifest: { ...model.manifest, weights: { ...weights!, bytes } },
+  });
+  assert.deepEqual(await splitOf("auto", withWeights(most), 8), { parts: 2, threads: 4 });
+  assert.equal(await splitOf("auto", withWeights(most + 1), 8), undefined);
+  assert.deepEqual(await splitOf(2, withWeights(most + 1), 8), { parts: 2, threads: 4 });
 });
 
 test("as many parts as asked for, each with a thread at least", async () => {

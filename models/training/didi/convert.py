@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .backbone import Backbone, BackboneConfig
+from .calibration import WINDOWS, calibration_windows
 from .discriminator import Discriminator, load_published_state, published_state
-from .export import PRECISIONS, round_to_half, write_model_folder
+from .export import PRECISIONS, STORED, write_model_folder
 
 HEAD_DIM = 64  # of the published model: the heads cannot be told from the shapes
 CONTEXT = 1024
@@ -138,7 +139,8 @@ def convert(
     heads: int | None = None,
     context: int = CONTEXT,
     tokenizer: Path | None = None,
-    weights: bool = False,
+    weights: str = "fp32",
+    calibration: Path | None = None,
 ) -> None:
     """Writes the model folder `out` from the checkpoint folder `source`; all or nothing.
 
@@ -154,10 +156,6 @@ def convert(
         raise ConversionError(f"{tokenizer} does not exist; `didi-serve model convert` makes GPT-2's where it is missing")
     print(f"reading {source} ...", flush=True)
     backbone, discriminator = load_checkpoint(source, kind, heads, context)
-    if weights:
-        # The graphs are to hold what the weight files hold.
-        for network in filter(None, (backbone, discriminator)):
-            round_to_half(network)
     config = backbone.config
     print(
         f"{kind}: {backbone.parameter_count() / 1e6:.1f}M parameters, hidden {config.hidden}, {config.blocks} blocks, "
@@ -170,6 +168,9 @@ def convert(
         folder.mkdir()
         shutil.copyfile(tokenizer, folder / "tokenizer.json")
         try:
+            windows = None
+            if calibration is not None and "int8" in precisions:
+                windows = calibration_windows(folder / "tokenizer.json", config, WINDOWS, calibration)
             write_model_folder(
                 folder,
                 name=name,
@@ -178,6 +179,7 @@ def convert(
                 backbone=backbone,
                 discriminator=discriminator,
                 precisions=precisions,
+                windows=windows,
                 conditioning="sigma" if true_sigma else "none",
                 mask_logit="kept" if keep_mask_logit else "removed",
                 weights=weights,
@@ -204,9 +206,16 @@ def main() -> None:
     parser.add_argument("--licence", default="unknown", help="licence of the weights, for the manifest")
     parser.add_argument("--heads", type=int, help=f"attention heads (default: hidden / {HEAD_DIM})")
     parser.add_argument("--context", type=int, default=CONTEXT, help="longest canvas (default: %(default)s)")
-    parser.add_argument("--weights", action="store_true", help="add the weights in float16, for training and golden vectors")
+    parser.add_argument(
+        "--weights", choices=STORED, default="fp32", help="what the weights are stored in; fp16 rounds them (default: %(default)s)"
+    )
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="text to take the scales of int8 from")
     parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, if not in the checkpoint folder")
     args = parser.parse_args()
+    if "int8" in args.precision and args.calibration is None:
+        parser.error("--precision int8 needs --calibration")
+    if args.calibration is not None and not args.calibration.is_file():
+        parser.error(f"--calibration: {args.calibration} is not a file")
     if args.context < 1 or (args.heads is not None and args.heads < 1):
         parser.error("--heads and --context must be at least 1")
     try:
@@ -223,6 +232,7 @@ def main() -> None:
             context=args.context,
             tokenizer=args.tokenizer,
             weights=args.weights,
+            calibration=args.calibration,
         )
     except ConversionError as error:
         sys.exit(f"didi.convert: {error}")

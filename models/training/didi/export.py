@@ -7,7 +7,7 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
@@ -15,17 +15,23 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
 from .backbone import Backbone, BackboneConfig
+from .calibration import WINDOWS, calibration_windows
 from .corpus import SEPARATOR
 from .diffusion import ALPHA_MIN, T_MIN
 from .discriminator import Discriminator, load_published_state, published_state
 from .graphs import Denoise, halve
 from .guided import Score, Tilt
-from .to_onnx import SharedWeights, export_onnx
+from .quantize import activation_ranges, calibrate, quantise
+from .stored import StoredTensors, origins, store_once
+from .to_onnx import CUDA_OPSET, OPSET, export_onnx
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+# What weights are stored in.
+STORED = {"fp16": torch.float16, "fp32": torch.float32}
 
 # Settings of the published sampler (arXiv 2509.25035).
 PUBLISHED_GUIDANCE = {"candidates": 4, "scale_start": 30, "scale_end": 40, "rerank_ratio": 0.5}
@@ -53,16 +59,18 @@ def weight_files(source: Path) -> tuple[Path, Path | None]:
     return source, source if "discriminator" in torch.load(source, weights_only=True) else None
 
 
-def save_weights(backbone: Backbone, path: Path) -> None:
-    """The weights under the published names, in float16: what further training and distillation start from."""
-    weights = {name: tensor.half().contiguous() for name, tensor in backbone.state_dict().items()}
+def save_weights(backbone: Backbone, path: Path, dtype: torch.dtype = torch.float16) -> None:
+    """The weights under the published names: what graphs, further training and distillation start from."""
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in backbone.state_dict().items()}
     save_file(weights, path, {"config": json.dumps(backbone.config.to_dict())})
+    path.chmod(0o644)
 
 
-def save_discriminator(discriminator: Discriminator, path: Path) -> None:
+def save_discriminator(discriminator: Discriminator, path: Path, dtype: torch.dtype = torch.float16) -> None:
     """As `save_weights`, for the discriminator."""
-    weights = {name: tensor.half().contiguous() for name, tensor in published_state(discriminator).items()}
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in published_state(discriminator).items()}
     save_file(weights, path, {"config": json.dumps(discriminator.trunk.config.to_dict())})
+    path.chmod(0o644)
 
 
 def load_discriminator(path: Path, trainable_blocks: int = 4) -> Discriminator:
@@ -97,7 +105,7 @@ def example_inputs() -> dict[str, tuple[torch.Tensor, dict[int, str]]]:
     }
 
 
-def to_model(graph: nn.Module) -> onnx.ModelProto:
+def to_model(graph: nn.Module, opset: int = OPSET) -> onnx.ModelProto:
     """A graph module (`inputs`, `OUTPUTS`; see graphs.py and guided.py) as ONNX."""
     examples = example_inputs()
     axes = {name: torch.export.Dim(name) for name in ("B", "L", "P", "S")}
@@ -105,6 +113,7 @@ def to_model(graph: nn.Module) -> onnx.ModelProto:
         graph,
         example={name: examples[name][0] for name in graph.inputs},
         outputs=graph.OUTPUTS,
+        opset=opset,
         dynamic_shapes={name: {i: axes[a] for i, a in examples[name][1].items()} for name in graph.inputs},
     )
 
@@ -130,43 +139,63 @@ def write_model_folder(
     backbone: Backbone,
     discriminator: Discriminator | None = None,
     precisions: Sequence[str] = ("fp32",),
+    weights: str = "fp16",
+    windows: Tensor | None = None,
     conditioning: str = "none",
     mask_logit: str = "removed",
     guidance: dict | None = None,
     quality: list[dict] | None = None,
-    weights: bool = False,
 ) -> None:
-    """Writes graphs and `model.json` into `folder`, which must hold `tokenizer.json` (models/model.schema.json).
+    """Writes weights, graphs and `model.json` into `folder`, which must hold `tokenizer.json` (models/model.schema.json).
 
     With a discriminator the folder gets the guidance graphs, and `guidance` (its default: PUBLISHED_GUIDANCE).
-    `weights` adds what further training starts from. Prints a line for each graph. Raises ValueError for an
-    unknown precision or setting, or a tokenizer that does not fit the vocabulary.
+    `weights` is what the weights are stored in, "fp16" or "fp32"; in float16 they are rounded, in place. Graphs in
+    int8 are calibrated on `windows` [N, L] of text. Prints a line for each graph. Raises ValueError for an unknown
+    precision or setting, a tokenizer that does not fit the vocabulary, or int8 without windows.
     """
     unknown = set(precisions) - set(PRECISIONS)
     if unknown or not precisions:
         raise ValueError(f"precisions must be some of {', '.join(PRECISIONS)}, not {', '.join(precisions) or 'none'}")
+    if "int8" in precisions and windows is None:
+        raise ValueError("int8 needs text to calibrate on")
     config = backbone.config
     tokenizer_file = folder / "tokenizer.json"
     end_of_text = end_of_text_id(tokenizer_file, config)
-    build = {"denoise": lambda: Denoise(backbone, conditioning, mask_logit)}
+    files = {"student": f"weights.{weights}.safetensors", "discriminator": f"discriminator.{weights}.safetensors"}
+    dtype = STORED[weights]
+    if dtype == torch.float16:
+        round_to_half(backbone)
+    save_weights(backbone, folder / files["student"], dtype)
+    build: dict[str, Callable[[], nn.Module]] = {"denoise": lambda: Denoise(backbone, conditioning, mask_logit)}
     if discriminator is not None:
+        if dtype == torch.float16:
+            round_to_half(discriminator)
+        save_discriminator(discriminator, folder / files["discriminator"], dtype)
         build["tilt"] = lambda: Tilt(backbone, discriminator, conditioning, mask_logit)
         build["score"] = lambda: Score(discriminator, conditioning)
+    stored, calibration = StoredTensors(folder), None
     graphs: dict[str, dict] = {name: {} for name in build}
-    data = {}
-    for precision in precisions:
-        data_path = folder / f"graphs.{precision}.bin"
-        with SharedWeights(data_path) as shared:
-            for graph_name, make in build.items():
-                started = time.perf_counter()
-                path = folder / f"{graph_name}.{precision}.onnx"
-                print(f"{path.name} ...", end=" ", flush=True)
-                model = to_model(make() if precision == "fp32" else halve(make()))
-                onnx.save(shared.take(model), str(path))
-                graphs[graph_name][precision] = file_entry(path)
-                print(f"{time.perf_counter() - started:.0f} s", flush=True)
-        data[precision] = file_entry(data_path)
-        print(f"{data_path.name}: {data[precision]['bytes'] / 1e6:.1f} MB", flush=True)
+    for graph_name, make in build.items():
+        module = make()
+        sources = origins(module, files)
+        whole = to_model(module)
+        ranges = None
+        if "int8" in precisions:
+            matrices = [name for name, origin in sources.items() if origin.transposed]
+            calibration = calibration or calibrate(whole, matrices, windows, config.mask_id)
+            ranges = activation_ranges(whole, matrices, windows, config.mask_id)[calibration.percentile]
+        # Last what changes the module itself.
+        for precision in sorted(precisions, key=lambda precision: precision == "fp16"):
+            started = time.perf_counter()
+            path = folder / f"{graph_name}.{precision}.onnx"
+            print(f"{path.name} ...", end=" ", flush=True)
+            if precision == "fp16":
+                model = to_model(halve(module), CUDA_OPSET)
+            else:
+                model = quantise(whole, matrices, ranges) if precision == "int8" else copy_of(whole)
+            onnx.save(store_once(model, sources, stored), str(path))
+            graphs[graph_name][precision] = file_entry(path)
+            print(f"{time.perf_counter() - started:.0f} s", flush=True)
     manifest = {
         "format_version": 1,
         "name": name,
@@ -181,20 +210,23 @@ def write_model_folder(
         "conditioning": conditioning,
         "mask_logit": mask_logit,
         "tokenizer": file_entry(tokenizer_file),
+        "weights": file_entry(folder / files["student"]),
         "graphs": graphs,
-        "data": data,
     }
     if discriminator is not None:
+        manifest["discriminator_weights"] = file_entry(folder / files["discriminator"])
         manifest["guidance"] = guidance or PUBLISHED_GUIDANCE
+    if calibration is not None:
+        manifest["calibration"] = calibration.to_dict()
     if quality is not None:
         manifest["quality"] = quality
-    if weights:
-        save_weights(backbone, folder / "weights.fp16.safetensors")
-        manifest["weights"] = file_entry(folder / "weights.fp16.safetensors")
-        if discriminator is not None:
-            save_discriminator(discriminator, folder / "discriminator.fp16.safetensors")
-            manifest["discriminator_weights"] = file_entry(folder / "discriminator.fp16.safetensors")
     (folder / "model.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
 
 
 def end_of_text_id(tokenizer_file: Path, config: BackboneConfig) -> int:
@@ -221,26 +253,35 @@ def main() -> None:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="checkpoint.pt of a training run or a distillation, or the weights of a model folder"
+        "--checkpoint", type=Path, required=True, help="checkpoint.pt of a training run or a distillation, or a model folder"
     )
     parser.add_argument("--out", type=Path, required=True, help="model folder; must hold tokenizer.json")
     parser.add_argument("--name", help="the model's name, if not the folder's")
-    parser.add_argument("--description", default="Masked-diffusion language model of children's stories.")
+    parser.add_argument("--description", help="default: that of the model folder the weights come from")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="of the graphs")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="text to calibrate int8 on (default: the corpus' validation split)")
+    parser.add_argument("--calibration-windows", type=int, default=WINDOWS, help="windows of that text")
     parser.add_argument("--temperature", type=float, default=1.0, help="to divide the logits by, once and for all")
     parser.add_argument("--guidance", type=json.loads, help="guidance defaults as JSON, where there is a discriminator")
     args = parser.parse_args()
-    backbone, discriminator = weight_files(args.checkpoint)
+    weights, discriminator = weight_files(args.checkpoint)
+    backbone = load_backbone(weights).sharpen(args.temperature)
+    known = args.checkpoint / "model.json"
+    about = json.loads(known.read_text()) if known.is_file() else {}
+    windows = None
+    if "int8" in args.precision:
+        windows = calibration_windows(args.out / "tokenizer.json", backbone.config, args.calibration_windows, args.calibration)
     write_model_folder(
         args.out,
         name=args.name or args.out.name,
-        description=args.description,
+        description=args.description or about.get("description", "Masked-diffusion language model of children's stories."),
         licence="MIT",
-        backbone=round_to_half(load_backbone(backbone).sharpen(args.temperature)),
-        discriminator=round_to_half(load_discriminator(discriminator)) if discriminator else None,
+        backbone=backbone,
+        discriminator=load_discriminator(discriminator) if discriminator else None,
         precisions=args.precision,
-        guidance=args.guidance,
-        weights=True,
+        guidance=args.guidance or about.get("guidance"),
+        quality=about.get("quality") if args.temperature == 1 else None,
+        windows=windows,
     )
     print(f"wrote {args.out}: {', '.join(sorted(p.name for p in args.out.iterdir()))}")
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbone import Backbone
-from .trunk import ALIGNMENT, IMPOSSIBLE, AdaptiveNorm, AffineNorm, Trunk, padding_bias, product
+from .trunk import ALIGNMENT, IMPOSSIBLE, AdaptiveNorm, AffineNorm, Stored, Trunk, product
 
 # Values of a manifest's field of that name (models/model.schema.json).
 MASK_LOGITS = ("removed", "kept")
@@ -84,18 +84,24 @@ class Denoise(nn.Module):
             if mask_logit == "kept":
                 at_mask = torch.arange(len(self.head_bias)) == backbone.config.mask_id
                 self.register_buffer("at_mask", at_mask.float())
+            self.head_factor = (torch.arange(len(head)) != backbone.config.mask_id).float() if mask_logit == "removed" else None
         self.requires_grad_(False)
+
+    def stored(self) -> Stored:
+        """What each matrix is made of (stored.py)."""
+        adaptive = {"norm.adaLN.weight": ("output_layer.adaLN_modulation.weight", False, None)}
+        head = {"head": ("output_layer.linear.weight", True, self.head_factor)}
+        return head | (adaptive if isinstance(self.norm, AdaptiveNorm) else {})
 
     def logits(self, tokens: Tensor, length: Tensor, picks: Tensor, sigma: Tensor | None = None) -> Tensor:
         """Logits [P, V rounded up] at the picked positions; the padding, and the mask if removed, are IMPOSSIBLE."""
-        bias = padding_bias(tokens, length)
-        cos, sin = self.trunk.cos[: tokens.shape[1]], self.trunk.sin[: tokens.shape[1]]
+        at = self.trunk.places(tokens, length)
         c = self.trunk.condition(sigma)
         x = self.trunk.embed(tokens)
         *blocks, (last, m) = self.trunk.modulated(c)
         for block, modulation in blocks:
-            x = block.finish(x, block.attend(x, modulation, cos, sin, bias), modulation)
-        mixed = last.attend(x, m, cos, sin, bias)
+            x = block.finish(x, block.attend(x, modulation, at), modulation)
+        mixed = last.attend(x, m, at)
         row, position = picks[:, 0], picks[:, 1]
         x = last.finish(x[row, position], mixed[row, position], m.at(row))
         return product(self.norm.modulated(c).at(row)(x), self.head) + self.head_bias

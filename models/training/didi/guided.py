@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .backbone import Backbone, apply_rotary
 from .discriminator import Discriminator
 from .graphs import Denoise, draw_tokens, quirk_inputs
-from .trunk import GraphBlock, Modulation, Norm, Trunk, cast, gated, padding_bias, product
+from .trunk import GraphBlock, Modulation, Norm, Places, Stored, Trunk, cast, gated, product
 
 
 def gelu_derivative(u: Tensor) -> Tensor:
@@ -44,10 +44,9 @@ def gradient_product(gradient: Tensor, b: Tensor) -> Tensor:
     return product(gradient / size, b) * size
 
 
-def normalised(layer: nn.Linear) -> Tensor:
-    """The weight of a spectrally normalised layer, divided by its estimated largest singular value."""
-    weight = layer.weight_orig
-    return weight / torch.dot(layer.weight_u, weight @ layer.weight_v)
+def norm_factor(layer: nn.Linear) -> Tensor:
+    """What spectral normalisation multiplies the weight of a layer by: 1 / its estimated largest singular value."""
+    return 1 / torch.dot(layer.weight_u, layer.weight_orig @ layer.weight_v)
 
 
 class GraphDiscriminator(nn.Module):
@@ -60,45 +59,49 @@ class GraphDiscriminator(nn.Module):
         self.trunk = Trunk(discriminator.trunk, conditioning, pad=True)
         with torch.no_grad():
             first, last = discriminator.main[0], discriminator.main[2]
-            self.first, self.first_bias = nn.Parameter(normalised(first).T.clone()), nn.Parameter(first.bias.clone())
-            self.last, self.last_bias = nn.Parameter(normalised(last).T.clone()), nn.Parameter(last.bias.clone())
+            self.first_factor = norm_factor(first)
+            self.first = nn.Parameter(first.weight_orig.T.contiguous() * self.first_factor)
+            self.last = nn.Parameter(last.weight_orig.T.contiguous() * norm_factor(last))
+            self.first_bias, self.last_bias = nn.Parameter(first.bias.clone()), nn.Parameter(last.bias.clone())
         self.requires_grad_(False)
+
+    def stored(self) -> Stored:
+        """What each matrix is made of (stored.py)."""
+        return {"first": ("output_layer.main.0.weight_orig", True, self.first_factor)}
 
     def head(self, a: Tensor) -> Tensor:
         """The first layer's output [B, L, d] -> scores [B, L]."""
         return (product(F.silu(a), self.last) + self.last_bias)[..., 0]
 
-    def scores(self, x: Tensor, bias: Tensor, sigma: Tensor | None = None) -> Tensor:
-        """Scores [B, L] of a canvas of embeddings x [B, L, d]; `bias` masks padding in attention."""
-        cos, sin = self.trunk.cos[: x.shape[1]], self.trunk.sin[: x.shape[1]]
+    def scores(self, x: Tensor, at: Places, sigma: Tensor | None = None) -> Tensor:
+        """Scores [B, L] of a canvas of embeddings x [B, L, d]."""
         for block, m in self.trunk.modulated(self.trunk.condition(sigma)):
-            x = block.finish(x, block.attend(x, m, cos, sin, bias), m)
+            x = block.finish(x, block.attend(x, m, at), m)
         return self.head(product(x, self.first) + self.first_bias)
 
     def reward_and_gradient(
-        self, x: Tensor, bias: Tensor, masked: Tensor, sigma: Tensor | None = None
+        self, x: Tensor, at: Places, masked: Tensor, sigma: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """r [B] = sum of scores over `masked` [B, L], and dr/dx [B, L, d]."""
-        cos, sin = self.trunk.cos[: x.shape[1]], self.trunk.sin[: x.shape[1]]
         blocks, tapes = list(self.trunk.modulated(self.trunk.condition(sigma))), []
         for block, m in blocks:
-            x, tape = forward_with_tape(block, m, x, cos, sin, bias)
+            x, tape = forward_with_tape(block, m, x, at)
             tapes.append(tape)
         a = product(x, self.first) + self.first_bias
         weight = masked.to(x.dtype)
         to_a = (weight[..., None] * cast(self.last[:, 0], x.dtype)) * silu_derivative(a)
         gradient = gradient_product(to_a, self.first.T)
         for (block, m), tape in zip(reversed(blocks), reversed(tapes)):
-            gradient = block_backward(block, m, tape, gradient, cos, sin)
+            gradient = block_backward(block, m, tape, gradient, at)
         return (self.head(a) * weight).sum(-1), gradient
 
 
 def forward_with_tape(
-    block: GraphBlock, m: Modulation, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor
+    block: GraphBlock, m: Modulation, x: Tensor, at: Places
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A block's output [B, L, d], with what its backward pass needs."""
-    q, k, v = block.heads_of(m.norm1(x), cos, sin)
-    weights = block.weights(q, k, bias)
+    q, k, v = block.heads_of(m.norm1(x), at)
+    weights = block.weights(q, k, at.bias)
     middle = x + gated(product(block.mix(weights, v), block.out), m.gate1)
     up = product(m.norm2(middle), block.up) + block.up_bias
     out = middle + gated(product(F.gelu(up, approximate="tanh"), block.down) + block.down_bias, m.gate2)
@@ -106,7 +109,7 @@ def forward_with_tape(
 
 
 def block_backward(
-    block: GraphBlock, m: Modulation, tape: tuple[Tensor, ...], gradient: Tensor, cos: Tensor, sin: Tensor
+    block: GraphBlock, m: Modulation, tape: tuple[Tensor, ...], gradient: Tensor, at: Places
 ) -> Tensor:
     """Gradient to a block's input from the gradient to its output, both [B, L, d]."""
     x, q, k, v, weights, middle, up = tape
@@ -119,8 +122,8 @@ def block_backward(
     to_weights = gradient_product(mixed, cast(v.transpose(-1, -2), dtype))
     to_scores = weights * (to_weights - (to_weights * weights).sum(-1, keepdim=True))
     # Rotations are orthogonal: their transpose turns the other way.
-    to_q = apply_rotary(gradient_product(to_scores, cast(k, dtype)), cos, -sin)
-    to_k = apply_rotary(gradient_product(to_scores.transpose(-1, -2), cast(q, dtype)), cos, -sin)
+    to_q = apply_rotary(gradient_product(to_scores, cast(k, dtype)), at.cos, -at.sin)
+    to_k = apply_rotary(gradient_product(to_scores.transpose(-1, -2), cast(q, dtype)), at.cos, -at.sin)
     # Transposed, so that the gradient is the operand that is scaled.
     to_v = gradient_product(mixed.transpose(-1, -2), cast(weights, dtype)).transpose(-1, -2)
     to_qkv = torch.stack((to_q, to_k, to_v)).permute(1, 3, 0, 2, 4).reshape(B, L, 3 * d)
@@ -144,7 +147,7 @@ class Score(nn.Module):
 
     def forward(self, tokens: Tensor, length: Tensor, sigma: Tensor | None = None) -> Tensor:
         d = self.discriminator
-        scores = d.scores(d.trunk.embed(tokens), padding_bias(tokens, length), sigma)
+        scores = d.scores(d.trunk.embed(tokens), d.trunk.places(tokens, length), sigma)
         inside = torch.arange(tokens.shape[1], device=tokens.device)[None] < length[:, None]
         return (scores * inside.float()).sum(-1)
 
@@ -192,8 +195,8 @@ class Tilt(nn.Module):
         log_p = torch.log_softmax(self.student.logits(tokens, length, every, sigma), dim=-1).view(B, L, -1)
         masked = (tokens == self.mask_id) & (positions[None] < length[:, None])
         canvas = torch.where(masked[..., None], product(log_p.exp(), trunk.embedding), trunk.embed(tokens))
-        bias = padding_bias(tokens, length)
-        reward, gradient = self.discriminator.reward_and_gradient(canvas, bias, masked, sigma)
+        at = trunk.places(tokens, length)
+        reward, gradient = self.discriminator.reward_and_gradient(canvas, at, masked, sigma)
         row, position = picks[:, 0], picks[:, 1]
         own = log_p[row, position]
         p, a = own.exp(), gradient_product(gradient[row, position], trunk.embedding.T)

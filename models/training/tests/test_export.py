@@ -1,18 +1,22 @@
 """The exported graph against the backbone it came from."""
 
+import copy
 import hashlib
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from didi.calibration import calibration_windows
 from didi.diffusion import draw, subs
 from didi.discriminator import Discriminator, load_published_state, published_state
-from didi.export import export_graph, load_backbone, save_discriminator, save_weights, write_model_folder
+from didi.export import export_graph, load_backbone, save_discriminator, save_weights, to_model, write_model_folder
 from didi.graphs import Denoise
 from didi.guided import Score, Tilt
-from didi.to_onnx import SharedWeights
+from didi.quantize import PERCENTILES, activation_ranges, products, quantise, window_nelbo
+from didi.stored import StoredTensors, origins, store_once
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 
@@ -186,10 +190,10 @@ def test_a_model_folder_names_its_files_and_fits_its_tokenizer(backbone, tmp_pat
     Tokenizer.from_str(tokenizer.to_str().replace("<59>", "<58>")).save(str(tmp_path / "tokenizer.json"))
 
     quality = [{"sampler": "plain", "steps": 8, "generative_perplexity": 50.0, "entropy": 5.0}]
-    write_model_folder(tmp_path, **about, weights=True, quality=quality)
+    write_model_folder(tmp_path, **about, quality=quality)
     manifest = json.loads((tmp_path / "model.json").read_text())
     assert manifest["quality"] == quality and "guidance" not in manifest
-    files = (manifest["tokenizer"], manifest["weights"], manifest["graphs"]["denoise"]["fp32"], manifest["data"]["fp32"])
+    files = (manifest["tokenizer"], manifest["weights"], manifest["graphs"]["denoise"]["fp32"])
     for entry in files:
         data = (tmp_path / entry["file"]).read_bytes()
         assert (hashlib.sha256(data).hexdigest(), len(data)) == (entry["sha256"], entry["bytes"])
@@ -197,27 +201,111 @@ def test_a_model_folder_names_its_files_and_fits_its_tokenizer(backbone, tmp_pat
     assert b"stack_trace" not in graph and b"graphs.py" not in graph
 
 
-def test_graphs_of_a_folder_share_their_weights_and_run(backbone, tmp_path):
+def folder_with_tokenizer(folder):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.add_special_tokens(["<|endoftext|>"])
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return {"name": "small", "description": "A test.", "licence": "MIT"}
+
+
+@pytest.mark.parametrize("weights", ["fp32", "fp16"])
+def test_graphs_make_their_matrices_of_the_weights_to_the_bit(backbone, tmp_path, weights):
+    about = folder_with_tokenizer(tmp_path)
     torch.manual_seed(8)
-    discriminator = Discriminator(backbone).eval()
-    write_model_folder(
-        tmp_path, name="small", description="A test.", licence="MIT", backbone=backbone, discriminator=discriminator
-    )
-    alone = {"denoise": Denoise(backbone), "score": Score(discriminator), "tilt": Tilt(backbone, discriminator)}
-    size = {}
-    for name, graph in alone.items():
-        export_graph(graph, tmp_path / "alone.onnx")
-        size[name] = (tmp_path / "alone.onnx").stat().st_size
+    network, discriminator = copy.deepcopy(backbone), Discriminator(backbone).eval()
+    write_model_folder(tmp_path, **about, backbone=network, discriminator=discriminator, weights=weights)
+    # Rounded in place, if the weights are stored in half.
+    whole = {"denoise": Denoise(network), "score": Score(discriminator), "tilt": Tilt(network, discriminator)}
+    for name, graph in whole.items():
+        export_graph(graph, tmp_path / "whole.onnx")
         feeds = make_inputs(backbone.config.mask_id, 1.0) | {"scale": np.full(3, 20, dtype=np.float32)}
         feeds = {key: feeds[key] for key in graph.inputs}
-        whole = onnxruntime.InferenceSession(tmp_path / "alone.onnx").run(None, feeds)
-        shared = onnxruntime.InferenceSession(tmp_path / f"{name}.fp32.onnx").run(None, feeds)
-        for a, b in zip(whole, shared):
+        expected = onnxruntime.InferenceSession(tmp_path / "whole.onnx").run(None, feeds)
+        answer = onnxruntime.InferenceSession(tmp_path / f"{name}.fp32.onnx").run(None, feeds)
+        for a, b in zip(expected, answer):
             assert (a == b).all()
-    # Pages are rounded up, which at this size is most of it: all graphs together are what tilt alone needs.
-    large = sum(p.numel() * 4 for p in alone["tilt"].parameters() if p.numel() * 4 >= SharedWeights.LEAST)
-    assert (tmp_path / "graphs.fp32.bin").stat().st_size < large + 4096 * len(list(alone["tilt"].parameters()))
-    assert size["tilt"] > large
+        # No matrix is in the graph's own file.
+        made = onnx.load(tmp_path / f"{name}.fp32.onnx", load_external_data=False)
+        held = {tensor.name: tensor for tensor in made.graph.initializer}
+        assert not any("/" not in name and name.rpartition(".")[2] in ("qkv", "out", "up", "down", "head", "first", "embedding") for name in held)
+        outside = {entry.value for t in held.values() for entry in t.external_data if entry.key == "location"}
+        assert outside <= {f"weights.{weights}.safetensors", f"discriminator.{weights}.safetensors"} and outside
+
+
+def test_a_matrix_that_does_not_follow_from_the_weights_is_named(backbone, tmp_path):
+    save_weights(backbone, tmp_path / "weights.safetensors")  # rounded, and the network is not
+    graph = Denoise(backbone)
+    sources = origins(graph, {"student": "weights.safetensors", "discriminator": ""})
+    with pytest.raises(ValueError, match="does not follow from .* of weights.safetensors: were its weights rounded"):
+        store_once(to_model(graph), sources, StoredTensors(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def int8(backbone):
+    """An int8 `denoise` with its ranges, and the float32 one, as models."""
+    graph = Denoise(backbone)
+    whole = to_model(graph)
+    matrices = [name for name in origins(graph, {"student": "", "discriminator": ""}) if not name.endswith("embedding")]
+    torch.manual_seed(2)
+    windows = torch.randint(0, backbone.config.mask_id, (24, 32))
+    return whole, matrices, windows, activation_ranges(whole, matrices, windows, backbone.config.mask_id)
+
+
+def test_int8_is_near_float32_and_nearer_without_cutting(backbone, int8):
+    whole, matrices, windows, ranges = int8
+    exact = window_nelbo(whole, windows, backbone.config.mask_id)
+    distance = {}
+    for percentile in (50.0, 100.0):
+        cut = ranges[100.0] if percentile == 100 else {name: (low / 4, high / 4) for name, (low, high) in ranges[100.0].items()}
+        model = quantise(whole, matrices, cut)
+        assert len([n for n in model.graph.node if n.op_type == "MatMulIntegerToFloat"]) == len(products(whole, matrices))
+        assert not products(model, matrices)
+        distance[percentile] = abs(window_nelbo(model, windows, backbone.config.mask_id) - exact).mean()
+    assert distance[100.0] < 0.02 * exact.mean()
+    assert distance[100.0] < distance[50.0] / 3
+
+
+def test_int8_gives_a_row_the_same_bits_in_any_batch(backbone, int8, tmp_path):
+    whole, matrices, _, ranges = int8
+    onnx.save(quantise(whole, matrices, ranges[100.0]), tmp_path / "int8.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
+    feeds = make_inputs(backbone.config.mask_id, 1.0)
+    together = session.run(None, feeds)
+    for row in range(3):
+        own = feeds["picks"][:, 0] == row
+        drawn = own[feeds["draws"]]
+        alone = session.run(
+            None,
+            {
+                "tokens": feeds["tokens"][row : row + 1],
+                "length": feeds["length"][row : row + 1],
+                "picks": feeds["picks"][own] * [0, 1],
+                "draws": feeds["draws"][drawn] - feeds["draws"][drawn].min(),
+                **{name: feeds[name][drawn] for name in ("uniform", "temperature", "top_k", "top_p")},
+            },
+        )
+        for a, b, mine in zip(alone, together, (drawn, drawn, own)):
+            assert (a == b[mine]).all()
+
+
+def test_a_folder_in_int8_says_how_it_was_calibrated(backbone, tmp_path):
+    about = folder_with_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match="int8 needs text to calibrate on"):
+        write_model_folder(tmp_path, **about, backbone=copy.deepcopy(backbone), precisions=("fp32", "int8"))
+    windows = torch.randint(0, backbone.config.mask_id, (16, 32))
+    write_model_folder(tmp_path, **about, backbone=copy.deepcopy(backbone), precisions=("fp32", "int8"), windows=windows)
+    calibration = json.loads((tmp_path / "model.json").read_text())["calibration"]
+    assert (calibration["windows"], calibration["tokens"]) == (16, 32) and calibration["percentile"] in PERCENTILES
+
+
+def test_text_to_calibrate_on(backbone, tmp_path):
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "text.txt").write_text("ab" * 100 + "<|endoftext|>" + "a" * 20)
+    length = backbone.config.context if backbone.config.context < 128 else 128
+    windows = calibration_windows(tmp_path / "tokenizer.json", backbone.config, 5, tmp_path / "text.txt")
+    assert windows.shape == (222 // length, length) and windows[0, :4].tolist() == [0, 1, 0, 1]
+    (tmp_path / "text.txt").write_text("ab")
+    with pytest.raises(ValueError, match="has 3 tokens, and int8 is calibrated on windows of"):
+        calibration_windows(tmp_path / "tokenizer.json", backbone.config, 5, tmp_path / "text.txt")

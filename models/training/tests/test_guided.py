@@ -9,7 +9,6 @@ from didi.diffusion import subs
 from didi.discriminator import Discriminator
 from didi.export import export_graph
 from didi.guided import GraphDiscriminator, Score, Tilt
-from didi.trunk import padding_bias
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def test_scores_are_those_of_the_discriminator(backbone, discriminator):
     x = F.embedding(tokens, folded.trunk.embedding)
     full = torch.full((len(tokens),), tokens.shape[1])
     with torch.no_grad():
-        assert relative(folded.scores(x, padding_bias(tokens, full)), discriminator(tokens)) < 1e-5
+        assert relative(folded.scores(x, folded.trunk.places(tokens, full)), discriminator(tokens)) < 1e-5
 
 
 def test_reward_sums_the_canvas_and_ignores_padding(backbone, discriminator):
@@ -53,7 +52,7 @@ def test_reward_sums_the_canvas_and_ignores_padding(backbone, discriminator):
 def test_the_vector_jacobian_product_equals_autograd(backbone, discriminator):
     tokens, length = canvases(backbone.config.mask_id)
     folded = GraphDiscriminator(discriminator)
-    bias = padding_bias(tokens, length)
+    bias = folded.trunk.places(tokens, length)
     masked = (tokens == backbone.config.mask_id) & (torch.arange(tokens.shape[1])[None] < length[:, None])
     x = torch.randn(*tokens.shape, 32, generator=torch.Generator().manual_seed(2), requires_grad=True)
     expected_reward = (folded.scores(x, bias) * masked).sum(-1)
@@ -77,7 +76,7 @@ def test_tilting_follows_the_gradient_to_log_p(backbone, discriminator):
     folded = GraphDiscriminator(discriminator)
     soft = torch.softmax(log_p, -1) @ folded.trunk.embedding[: backbone.config.vocab_size]
     canvas = torch.where(masked[..., None], soft, F.embedding(tokens, folded.trunk.embedding))
-    r = (folded.scores(canvas, padding_bias(tokens, length)) * masked).sum(-1)
+    r = (folded.scores(canvas, folded.trunk.places(tokens, length)) * masked).sum(-1)
     (g,) = torch.autograd.grad(r.sum(), log_p)
     row, position = picks.T
     expected = torch.log_softmax(log_p + scale[:, None, None] * g.clamp(-1, 1), -1)[row, position].detach()

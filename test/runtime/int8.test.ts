@@ -1,0 +1,57 @@
+/** int8 keeps the bits of a row, as float32 does: alone or in company, whatever the threads, divided or whole. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Engine } from "../../src/engine/engine.ts";
+import type { GenerateRequest } from "../../src/engine/request.ts";
+import { openModel } from "../../src/model/model.ts";
+import { dotProducts } from "../../src/model/precision.ts";
+import { WorkerPool } from "../../src/runtime/pool.ts";
+import type { RuntimeOptions } from "../../src/runtime/protocol.ts";
+import { LIMITS, MODEL } from "../support.ts";
+
+const skip = dotProducts() === undefined && "the processor has no 8-bit dot products";
+
+const guidance: NonNullable<GenerateRequest["guidance"]> = {
+  mode: "rgas",
+  scale: [20],
+  candidates: 3,
+  rerank_ratio: 0.5,
+};
+const REQUESTS: GenerateRequest[] = Array.from({ length: 6 }, (_, i) => ({
+  prompt: "Once upon a time".slice(0, 4 * i),
+  length: 30 + 7 * i,
+  steps: 4,
+  seed: i,
+  temperature: 1,
+  ...(i % 2 === 1 && { guidance }),
+}));
+
+/** What the requests are answered with, side by side and one after the other. */
+async function answers(options: Pick<RuntimeOptions, "threads" | "split">): Promise<string[][]> {
+  const model = await openModel(MODEL, "int8");
+  const runtime = await WorkerPool.start({ graphs: model.graphs, device: "cpu", ...options }, 1);
+  const engine = new Engine(model, runtime, LIMITS);
+  try {
+    await engine.warmUp();
+    const answer = async (request: GenerateRequest) => {
+      const { receipt } = await engine.submit(request).result;
+      assert.equal(receipt.precision, "int8");
+      return receipt.trace_sha256;
+    };
+    const together = await Promise.all(REQUESTS.map(answer));
+    const alone: string[] = [];
+    for (const request of REQUESTS) alone.push(await answer(request));
+    return [together, alone];
+  } finally {
+    await runtime.close();
+  }
+}
+
+test("a request has the same steps, to the bit, in every company and division", { skip }, async () => {
+  const [together, alone] = await answers({ threads: 1 });
+  assert.equal(new Set(together).size, REQUESTS.length);
+  assert.deepEqual(alone, together);
+  for (const options of [{ threads: 2 }, { threads: 1, split: { parts: 2, threads: 1 } }])
+    assert.deepEqual(await answers(options), [together, together]);
+});
