@@ -20,10 +20,10 @@ before(async () => {
 });
 after(() => engine.runtime.close());
 
-/** Only the clock is made up, and that the graph took no time: every batch runs, on one worker at a time. */
+/** Only the clock is made up, and that the graph took no time: every batch runs. */
 class Clockwork extends EventEmitter {
-  readonly healthy = 1;
-  free = 1;
+  readonly healthy: number;
+  free: number;
   restarts = 0;
   time = 0;
   /** Rows of each batch. */
@@ -32,6 +32,12 @@ class Clockwork extends EventEmitter {
   restartIn = -1;
   /** Fails instead of running a batch. */
   failsFor: (batch: DenoiseBatch) => boolean = () => false;
+
+  constructor(workers: number) {
+    super();
+    this.healthy = workers;
+    this.free = workers;
+  }
 
   now() {
     return this.time;
@@ -64,8 +70,8 @@ function generation(seed: number, steps: number, deadlineMs?: number, n = 1): Ge
 }
 
 /** A dispatcher of batches of `rows` canvases. */
-function dispatcherOf(rows: number, maxActive = 64) {
-  const pool = new Clockwork();
+function dispatcherOf(rows: number, maxActive = 64, workers = 1) {
+  const pool = new Clockwork(workers);
   const limits = { maxBatchTokens: rows * LENGTH, maxActive };
   const { context_length } = engine.model.manifest;
   return { pool, dispatcher: new Dispatcher(pool as unknown as WorkerPool, context_length, limits, pool) };
@@ -105,6 +111,16 @@ test("company changes no token", async () => {
   await done;
   assert.ok(pool.batches.some((rows) => rows === 2));
   await assertAsAlone(generations, 8);
+});
+
+test("requests that come together are spread over free workers, and nothing else changes", async () => {
+  const { pool, dispatcher } = dispatcherOf(8, 64, 2);
+  const generations = Array.from({ length: 8 }, (_, seed) => generation(seed, 6));
+  const done = finished(dispatcher, 8);
+  for (const one of generations) dispatcher.add(one);
+  await done;
+  assert.deepEqual(pool.batches.slice(0, 2), [4, 4]);
+  await assertAsAlone(generations, 6);
 });
 
 test("a deadline is met beside others, whenever it comes", async () => {
