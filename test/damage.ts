@@ -8,9 +8,6 @@ import { TINY_GUIDED } from "./support.ts";
 /** Changes the bytes of a file of a model folder. */
 export type Edit = (bytes: Buffer) => Buffer;
 
-/** A manifest, as far as these tests look at it. */
-export type LooseManifest = Record<string, unknown> & { tokenizer: { file: string } };
-
 /** Copies the small guided model to `folder` and changes files of it. */
 export async function damagedModel(folder: string, edits: Record<string, Edit>): Promise<string> {
   await cp(TINY_GUIDED, folder, { recursive: true });

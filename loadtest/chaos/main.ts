@@ -12,7 +12,7 @@ import { Random } from "../traffic/random.ts";
 import { KINDS } from "./faults.ts";
 import { checksOf, markdownOf, type Run } from "./report.ts";
 import { type Struck, strike, watchReadiness } from "./strike.ts";
-import { ask, emptyTally, withoutFaults, WAYS } from "./traffic.ts";
+import { ask, emptyTally, WAYS, withoutFaults } from "./traffic.ts";
 
 interface Flags {
   seconds: number;

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Random } from "../traffic/random.ts";
-import { compareSteps, REQUESTS, sameSamples, type Answer } from "./requests.ts";
+import { type Answer, compareSteps, REQUESTS, sameSamples } from "./requests.ts";
 import { byEvents, byPost, bySocket, type Outcome } from "./ways.ts";
 
 export const WAYS = ["post", "sse", "websocket"] as const;

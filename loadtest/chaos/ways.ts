@@ -6,7 +6,7 @@ import { EventParser } from "../../src/client/event-parser.ts";
 import { type ServerEvent, StreamClient } from "../../test/http/support.ts";
 import { open, post } from "../traffic/http.ts";
 import type { Random } from "../traffic/random.ts";
-import type { Body, Sample, Step, Answer } from "./requests.ts";
+import type { Answer, Body, Sample, Step } from "./requests.ts";
 
 /** The outcome of a request. */
 export type Outcome =

@@ -6,7 +6,6 @@ import type { Order } from "../diffusion/sampler.ts";
 import type { Precision } from "../model/manifest.ts";
 import type { Model } from "../model/model.ts";
 import type { Provider } from "../runtime/protocol.ts";
-import type { Outcome } from "./answer.ts";
 import type { SampleRecord } from "./narrator.ts";
 import type { Computation, PreparedRequest } from "./request.ts";
 
@@ -74,7 +73,7 @@ export function traceSha256(records: readonly SampleRecord[], finalRewards: read
 export function receiptOf(
   model: Model,
   { computation, deadlineMs }: PreparedRequest,
-  { provider, traceSha256: trace_sha256 }: Outcome,
+  { provider, traceSha256: trace_sha256 }: { provider: Provider; traceSha256: string },
 ): Receipt {
   return {
     model: model.manifest.name,

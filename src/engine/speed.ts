@@ -1,8 +1,8 @@
 /** How long the model takes, learnt from its own batches. */
 
 import { type Guidance, tiltedSteps } from "../diffusion/guidance.ts";
+import type { Sample } from "../diffusion/sampler.ts";
 import type { GraphName } from "../runtime/protocol.ts";
-import type { Row } from "./row.ts";
 
 /** Weight of the newest batch in a moving average. */
 const NEWEST = 0.1;
@@ -21,6 +21,15 @@ export function budgetWork(
   const plain = steps - tilted - reranked;
   const rerank = cost("denoise") + (guidance?.candidates ?? 0) * cost("score");
   return plain * cost("denoise") + tilted * cost("tilt") + reranked * rerank;
+}
+
+/** What the time of a row depends on. */
+export interface TimedRow {
+  /** Padded canvas length. */
+  readonly padded: number;
+  /** Step budget. */
+  readonly steps: number;
+  readonly sample: Sample;
 }
 
 /** Moving averages over batches. Before the first batch it answers 0. */
@@ -43,12 +52,12 @@ export class Speed {
   }
 
   /** Return the milliseconds that one step of a row takes. */
-  stepMs({ padded, steps, sample }: Row): number {
+  stepMs({ padded, steps, sample }: TimedRow): number {
     return this.budgetMs(padded, steps, sample.params.guidance) / steps;
   }
 
   /** Return the milliseconds that a row has left at most: a step that reveals nothing is free. */
-  rowMs(row: Row): number {
+  rowMs(row: TimedRow): number {
     const { stepsLeft, canvas } = row.sample;
     return Math.min(stepsLeft, canvas.masked.length) * this.stepMs(row);
   }
