@@ -64,7 +64,7 @@ export function checksOf(run: Run, least: number, limitSeconds: number): Check[]
       seen: `${tally.answered.sse + tally.answered.websocket} streams, ${tally.steps.length} wrong, ${tally.merged} steps merged for a reader that fell behind${first(tally.steps)}`,
     },
     {
-      claim: `${limitSeconds} s after each fault (of memory: after it was felt) every runtime process compared the model`,
+      claim: `${limitSeconds} s after each fault (of memory: after it was felt) every worker held the model`,
       holds: slowest <= 1000 * limitSeconds,
       seen: `the slowest took ${Math.round(slowest)} ms`,
     },
