@@ -24,6 +24,7 @@ import { addKey, listKeys, removeKey } from "./keys.ts";
 import { type CheckConfig, checkModel } from "./model-check.ts";
 import { printModels } from "./model-list.ts";
 import { serve } from "./serve.ts";
+import { refuseUselessFlags } from "./useless-flags.ts";
 import { type VerifyConfig, verify } from "./verify.ts";
 
 /** Flags of `generate` beside those of where the model runs. */
@@ -90,7 +91,13 @@ export function buildProgram(): Command {
         "didi-serve serve --host 0.0.0.0 --api-keys keys.jsonl --tls-cert cert.pem --tls-key key.pem",
       ),
     )
-    .action((config: ServeConfig) => serve(config));
+    .action((config: ServeConfig, command: Command) => {
+      refuseUselessFlags(
+        config,
+        (name) => !["default", undefined].includes(command.getOptionValueSource(name)),
+      );
+      return serve(config);
+    });
 
   add(program, "generate", "generate once, in the terminal", GENERATE_OPTIONS)
     .argument("<prompt>", "text to continue; may be empty")

@@ -105,6 +105,8 @@ export async function serve(config: ServeConfig): Promise<void> {
   const most = app.server.maxConnections ?? Number.POSITIVE_INFINITY;
   app.server.maxConnections = Math.min(most, roomForConnections() ?? most);
   await warmUp(engine);
+  if (runtime.provider === "cuda" && config.split !== "auto" && config.split > 1)
+    app.log.warn("--split does nothing on CUDA, which runs a batch whole");
   if (runtime.fallback) app.log.warn(`running on the CPU: ${runtime.fallback}`);
   const { provider } = runtime;
   app.log.info(`precision ${model.precision[provider]}: ${model.precisionReason[provider]}`);

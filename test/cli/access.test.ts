@@ -142,6 +142,29 @@ const REFUSED: [name: string, args: string[], env: Record<string, string>, code:
     1,
     /cannot read the API keys of \/nowhere: ENOENT/,
   ],
+  [
+    "an admin address without its port",
+    ["--admin-host", "127.0.0.2"],
+    {},
+    2,
+    /--admin-host does nothing without/,
+  ],
+  ["the same of a variable", [], { DIDI_ADMIN_HOST: "127.0.0.1" }, 2, /--admin-host does nothing without/],
+  [
+    "parts of batches on CUDA",
+    ["--split", "2", "--device", "cuda"],
+    {},
+    2,
+    /--split does nothing with --device cuda/,
+  ],
+  ["how long to keep nothing", ["--cache-mb", "0", "--cache-ttl", "60"], {}, 2, /--cache-ttl does nothing/],
+  [
+    "a Redis for nothing",
+    ["--cache-mb", "0", "--redis", "redis://127.0.0.1:1"],
+    {},
+    2,
+    /--redis does nothing without --api-keys/,
+  ],
   ["one port for both", ["--port", "8123", "--admin-port", "8123"], {}, 2, /are both 8123/],
 ];
 
