@@ -11,23 +11,16 @@ import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { dirname, join, sep } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
+import { readArguments } from "../scripts/flags.ts";
 
 /** Of one file of tests, milliseconds. */
 const TEST_LIMIT_MS = { quick: 240_000, full: 600_000 };
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    full: { type: "boolean", default: false },
-    concurrency: { type: "string" },
-    help: { type: "boolean", short: "h", default: false },
-  },
+const USAGE = "npm test [-- PART ...]\nnpm run test:full [-- PART ...]";
+const { values, positionals } = readArguments(USAGE, {
+  full: { type: "boolean", default: false },
+  concurrency: { type: "string" },
 });
-if (values.help) {
-  console.log("usage: npm test [-- PART ...]\n       npm run test:full [-- PART ...]");
-  process.exit(0);
-}
 
 const root = dirname(fileURLToPath(import.meta.url));
 const ending = values.full ? ".full.ts" : ".test.ts";

@@ -8,8 +8,15 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { untilReady } from "../loadtest/servers/until-ready.ts";
+import { readFlags } from "../scripts/flags.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
 import { StreamClient } from "./http/support.ts";
+
+readFlags(
+  `npm run smoke
+Starts the server by \`npm start\` on DIDI_PORT (18080), uses it, and stops it.`,
+  {},
+);
 
 const PORT = process.env.DIDI_PORT ?? "18080";
 const started = performance.now();

@@ -14,8 +14,8 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "nod
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { type CudaWheel, cudaEnvironment, cudaFiles, lookForCuda } from "../../src/runtime/cuda.ts";
+import { readFlags } from "../flags.ts";
 
 const UNPACK = fileURLToPath(new URL("unpack.py", import.meta.url));
 const PYTHON = process.env.DIDI_PYTHON ?? "python3";
@@ -25,14 +25,19 @@ const PLATFORMS = ["manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manyli
 const LIBRARIES = String.raw`/lib/[^/]+\.so[.\d]*$`;
 const PROVIDERS = String.raw`/capi/libonnxruntime_providers_(cuda|shared)\.so$`;
 
-const { values } = parseArgs({
-  options: {
+const values = readFlags(
+  `npm run cuda -- [flags]
+  --with-libraries   add the CUDA and cuDNN libraries too, so that a machine needs nothing but a driver
+  --from <source>    pypi or nuget (default pypi)
+  --cache <folder>   where wheels are kept
+  --into <folder>    another folder of an onnxruntime-node`,
+  {
     from: { type: "string", default: "pypi" },
     "with-libraries": { type: "boolean", default: false },
     cache: { type: "string" },
     into: { type: "string" },
   },
-});
+);
 const cacheHome = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
 const files = cudaFiles(values.into);
 /** The folder of onnxruntime-node. */

@@ -1,6 +1,18 @@
 #!/usr/bin/env bash
 # `npm run loadtest:peers`: what the peers of the load test need. Node package: 35 MB to fetch; llama.cpp: 77 MB, and a build.
 set -euo pipefail
+case "${1-}" in
+  "") ;;
+  -h | --help)
+    echo "npm run loadtest:peers"
+    echo "Install the servers that the load test compares with."
+    exit 0
+    ;;
+  *)
+    echo "npm run loadtest:peers: takes no arguments, not $1; --help shows what it does" >&2
+    exit 2
+    ;;
+esac
 cd "$(dirname "$0")/../../.."
 
 # Not in package.json: nobody else needs it. It takes the onnxruntime-node that is here.
