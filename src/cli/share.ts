@@ -39,6 +39,11 @@ export async function openShare({ redis, cacheMb, cacheTtl }: ServeConfig): Prom
         );
       if (link.down !== undefined) warn(link.down);
       link.on("down", warn);
+      link.on("refused", (command, reason) =>
+        log.warn(
+          `Redis at ${link.address} refuses ${command} (${reason}): what needs it stays in this process. Allow the user of --redis to run GET, SET and EVAL on didi:*`,
+        ),
+      );
       link.on("up", () =>
         log.info(`Redis at ${link.address} is back: quotas and the cache are shared again`),
       );

@@ -14,10 +14,27 @@ const CONNECT_MS = 2000;
 /** Milliseconds between tries to reach a Redis that is away. */
 const PROBE_MS = 1000;
 
+/** Answers of a Redis that can do nothing for now: full, read-only, starting, or asking for another password. */
+const AWAY =
+  /^(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOREPLICAS|OOM|READONLY|TRYAGAIN|WRONGPASS)\b/;
+/** Milliseconds between two reports of the same refusal. */
+const REPORT_MS = 60_000;
+
+/** An answer that is an error, with the command that it answers. */
+interface ReplyError extends Error {
+  command?: { name?: string };
+}
+
+/** Whether Redis is there but does not take this command, for a missing right or a key of another type, say. */
+const isRefusal = (error: unknown): error is ReplyError =>
+  error instanceof Error && error.name === "ReplyError" && !AWAY.test(error.message);
+
 interface LinkEvents {
   /** It went away, and why; once until it comes back. */
   down: [reason: string];
   up: [];
+  /** It does not take a command, and why; at most once a minute for each command. The connection stays up. */
+  refused: [command: string, reason: string];
 }
 
 /** A connection that is kept up. */
@@ -25,6 +42,8 @@ export class RedisLink extends EventEmitter<LinkEvents> {
   #down: string | undefined = "not connected yet";
   #probe: NodeJS.Timeout | undefined;
   #closed = false;
+  /** When the refusal of a command was last reported. */
+  readonly #reported = new Map<string, number>();
 
   private constructor(
     readonly redis: Redis,
@@ -75,14 +94,14 @@ export class RedisLink extends EventEmitter<LinkEvents> {
     return this.#down;
   }
 
-  /** What a command gives; undefined if Redis is away or does not answer in time. Never rejects. */
+  /** What a command gives; undefined if Redis is away, does not answer in time or refuses the command. Never rejects. */
   async run<T>(command: (redis: Redis) => Promise<T>): Promise<T | undefined> {
     if (this.#down !== undefined) return undefined;
     try {
       return await command(this.redis);
     } catch (error) {
-      // An answer that is an error came from a Redis that is there, but cannot do this: full, or read-only.
-      this.#fall((error as Error).message);
+      if (isRefusal(error)) this.#refused(error);
+      else this.#fall((error as Error).message);
       return undefined;
     }
   }
@@ -92,6 +111,14 @@ export class RedisLink extends EventEmitter<LinkEvents> {
     this.#closed = true;
     clearTimeout(this.#probe);
     this.redis.disconnect();
+  }
+
+  #refused({ command, message }: ReplyError): void {
+    const name = (command?.name ?? "a command").toUpperCase();
+    const last = this.#reported.get(name);
+    if (last !== undefined && performance.now() - last < REPORT_MS) return;
+    this.#reported.set(name, performance.now());
+    this.emit("refused", name, message);
   }
 
   #rise(): void {
@@ -117,8 +144,10 @@ export class RedisLink extends EventEmitter<LinkEvents> {
         // A write, since a Redis that is full still answers PING.
         await this.redis.set("didi:probe", "1", "PX", PROBE_MS);
         this.#rise();
-      } catch {
-        this.#probeLater();
+      } catch (error) {
+        // One that refuses the probe alone is there.
+        if (isRefusal(error)) this.#rise();
+        else this.#probeLater();
       }
     }, PROBE_MS);
     this.#probe.unref();

@@ -120,6 +120,52 @@ test("while Redis is away a server counts alone, and says again what it holds wh
   assert.equal(used, 3);
 });
 
+test("a command that Redis refuses is told once, and does not count as Redis being away", {
+  skip,
+}, async () => {
+  const admin = await connect();
+  await admin.redis.call("ACL", "SETUSER", "limited", "on", ">pw", "~didi:*", "+@all", "-eval");
+  await admin.redis.lpush("didi:limit:requests_per_minute:typed", "x");
+  await admin.redis.pexpire("didi:limit:requests_per_minute:typed", 60_000);
+  const link = await RedisLink.open(`redis://limited:pw@127.0.0.1:${port}`);
+  const limits = new RedisLimitStore(link);
+  const { link: whole, limits: typed } = await store();
+  open.push(link, limits);
+  const told: string[] = [];
+  for (const one of [link, whole]) {
+    one.on("down", (reason) => told.push(`down ${reason}`));
+    one.on("up", () => told.push("up"));
+    one.on("refused", (command, reason) => told.push(`${command} ${reason.split(" ")[0]}`));
+  }
+  for (let i = 1; i <= 5; i++) {
+    // Counted in this process instead.
+    assert.equal((await limits.take("k", "requests_per_minute", 1, 60_000)).used, i);
+    assert.equal((await typed.take("typed", "requests_per_minute", 1, 60_000)).used, i);
+    // What is allowed goes on.
+    await link.run((redis) => redis.set("didi:answer:x", String(i)));
+    assert.equal(await link.run((redis) => redis.get("didi:answer:x")), String(i));
+  }
+  // Longer than the probe of a Redis that is away.
+  await sleep(1200);
+  assert.equal(await link.run((redis) => redis.get("didi:answer:x")), "5");
+  assert.equal(link.down, undefined);
+  assert.equal(told.length, 2, told.join("; "));
+  assert.match(told[0]!, /^EVAL NOPERM$/);
+  assert.match(told[1]!, /^EVAL /);
+});
+
+test("a Redis that is full, or read-only, is away until it takes a write", { skip }, async () => {
+  const admin = await connect();
+  const link = await connect();
+  await admin.redis.call("CONFIG", "SET", "maxmemory", "1");
+  assert.equal(await link.run((redis) => redis.set("didi:x", "1")), undefined);
+  assert.match(link.down!, /^OOM/);
+  await sleep(1200);
+  assert.match(link.down!, /^OOM/);
+  await admin.redis.call("CONFIG", "SET", "maxmemory", "0");
+  while (link.down !== undefined) await sleep(20);
+});
+
 test("a Redis that is not there when the server starts is waited for, but not long", { skip }, async () => {
   const nobody = await freePort();
   const link = await RedisLink.open(`redis://user:secret@127.0.0.1:${nobody}`);
