@@ -33,7 +33,7 @@ export interface paths {
         };
         /**
          * A WebSocket that streams every denoising step
-         * @description Messages are JSON text frames. The client sends ClientMessage objects; the server sends ServerEvent objects. Several requests can run at the same time on one socket; the client gives each an `id`. The server answers an invalid message with an `error` event and keeps the socket open. The reveals of all `step` events are exactly the tokens of `done`. A server that requires API keys accepts a key in the headers of the handshake, or in an AuthMessage that is the first message and arrives within 5 seconds; otherwise it closes the socket with code 4401.
+         * @description Messages are JSON text frames. The client sends ClientMessage objects; the server sends ServerEvent objects. Several requests can run at the same time on one socket; the client gives each an `id`. The server answers an invalid message with an `error` event and keeps the socket open. The reveals of all `step` events are exactly the tokens of `done`. A server that requires API keys accepts a key in the headers of the handshake, or in an AuthMessage that is the first message, has at most 1 KB and arrives within 5 seconds; otherwise it closes the socket with code 4401. Every message counts against the key's requests per minute; over that limit only `cancel` is carried out.
          */
         get: operations["stream"];
         put?: never;
@@ -715,7 +715,7 @@ export interface components {
             }[];
         };
         ClientMessage: components["schemas"]["AuthMessage"] | components["schemas"]["GenerateMessage"] | components["schemas"]["CancelMessage"];
-        /** @description The API key, from a client that cannot set headers, such as a browser. It must be the first message. */
+        /** @description The API key, from a client that cannot set headers, such as a browser. It must be the first message. Sent again, the same key changes nothing, another key is an error, and a wrong one closes the socket with code 4401. */
         AuthMessage: {
             /**
              * @description discriminator enum property added by openapi-typescript

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, open, readFile, rm } from "node:fs/promises";
 import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
 import { type AddressInfo, connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -11,20 +11,26 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import WebSocket from "ws";
+import { createKey } from "../../src/http/access/keys.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { serve } from "../cli/support.ts";
 import { writeNginxConf } from "../support/nginx.ts";
+import { freePort } from "../support/programs.ts";
 import { TINY_GUIDED } from "../support.ts";
 import { skipWithout } from "./support.ts";
 
 const skip = skipWithout("nginx");
 const folder = await mkdtemp(join(tmpdir(), "didi-nginx-"));
+/** What nginx writes, the log of requests and that of errors. */
+const log = await open(join(folder, "log"), "a+");
+const written = () => readFile(join(folder, "log"), "utf8");
 const children: ChildProcess[] = [];
 
 /** nginx before one port, listening. */
 async function startNginx(port: number): Promise<string> {
   const { path, args, origin } = await writeNginxConf(await mkdtemp(join(folder, "n-")), [port, port]);
-  const child = spawn(path, args, { stdio: ["ignore", "ignore", "inherit"] });
+  // nginx opens /dev/stdout anew, which goes for files and not for Node's pipes.
+  const child = spawn(path, args, { stdio: ["ignore", log.fd, log.fd] });
   children.push(child);
   for (;;) {
     const socket = connect(Number(new URL(origin).port), "127.0.0.1");
@@ -55,11 +61,12 @@ after(async () => {
   for (const child of children) child.kill("SIGTERM");
   echo?.close();
   echo?.closeAllConnections();
+  await log.close();
   await rm(folder, { recursive: true, force: true });
 });
 
 /** The status of a WebSocket's opening: 101, or what it was refused with. */
-async function open(headers: Record<string, string>): Promise<number> {
+async function openSocket(headers: Record<string, string>): Promise<number> {
   const socket = new WebSocket(`${origin.replace("http", "ws")}/generate/stream`, { headers });
   try {
     return await new Promise<number>((resolve, reject) => {
@@ -72,15 +79,56 @@ async function open(headers: Record<string, string>): Promise<number> {
   }
 }
 
+/** A text with all its percent-encoding undone, however often it was applied. */
+function unescaped(text: string): string {
+  const once = text.replace(/%([0-9a-f]{2})/gi, (_, code) => String.fromCharCode(Number.parseInt(code, 16)));
+  return once === text ? once : unescaped(once);
+}
+
+const percent = (text: string) => Buffer.from(text).toString("hex").replace(/../g, "%$&");
+
+test("no key in an address stands in nginx's logs, encoded or not, replicas gone or not", {
+  skip,
+}, async () => {
+  const { key } = createKey("alice.b-c", {});
+  // A port that nobody listens on: nginx's log of errors then has the requests that failed.
+  const gone = await startNginx(await freePort());
+  const addresses = [
+    `/generate/${key}`,
+    `/generate/${percent(key)}`,
+    `/generate/${percent(percent(key))}`,
+    `/generate/${key.replace("_", "%5F")}`,
+    `/generate/${key.replaceAll("b-c", "b%2dc")}`,
+    `/model?api_key=${key}`,
+    `/model?api_key=${percent(key)}`,
+  ];
+  for (const at of [origin, gone])
+    for (const address of addresses) {
+      const answer = await fetch(`${at}${address}`, { headers: { "x-request-id": key } });
+      assert.equal(answer.status, 400, address);
+      assert.match(((await answer.json()) as { detail: string }).detail, /API key/);
+    }
+  // Others pass, and are logged.
+  assert.equal((await fetch(`${origin}/model?x=a%20b`, { headers: { "x-request-id": key } })).status, 200);
+  assert.equal((await fetch(`${gone}/other?x=a%20b`, { headers: { "x-request-id": key } })).status, 502);
+  let text = "";
+  while (!text.includes("GET /other") || !text.includes("GET /model")) {
+    await sleep(20);
+    text = await written();
+  }
+  assert.ok(text.includes("(refused)") && /\[error\].*\/other/.test(text));
+  assert.ok(!unescaped(text).includes(key.slice(-20)), text);
+});
+
 test("the playground's socket opens behind nginx, another page's does not", { skip }, async () => {
-  assert.equal(await open({ origin }), 101);
-  assert.equal(await open({}), 101);
-  assert.equal(await open({ origin: "http://elsewhere.example" }), 403);
+  assert.equal(await openSocket({ origin }), 101);
+  assert.equal(await openSocket({}), 101);
+  assert.equal(await openSocket({ origin: "http://elsewhere.example" }), 403);
 });
 
 test("a name that was rebound to this machine is refused for sockets as for requests", { skip }, async () => {
   const headers = { host: "rebound.example", origin: "http://rebound.example" };
-  const refused = await open(headers);
+  const refused = await openSocket(headers);
   assert.ok(refused >= 400 && refused < 500, `${refused}`);
 });
 

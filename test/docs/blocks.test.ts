@@ -10,9 +10,11 @@ import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import type { FastifyInstance } from "fastify";
 import ts from "typescript";
+import { parse as parseYaml } from "yaml";
 import type { Engine } from "../../src/engine/engine.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { listen } from "../http/support.ts";
+import { findProgram } from "../support/programs.ts";
 import { startEngine } from "../support.ts";
 import { type Block, blocksOf, commandsOf, FILES } from "./blocks.ts";
 
@@ -118,6 +120,18 @@ function checkShown(shown: unknown, actual: unknown, path: string): void {
   }
 }
 
+/** A configuration of Prometheus, by promtool where it is installed. */
+async function checkScrape(text: string): Promise<void> {
+  const parsed = parseYaml(text) as { scrape_configs?: unknown[] };
+  assert.ok(Array.isArray(parsed.scrape_configs), "only configurations of Prometheus are known");
+  const promtool = findProgram("promtool");
+  if (!promtool) return;
+  const file = join(root, "prometheus.yml");
+  await writeFile(file, text);
+  // The files that it names are somebody else's.
+  await run(promtool, ["check", "config", "--syntax-only", file]);
+}
+
 const CHECKS: Record<string, (block: Block) => Promise<void>> = {
   async sh(block) {
     let output = "";
@@ -139,6 +153,7 @@ const CHECKS: Record<string, (block: Block) => Promise<void>> = {
       "it printed nothing",
     );
   },
+  yaml: ({ text }) => checkScrape(text),
   async json({ text, before, previous }) {
     const shown = JSON.parse(text);
     if (text.includes("…")) assert.match(before, /shortened/, "it leaves out something and does not say so");
@@ -150,7 +165,10 @@ const CHECKS: Record<string, (block: Block) => Promise<void>> = {
 for (const block of blocks)
   test(`${block.where}, ${block.language}`, { skip: skipReason(block) }, async () => {
     const check = CHECKS[block.language];
-    assert.ok(check, `nothing is known about ${block.language}: mark it sh, js, ts or json, or add a check`);
+    assert.ok(
+      check,
+      `nothing is known about ${block.language}: mark it sh, js, ts, json or yaml, or add a check`,
+    );
     await check(block);
   });
 
