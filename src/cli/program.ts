@@ -139,7 +139,7 @@ export function buildProgram(): Command {
 
   const model = add(program, "model", "work with models on disk").addHelpText(
     "after",
-    examples("didi-serve model list", "didi-serve model check stories-mdlm"),
+    examples("didi-serve model list", "didi-serve model check stories-didi"),
   );
   add(model, "list", "the models under models/, by the name that --model takes", [
     new Option("--json", "print them as JSON").default(false),
@@ -156,7 +156,7 @@ export function buildProgram(): Command {
     .argument("<name|folder>", "a model under models/, or a path to a folder")
     .addHelpText(
       "after",
-      `\nPrints a line for each check; exits with 1 at the first fault.\n${examples("didi-serve model check stories-mdlm", "didi-serve model check ./my-model --device cuda")}`,
+      `\nPrints a line for each check; exits with 1 at the first fault.\n${examples("didi-serve model check stories-didi", "didi-serve model check ./my-model --device cuda")}`,
     )
     .action((nameOrFolder: string, config: CheckConfig) => checkModel(nameOrFolder, config));
 

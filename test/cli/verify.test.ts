@@ -50,7 +50,7 @@ test("a model of another sha256 is not loaded", async () => {
 });
 
 test("a receipt of a precision that the model lacks differs", async () => {
-  const { code, stdout } = await verify({ ...RECEIPT, precision: "int8" });
+  const { code, stdout } = await verify({ ...RECEIPT, model: "stories-mdlm", precision: "int8" });
   assert.deepEqual([code, /^differs: the model here has no int8 graphs/.test(stdout)], [1, true]);
 });
 

@@ -20,9 +20,14 @@ export async function listen(
 }
 
 /** Posts JSON and resolves with the head of the answer; its body is read by nobody yet. */
-export function postRaw(origin: string, path: string, body: object): Promise<IncomingMessage> {
+export function postRaw(
+  origin: string,
+  path: string,
+  body: object,
+  headers: Record<string, string> = {},
+): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    const options = { method: "POST", headers: { "content-type": "application/json" } };
+    const options = { method: "POST", headers: { "content-type": "application/json", ...headers } };
     request(`${origin}${path}`, options, resolve).on("error", reject).end(JSON.stringify(body));
   });
 }

@@ -180,7 +180,7 @@ def test_a_model_folder_names_its_files_and_fits_its_tokenizer(backbone, tmp_pat
     """No note of the exporter names a path of this machine."""
     tokenizer = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    about = {"name": "small", "description": "A test.", "licence": "MIT", "backbone": backbone}
+    about = {"name": "small", "description": "A test.", "licence": "MIT", "backbone": copy.deepcopy(backbone)}
     with pytest.raises(ValueError, match="no token <.endoftext.>"):
         write_model_folder(tmp_path, **about)
     tokenizer.add_special_tokens(["<|endoftext|>", *(f"<{i}>" for i in range(60))])
