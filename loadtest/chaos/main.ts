@@ -49,6 +49,8 @@ await script<Flags>(
   ],
   async ({ seconds, seed, model, clients, faults, recovery, split, out }) => {
     const limits = ["--runtimes", "2", "--threads", "1", "--cache-mb", "0", "--max-batch-tokens", "1024"];
+    // What the answers are compared with is computed in fp32, and NaN can be written over float weights only.
+    limits.push("--precision", "fp32");
     limits.push("--split", `${split}`);
     const server = await Server.start(["--model", model, ...limits]);
     const interrupted = interruption();

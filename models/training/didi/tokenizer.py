@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from .corpus import SEPARATOR, SOURCES, documents
+from .corpus import SEPARATOR, SOURCES, documents, raw_documents, split_of
 
 MASK = "[MASK]"
 REPEATS = {"1-tinystories.txt.xz": 6, "2-children.txt.xz": 1, "3-fairytales.txt.xz": 1}
@@ -25,7 +25,13 @@ def train_tokenizer(vocab_size: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    texts = (text for name in SOURCES for _ in range(REPEATS[name]) for text in documents(name, "train"))
+    texts = (
+        text
+        for name, repeats in REPEATS.items()
+        for _ in range(repeats)
+        for text in raw_documents(name)
+        if split_of(text) == "train"
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([SEPARATOR, MASK])
     if tokenizer.get_vocab_size() != vocab_size or tokenizer.token_to_id(MASK) != vocab_size - 1:
