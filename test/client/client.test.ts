@@ -104,8 +104,9 @@ test("a connection that is cut anywhere, several times over, yields every event 
 });
 
 test("a seed that the server drew is kept when a stream is resumed", async () => {
-  const { seed: _, ...unseeded } = request;
-  const proxy = await cuttingProxy(origin, [{ bytes: 4000, how: "reset" }]);
+  // One sample: the server has a place left for the new connection before it sees that the old one is gone.
+  const { seed: _, ...unseeded } = { ...request, n: 1 };
+  const proxy = await cuttingProxy(origin, [{ bytes: 2000, how: "reset" }]);
   const { fetch, calls } = countingFetch();
   const events = await collect(new DidiClient(proxy.origin, { ...quick, fetch }).stream(unseeded));
   const [accepted, done] = [events[0]!, events.at(-1)!];
