@@ -7,8 +7,8 @@ import type { FastifyInstance } from "fastify";
 /** Milliseconds that a server which stops gives its last answers to arrive. */
 const LAST_ANSWERS_MS = 3000;
 
-/** Milliseconds after which a client that sends no more is asked again whether it is there, and then every so often. */
-const ASK_AGAIN_MS = 250;
+/** Milliseconds from one probe of a half-closed client to the next: doubles from the first to the second. */
+const ASK_AGAIN_MS = 20;
 const ASK_EVERY_MS = 5000;
 
 /**
@@ -21,7 +21,7 @@ function watchHalfClosed(answer: ServerResponse, socket: Socket): void {
   const ask = (nextMs: number) => {
     if (answer.headersSent || answer.destroyed || answer.req.httpVersion !== "1.1") return;
     answer.writeProcessing();
-    timer = setTimeout(() => ask(ASK_EVERY_MS), nextMs);
+    timer = setTimeout(() => ask(Math.min(2 * nextMs, ASK_EVERY_MS)), nextMs);
   };
   const halfClosed = () => ask(ASK_AGAIN_MS);
   socket.once("end", halfClosed);
