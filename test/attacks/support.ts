@@ -151,3 +151,13 @@ export async function attack(
     }
   }
 }
+
+/** POST `body` to /generate with an API key, read the answer to its end, and return its status and text. */
+export async function askVictim(origin: string, key: string, body: object, accept = "application/json") {
+  const response = await fetch(`${origin}/generate`, {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-api-key": key, accept },
+    body: JSON.stringify(body),
+  });
+  return { status: response.status, text: await response.text() };
+}

@@ -5,7 +5,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { WebSocket } from "ws";
 import { TestKeys } from "../http/access-support.ts";
-import { attack, BOUNDS, startVictim, type Victim } from "./support.ts";
+import { askVictim, attack, BOUNDS, startVictim, type Victim } from "./support.ts";
 
 const CLIENTS = 4;
 const SECONDS = 8;
@@ -22,14 +22,8 @@ before(async () => {
 });
 after(() => victim.stop());
 
-async function ask(id: string, body: object, accept = "application/json") {
-  const response = await fetch(`${victim.origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json", "x-api-key": keys.keys[id]!, accept },
-    body: JSON.stringify(body),
-  });
-  return { status: response.status, text: await response.text() };
-}
+const ask = (id: string, body: object, accept?: string) =>
+  askVictim(victim.origin, keys.keys[id]!, body, accept);
 
 /** Open a socket; one that the server refuses to open, since its key has used its requests, is ended. */
 async function open(headers: Record<string, string>): Promise<WebSocket> {

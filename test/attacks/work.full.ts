@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { TestKeys } from "../http/access-support.ts";
-import { attack, BOUNDS, startVictim, type Victim } from "./support.ts";
+import { askVictim, attack, BOUNDS, startVictim, type Victim } from "./support.ts";
 
 let victim: Victim;
 let keys: TestKeys;
@@ -17,15 +17,8 @@ before(async () => {
 });
 after(() => victim.stop());
 
-/** Ask, read the answer to its end, and return its status and text. */
-async function ask(id: string, body: object, accept = "application/json") {
-  const response = await fetch(`${victim.origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json", "x-api-key": keys.keys[id]!, accept },
-    body: JSON.stringify(body),
-  });
-  return { status: response.status, text: await response.text() };
-}
+const ask = (id: string, body: object, accept?: string) =>
+  askVictim(victim.origin, keys.keys[id]!, body, accept);
 
 /** As many spans, steps and samples as the contract allows. */
 const LONG = { template: "{{mask:1}}a".repeat(60), steps: 1024, n: 16, seed: 7, stop: ["b", "zz", "q", "0"] };
