@@ -1,11 +1,11 @@
 /** `npm run conformance`: cases of test/conformance, and a report. */
 
 import { writeFileSync } from "node:fs";
-import { integer } from "../src/config.ts";
+import { integer } from "../src/cli/options.ts";
 import { COMPANIES, ROUND } from "../test/conformance/cases.ts";
 import { MODES } from "../test/conformance/modes.ts";
 import { conform, type Outcome, type Run, seedOf } from "../test/conformance/run.ts";
-import { FIXTURES } from "../test/support.ts";
+import { FIXTURES } from "../test/support/engine.ts";
 import { Progress } from "./cli/progress.ts";
 import { flag, interruption, script } from "./cli/script.ts";
 import { table } from "./report/table.ts";

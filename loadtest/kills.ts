@@ -1,6 +1,6 @@
 /** `npm run kills`: requests to an engine while its runtime processes are killed at random. */
 
-import { integer } from "../src/config.ts";
+import { integer } from "../src/cli/options.ts";
 import { underKills } from "../test/engine/kills.ts";
 import { flag, interruption, script } from "./cli/script.ts";
 

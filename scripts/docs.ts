@@ -7,11 +7,11 @@ import { fileURLToPath } from "node:url";
 import type { Command, Option } from "commander";
 import { script } from "../loadtest/cli/script.ts";
 import { table } from "../loadtest/report/table.ts";
+import type { Parser } from "../src/cli/options.ts";
 import { buildProgram } from "../src/cli/program.ts";
-import type { Parser } from "../src/config.ts";
 import type { Engine } from "../src/engine/engine.ts";
-import { createMetrics } from "../src/http/metrics.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
+import { createMetrics } from "../src/server/telemetry/metrics.ts";
 
 const PAGE = join(PACKAGE_ROOT, "docs", "operating.md");
 

@@ -10,7 +10,7 @@ import { once } from "node:events";
 import { untilReady } from "../loadtest/servers/until-ready.ts";
 import { readFlags } from "../scripts/flags.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
-import { StreamClient } from "./http/support.ts";
+import { StreamClient } from "./server/support.ts";
 
 readFlags(
   `npm run smoke

@@ -1,7 +1,7 @@
 /** The WebSocket to the server: opened again, later and later, whenever it is lost. */
 
-/** @typedef {import("./request.js").Schemas["ServerEvent"]} ServerEvent */
-/** @typedef {import("./run.js").ServerEvent} RunEvent */
+/** @typedef {import("./form/request.js").Schemas["ServerEvent"]} ServerEvent */
+/** @typedef {import("./run/run.js").ServerEvent} RunEvent */
 
 /** First and longest wait before another try, milliseconds. */
 const [FIRST_WAIT_MS, LONGEST_WAIT_MS] = [500, 8000];

@@ -1,16 +1,16 @@
 /** The playground: puts the form, the panels and the connection together. */
 
-import { mostNats } from "./charts.js";
+import { mostNats } from "./charts/charts.js";
 import { Connection } from "./connection.js";
 import { find } from "./dom.js";
-import { Form } from "./form.js";
+import { Form } from "./form/form.js";
+import { KeyForm, storedKey } from "./form/key.js";
+import { generateMessage, piecesOf } from "./form/request.js";
+import { fromHash, SECOND_RUN, toHash } from "./form/settings.js";
 import { brief } from "./format.js";
-import { KeyForm, storedKey } from "./key.js";
 import { fetchModel, showModel } from "./model-info.js";
-import { Panel } from "./panel.js";
-import { generateMessage, piecesOf } from "./request.js";
-import { Run } from "./run.js";
-import { fromHash, SECOND_RUN, toHash } from "./settings.js";
+import { Panel } from "./run/panel.js";
+import { Run } from "./run/run.js";
 
 const LOST = {
   title: "The connection was lost",
@@ -34,7 +34,7 @@ let endOfText;
 let runAtOnce = false;
 let count = 0;
 
-/** @type {import("./panel.js").Page} */
+/** @type {import("./run/panel.js").Page} */
 const page = {
   changed: settle,
   nats: () => Math.max(...shownPanels().map(({ run }) => mostNats(run))),
@@ -50,7 +50,7 @@ function shownPanels() {
   return form.compare ? [first, second] : [first];
 }
 
-/** @returns {import("./settings.js").Settings} */
+/** @returns {import("./form/settings.js").Settings} */
 function settings() {
   return { ...form.settings, runs: shownPanels().map((panel) => panel.settings) };
 }

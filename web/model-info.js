@@ -3,7 +3,7 @@
 import { find, make } from "./dom.js";
 import { brief } from "./format.js";
 
-/** @typedef {import("./request.js").Schemas} Schemas */
+/** @typedef {import("./form/request.js").Schemas} Schemas */
 
 /**
  * Asks the server which model it serves.

@@ -16,7 +16,7 @@ export class BareLoop {
     readonly threads = 0,
     count = 1,
   ) {
-    const script = fileURLToPath(new URL("bare.ts", import.meta.url));
+    const script = fileURLToPath(new URL("./bare.ts", import.meta.url));
     this.#children = Array.from({ length: count }, () => fork(script));
     this.#died = Promise.race(this.#children.map((child) => once(child, "exit"))).then(([code]) => {
       throw new Error(`the bare loop ended with exit code ${code}`);

@@ -1,7 +1,7 @@
 /** The baseline as a child process: the loop of the sampler alone. A job comes as a message, its seconds go back. */
 
 import { openModel } from "../../src/model/model.ts";
-import { loadModel } from "../../src/runtime/session.ts";
+import { loadModel } from "../../src/runtime/worker/session.ts";
 import { runLoop } from "./loop.ts";
 
 /** One measurement: `rounds` times a batch of `rows` samples. */

@@ -9,10 +9,10 @@ import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { integer } from "../../src/config.ts";
+import { integer } from "../../src/cli/options.ts";
 import { gpt2Tokenizer, tokenizerFromRanks } from "../../src/model/gpt2-tokenizer.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { StreamClient } from "../../test/http/support.ts";
+import { StreamClient } from "../../test/server/support.ts";
 import { flag, list, oneOf, PYTHON, script } from "../cli/script.ts";
 import { machine } from "../servers/machine.ts";
 import { Server } from "../servers/server.ts";
@@ -94,7 +94,7 @@ async function makeModel(flags: Flags, checkpoint: string, folder: string): Prom
   const sizes = ["vocab", "hidden", "blocks", "cond"] as const;
   const args = ["-P", "-m", "didi.random_checkpoint", "--out", checkpoint];
   args.push(...sizes.flatMap((name) => [`--${name}`, `${flags[name]}`]));
-  const made = await command(flags.python, args, { PYTHONPATH: join(PACKAGE_ROOT, "models", "training") });
+  const made = await command(flags.python, args, { PYTHONPATH: join(PACKAGE_ROOT, "training") });
   console.log(`random checkpoint: ${made.toFixed(1)} s\n`);
   // A small vocabulary gets one token for each byte.
   const bytes = Array.from({ length: 256 }, (_, b) => Uint8Array.of(b));

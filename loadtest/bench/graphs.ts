@@ -1,13 +1,13 @@
 /** What each saving of the graphs and the batches brings, measured with and without it in this process. */
 
 import type { DrawPlan } from "../../src/diffusion/sampler.ts";
-import { type DrawRow, denoiseBatch, tiltBatch } from "../../src/engine/batch.ts";
-import { paddedLength } from "../../src/engine/scheduler.ts";
+import { type DrawRow, denoiseBatch, tiltBatch } from "../../src/engine/scheduling/batch.ts";
+import { paddedLength } from "../../src/engine/scheduling/scheduler.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
-import { loadDivided } from "../../src/runtime/divided.ts";
 import type { Call, Canvases } from "../../src/runtime/protocol.ts";
-import type { LoadedModel } from "../../src/runtime/session.ts";
 import { splitOf } from "../../src/runtime/split.ts";
+import { loadDivided } from "../../src/runtime/worker/divided.ts";
+import type { LoadedModel } from "../../src/runtime/worker/session.ts";
 import { ratios } from "../traffic/statistics.ts";
 import { runLoop } from "./loop.ts";
 import { interleave, range, tableHead, tableRow } from "./measure.ts";

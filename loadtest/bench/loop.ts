@@ -2,11 +2,11 @@
 
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import { isEmpty, Sample } from "../../src/diffusion/sampler.ts";
-import { denoiseBatch, splitDraws } from "../../src/engine/batch.ts";
-import { paddedLength } from "../../src/engine/scheduler.ts";
+import { denoiseBatch, splitDraws } from "../../src/engine/scheduling/batch.ts";
+import { paddedLength } from "../../src/engine/scheduling/scheduler.ts";
 import type { Model } from "../../src/model/model.ts";
 import type { DenoiseResult } from "../../src/runtime/protocol.ts";
-import type { LoadedModel } from "../../src/runtime/session.ts";
+import type { LoadedModel } from "../../src/runtime/worker/session.ts";
 
 /** The samples to run: `keys` gives the seed and the number of each. */
 export interface LoopJob {

@@ -6,7 +6,7 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { integer } from "../../src/config.ts";
+import { integer } from "../../src/cli/options.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { flag, list, oneOf, PYTHON, script } from "../cli/script.ts";
 import { machine } from "../servers/machine.ts";

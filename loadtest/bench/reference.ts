@@ -4,10 +4,10 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface, type Interface } from "node:readline";
-import { denoiseBatch } from "../../src/engine/batch.ts";
+import { denoiseBatch } from "../../src/engine/scheduling/batch.ts";
 import { openModel } from "../../src/model/model.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { loadModel } from "../../src/runtime/session.ts";
+import { loadModel } from "../../src/runtime/worker/session.ts";
 import type { Server } from "../servers/server.ts";
 import { ratios } from "../traffic/statistics.ts";
 import { HalfWay } from "./graphs.ts";
@@ -31,7 +31,7 @@ export class Reference {
   static async start(python: string, weights: readonly string[]): Promise<Reference> {
     const child = spawn(python, ["-P", "-m", "didi.reference_speed", ...weights], {
       stdio: ["pipe", "pipe", "inherit"],
-      env: { ...process.env, PYTHONPATH: join(PACKAGE_ROOT, "models", "training") },
+      env: { ...process.env, PYTHONPATH: join(PACKAGE_ROOT, "training") },
     });
     await once(child, "spawn");
     const reference = new Reference(child, createInterface({ input: child.stdout! }));

@@ -1,7 +1,7 @@
 /** What serving costs beside a bare loop around the model, and how a busy server answers. */
 
 import { Agent, get } from "node:http";
-import { paddedLength } from "../../src/engine/scheduler.ts";
+import { paddedLength } from "../../src/engine/scheduling/scheduler.ts";
 import type { Server } from "../servers/server.ts";
 import { median, quantile, ratios } from "../traffic/statistics.ts";
 import { BareLoop } from "./bare-loop.ts";

@@ -1,7 +1,7 @@
 /** `npm run chaos`: mixed traffic while runtime processes are killed, frozen, starved of memory and damaged. */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { decimal, integer } from "../../src/config.ts";
+import { decimal, integer } from "../../src/cli/options.ts";
 import { Progress } from "../cli/progress.ts";
 import { flag, interruption, script } from "../cli/script.ts";
 import { publish } from "../report/checks.ts";

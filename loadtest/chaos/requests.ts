@@ -1,7 +1,7 @@
 /** The requests that are sent while faults happen, and the comparison with the answers without faults. */
 
 import type { GenerateRequest } from "../../src/client/types.ts";
-import type { Schemas } from "../../src/http/openapi.ts";
+import type { Schemas } from "../../src/server/openapi.ts";
 
 export type Body = GenerateRequest;
 export type Step = Schemas["StepEvent"];

@@ -3,7 +3,7 @@
 import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { EventParser } from "../../src/client/event-parser.ts";
-import { type ServerEvent, StreamClient } from "../../test/http/support.ts";
+import { type ServerEvent, StreamClient } from "../../test/server/support.ts";
 import { open, post } from "../traffic/http.ts";
 import type { Random } from "../traffic/random.ts";
 import type { Answer, Body, Sample, Step } from "./requests.ts";

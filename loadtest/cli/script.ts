@@ -30,7 +30,7 @@ export const oneOf =
   };
 
 /** The flag `--python`, for what runs the training code. */
-export const PYTHON = flag("--python <program>", "Python with models/training/requirements.txt installed")
+export const PYTHON = flag("--python <program>", "Python with training/requirements.txt installed")
   .env("DIDI_PYTHON")
   .default("python3");
 

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { GenerateRequest } from "../../src/client/types.ts";
-import type { Schemas } from "../../src/http/openapi.ts";
+import type { Schemas } from "../../src/server/openapi.ts";
 import { closedLoop } from "../traffic/closed.ts";
 import { post } from "../traffic/http.ts";
 

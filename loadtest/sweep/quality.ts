@@ -2,8 +2,8 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { components } from "../../src/http/api-types.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import type { components } from "../../src/server/api-types.ts";
 import type { Quality } from "../report/types.ts";
 import { keyHeaders } from "../traffic/http.ts";
 

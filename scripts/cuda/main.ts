@@ -17,7 +17,7 @@ import { fileURLToPath } from "node:url";
 import { type CudaWheel, cudaEnvironment, cudaFiles, lookForCuda } from "../../src/runtime/cuda.ts";
 import { readFlags } from "../flags.ts";
 
-const UNPACK = fileURLToPath(new URL("unpack.py", import.meta.url));
+const UNPACK = fileURLToPath(new URL("./unpack.py", import.meta.url));
 const PYTHON = process.env.DIDI_PYTHON ?? "python3";
 /** The Python that wheels are chosen for: what is taken out of them depends on none. */
 const TARGET_PYTHON = "3.12";

@@ -2,13 +2,13 @@
 
 import { Server as TlsServer } from "node:https";
 import type { FastifyBaseLogger, FastifyInstance } from "fastify";
-import type { AccessConfig } from "../config.ts";
 import { StartupError } from "../errors.ts";
-import { KeyRing } from "../http/access/keys.ts";
-import { isLoopback } from "../http/access/origins.ts";
-import type { BaseOptions } from "../http/base.ts";
-import { readTls } from "../http/tls.ts";
+import { KeyRing } from "../server/access/keys.ts";
+import { isLoopback } from "../server/access/origins.ts";
+import type { BaseOptions } from "../server/base.ts";
+import { readTls } from "../server/listener/tls.ts";
 import { createLogStream } from "./log-stream.ts";
+import type { AccessConfig } from "./options.ts";
 
 /** Throws StartupError if strangers could reach the server and nothing keeps them out, or flags do not fit together. */
 export function checkExposure(config: AccessConfig): void {

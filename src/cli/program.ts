@@ -3,6 +3,15 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command, Option } from "commander";
+import { PACKAGE_ROOT } from "../package-root.ts";
+import { CONVERT_OPTIONS, type ConvertConfig, convert } from "./commands/convert.ts";
+import { type DoctorConfig, doctor } from "./commands/doctor.ts";
+import { type GenerateConfig, generate } from "./commands/generate.ts";
+import { addKey, listKeys, removeKey } from "./commands/keys.ts";
+import { type CheckConfig, checkModel } from "./commands/model-check.ts";
+import { printModels } from "./commands/model-list.ts";
+import { serve } from "./commands/serve.ts";
+import { type VerifyConfig, verify } from "./commands/verify.ts";
 import {
   CHECK_OPTIONS,
   decimal,
@@ -15,17 +24,8 @@ import {
   SERVE_OPTIONS,
   type ServeConfig,
   VERIFY_OPTIONS,
-} from "../config.ts";
-import { PACKAGE_ROOT } from "../package-root.ts";
-import { CONVERT_OPTIONS, type ConvertConfig, convert } from "./convert.ts";
-import { type DoctorConfig, doctor } from "./doctor.ts";
-import { type GenerateConfig, generate } from "./generate.ts";
-import { addKey, listKeys, removeKey } from "./keys.ts";
-import { type CheckConfig, checkModel } from "./model-check.ts";
-import { printModels } from "./model-list.ts";
-import { serve } from "./serve.ts";
+} from "./options.ts";
 import { refuseUselessFlags } from "./useless-flags.ts";
-import { type VerifyConfig, verify } from "./verify.ts";
 
 /** Flags of `generate` beside those of where the model runs. */
 const GENERATE_OPTIONS: readonly Option[] = [

@@ -14,10 +14,10 @@ import { StartupError } from "../errors.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
 
 /** How to install what our modules import. */
-export const INSTALL = "pip install -r models/training/requirements.txt";
+export const INSTALL = "pip install -r training/requirements.txt";
 
 /** Where our modules lie. */
-const TRAINING = join(PACKAGE_ROOT, "models", "training");
+const TRAINING = join(PACKAGE_ROOT, "training");
 
 /** The first version that knows `-P`. */
 const OLDEST = [3, 11] as const;

@@ -1,13 +1,13 @@
 /** What a server shares with others of the same model, if --redis is given: quotas, and answers that are kept. */
 
 import type { FastifyBaseLogger } from "fastify";
-import type { ServeConfig } from "../config.ts";
-import { SharedCache } from "../engine/shared-cache.ts";
-import type { LimitStore } from "../http/access/limits.ts";
+import { SharedCache } from "../engine/answers/shared-cache.ts";
 import type { Model } from "../model/model.ts";
+import type { LimitStore } from "../quota/memory.ts";
+import { RedisLimitStore } from "../quota/redis.ts";
 import { RedisAnswers } from "../redis/answers.ts";
-import { RedisLimitStore } from "../redis/limits.ts";
 import { RedisLink } from "../redis/link.ts";
+import type { ServeConfig } from "./options.ts";
 
 /** A Redis that is in use, or will be as soon as it is there. */
 export interface Share {

@@ -1,13 +1,13 @@
 /** From settings to an engine that has run its model once. */
 
-import type { ModelConfig, ServeConfig } from "../config.ts";
+import type { SharedCache } from "../engine/answers/shared-cache.ts";
 import { Engine, type EngineLimits } from "../engine/engine.ts";
-import type { SharedCache } from "../engine/shared-cache.ts";
 import { StartupError } from "../errors.ts";
 import { type Model, openModel } from "../model/model.ts";
 import { WorkerPool } from "../runtime/pool.ts";
 import type { Device } from "../runtime/protocol.ts";
 import { splitOf } from "../runtime/split.ts";
+import type { ModelConfig, ServeConfig } from "./options.ts";
 
 /** Limits of a command that generates once. */
 export const ONE_AT_A_TIME: EngineLimits = {

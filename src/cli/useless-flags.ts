@@ -1,7 +1,7 @@
 /** Flags that would do nothing beside the others: who gave them meant something else, so they are refused. */
 
-import type { ServeConfig } from "../config.ts";
 import { StartupError } from "../errors.ts";
+import type { ServeConfig } from "./options.ts";
 
 /** Throw StartupError naming the first flag of `serve` that does nothing. `given` says which were given, by property. */
 export function refuseUselessFlags(config: ServeConfig, given: (name: keyof ServeConfig) => boolean): void {

@@ -1,6 +1,6 @@
 /** What goes in and out, in the contract's types. */
 
-import type { components } from "../http/api-types.ts";
+import type { components } from "../server/api-types.ts";
 
 type Schemas = components["schemas"];
 

@@ -11,17 +11,17 @@ import type { StepRecord } from "../diffusion/sampler.ts";
 import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import type { WorkerPool } from "../runtime/pool.ts";
-import { type Answer, answer, type CacheState } from "./answer.ts";
-import { type CachedGeneration, type CacheLimits, cacheKey, ResultCache } from "./cache.ts";
-import { calibrate } from "./calibrate.ts";
+import { type Answer, answer, type CacheState } from "./answers/answer.ts";
+import { type CachedGeneration, type CacheLimits, cacheKey, ResultCache } from "./answers/cache.ts";
+import type { SharedCache } from "./answers/shared-cache.ts";
+import { Narrator, type StepEvent } from "./answers/step-emitter.ts";
 import { promiseWithResolvers } from "./deferred.ts";
-import { type BatchReport, Dispatcher, type DispatcherLimits } from "./dispatcher.ts";
-import { Generation, type Subscriber } from "./generation.ts";
 import { type MaskSpan, maskSpans } from "./layout.ts";
-import { Narrator, type StepEvent } from "./narrator.ts";
 import { mostTokenPasses, tellingPrice } from "./price.ts";
 import { type GenerateRequest, type GuidanceRequest, type PreparedRequest, prepare } from "./request.ts";
-import type { SharedCache } from "./shared-cache.ts";
+import { Generation, type Subscriber } from "./sample-group.ts";
+import { calibrate } from "./scheduling/calibrate.ts";
+import { type BatchReport, Dispatcher, type DispatcherLimits } from "./scheduling/dispatcher.ts";
 import { Turns } from "./turns.ts";
 
 /** Bounds of the engine. */

@@ -1,6 +1,6 @@
 /** Which rows are denoised and which wait: the owner of the bound on samples side by side. */
 
-import type { Row } from "./row.ts";
+import type { Row } from "./scheduling/row.ts";
 
 /** Rows in order of arrival, as many of them with a place as there are places. */
 export class Places {

@@ -7,8 +7,8 @@ import { maskedPositions } from "../diffusion/canvas.ts";
 import { tiltedSteps } from "../diffusion/guidance.ts";
 import type { Manifest } from "../model/manifest.ts";
 import type { Computation } from "./request.ts";
-import { paddedLength } from "./scheduler.ts";
-import { COST } from "./speed.ts";
+import { paddedLength } from "./scheduling/scheduler.ts";
+import { COST } from "./scheduling/speed.ts";
 
 /** Texts of so many tokens that are told cost as much as one token pass (docs/operating.md). */
 const TOLD_PER_PASS = 1024;

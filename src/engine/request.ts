@@ -6,9 +6,9 @@ import type { Guidance } from "../diffusion/guidance.ts";
 import type { Order } from "../diffusion/sampler.ts";
 import { InvalidRequestError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
+import type { View } from "./answers/text.ts";
 import { type Budget, chooseBudget, type Forecast } from "./budget.ts";
 import { type CanvasRequest, layoutOf } from "./layout.ts";
-import type { View } from "./text.ts";
 
 /** A request as the face hands it over: types and ranges are already checked. */
 export interface GenerateRequest extends CanvasRequest {

@@ -1,6 +1,6 @@
 /** Answers in Redis, for all servers of a model. */
 
-import type { AnswerStore } from "../engine/shared-cache.ts";
+import type { AnswerStore } from "../engine/answers/shared-cache.ts";
 import type { RedisLink } from "./link.ts";
 
 /** Keeps answers for as long as the in-process cache would. Redis's own `maxmemory` bounds them. */

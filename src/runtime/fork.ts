@@ -9,7 +9,7 @@ import { cudaEnvironment } from "./cuda.ts";
 
 // The same file name in `src` (run by tsx) and in `dist`.
 const WORKER = fileURLToPath(
-  new URL(import.meta.url.endsWith(".ts") ? "worker.ts" : "worker.js", import.meta.url),
+  new URL(import.meta.url.endsWith(".ts") ? "worker/worker.ts" : "worker/worker.js", import.meta.url),
 );
 
 /** What to do about a limit, by the system's name for the fault. */

@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { constants, deflateRawSync } from "node:zlib";
 import { WebSocket } from "ws";
-import { TestKeys } from "../http/access-support.ts";
+import { TestKeys } from "../server/access/support.ts";
 import { attack, BOUNDS, startVictim, type Victim } from "./support.ts";
 import type { Watched } from "./watch.ts";
 

@@ -12,7 +12,7 @@ import { setPriority } from "node:os";
 import { fileURLToPath } from "node:url";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { ENTRY } from "../cli/support.ts";
-import { TINY_GUIDED } from "../support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 import type { Watched } from "./watch.ts";
 
 /** Bounds that every attack is held to, if it has none of its own. */
@@ -102,7 +102,7 @@ function goFirst(pid: number): void {
 
 /** Run `attack` while the server is watched. The watch goes on for `afterMs` when the attack is over. */
 export async function watched(victim: Victim, attack: () => Promise<unknown>, afterMs = 0): Promise<Watched> {
-  const watcher = fork(fileURLToPath(new URL("watch.ts", import.meta.url)), {
+  const watcher = fork(fileURLToPath(new URL("./watch.ts", import.meta.url)), {
     execArgv: ["--import", "tsx"],
     env: { ...process.env, ORIGIN: victim.origin, SERVER_PID: String(victim.pid) },
   });

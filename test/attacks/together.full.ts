@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { WebSocket } from "ws";
-import { TestKeys } from "../http/access-support.ts";
+import { TestKeys } from "../server/access/support.ts";
 import { askVictim, attack, BOUNDS, startVictim, type Victim } from "./support.ts";
 
 const CLIENTS = 4;

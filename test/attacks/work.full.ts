@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { TestKeys } from "../http/access-support.ts";
+import { TestKeys } from "../server/access/support.ts";
 import { askVictim, attack, BOUNDS, startVictim, type Victim } from "./support.ts";
 
 let victim: Victim;

@@ -9,8 +9,8 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import type { TLSSocket } from "node:tls";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { StreamClient } from "../http/support.ts";
-import { TINY_GUIDED } from "../support.ts";
+import { StreamClient } from "../server/support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 import { didi, ENTRY } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-access-"));

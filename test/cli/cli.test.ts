@@ -6,8 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { modelFolder } from "../../src/model/model.ts";
-import { StreamClient } from "../http/support.ts";
-import { MODEL, TEACHER } from "../support.ts";
+import { StreamClient } from "../server/support.ts";
+import { MODEL, TEACHER } from "../support/engine.ts";
 import { didi, serve } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-cli-"));
@@ -70,7 +70,7 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
     ["model", "convert", "--from", ".", "--out", "x"],
     { DIDI_PYTHON: "no-such-python" },
     1,
-    /cannot run no-such-python.*pip install -r models.training.requirements\.txt/,
+    /cannot run no-such-python.*pip install -r training.requirements\.txt/,
   ],
   ["a model that is not there", ["serve"], { DIDI_MODEL: "gone" }, 1, /models.gone does not exist/],
 ];

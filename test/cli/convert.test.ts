@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { TINY_GUIDED } from "../support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 import { type Outcome, SOURCE_ENTRY } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-convert-"));

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { VERSION } from "../../src/http/openapi.ts";
 import { dotProducts } from "../../src/model/precision.ts";
+import { VERSION } from "../../src/server/openapi.ts";
 import { didi } from "./support.ts";
 
 test("doctor says what there is, and where the model runs", async () => {

@@ -5,8 +5,8 @@ import { cp, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/p
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
-import { type ListedModel, listModels, tableOf } from "../../src/cli/model-list.ts";
-import { TINY_GUIDED, TINY_STUDENT } from "../support.ts";
+import { type ListedModel, listModels, tableOf } from "../../src/cli/commands/model-list.ts";
+import { TINY_GUIDED, TINY_STUDENT } from "../support/engine.ts";
 import { didi } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-models-"));

@@ -12,8 +12,8 @@ import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { untilReady } from "../../loadtest/servers/until-ready.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { damagedModel, mismadeModel } from "../damage.ts";
-import { TINY_GUIDED } from "../support.ts";
+import { damagedModel, mismadeModel } from "../support/damage.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 import { ENTRY, type Outcome } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-start-"));

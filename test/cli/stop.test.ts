@@ -7,8 +7,8 @@ import { connect } from "node:net";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { scrape } from "../../loadtest/servers/scrape.ts";
-import { postRaw, type ServerEvent, StreamClient } from "../http/support.ts";
-import { TINY_GUIDED } from "../support.ts";
+import { postRaw, type ServerEvent, StreamClient } from "../server/support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 import { serve } from "./support.ts";
 
 const FLAGS = ["--device", "cpu", "--model", TINY_GUIDED, "--log-level", "error"];

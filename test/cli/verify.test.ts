@@ -5,7 +5,7 @@ import { cp, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { TINY_GUIDED } from "../support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 import { didi } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-verify-"));

@@ -6,8 +6,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { FastifyInstance } from "fastify";
 import { DidiClient, DidiError, type GenerateRequest, type StreamEvent } from "../../src/client/index.ts";
 import type { Engine } from "../../src/engine/engine.ts";
-import { listen } from "../http/support.ts";
-import { startEngine } from "../support.ts";
+import { listen } from "../server/support.ts";
+import { startEngine } from "../support/engine.ts";
 import { type Cut, countingFetch, cuttingProxy } from "./support.ts";
 
 let engine: Engine;

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { basename } from "node:path";
 import { test } from "node:test";
-import { FIXTURES } from "../support.ts";
+import { FIXTURES } from "../support/engine.ts";
 import { ROUND } from "./cases.ts";
 import { conform, seedOf } from "./run.ts";
 

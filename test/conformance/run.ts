@@ -2,7 +2,7 @@
 
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
-import { FIXTURES, startEngine } from "../support.ts";
+import { FIXTURES, startEngine } from "../support/engine.ts";
 import { type Case, type Company, drawRound, ROUND } from "./cases.ts";
 
 /** A case that was run. */

@@ -7,9 +7,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { flag, script } from "../../loadtest/cli/script.ts";
 import { Server } from "../../loadtest/servers/server.ts";
-import { integer } from "../../src/config.ts";
-import { createKey } from "../../src/http/access/keys.ts";
+import { integer } from "../../src/cli/options.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { createKey } from "../../src/server/access/keys.ts";
 
 /** Run a program to its end; return whether it succeeded. */
 async function succeeds(program: string, args: string[], cwd: string): Promise<boolean> {

@@ -9,8 +9,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { VERSION } from "../../src/http/openapi.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { VERSION } from "../../src/server/openapi.ts";
 import { freePort } from "../support/programs.ts";
 import { programPath, runProgram, skipWithout } from "./support.ts";
 

@@ -6,9 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { parse, parseAllDocuments } from "yaml";
-import { SERVE_OPTIONS } from "../../src/config.ts";
-import { CONTRACT, VERSION } from "../../src/http/openapi.ts";
+import { SERVE_OPTIONS } from "../../src/cli/options.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { CONTRACT, VERSION } from "../../src/server/openapi.ts";
 import { programPath, runProgram, skipWithout } from "./support.ts";
 
 const KUBERNETES = join(PACKAGE_ROOT, "deploy", "kubernetes");

@@ -11,12 +11,12 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import WebSocket from "ws";
-import { createKey } from "../../src/http/access/keys.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { createKey } from "../../src/server/access/keys.ts";
 import { serve } from "../cli/support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 import { writeNginxConf } from "../support/nginx.ts";
 import { freePort } from "../support/programs.ts";
-import { TINY_GUIDED } from "../support.ts";
 import { skipWithout } from "./support.ts";
 
 const skip = skipWithout("nginx");

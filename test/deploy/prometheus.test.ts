@@ -8,10 +8,10 @@ import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { parse } from "yaml";
 import type { Engine } from "../../src/engine/engine.ts";
-import { createMetrics } from "../../src/http/metrics.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { listen } from "../http/support.ts";
-import { startEngine, TINY_GUIDED } from "../support.ts";
+import { createMetrics } from "../../src/server/telemetry/metrics.ts";
+import { listen } from "../server/support.ts";
+import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 import { programPath, runProgram, skipWithout } from "./support.ts";
 
 const PROMETHEUS = join(PACKAGE_ROOT, "deploy", "prometheus");

@@ -13,12 +13,12 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { untilReady } from "../../loadtest/servers/until-ready.ts";
 import { DidiClient, type GenerateResponse } from "../../src/client/index.ts";
-import { createKey } from "../../src/http/access/keys.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { createKey } from "../../src/server/access/keys.ts";
 import { ENTRY } from "../cli/support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 import { writeNginxConf } from "../support/nginx.ts";
 import { freePort } from "../support/programs.ts";
-import { TINY_GUIDED } from "../support.ts";
 import { programPath, skipWithout } from "./support.ts";
 
 const skip = skipWithout("nginx", "redis-server");

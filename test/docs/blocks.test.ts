@@ -13,9 +13,9 @@ import ts from "typescript";
 import { parse as parseYaml } from "yaml";
 import type { Engine } from "../../src/engine/engine.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { listen } from "../http/support.ts";
+import { listen } from "../server/support.ts";
+import { startEngine } from "../support/engine.ts";
 import { findProgram } from "../support/programs.ts";
-import { startEngine } from "../support.ts";
 import { type Block, blocksOf, commandsOf, FILES } from "./blocks.ts";
 
 /** Commands that are not run, each with the reason. */

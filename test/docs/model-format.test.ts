@@ -5,7 +5,7 @@ import { test } from "node:test";
 import ort from "onnxruntime-node";
 import { openModel } from "../../src/model/model.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { TINY_STUDENT } from "../support.ts";
+import { TINY_STUDENT } from "../support/engine.ts";
 
 const page = await readFile(join(PACKAGE_ROOT, "docs", "model-format.md"), "utf8");
 

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { renewed } from "../../scripts/docs.ts";
-import { SERVE_OPTIONS } from "../../src/config.ts";
+import { SERVE_OPTIONS } from "../../src/cli/options.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 
 const page = await readFile(join(PACKAGE_ROOT, "docs", "operating.md"), "utf8");

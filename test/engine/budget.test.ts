@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Guidance } from "../../src/diffusion/guidance.ts";
 import { type Budget, chooseBudget } from "../../src/engine/budget.ts";
-import { Speed } from "../../src/engine/speed.ts";
+import { Speed } from "../../src/engine/scheduling/speed.ts";
 import type { Quality } from "../../src/model/manifest.ts";
 
 const RGAS: Guidance = { candidates: 4, scaleStart: 1, scaleEnd: 1, rerankRatio: 0.5 };

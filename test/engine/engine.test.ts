@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import type { Answer } from "../../src/engine/answer.ts";
+import type { Answer } from "../../src/engine/answers/answer.ts";
+import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import type { Engine } from "../../src/engine/engine.ts";
-import type { StepEvent } from "../../src/engine/narrator.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { CancelledError, InvalidRequestError, OverloadedError, UnavailableError } from "../../src/errors.ts";
-import { GOLDEN, startEngine } from "../support.ts";
+import { GOLDEN, startEngine } from "../support/engine.ts";
 
 let engine: Engine;
 before(async () => {

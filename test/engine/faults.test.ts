@@ -6,7 +6,7 @@ import type { GenerateRequest } from "../../src/engine/request.ts";
 import { RuntimeFailure } from "../../src/errors.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
 import type { GraphName, Graphs } from "../../src/runtime/protocol.ts";
-import { startEngine } from "../support.ts";
+import { startEngine } from "../support/engine.ts";
 
 const requests = Array.from(
   { length: 10 },

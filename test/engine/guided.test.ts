@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import type { Engine } from "../../src/engine/engine.ts";
-import type { StepEvent } from "../../src/engine/narrator.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { InvalidRequestError } from "../../src/errors.ts";
 import type { GraphName } from "../../src/runtime/protocol.ts";
-import { GUIDED, startEngine, TEACHER, TINY_GUIDED, TINY_STUDENT } from "../support.ts";
+import { GUIDED, startEngine, TEACHER, TINY_GUIDED, TINY_STUDENT } from "../support/engine.ts";
 
 let engine: Engine;
 /** The same weights without quirks, which the oracle's golden vectors are of. */

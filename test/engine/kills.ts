@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { uniformsAt } from "../../src/diffusion/philox.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
-import { startEngine, TINY_GUIDED } from "../support.ts";
+import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 
 /** What came of a run under kills. */
 export interface KillReport {

@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import type { Engine } from "../../src/engine/engine.ts";
-import type { StepEvent } from "../../src/engine/narrator.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { InvalidRequestError } from "../../src/errors.ts";
-import { startEngine, TINY_GUIDED } from "../support.ts";
+import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 
 let engine: Engine;
 /** Of random weights, with a discriminator. */

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { philox4x32 } from "../../src/diffusion/philox.ts";
+import { Narrator, type StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import { type CanvasRequest, layoutOf } from "../../src/engine/layout.ts";
-import { Narrator, type StepEvent } from "../../src/engine/narrator.ts";
 import type { Computation } from "../../src/engine/request.ts";
 import { Turns } from "../../src/engine/turns.ts";
 import { MASK_GLYPH } from "../../src/model/byte-level.ts";

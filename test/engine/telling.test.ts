@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { render } from "../../src/engine/answers/text.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
-import { render } from "../../src/engine/text.ts";
 import { CancelledError, InvalidRequestError } from "../../src/errors.ts";
-import { startEngine, TINY_GUIDED } from "../support.ts";
+import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 
 let engine: Engine;
 before(async () => {

@@ -12,7 +12,7 @@ import { InvalidRequestError } from "../../src/errors.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import { Tokenizer } from "../../src/model/tokenizer.ts";
 import { PATTERNS, parseTokenizer } from "../../src/model/tokenizer-file.ts";
-import { MODEL } from "../support.ts";
+import { MODEL } from "../support/engine.ts";
 
 /** Characters of the longest text. */
 const MEGABYTE = 1 << 20;

@@ -5,7 +5,7 @@ import { after, before, test } from "node:test";
 import fc from "fast-check";
 import { Server } from "../../loadtest/servers/server.ts";
 import { median } from "../../loadtest/traffic/statistics.ts";
-import { TINY_GUIDED } from "../support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 import { rawFrames, rawRequest } from "./raw.ts";
 import { send } from "./send.ts";
 

@@ -5,10 +5,10 @@ import { after, before, test } from "node:test";
 import fc from "fast-check";
 import type { FastifyInstance } from "fastify";
 import type { Engine } from "../../src/engine/engine.ts";
-import { buildApp } from "../../src/http/app.ts";
-import { type Schemas, validator } from "../../src/http/openapi.ts";
-import { listen, type ServerEvent, StreamClient } from "../http/support.ts";
-import { startEngine, TINY_GUIDED } from "../support.ts";
+import { buildApp } from "../../src/server/app.ts";
+import { type Schemas, validator } from "../../src/server/openapi.ts";
+import { listen, type ServerEvent, StreamClient } from "../server/support.ts";
+import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 import { anyValue, bodyText, FEW_RUNS, RUNS } from "./support.ts";
 
 let engine: Engine;

@@ -1,7 +1,7 @@
 /** Settings of the properties, and the bodies of requests that several of them send. */
 
 import fc from "fast-check";
-import { fieldsOf } from "../../src/http/openapi.ts";
+import { fieldsOf } from "../../src/server/openapi.ts";
 
 /** The same cases in each run; few enough for the quick tests. */
 export const RUNS = { seed: 20261125, numRuns: 300 };

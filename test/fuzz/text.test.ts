@@ -6,10 +6,10 @@ import fc from "fast-check";
 import { EventParser } from "../../src/client/event-parser.ts";
 import { layoutOf } from "../../src/engine/layout.ts";
 import { InvalidRequestError } from "../../src/errors.ts";
-import { parseLastEventId } from "../../src/http/sse.ts";
 import { decodeRun } from "../../src/model/byte-level.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
-import { MODEL } from "../support.ts";
+import { parseLastEventId } from "../../src/server/streaming/sse.ts";
+import { MODEL } from "../support/engine.ts";
 import { RUNS } from "./support.ts";
 
 let model: Model;

@@ -11,8 +11,8 @@ import type { FastifyInstance } from "fastify";
 import { readResults } from "../../loadtest/report/results.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { listen } from "../http/support.ts";
-import { startEngine, TINY_GUIDED } from "../support.ts";
+import { listen } from "../server/support.ts";
+import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 
 const out = mkdtempSync(join(tmpdir(), "didi-loadtest-"));
 let engine: Engine;

@@ -7,7 +7,7 @@ import { after, beforeEach, test } from "node:test";
 import { StartupError } from "../../src/errors.ts";
 import { modelFolder, openModel } from "../../src/model/model.ts";
 import { dotProducts } from "../../src/model/precision.ts";
-import { MODEL, TEACHER, TINY_GUIDED, TINY_STUDENT } from "../support.ts";
+import { MODEL, TEACHER, TINY_GUIDED, TINY_STUDENT } from "../support/engine.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-model-"));
 const folder = join(root, "copy");

@@ -10,7 +10,7 @@ import ort from "onnxruntime-node";
 import { StartupError } from "../../src/errors.ts";
 import { openModel } from "../../src/model/model.ts";
 import { checkExternalData } from "../../src/model/onnx.ts";
-import { TINY_STUDENT } from "../support.ts";
+import { TINY_STUDENT } from "../support/engine.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-outside-"));
 const folder = join(root, "copy");

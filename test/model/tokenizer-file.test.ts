@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { gpt2Tokenizer } from "../../src/model/gpt2-tokenizer.ts";
 import { Tokenizer } from "../../src/model/tokenizer.ts";
 import { PATTERNS, parseTokenizer } from "../../src/model/tokenizer-file.ts";
-import { TINY_GUIDED } from "../support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 
 const VOCAB_SIZE = 258;
 const base = JSON.parse(await readFile(join(TINY_GUIDED, "tokenizer.json"), "utf8"));

@@ -3,7 +3,7 @@ import { before, test } from "node:test";
 import { decodeRun, MASK_GLYPH } from "../../src/model/byte-level.ts";
 import { openModel } from "../../src/model/model.ts";
 import type { Tokenizer } from "../../src/model/tokenizer.ts";
-import { GOLDEN, MODEL } from "../support.ts";
+import { GOLDEN, MODEL } from "../support/engine.ts";
 
 let tokenizer: Tokenizer;
 before(async () => {

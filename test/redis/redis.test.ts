@@ -6,7 +6,7 @@ import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { RedisLimitStore } from "../../src/redis/limits.ts";
+import { RedisLimitStore } from "../../src/quota/redis.ts";
 import { RedisLink } from "../../src/redis/link.ts";
 import { programPath, skipWithout } from "../deploy/support.ts";
 import { freePort } from "../support/programs.ts";

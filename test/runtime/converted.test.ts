@@ -5,14 +5,14 @@ import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import { Sample } from "../../src/diffusion/sampler.ts";
-import { denoiseBatch } from "../../src/engine/batch.ts";
 import type { Engine } from "../../src/engine/engine.ts";
+import { denoiseBatch } from "../../src/engine/scheduling/batch.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import type { PrecisionChoice } from "../../src/model/precision.ts";
 import type { DenoiseBatch, DenoiseResult } from "../../src/runtime/protocol.ts";
-import { loadModel } from "../../src/runtime/session.ts";
-import { listen } from "../http/support.ts";
-import { startEngine, TINY_STUDENT } from "../support.ts";
+import { loadModel } from "../../src/runtime/worker/session.ts";
+import { listen } from "../server/support.ts";
+import { startEngine, TINY_STUDENT } from "../support/engine.ts";
 
 let engine: Engine;
 let app: FastifyInstance;

@@ -12,8 +12,8 @@ import { after, before, test } from "node:test";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { type CudaFault, cudaFault, cudaFiles, explainCuda, lookForCuda } from "../../src/runtime/cuda.ts";
 import { skipWithout } from "../deploy/support.ts";
+import { MODEL } from "../support/engine.ts";
 import { fakeCuda } from "../support/fake-cuda.ts";
-import { MODEL } from "../support.ts";
 
 const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "didi-serve", "cuda");
 const required = process.env.DIDI_REQUIRE_DEPLOY?.split(" ").includes("cuda");

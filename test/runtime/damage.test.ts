@@ -13,8 +13,8 @@ import type { Engine, EngineLimits } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { NonFiniteError } from "../../src/errors.ts";
 import type { PoolEvents } from "../../src/runtime/pool.ts";
-import { mismadeModel, withoutEmbedding } from "../damage.ts";
-import { startEngine } from "../support.ts";
+import { mismadeModel, withoutEmbedding } from "../support/damage.ts";
+import { startEngine } from "../support/engine.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-damage-"));
 after(() => rm(root, { recursive: true }));

@@ -4,10 +4,10 @@ import { after, before, test } from "node:test";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest, GuidanceRequest } from "../../src/engine/request.ts";
 import { openModel } from "../../src/model/model.ts";
-import { divide } from "../../src/runtime/divide.ts";
 import type { Call, Canvases, DenoiseBatch, DenoiseResult, TiltBatch } from "../../src/runtime/protocol.ts";
+import { divide } from "../../src/runtime/worker/divide.ts";
 import { Worker } from "../../src/runtime/worker-process.ts";
-import { startEngine, TINY_GUIDED } from "../support.ts";
+import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 
 /** Rows 0 to `rows` - 1 of 2 tokens; row r has r + 1 picks, and draws every one of them twice. */
 function tilt(rows: number): TiltBatch {

@@ -5,7 +5,7 @@ import { openModel } from "../../src/model/model.ts";
 import { HangLimit } from "../../src/runtime/hang-limit.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
 import type { Call, Canvases, GraphName } from "../../src/runtime/protocol.ts";
-import { TINY_GUIDED } from "../support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 
 const call = (rows: number, graph: GraphName = "denoise") =>
   ({ graph, batch: { rows, padded: 128 } }) as Call;

@@ -8,7 +8,7 @@ import { openModel } from "../../src/model/model.ts";
 import { dotProducts } from "../../src/model/precision.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
 import type { RuntimeOptions } from "../../src/runtime/protocol.ts";
-import { LIMITS, MODEL } from "../support.ts";
+import { LIMITS, MODEL } from "../support/engine.ts";
 
 const skip = dotProducts() === undefined && "the processor has no 8-bit dot products";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Worker } from "../../src/runtime/worker-process.ts";
-import { startEngine, TINY_GUIDED } from "../support.ts";
+import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 
 test("before an engine is ready, every worker has run every graph, in all its sessions", async () => {
   const ran = new Map<Worker, Set<string>>();

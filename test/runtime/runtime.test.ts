@@ -6,12 +6,12 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import { Sample } from "../../src/diffusion/sampler.ts";
-import { denoiseBatch } from "../../src/engine/batch.ts";
+import { denoiseBatch } from "../../src/engine/scheduling/batch.ts";
 import { RuntimeFailure, StartupError } from "../../src/errors.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
 import type { DenoiseBatch, DenoiseResult } from "../../src/runtime/protocol.ts";
-import { MODEL } from "../support.ts";
+import { MODEL } from "../support/engine.ts";
 
 let model: Model;
 let runtime: WorkerPool;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Model, openModel } from "../../src/model/model.ts";
 import { splitOf } from "../../src/runtime/split.ts";
-import { TINY_GUIDED } from "../support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 
 test("auto divides the calls of a small model in two, with half of the threads each", async () => {
   const model = await openModel(TINY_GUIDED);

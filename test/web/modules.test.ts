@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { validator } from "../../src/http/openapi.ts";
-import { figuresOf, statusOf } from "../../web/figures.js";
+import { validator } from "../../src/server/openapi.ts";
+import { figuresOf, statusOf } from "../../web/charts/figures.js";
+import { generateMessage, piecesOf } from "../../web/form/request.js";
+import { DEFAULTS, fromHash, toHash } from "../../web/form/settings.js";
 import { brief, inkOf, percent, shadeOf } from "../../web/format.js";
-import { generateMessage, piecesOf } from "../../web/request.js";
-import { Run } from "../../web/run.js";
-import { DEFAULTS, fromHash, toHash } from "../../web/settings.js";
+import { Run } from "../../web/run/run.js";
 
 const SETTINGS = {
   prompt: "One & two = {{mask:3}} #3\nend",

@@ -4,10 +4,10 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Browser } from "playwright-core";
 import type { Engine } from "../../src/engine/engine.ts";
-import type { Schemas } from "../../src/http/openapi.ts";
-import { TestKeys } from "../http/access-support.ts";
+import type { Schemas } from "../../src/server/openapi.ts";
+import { TestKeys } from "../server/access/support.ts";
 import { launchChromium } from "../support/chromium.ts";
-import { startEngine, TEACHER, TINY_GUIDED } from "../support.ts";
+import { startEngine, TEACHER, TINY_GUIDED } from "../support/engine.ts";
 import { lowContrasts, open, panelIn, Server, SKIPPED, textOf } from "./support.ts";
 
 const PROMPT = "Once upon a time";

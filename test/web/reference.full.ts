@@ -4,12 +4,12 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Browser } from "playwright-core";
 import type { Engine } from "../../src/engine/engine.ts";
-import { buildAdminApp } from "../../src/http/app.ts";
-import { createMetrics } from "../../src/http/metrics.ts";
-import { CONTRACT } from "../../src/http/openapi.ts";
-import { TestKeys } from "../http/access-support.ts";
+import { buildAdminApp } from "../../src/server/app.ts";
+import { CONTRACT } from "../../src/server/openapi.ts";
+import { createMetrics } from "../../src/server/telemetry/metrics.ts";
+import { TestKeys } from "../server/access/support.ts";
 import { launchChromium } from "../support/chromium.ts";
-import { startEngine, TINY_GUIDED } from "../support.ts";
+import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 import { open, Server, SKIPPED } from "./support.ts";
 
 describe("the reference", { skip: SKIPPED, timeout: 240_000 }, () => {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import type { FastifyInstance } from "fastify";
 import type { BrowserContextOptions, Page } from "playwright-core";
 import type { Engine } from "../../src/engine/engine.ts";
-import { type AppOptions, buildApp } from "../../src/http/app.ts";
+import { type AppOptions, buildApp } from "../../src/server/app.ts";
 import { CHROMIUM, hasChromium } from "../support/chromium.ts";
 
 /** Why the tests in a browser are skipped; false where they run. Where they must run, a missing browser fails them. */

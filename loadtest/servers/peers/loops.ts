@@ -68,7 +68,7 @@ export async function startReference(
     python,
     checkpoint ? ["--checkpoint", checkpoint] : ["--weights", weights],
   ).catch((error: Error) => {
-    throw new Error(`${error.message}: does ${python} have models/training/requirements.txt? (--python)`);
+    throw new Error(`${error.message}: does ${python} have training/requirements.txt? (--python)`);
   });
   const { torch, threads } = reference.versions;
   return {

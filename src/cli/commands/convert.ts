@@ -1,0 +1,128 @@
+/** `didi-serve model convert`: a published checkpoint into a folder the server loads; the work is done in Python. */
+
+import { readFile, stat, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { Option } from "commander";
+import { StartupError } from "../../errors.ts";
+import { gpt2Tokenizer } from "../../model/gpt2-tokenizer.ts";
+import { PRECISIONS, type Precision } from "../../model/manifest.ts";
+import { parseTokenizer } from "../../model/tokenizer-file.ts";
+import { integer } from "../options.ts";
+import { INSTALL, Python } from "../python.ts";
+
+/** Settings of the command; those of `python -m didi.convert`, and which Python. */
+export interface ConvertConfig {
+  from: string;
+  out: string;
+  kind: "didi-instruct" | "mdlm";
+  precision: Precision[];
+  calibration?: string;
+  weights: "fp16" | "fp32";
+  trueSigma: boolean;
+  keepMaskLogit: boolean;
+  name?: string;
+  licence?: string;
+  heads?: number;
+  context?: number;
+  python: string;
+}
+
+/** Flags of `model convert`. */
+export const CONVERT_OPTIONS: readonly Option[] = [
+  new Option(
+    "--from <dir>",
+    "folder with model.safetensors and discriminator.safetensors",
+  ).makeOptionMandatory(),
+  new Option("--out <dir>", "model folder to make").makeOptionMandatory(),
+  new Option("--kind <kind>", "mdlm is a teacher alone: model.safetensors without a discriminator")
+    .choices(["didi-instruct", "mdlm"])
+    .default("didi-instruct"),
+  new Option("--precision <precision...>", "of the graphs' products; several may be given")
+    .choices(PRECISIONS)
+    .default(["fp32"]),
+  new Option("--calibration <file>", "text like the model's own, from which int8 takes its scales"),
+  new Option("--weights <precision>", "what the weights are stored in; fp16 rounds them and halves the file")
+    .choices(["fp16", "fp32"])
+    .default("fp32"),
+  new Option("--true-sigma", "graphs take the noise level, as in the reference's guided sampler").default(
+    false,
+  ),
+  new Option("--keep-mask-logit", "keep the mask's logit, as in the reference's guided sampler").default(
+    false,
+  ),
+  new Option("--name <name>", "the model's name (default: that of the folder)"),
+  new Option("--licence <licence>", "licence of the weights, for the manifest"),
+  new Option("--heads <n>", "attention heads (default: hidden width / 64)").argParser(integer(1, 1024)),
+  new Option("--context <n>", "longest canvas in tokens (default: 1024)").argParser(integer(1, 1 << 20)),
+  new Option("--python <program>", "Python 3.11 or newer with training/requirements.txt installed")
+    .env("DIDI_PYTHON")
+    .default("python3"),
+];
+
+/** What `python -c CHECK` exits with when a package is missing. */
+const PACKAGES_MISSING = 3;
+const CHECK = `
+import importlib.util, sys
+missing = [n for n in ("torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "tokenizers") if importlib.util.find_spec(n) is None]
+print(", ".join(missing), end="")
+sys.exit(${PACKAGES_MISSING} if missing else 0)`;
+
+/** Throws StartupError if Python lacks a package that the conversion imports. */
+async function checkPackages(python: Python): Promise<void> {
+  const { code, output } = await python.run(["-c", CHECK], "pipe");
+  if (code === PACKAGES_MISSING)
+    throw new StartupError(
+      `${python.program} lacks ${output}: run \`${INSTALL}\` for it, or name another with --python`,
+    );
+  if (code !== 0) throw new StartupError(`${python.program} does not run: it exited with ${code}`);
+}
+
+/** Whether there is a tokenizer. Throws StartupError if no server would take it: converting takes minutes. */
+async function checkTokenizer(path: string): Promise<boolean> {
+  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw new StartupError(`cannot read ${path}: ${error.code}`);
+  });
+  if (text === undefined) return false;
+  try {
+    parseTokenizer(text, Number.POSITIVE_INFINITY);
+    return true;
+  } catch (error) {
+    throw new StartupError(`cannot use ${path}: ${(error as Error).message}`);
+  }
+}
+
+/**
+ * Convert. Resolves with the exit code of Python. Throws StartupError if there is no folder, or no Python 3.11 or newer
+ * with the packages for it.
+ */
+export async function convert(config: ConvertConfig): Promise<number> {
+  const from = resolve(config.from);
+  if (config.precision.includes("int8") && config.calibration === undefined)
+    throw new StartupError("--precision int8 needs --calibration: a text file like what the model writes");
+  const isFolder = (await stat(from).catch(() => undefined))?.isDirectory();
+  if (!isFolder)
+    throw new StartupError(`${from} is not a folder: --from takes the folder of the checkpoint's files`);
+  const hasTokenizer = await checkTokenizer(join(from, "tokenizer.json"));
+  const python = await Python.open(config.python);
+  try {
+    await checkPackages(python);
+    const args = ["-m", "didi.convert", "--from", from, "--out", resolve(config.out), "--kind", config.kind];
+    args.push("--precision", ...config.precision);
+    args.push("--weights", config.weights);
+    if (config.calibration !== undefined) args.push("--calibration", resolve(config.calibration));
+    if (config.trueSigma) args.push("--true-sigma");
+    if (config.keepMaskLogit) args.push("--keep-mask-logit");
+    for (const name of ["name", "licence", "heads", "context"] as const)
+      if (config[name] !== undefined) args.push(`--${name}`, String(config[name]));
+    if (!hasTokenizer) {
+      console.log(`${from} has no tokenizer.json: taking GPT-2's`);
+      const file = join(python.folder, "tokenizer.json");
+      await writeFile(file, JSON.stringify(await gpt2Tokenizer()));
+      args.push("--tokenizer", file);
+    }
+    return (await python.run(args, "inherit")).code;
+  } finally {
+    await python.close();
+  }
+}

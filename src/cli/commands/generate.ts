@@ -1,0 +1,56 @@
+/** `didi-serve generate`: the same engine in the terminal. */
+
+import { logUpdateStderr } from "log-update";
+import type { Order } from "../../diffusion/sampler.ts";
+import type { StepEvent } from "../../engine/answers/step-emitter.ts";
+import { InvalidRequestError, RuntimeFailure, StartupError } from "../../errors.ts";
+import type { ModelConfig } from "../options.ts";
+import { ONE_AT_A_TIME, startEngine, warmUp } from "../start-engine.ts";
+
+/** Settings of the command. */
+export interface GenerateConfig extends ModelConfig {
+  length?: number;
+  steps: number;
+  seed?: number;
+  temperature?: number;
+  topK: number;
+  topP: number;
+  order: Order;
+  guidance: "none" | "rgas";
+  showSteps: boolean;
+  json: boolean;
+}
+
+/** Draws a step: in place on a terminal, as lines elsewhere. */
+function showStep(prompt: string, { step, steps, masked, text }: StepEvent): void {
+  const head = `step ${step}/${steps}, ${masked} masked`;
+  if (process.stderr.isTTY) logUpdateStderr(`${head}\n${prompt}${text}`);
+  else process.stderr.write(`${head}: ${JSON.stringify(text)}\n`);
+}
+
+/** Generates once and prints prompt and text. Throws StartupError; Ctrl-C ends it at once with status 130. */
+export async function generate(prompt: string, config: GenerateConfig): Promise<void> {
+  const engine = await startEngine(config, ONE_AT_A_TIME);
+  try {
+    process.once("SIGINT", () => {
+      logUpdateStderr.done();
+      process.exit(130);
+    });
+    await warmUp(engine);
+    const onStep = config.showSteps ? (event: StepEvent) => showStep(prompt, event) : undefined;
+    const { length, steps, seed, temperature, topK: top_k, topP: top_p, order } = config;
+    const guidance = { mode: config.guidance };
+    const request = { prompt, length, steps, seed, temperature, top_k, top_p, order, guidance };
+    const result = await engine.submit(request, onStep).result;
+    if (process.stderr.isTTY && config.showSteps) logUpdateStderr.clear();
+    process.stdout.write(
+      config.json ? `${JSON.stringify(result, null, 2)}\n` : `${prompt}${result.samples[0]!.text}\n`,
+    );
+  } catch (error) {
+    if (error instanceof InvalidRequestError) throw new StartupError(error.message, 2);
+    if (error instanceof RuntimeFailure) throw new StartupError(error.message);
+    throw error;
+  } finally {
+    await engine.runtime.close();
+  }
+}

@@ -1,0 +1,89 @@
+/** `didi-serve model check`: everything that can be wrong with a model folder, before it is served. */
+
+import { join } from "node:path";
+import type { BatchReport } from "../../engine/scheduling/dispatcher.ts";
+import { StartupError } from "../../errors.ts";
+import {
+  type Manifest,
+  type ModelFile,
+  type Precision,
+  precisionsOf,
+  readManifest,
+  verifyFile,
+  weightFiles,
+} from "../../model/manifest.ts";
+import { existingFolder } from "../../model/model.ts";
+import { dotProducts, NO_DOT_PRODUCTS } from "../../model/precision.ts";
+import { readTokenizer } from "../../model/tokenizer.ts";
+import type { ModelConfig } from "../options.ts";
+import { ONE_AT_A_TIME, startEngine, warmUp } from "../start-engine.ts";
+
+/** Settings of the command. */
+export type CheckConfig = Pick<ModelConfig, "device" | "threads">;
+
+/** Text that must come back as it was. */
+const SAMPLE = "Once upon a time there was a café.";
+
+/** Every file that a manifest names, once. */
+function filesOf(manifest: Manifest): ModelFile[] {
+  const { tokenizer, graphs } = manifest;
+  const entries = [
+    tokenizer,
+    ...Object.values(graphs).flatMap((files) => Object.values(files)),
+    ...weightFiles(manifest),
+  ];
+  return [...new Map(entries.map((entry) => [JSON.stringify(entry), entry])).values()];
+}
+
+/** Tokenises once. Throws StartupError if it is not a tokenizer of the manifest's vocabulary. */
+async function checkTokenizer(folder: string, manifest: Manifest): Promise<string> {
+  const { vocab_size, mask_token_id, end_of_text_token_id } = manifest;
+  const path = join(folder, manifest.tokenizer.file);
+  const special = { maskId: mask_token_id, endOfTextId: end_of_text_token_id };
+  const tokenizer = await readTokenizer(path, vocab_size, special);
+  const ids = tokenizer.encode(SAMPLE, Buffer.byteLength(SAMPLE))!;
+  const wrong = ids.find((id) => id === mask_token_id || id === end_of_text_token_id);
+  if (wrong !== undefined)
+    throw new StartupError(`${path} makes the special id ${wrong} of ordinary text: ${SAMPLE}`);
+  const text = tokenizer.decode(ids);
+  if (text !== SAMPLE) throw new StartupError(`${path} does not give text back: "${text}" for "${SAMPLE}"`);
+  return `${manifest.tokenizer.file}: ${vocab_size} ids, ${ids.length} for "${SAMPLE}"`;
+}
+
+/** Loads the graphs of a precision and runs each at least once. Yields a line for each. Throws StartupError. */
+async function* runGraphs(folder: string, graphs: string[], precision: Precision, config: CheckConfig) {
+  const engine = await startEngine({ ...config, model: folder, precision }, ONE_AT_A_TIME);
+  try {
+    const reports = new Map<string, BatchReport>();
+    engine.on("batch", (report) => reports.set(report.graph, report));
+    await warmUp(engine);
+    for (const graph of graphs) {
+      const report = reports.get(graph);
+      if (!report) throw new StartupError(`${folder}: the graph ${graph} was not reached by any step`);
+      yield `${graph} in ${precision} on ${engine.runtime.provider}, ${report.milliseconds.toFixed(1)} ms`;
+    }
+  } finally {
+    await engine.runtime.close();
+  }
+}
+
+/** Checks a model by name or folder and prints a line for each check. Throws StartupError at the first fault. */
+export async function checkModel(nameOrFolder: string, config: CheckConfig): Promise<void> {
+  const passed = (what: string, detail: string) => console.log(`ok  ${what.padEnd(9)}  ${detail}`);
+  const folder = await existingFolder(nameOrFolder);
+  const manifest = await readManifest(folder);
+  passed("manifest", `${join(folder, "model.json")}: ${manifest.name}, ${manifest.parameters} parameters`);
+  for (const entry of filesOf(manifest)) {
+    await verifyFile(folder, entry);
+    passed("file", `${entry.file}: ${entry.bytes} bytes, sha256 ${entry.sha256}`);
+  }
+  passed("tokenizer", await checkTokenizer(folder, manifest));
+  for (const precision of precisionsOf(manifest.graphs.denoise)) {
+    if (precision === "int8" && dotProducts() === undefined) {
+      console.log(`--  graph      int8 is not tried: ${NO_DOT_PRODUCTS}`);
+      continue;
+    }
+    for await (const line of runGraphs(folder, Object.keys(manifest.graphs), precision, config))
+      passed("graph", line);
+  }
+}

@@ -1,0 +1,90 @@
+/** `didi-serve model list`: what lies under models/. */
+
+import { readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { StartupError } from "../../errors.ts";
+import { type Precision, precisionsOf, readManifest } from "../../model/manifest.ts";
+import { MODELS } from "../../model/model.ts";
+import { printable } from "../printable.ts";
+
+/** A model folder; where its manifest cannot be used, why. */
+export type ListedModel = { name: string; folder: string; bytes: number } & (
+  | { parameters: number; context_length: number; precisions: Precision[]; guidance: boolean }
+  | { fault: string }
+);
+
+/** Bytes of the files of a folder, those of folders in it included. */
+async function bytesOf(folder: string): Promise<number> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  const files = entries.filter((entry) => entry.isFile());
+  const sizes = await Promise.all(
+    files.map(async ({ parentPath, path, name }) => (await stat(join(parentPath ?? path, name))).size),
+  );
+  return sizes.reduce((sum, size) => sum + size, 0);
+}
+
+async function describe(parent: string, name: string): Promise<ListedModel> {
+  const folder = join(parent, name);
+  const head = { name, folder, bytes: await bytesOf(folder) };
+  try {
+    const { parameters, context_length, graphs, guidance } = await readManifest(folder);
+    const precisions = precisionsOf(graphs.denoise);
+    return { ...head, parameters, context_length, precisions, guidance: guidance !== undefined };
+  } catch (error) {
+    if (!(error instanceof StartupError)) throw error;
+    return { ...head, fault: error.message };
+  }
+}
+
+/** The folders of `parent` that have a model.json, by name. Throws StartupError if there is no such folder. */
+export async function listModels(parent: string = MODELS): Promise<ListedModel[]> {
+  const names = await readdir(parent).catch((error: NodeJS.ErrnoException) => {
+    throw new StartupError(`cannot read ${parent}: ${error.code}`);
+  });
+  const isModel = async (name: string) =>
+    (await stat(join(parent, name, "model.json")).catch(() => undefined))?.isFile() ?? false;
+  const found = await Promise.all(names.map(isModel));
+  return Promise.all(
+    names
+      .filter((_, i) => found[i])
+      .toSorted()
+      .map((name) => describe(parent, name)),
+  );
+}
+
+const millions = (count: number) => `${(count / 1e6).toFixed(count < 1e8 ? 1 : 0)} M`;
+const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(bytes < 1e8 ? 1 : 0)} MB`;
+
+/** The models as a table; what cannot be used is told below it. */
+export function tableOf(models: readonly ListedModel[]): string {
+  const rows = models.map((model) =>
+    "fault" in model
+      ? [printable(model.name), "-", "-", "-", "-", megabytes(model.bytes)]
+      : [
+          model.name,
+          millions(model.parameters),
+          `${model.context_length} tokens`,
+          model.precisions.join(", "),
+          model.guidance ? "yes" : "no",
+          megabytes(model.bytes),
+        ],
+  );
+  const table = [["name", "parameters", "context", "precisions", "guidance", "on disk"], ...rows];
+  const widths = table[0]!.map((_, i) => Math.max(...table.map((row) => row[i]!.length)));
+  const lines = table.map((row) =>
+    row
+      .map((cell, i) => cell.padEnd(widths[i]!))
+      .join("  ")
+      .trimEnd(),
+  );
+  const faults = models.flatMap((model) =>
+    "fault" in model ? [`cannot be used: ${printable(model.fault)}`] : [],
+  );
+  return `${[...lines, ...faults].join("\n")}\n`;
+}
+
+/** Prints the models under models/. Throws StartupError if there is no such folder. */
+export async function printModels(json: boolean): Promise<void> {
+  const models = await listModels();
+  process.stdout.write(json ? `${JSON.stringify(models, null, 2)}\n` : tableOf(models));
+}

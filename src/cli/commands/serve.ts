@@ -1,0 +1,130 @@
+/** `didi-serve serve`: the server as a process. */
+
+import closeWithGrace from "close-with-grace";
+import type { FastifyInstance } from "fastify";
+import { StartupError } from "../../errors.ts";
+import { keyFileWarning } from "../../server/access/key-file.ts";
+import { buildAdminApp, buildApp } from "../../server/app.ts";
+import { createMetrics } from "../../server/telemetry/metrics.ts";
+import { checkExposure, readAccess } from "../access.ts";
+import { checkOpenFiles, roomForConnections } from "../open-files.ts";
+import type { ServeConfig } from "../options.ts";
+import { openShare } from "../share.ts";
+import { startEngine, warmUp } from "../start-engine.ts";
+
+const LISTEN_ERRORS: Record<string, string> = {
+  EADDRINUSE: "the port is in use: choose another with",
+  EACCES: "the port may not be used: choose one from 1024 up with",
+  EADDRNOTAVAIL: "this machine does not have that address: choose another with",
+  ENOTFOUND: "the host name is unknown: choose another with",
+};
+
+/** Listens. Throws StartupError naming the flag at fault; `prefix` is that of the flags, as in --admin-port. */
+async function listen(app: FastifyInstance, host: string, port: number, prefix = ""): Promise<void> {
+  try {
+    await app.listen({ host, port });
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? "";
+    const flag = code === "EADDRNOTAVAIL" || code === "ENOTFOUND" ? "host" : "port";
+    const why = LISTEN_ERRORS[code];
+    throw new StartupError(
+      `cannot listen on ${host}:${port}: ${why ? `${why} --${prefix}${flag}` : (error as Error).message}`,
+    );
+  }
+}
+
+/** Serves until a signal. Throws StartupError when it cannot start. */
+export async function serve(config: ServeConfig): Promise<void> {
+  checkOpenFiles();
+  checkExposure(config);
+  const setup = await readAccess(config);
+  const { maxBatchTokens, maxActive, maxQueue } = config;
+  const cache = { maxBytes: config.cacheMb * 1e6, ttlMs: config.cacheTtl * 1000 };
+  const share = await openShare(config);
+  const limits = { maxBatchTokens, maxActive, maxQueue, cache };
+  const engine = await startEngine(config, limits, config, share?.cacheOf);
+  const { runtime, model } = engine;
+  const metrics = createMetrics(engine, share?.up);
+  const admin = config.adminPort === undefined ? undefined : await buildAdminApp(metrics, setup.admin);
+  const { logPrompts } = config;
+  const app = await buildApp(engine, {
+    ...setup.main,
+    ...(share && { store: share.store }),
+    metrics,
+    logPrompts,
+    adminElsewhere: admin !== undefined,
+  });
+  const apps = admin ? [app, admin] : [app];
+  runtime.on("restart", ({ pid, code, signal, reason }) =>
+    app.log.error(
+      { runtimePid: pid, code, signal },
+      `runtime process died (${reason ?? signal ?? code}), starting another`,
+    ),
+  );
+  runtime.on("replaced", ({ pid, previous, milliseconds }) =>
+    app.log.warn({ runtimePid: pid, previousPid: previous, ms: milliseconds }, "runtime process replaced"),
+  );
+  runtime.on("load-failed", (message) => app.log.error(`runtime process cannot load the model: ${message}`));
+
+  share?.watch(app.log);
+  // However this process ends: one that is frozen would not see that its server is gone.
+  process.once("exit", () => runtime.kill());
+  const stop = async () => {
+    const limit = setTimeout(() => engine.abort(), config.grace * 1000);
+    await engine.drain();
+    clearTimeout(limit);
+    await Promise.all(apps.map((each) => each.close()));
+    share?.close();
+    await runtime.close();
+  };
+  // With files that can be read again, that is what SIGHUP asks for.
+  const skip = setup.reloads ? (["SIGHUP"] as const) : [];
+  if (setup.reloads) process.on("SIGHUP", () => void setup.reload(apps, app.log));
+  closeWithGrace(
+    { delay: config.grace * 1000 + 5000, logger: false, skip: [...skip] },
+    async ({ err, signal }) => {
+      if (err) app.log.fatal({ err }, "stopping after a bug");
+      else
+        app.log.info(
+          `${signal ?? "end"}: finishing ${engine.activeRows + engine.queueLength} running generations`,
+        );
+      await stop();
+    },
+  );
+
+  try {
+    await listen(app, config.host, config.port);
+    if (admin) await listen(admin, config.adminHost, config.adminPort!, "admin-");
+  } catch (error) {
+    await Promise.all(apps.map((each) => each.close()));
+    share?.close();
+    await runtime.close();
+    throw error;
+  }
+  // More would take the descriptors that a runtime process needs which is replaced.
+  const most = app.server.maxConnections ?? Number.POSITIVE_INFINITY;
+  app.server.maxConnections = Math.min(most, roomForConnections() ?? most);
+  await warmUp(engine);
+  if (runtime.provider === "cuda" && config.split !== "auto" && config.split > 1)
+    app.log.warn("--split does nothing on CUDA, which runs a batch whole");
+  if (runtime.fallback) app.log.warn(`running on the CPU: ${runtime.fallback}`);
+  const { provider } = runtime;
+  app.log.info(`precision ${model.precision[provider]}: ${model.precisionReason[provider]}`);
+  const writers = config.apiKeys === undefined ? undefined : await keyFileWarning(config.apiKeys);
+  if (writers) app.log.warn(writers);
+  const address = app.listeningOrigin;
+  const key = config.apiKeys === undefined ? "" : " -H 'authorization: Bearer KEY'";
+  const where = admin ? `; /metrics and /docs at ${admin.listeningOrigin}` : "";
+  console.log(`didi-serve: ${model.manifest.name} (${model.precision[runtime.provider]}) on ${runtime.provider}${where}, ready at ${address}
+
+  curl -s ${address}/generate${key} -H 'content-type: application/json' \\
+    -d '{"prompt": "Once upon a time", "length": 64, "steps": 16}'
+`);
+  try {
+    await engine.measureBatches();
+    app.log.info(`batches hold up to ${engine.batchTokens} padded tokens`);
+  } catch (error) {
+    if (!engine.accepting) return;
+    app.log.warn(`batch size not measured, using ${engine.batchTokens} tokens: ${(error as Error).message}`);
+  }
+}

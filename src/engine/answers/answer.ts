@@ -1,0 +1,138 @@
+/** The answer to one client: what was computed, in the shape it asked for. */
+
+import { maskedPositions } from "../../diffusion/canvas.ts";
+import type { Passes } from "../../diffusion/sampler.ts";
+import type { Provider } from "../../runtime/protocol.ts";
+import { type Receipt, receiptOf } from "./receipt.ts";
+import type { Narrator, SampleRecord, StepEvent } from "./step-emitter.ts";
+import { render } from "./text.ts";
+
+/** A finished sample. */
+export interface SampleResult {
+  /** Which of the samples generated, as in the steps. */
+  sample: number;
+  text: string;
+  /** Every generated id, in order of position. */
+  tokens: number[];
+  /** `deadline` if steps were left out to answer in time; otherwise `stop` if an end of text or a stop string came, else `length`. */
+  finish_reason: "length" | "stop" | "deadline";
+  /** Of a template: each span filled. */
+  spans?: string[];
+  /** Of each of `tokens`, natural, at temperature 1. */
+  logprobs?: number[];
+  /** The discriminator's log-odds of the whole canvas, summed; of ranked samples. */
+  reward?: number;
+}
+
+/** What a computation came to, whoever asked for it. */
+export interface Outcome {
+  /** [samples][L] ids. */
+  canvases: Int32Array[];
+  /** [samples] whether steps were left out. */
+  hurried: boolean[];
+  /** [samples] if they are ranked, else none. */
+  rewards: number[];
+  passes: Passes;
+  /** Where it was computed. */
+  provider: Provider;
+  /** Of every step (docs/sampler.md). */
+  traceSha256: string;
+}
+
+/** Where an answer comes from: computed for this request, with another one, or before. */
+export type CacheState = "miss" | "shared" | "hit";
+
+/** The body of POST /generate's answer. */
+export interface Answer {
+  id: string;
+  model: string;
+  seed: number;
+  samples: SampleResult[];
+  usage: {
+    prompt_tokens: number;
+    completion_tokens: number;
+    steps: number;
+    student_passes: number;
+    discriminator_passes: number;
+    gradient_passes: number;
+  };
+  cache: CacheState;
+  receipt: Receipt;
+  /** Every step of every sample, if asked for. */
+  trace?: StepEvent[];
+  /** Milliseconds. */
+  timing: { queue_ms: number; compute_ms: number; total_ms: number };
+}
+
+const round = (ms: number) => Math.round(ms * 100) / 100;
+
+/** One sample as `narrator`'s client asked for it. */
+function sampleResult(
+  sample: number,
+  { canvases, hurried, rewards }: Outcome,
+  logprobs: ReadonlyMap<number, number> | undefined,
+  { model, request: { computation, view } }: Narrator,
+): SampleResult {
+  const canvas = canvases[sample]!;
+  const { text, spans, stopped } = render(model.tokenizer, canvas, view);
+  const generated = maskedPositions(computation.canvas, model.manifest.mask_token_id);
+  const result: SampleResult = {
+    sample,
+    text,
+    tokens: generated.map((position) => canvas[position]!),
+    finish_reason: hurried[sample] ? "deadline" : stopped ? "stop" : "length",
+  };
+  if (!view.layout.continues) result.spans = spans;
+  if (logprobs) result.logprobs = generated.map((position) => logprobs.get(position)!);
+  if (computation.ranked) result.reward = rewards[sample]!;
+  return result;
+}
+
+/** Log-probabilities by position, for each of `samples` samples. */
+function logprobsOf(records: readonly SampleRecord[], samples: number): Map<number, number>[] {
+  const all = Array.from({ length: samples }, () => new Map<number, number>());
+  for (const { sample, record } of records)
+    for (const { position, logprob } of record.revealed) all[sample]!.set(position, logprob);
+  return all;
+}
+
+/**
+ * The answer to one who waited, once its steps are told up to the end; `timing` is asked then. Rejects with the error of
+ * a step that cannot be told.
+ */
+export async function answer(
+  outcome: Outcome,
+  records: readonly SampleRecord[],
+  { id, cache, narrator }: { id: string; cache: CacheState; narrator: Narrator },
+  timing: () => Answer["timing"],
+): Promise<Answer> {
+  await narrator.tellAll(records);
+  const { request, model, trace } = narrator;
+  const { computation, view } = request;
+  const { passes, rewards } = outcome;
+  const order = outcome.canvases.map((_, sample) => sample);
+  if (computation.ranked) order.sort((a, b) => rewards[b]! - rewards[a]! || a - b);
+  const generated = maskedPositions(computation.canvas, model.manifest.mask_token_id).length;
+  const logprobs = view.logprobs ? logprobsOf(records, computation.samples) : [];
+  const { queue_ms, compute_ms, total_ms } = timing();
+  return {
+    id,
+    model: model.manifest.name,
+    seed: computation.seed,
+    samples: order
+      .slice(0, view.n)
+      .map((sample) => sampleResult(sample, outcome, logprobs[sample], narrator)),
+    usage: {
+      prompt_tokens: computation.canvas.length - generated,
+      completion_tokens: computation.samples * generated,
+      steps: computation.steps,
+      student_passes: passes.student,
+      discriminator_passes: passes.discriminator,
+      gradient_passes: passes.gradient,
+    },
+    cache,
+    receipt: receiptOf(model, request, outcome),
+    ...(trace && { trace }),
+    timing: { queue_ms: round(queue_ms), compute_ms: round(compute_ms), total_ms: round(total_ms) },
+  };
+}

@@ -1,0 +1,117 @@
+/** What an answer can be checked by: which model, which request, and the hash of every step. */
+
+import { createHash } from "node:crypto";
+import { maskedPositions } from "../../diffusion/canvas.ts";
+import type { Order } from "../../diffusion/sampler.ts";
+import type { Precision } from "../../model/manifest.ts";
+import type { Model } from "../../model/model.ts";
+import type { Provider } from "../../runtime/protocol.ts";
+import type { Computation, PreparedRequest } from "../request.ts";
+import type { SampleRecord } from "./step-emitter.ts";
+
+/** A request as a client would have to write it, nothing left to defaults: a prompt's ids and `length`, or `tokens`. */
+export interface NormalisedRequest {
+  prompt_tokens?: number[];
+  length?: number;
+  tokens?: number[];
+  steps: number;
+  seed: number;
+  temperature: number;
+  top_k: number;
+  top_p: number;
+  order: Order;
+  n: number;
+  best_of?: number;
+  deadline_ms?: number;
+  guidance: { mode: "none" } | { mode: "rgas"; scale: number[]; candidates: number; rerank_ratio: number };
+}
+
+/** Everything that is needed to compute an answer again, and to see that it is the same. */
+export interface Receipt {
+  model: string;
+  /** Of the files that the model was run from (docs/sampler.md). */
+  model_sha256: string;
+  /** What the matrices were held in, and where the graphs ran. */
+  precision: Precision;
+  provider: Provider;
+  /** The request with every default filled in, its text as tokens. */
+  request: NormalisedRequest;
+  /** Of the steps of every sample (docs/sampler.md); the same on the same kind of processor. */
+  trace_sha256: string;
+}
+
+/**
+ * Hash of the steps of a request: sample by sample, each in order, as little-endian 32-bit numbers; then of the final
+ * rewards.
+ */
+export function traceSha256(records: readonly SampleRecord[], finalRewards: readonly number[] = []): string {
+  const bySample = records.toSorted((a, b) => a.sample - b.sample);
+  const count = bySample.reduce(
+    (sum, { record }) => sum + 5 + 3 * record.revealed.length + record.rewards.length,
+    finalRewards.length,
+  );
+  // One hash of all: sixteen thousand small ones would hold the event loop up.
+  const integers = new Int32Array(count);
+  const floats = new Float32Array(integers.buffer);
+  let at = 0;
+  for (const { sample, record } of bySample) {
+    const { step, revealed, rewards, chosen } = record;
+    for (const integer of [sample, step, revealed.length, rewards.length, chosen ?? -1])
+      integers[at++] = integer;
+    for (const { position, token } of revealed) {
+      integers[at++] = position;
+      integers[at++] = token;
+    }
+    for (const { logprob } of revealed) floats[at++] = logprob;
+    for (const reward of rewards) floats[at++] = reward;
+  }
+  for (const reward of finalRewards) floats[at++] = reward;
+  return createHash("sha256").update(integers).digest("hex");
+}
+
+/** The receipt of one request, with its own deadline, whatever the request was whose steps it shares. */
+export function receiptOf(
+  model: Model,
+  { computation, deadlineMs }: PreparedRequest,
+  { provider, traceSha256: trace_sha256 }: { provider: Provider; traceSha256: string },
+): Receipt {
+  return {
+    model: model.manifest.name,
+    model_sha256: model.sha256[provider],
+    precision: model.precision[provider],
+    provider,
+    request: asRequest(computation, deadlineMs, model.manifest.mask_token_id),
+    trace_sha256,
+  };
+}
+
+function asRequest(
+  computation: Computation,
+  deadlineMs: number | undefined,
+  mask: number,
+): NormalisedRequest {
+  const { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance } = computation;
+  const masked = maskedPositions(canvas, mask).length;
+  const prompt = canvas.slice(0, canvas.length - masked);
+  const continues = !prompt.includes(mask);
+  return {
+    ...(continues ? { prompt_tokens: prompt, length: masked } : { tokens: canvas }),
+    steps,
+    seed,
+    temperature,
+    top_k: topK,
+    top_p: topP,
+    order,
+    n: samples,
+    ...(ranked && { best_of: samples }),
+    ...(deadlineMs !== undefined && { deadline_ms: deadlineMs }),
+    guidance: guidance
+      ? {
+          mode: "rgas",
+          scale: [guidance.scaleStart, guidance.scaleEnd],
+          candidates: guidance.candidates,
+          rerank_ratio: guidance.rerankRatio,
+        }
+      : { mode: "none" },
+  };
+}

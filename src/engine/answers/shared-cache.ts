@@ -1,0 +1,85 @@
+/** The second tier of the cache: answers that another server of the same model computed. */
+
+import { createHash } from "node:crypto";
+import { Canvas } from "../../diffusion/canvas.ts";
+import { SAMPLER_VERSION } from "../../diffusion/sampler.ts";
+import type { Model } from "../../model/model.ts";
+import { processorOf } from "../../runtime/processor.ts";
+import type { Provider } from "../../runtime/protocol.ts";
+import type { Computation } from "../request.ts";
+import type { Outcome } from "./answer.ts";
+import { type CachedGeneration, cacheKey } from "./cache.ts";
+import { traceSha256 } from "./receipt.ts";
+import type { SampleRecord } from "./step-emitter.ts";
+
+/** Where they are kept. Neither method rejects: what cannot be reached holds nothing. */
+export interface AnswerStore {
+  get(key: string): Promise<string | undefined>;
+  /** Keeps a text for so many milliseconds. */
+  set(key: string, value: string, ttlMs: number): Promise<void>;
+}
+
+/** What is kept: canvases are left out, since the records hold every token. */
+interface Kept extends Omit<Outcome, "canvases" | "hurried"> {
+  records: readonly SampleRecord[];
+}
+
+/** Finds and keeps answers of one model on one kind of processor. */
+export class SharedCache {
+  constructor(
+    readonly store: AnswerStore,
+    readonly model: Model,
+    readonly ttlMs: number,
+    /** What else the bits depend on, where the graphs run. */
+    readonly processor: (provider: Provider) => string = processorOf,
+  ) {}
+
+  /** The answer to a computation; undefined if there is none, or one that is damaged. */
+  async find(computation: Computation, provider: Provider): Promise<CachedGeneration | undefined> {
+    const text = await this.store.get(this.#key(computation, provider));
+    if (text === undefined) return undefined;
+    try {
+      return decode(text, computation, this.model);
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Keeps a finished generation that left out no steps. */
+  async keep({ computation, records, outcome }: CachedGeneration, provider: Provider): Promise<void> {
+    const { canvases: _, hurried: __, ...rest } = outcome;
+    const kept: Kept = { records, ...rest };
+    await this.store.set(this.#key(computation, provider), JSON.stringify(kept), this.ttlMs);
+  }
+
+  #key(computation: Computation, provider: Provider): string {
+    const { sha256, precision } = this.model;
+    // All that determines the tokens, and nothing else: servers of other versions share what they both compute.
+    const parts = [
+      `sampler ${SAMPLER_VERSION}`,
+      `model ${sha256[provider]}`,
+      `${precision[provider]} on ${provider}`,
+      this.processor(provider),
+      cacheKey(computation),
+    ];
+    return createHash("sha256").update(parts.join("\n")).digest("hex");
+  }
+}
+
+/** Reads what was kept. Throws if it does not hash to what it says, or leaves a canvas unfinished. */
+function decode(text: string, computation: Computation, model: Model): CachedGeneration {
+  const { records, ...rest } = JSON.parse(text) as Kept;
+  if (traceSha256(records, rest.rewards) !== rest.traceSha256) throw new Error("the trace is damaged");
+  const canvases = Array.from(
+    { length: computation.samples },
+    () => new Canvas(computation.canvas, model.manifest.mask_token_id),
+  );
+  for (const { sample, record } of records) canvases[sample]!.reveal(record.revealed);
+  if (canvases.some(({ masked }) => masked.length > 0)) throw new Error("the trace is not whole");
+  const outcome: Outcome = {
+    ...rest,
+    canvases: canvases.map(({ tokens }) => tokens),
+    hurried: canvases.map(() => false),
+  };
+  return { computation, records, outcome };
+}

@@ -1,0 +1,92 @@
+/** Measures how large a batch should be on this machine. */
+
+import { setImmediate } from "node:timers/promises";
+import type { Model } from "../../model/model.ts";
+import type { WorkerPool } from "../../runtime/pool.ts";
+import type { DenoiseBatch } from "../../runtime/protocol.ts";
+import { type BatchLimits, paddedLength } from "./scheduler.ts";
+
+/** Canvas length of the measured batches, or the context if that is shorter. */
+const LENGTH = 128;
+/** Choose the smallest batch that reaches this share of the best throughput. */
+const NEAR_BEST = 0.96;
+/** Stop after this many doublings in a row without a gain; a single one may be noise. */
+const PATIENCE = 2;
+/** Upper bound for the time of a batch, milliseconds: new requests wait for the batch that runs. */
+const LONGEST_MS = 500;
+/** A batch shorter than this, milliseconds, is allowed even without a measured gain. */
+const SHORT_MS = 50;
+/** A batch is light if it takes at most this many times as long as the smallest. */
+const LIGHT = 1.5;
+/** Upper bound of padded tokens in a batch. */
+const MOST_TOKENS = 1 << 16;
+/** Batches of each size, interleaved with batches of half the size; the fastest counts. */
+const REPEATS = 5;
+
+/** Return a batch of fully masked canvases that draws a sixteenth of the positions of each. */
+function probe(model: Model, rows: number, padded: number): DenoiseBatch {
+  const perRow = Math.ceil(padded / 16);
+  const picks = Array.from({ length: rows * perRow }, (_, i) => [Math.floor(i / perRow), i % perRow]).flat();
+  const draws = rows * perRow;
+  return {
+    rows,
+    padded,
+    tokens: new Int32Array(rows * padded).fill(model.manifest.mask_token_id),
+    length: new Int32Array(rows).fill(padded),
+    sigma: new Float32Array(rows),
+    picks: Int32Array.from(picks),
+    draws: Int32Array.from({ length: draws }, (_, i) => i),
+    uniform: new Float32Array(draws).fill(0.5),
+    temperature: new Float32Array(draws).fill(1),
+    topK: new Int32Array(draws),
+    topP: new Float32Array(draws).fill(1),
+    maskBias: new Float32Array(rows).fill(-1e9),
+  };
+}
+
+/**
+ * Measure the bounds of a batch: double the rows of a `denoise` batch until the throughput stops rising.
+ *
+ * It uses the time inside the worker, where one batch runs at a time, so requests may run in between. It takes about 40
+ * times as long as the chosen batch. Rejects with RuntimeFailure if the model does not run.
+ */
+export async function calibrate(model: Model, pool: Pick<WorkerPool, "run">): Promise<BatchLimits> {
+  const { context_length } = model.manifest;
+  const padded = paddedLength(Math.min(LENGTH, context_length), context_length);
+  const time = async (batch: DenoiseBatch) => {
+    const { milliseconds } = await pool.run("denoise", batch);
+    // Requests that wait get the worker before the next measurement.
+    await setImmediate();
+    return milliseconds;
+  };
+  /** Return the time of the fastest batch of `rows` rows and of twice as many, interleaved so that noise meets both. */
+  const pair = async (rows: number) => {
+    const batches = [probe(model, rows, padded), probe(model, 2 * rows, padded)] as const;
+    // The first batch of a size allocates memory.
+    for (const batch of batches) await time(batch);
+    const fastest: [number, number] = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
+    for (let i = 0; i < REPEATS; i++)
+      for (const [k, batch] of batches.entries()) fastest[k] = Math.min(fastest[k]!, await time(batch));
+    return fastest;
+  };
+  let light = 1;
+  let short = 1;
+  let wasted = 0;
+  let one: number | undefined;
+  /** Throughput of each size, relative to a batch of one row. */
+  const throughput = [{ rows: 1, relative: 1 }];
+  for (let rows = 1; 2 * rows * padded <= MOST_TOKENS && wasted < PATIENCE; rows *= 2) {
+    const [single, double] = await pair(rows);
+    one ??= single;
+    if (double > LONGEST_MS) break;
+    if (double <= LIGHT * one) light = 2 * rows;
+    if (double <= SHORT_MS) short = 2 * rows;
+    const gain = (2 * single) / double;
+    throughput.push({ rows: 2 * rows, relative: throughput.at(-1)!.relative * gain });
+    wasted = gain > 1 / NEAR_BEST ? 0 : wasted + 1;
+  }
+  const best = Math.max(...throughput.map(({ relative }) => relative));
+  const rows = Math.max(short, throughput.find(({ relative }) => relative >= NEAR_BEST * best)!.rows);
+  const lightTokens = Math.min(light, rows) * padded;
+  return { maxTokens: rows * padded, lightTokens, spreadTokens: lightTokens };
+}

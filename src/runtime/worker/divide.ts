@@ -1,0 +1,86 @@
+/** A call into parts of about as many rows, and their answers into one. */
+
+import type { Call, Canvases, DenoiseBatch, GraphName, Graphs, TiltBatch } from "../protocol.ts";
+
+type Result = Graphs[GraphName]["result"];
+
+/** How many times an even share the largest part may be; a call that would be divided less evenly stays whole. */
+const UNEVEN = 1.25;
+
+/** So many parts, each of a row at least, or the call itself if its rows cannot be divided evenly enough. */
+export function divide({ graph, batch }: Call, parts: number): Call[] {
+  const { rows } = batch;
+  if (parts === 1 || (Math.ceil(rows / parts) * parts) / rows > UNEVEN) return [{ graph, batch } as Call];
+  const start = (part: number) => Math.round((part * rows) / parts);
+  return Array.from(
+    { length: parts },
+    (_, part) => ({ graph, batch: cut(batch, start(part), start(part + 1)) }) as Call,
+  );
+}
+
+/** Rows `from` to `to` of a batch. */
+function cut(batch: Canvases | DenoiseBatch | TiltBatch, from: number, to: number): typeof batch {
+  const { padded } = batch;
+  const canvases: Canvases = {
+    rows: to - from,
+    padded,
+    tokens: batch.tokens.slice(from * padded, to * padded),
+    length: batch.length.slice(from, to),
+    sigma: batch.sigma.slice(from, to),
+  };
+  if (!("draws" in batch)) return canvases;
+  const [firstPick, endPick] = [picksBefore(batch, from), picksBefore(batch, to)];
+  const [firstDraw, endDraw] = [drawsBefore(batch, firstPick), drawsBefore(batch, endPick)];
+  const drawn: DenoiseBatch = {
+    ...canvases,
+    picks: batch.picks
+      .slice(2 * firstPick, 2 * endPick)
+      .map((value, i) => (i % 2 === 0 ? value - from : value)),
+    draws: batch.draws.slice(firstDraw, endDraw).map((pick) => pick - firstPick),
+    uniform: batch.uniform.slice(firstDraw, endDraw),
+    temperature: batch.temperature.slice(firstDraw, endDraw),
+    topK: batch.topK.slice(firstDraw, endDraw),
+    topP: batch.topP.slice(firstDraw, endDraw),
+    maskBias: batch.maskBias.slice(from, to),
+  };
+  return "scale" in batch ? { ...drawn, scale: batch.scale.slice(from, to) } : drawn;
+}
+
+/** How many picks are of rows before this one. */
+function picksBefore({ picks }: DenoiseBatch, row: number): number {
+  let count = 0;
+  while (2 * count < picks.length && picks[2 * count]! < row) count++;
+  return count;
+}
+
+/** How many draws are of picks before this one, given the first pick of a row. */
+function drawsBefore({ draws }: DenoiseBatch, pick: number): number {
+  let count = 0;
+  while (count < draws.length && draws[count]! < pick) count++;
+  return count;
+}
+
+/** The answer of the whole call: token and logprob [S], entropy [P], reward [B], those of the parts one after the other. `milliseconds` is the whole call's. */
+export function join(results: readonly Result[], milliseconds: number): Result {
+  const floats = (of: (result: Result) => Float32Array) => {
+    const all = results.map(of);
+    const joined = new Float32Array(all.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const values of all) {
+      joined.set(values, at);
+      at += values.length;
+    }
+    return joined;
+  };
+  type Drawn = Graphs["tilt"]["result"];
+  const reward =
+    "reward" in results[0]! ? { reward: floats((result) => (result as Drawn).reward) } : undefined;
+  if (!("token" in results[0]!)) return { reward: reward!.reward, milliseconds };
+  return {
+    token: Int32Array.from((results as Drawn[]).flatMap(({ token }) => [...token])),
+    logprob: floats((result) => (result as Drawn).logprob),
+    entropy: floats((result) => (result as Drawn).entropy),
+    ...reward,
+    milliseconds,
+  };
+}

@@ -1,0 +1,99 @@
+/** ONNX Runtime sessions of a model's graphs. Runs in the runtime process only: `run` blocks its thread. */
+
+import ort from "onnxruntime-node";
+import { explainCuda } from "../cuda.ts";
+import type { Call, DenoiseBatch, GraphName, Graphs, Provider, RuntimeOptions } from "../protocol.ts";
+
+/** A model's graphs, loaded. */
+export interface LoadedModel {
+  provider: Provider;
+  /** Why CUDA was not taken, when `auto` fell back to the CPU. */
+  fallback?: string;
+  /** `everywhere`: in every session that may take a part of a call. Throws if the model lacks the graph, or the graph fails. */
+  run(call: Call, everywhere?: boolean): Promise<Graphs[GraphName]["result"]>;
+}
+
+// A provider that does not load is reported by us, in one line, not by the library in ten.
+ort.env.logLevel = "fatal";
+
+type Sessions = Partial<Record<GraphName, ort.InferenceSession>>;
+
+async function create(options: RuntimeOptions, provider: Provider): Promise<Sessions> {
+  const sessions: Sessions = {};
+  for (const [name, path] of Object.entries(options.graphs[provider]))
+    sessions[name as GraphName] = await ort.InferenceSession.create(path, {
+      executionProviders: [provider],
+      graphOptimizationLevel: "all",
+      intraOpNumThreads: options.threads,
+      logSeverityLevel: 4,
+      // Else its threads spin for a while after a call, on the cores that the parts of the next are to run on.
+      ...(options.split && { extra: { session: { force_spinning_stop: "1" } } }),
+    });
+  return sessions;
+}
+
+const firstLine = (error: unknown) => String((error as Error)?.message ?? error).split("\n")[0]!;
+
+/** Loads the graphs on the device asked for. Throws if they cannot be loaded there. */
+export async function loadModel(options: RuntimeOptions): Promise<LoadedModel> {
+  const load = async (provider: Provider): Promise<LoadedModel> => {
+    const sessions = await create(options, provider);
+    return { provider, run: (call) => run(sessions, call) };
+  };
+  if (options.device === "cpu") return load("cpu");
+  try {
+    return await load("cuda");
+  } catch (error) {
+    const reason = explainCuda(firstLine(error));
+    if (options.device === "auto") return { ...(await load("cpu")), fallback: reason };
+    throw new Error(reason);
+  }
+}
+
+function int64(values: Int32Array, dims: number[]): ort.Tensor {
+  return new ort.Tensor("int64", BigInt64Array.from(values, BigInt), dims);
+}
+
+function float32(values: Float32Array, dims: number[]): ort.Tensor {
+  return new ort.Tensor("float32", values, dims);
+}
+
+/** Inputs of a graph's draws; `score` has none. */
+function drawFeeds(batch: DenoiseBatch): Record<string, ort.Tensor> {
+  const draws = [batch.draws.length];
+  return {
+    picks: int64(batch.picks, [batch.picks.length / 2, 2]),
+    draws: int64(batch.draws, draws),
+    uniform: float32(batch.uniform, draws),
+    temperature: float32(batch.temperature, draws),
+    top_k: int64(batch.topK, draws),
+    top_p: float32(batch.topP, draws),
+    mask_bias: float32(batch.maskBias, [batch.rows]),
+  };
+}
+
+async function run(sessions: Sessions, { graph, batch }: Call): Promise<Graphs[GraphName]["result"]> {
+  const session = sessions[graph];
+  if (!session) throw new Error(`the model has no graph ${graph}`);
+  const feeds: Record<string, ort.Tensor> = {
+    tokens: int64(batch.tokens, [batch.rows, batch.padded]),
+    length: int64(batch.length, [batch.rows]),
+    sigma: float32(batch.sigma, [batch.rows]),
+    ...("draws" in batch ? drawFeeds(batch) : {}),
+    ...("scale" in batch ? { scale: float32(batch.scale, [batch.rows]) } : {}),
+  };
+  // Whether a graph takes sigma and mask_bias depends on how it was converted (models/model.schema.json).
+  const taken = Object.fromEntries(session.inputNames.map((name) => [name, feeds[name]!]));
+  const started = performance.now();
+  const outputs = await session.run(taken);
+  const milliseconds = performance.now() - started;
+  const floats = (name: string) => Float32Array.from(outputs[name]!.data as Float32Array);
+  if (graph === "score") return { reward: floats("reward"), milliseconds };
+  const drawn = {
+    token: Int32Array.from(outputs.token!.data as BigInt64Array, Number),
+    logprob: floats("logprob"),
+    entropy: floats("entropy"),
+    milliseconds,
+  };
+  return graph === "tilt" ? { ...drawn, reward: floats("reward") } : drawn;
+}

@@ -1,0 +1,62 @@
+/** Entry point of a runtime process: it owns ONNX Runtime and answers one message at a time. */
+
+import { beginHeartbeat } from "../heartbeat.ts";
+import { type FromRuntime, OUT_OF_MEMORY, type ToRuntime } from "../protocol.ts";
+import { loadDivided } from "./divided.ts";
+import type { LoadedModel } from "./session.ts";
+
+beginHeartbeat();
+
+let model: LoadedModel | undefined;
+
+/** As ONNX Runtime, the C++ library, CUDA and V8 say it. */
+const NO_MEMORY = /bad_alloc|bad allocation|failed to allocate|allocation failed|out of memory/i;
+
+/** What ONNX Runtime says, without where in its own source it said so. */
+const inOneLine = (message: string) =>
+  message
+    .replace(/\/onnxruntime_src\S+ [^()]*\([^()]*\) /, " ")
+    .replace(/\s+/g, " ")
+    .trim();
+
+// A server that was killed takes no more messages: there is nobody left to compute for.
+const send = (message: FromRuntime) =>
+  process.send!(message, undefined, undefined, (error) => {
+    if (error) process.exit(0);
+  });
+
+async function handle(message: ToRuntime): Promise<void> {
+  switch (message.type) {
+    case "load":
+      try {
+        model = await loadDivided(message.options);
+        const { provider, fallback } = model;
+        send(fallback === undefined ? { type: "loaded", provider } : { type: "loaded", provider, fallback });
+      } catch (error) {
+        send({ type: "load-failed", message: inOneLine((error as Error).message) });
+      }
+      return;
+    case "ping":
+      send({ type: "pong" });
+      return;
+    case "run":
+      try {
+        if (!model) throw new Error("no model is loaded");
+        send({ type: "result", id: message.id, result: await model.run(message.call, message.everywhere) });
+      } catch (error) {
+        const { message: what } = error as Error;
+        // What was allocated so far stays with this process: a new one has more room, and takes the pass again.
+        if (NO_MEMORY.test(what)) process.exit(OUT_OF_MEMORY);
+        send({ type: "failed", id: message.id, message: what });
+      }
+  }
+}
+
+// The server decides when this process ends: a Ctrl-C reaches the whole process group.
+process.on("SIGINT", () => {});
+process.on("SIGTERM", () => {});
+process.on("disconnect", () => process.exit(0));
+let last = Promise.resolve();
+process.on("message", (message) => {
+  last = last.then(() => handle(message as ToRuntime));
+});

@@ -1,0 +1,152 @@
+/** The way into the engine: what a key's limits allow is submitted, and what it takes is counted. */
+
+import type { FastifyBaseLogger } from "fastify";
+import type { StepEvent } from "../../engine/answers/step-emitter.ts";
+import type { CheckedRequest, Engine, Ticket } from "../../engine/engine.ts";
+import type { GenerateRequest } from "../../engine/request.ts";
+import { InvalidRequestError, type LimitName, LimitReachedError } from "../../errors.ts";
+import { type LimitStore, MINUTE_MS } from "../../quota/memory.ts";
+import { cancelAll } from "../streaming/cancellation.ts";
+import type { ApiKey } from "./keys.ts";
+
+/** Who asks: a request of Fastify is one. */
+export interface Caller {
+  /** Null where the server asks for no key. */
+  key: ApiKey | null;
+  log: FastifyBaseLogger;
+}
+
+/** Whole seconds to wait for the end of a window. */
+const secondsOf = (ms: number) => Math.max(1, Math.ceil(ms / 1000));
+
+/** The error of a limit by the minute, for every way in. */
+export function minuteLimitReached(limit: LimitName, most: number, resetMs: number): LimitReachedError {
+  const seconds = secondsOf(resetMs);
+  const what = limit.replaceAll("_", " ").replace(" per minute", "");
+  return new LimitReachedError(
+    `this API key may use ${most} ${what} a minute: try again in ${seconds} s`,
+    limit,
+    seconds,
+  );
+}
+
+/** Submits requests for callers. */
+export class Admission {
+  constructor(
+    readonly engine: Engine,
+    readonly store: LimitStore,
+    /** Whether prompts and texts go to the log. */
+    readonly logPrompts: boolean,
+  ) {}
+
+  /**
+   * Submits them: all are taken or none. Steps are announced after this has resolved. Rejects with what `engine.check`
+   * and `engine.start` throw, with LimitReachedError, or with InvalidRequestError if they alone are more than the key may ever use.
+   */
+  async submitAll(
+    caller: Caller,
+    requests: readonly GenerateRequest[],
+    listen?: (index: number, step: StepEvent) => void,
+  ): Promise<Ticket[]> {
+    const { key } = caller;
+    const checked = requests.map((request) => this.engine.check(request, listen !== undefined));
+    const giveBack = key ? await this.#take(key, checked) : () => {};
+    const tickets: Ticket[] = [];
+    try {
+      for (const [i, request] of checked.entries())
+        tickets.push(this.engine.start(request, listen && ((step) => listen(i, step))));
+    } catch (error) {
+      cancelAll(tickets);
+      giveBack();
+      throw error;
+    }
+    if (key) for (const ticket of tickets) this.#settle(key, ticket);
+    if (this.logPrompts) for (const [i, ticket] of tickets.entries()) this.#log(caller, requests[i]!, ticket);
+    return tickets;
+  }
+
+  /** The same for one request. */
+  async submit(
+    caller: Caller,
+    request: GenerateRequest,
+    onStep?: (step: StepEvent) => void,
+  ): Promise<Ticket> {
+    const [ticket] = await this.submitAll(caller, [request], onStep && ((_, step) => onStep(step)));
+    return ticket!;
+  }
+
+  /** Counts a request that came on a socket. Rejects with LimitReachedError. */
+  async countRequest({ key }: Caller): Promise<void> {
+    const most = key?.limits.requests_per_minute;
+    if (!key || most === undefined) return;
+    const { used, resetMs } = await this.store.take(key.id, "requests_per_minute", 1, MINUTE_MS);
+    if (used > most) throw minuteLimitReached("requests_per_minute", most, resetMs);
+  }
+
+  /** When it is over: free its place, and correct what was taken for it by what has run. */
+  #settle({ id, limits }: ApiKey, { result, price, spent }: Ticket): void {
+    const over = () => {
+      if (limits.concurrent_generations !== undefined)
+        this.#give(id, "concurrent_generations", 1, Number.POSITIVE_INFINITY);
+      if (limits.token_passes_per_minute !== undefined && spent() !== price)
+        this.#give(id, "token_passes_per_minute", price - spent(), MINUTE_MS);
+    };
+    result.then(over, over);
+  }
+
+  /** Takes what they may cost from a key's limits; returns what gives all of it back. */
+  async #take({ id, limits }: ApiKey, requests: readonly CheckedRequest[]): Promise<() => void> {
+    const { concurrent_generations: side, token_passes_per_minute: most } = limits;
+    const cost = requests.reduce((sum, { price }) => sum + price, 0);
+    const count = requests.length;
+    if (side !== undefined && count > side)
+      throw tooLarge(`asks for ${count} generations at once, and this API key may run ${side}: send fewer`);
+    if (most !== undefined && cost > most)
+      throw tooLarge(
+        `may cost ${cost} token passes, and this API key may use ${most} a minute: ask for fewer steps, tokens or samples`,
+      );
+    const taken: (() => void)[] = [];
+    const giveBack = () => {
+      for (const give of taken) give();
+    };
+    const take = async (limit: LimitName, amount: number, windowMs: number) => {
+      const usage = await this.store.take(id, limit, amount, windowMs);
+      taken.push(() => this.#give(id, limit, amount, windowMs));
+      return usage;
+    };
+    if (side !== undefined) {
+      const { used } = await take("concurrent_generations", count, Number.POSITIVE_INFINITY);
+      if (used > side) {
+        giveBack();
+        throw new LimitReachedError(
+          `this API key may run ${side} generations at once: wait until one has ended`,
+          "concurrent_generations",
+          this.engine.retryAfter(),
+        );
+      }
+    }
+    if (most !== undefined) {
+      const { used, resetMs } = await take("token_passes_per_minute", cost, MINUTE_MS);
+      if (used > most) {
+        giveBack();
+        throw minuteLimitReached("token_passes_per_minute", most, resetMs);
+      }
+    }
+    return giveBack;
+  }
+
+  #give(id: string, limit: LimitName, amount: number, windowMs: number): void {
+    // A store that fails now says so itself; the request has its answer.
+    this.store.take(id, limit, -amount, windowMs).catch(() => {});
+  }
+
+  #log({ log }: Caller, request: GenerateRequest, { id, result }: Ticket): void {
+    log.info({ generation: id, request }, "prompt");
+    result.then(
+      ({ samples }) => log.info({ generation: id, texts: samples.map(({ text }) => text) }, "text"),
+      () => {},
+    );
+  }
+}
+
+const tooLarge = (message: string) => new InvalidRequestError([{ path: "", message }], true);

@@ -1,0 +1,138 @@
+/** What every application has: bounds, request ids, headers, the guard, problems and the log. */
+
+import type { IncomingMessage } from "node:http";
+import accepts from "@fastify/accepts";
+import websocket from "@fastify/websocket";
+import Fastify, {
+  type FastifyInstance,
+  type FastifyRequest,
+  type FastifyServerOptions,
+  LogController,
+} from "fastify";
+import { type LimitStore, MemoryLimitStore } from "../quota/memory.ts";
+import { addCors } from "./access/cors.ts";
+import { type AccessOptions, addGuard } from "./access/guard.ts";
+import { addRequestLimit } from "./access/request-limit.ts";
+import { parseJson, turn } from "./json.ts";
+import { createListener, LISTENER, type ListenerOptions, refuseClient } from "./listener/listener.ts";
+import { noRoute, sendAs } from "./listener/refuse.ts";
+import { ignoreOtherProtocols } from "./other-protocols.ts";
+import { requestIdOf } from "./request-id.ts";
+import { useContract } from "./route-schema.ts";
+import { addSecurityHeaders } from "./security-headers.ts";
+import { COMPRESSION, closeAll, endRefusedUpgrades, keepAlive } from "./streaming/websocket.ts";
+import { safeLogger } from "./telemetry/logger.ts";
+import { beginRecord, type TelemetrySink } from "./telemetry/record.ts";
+import { requestLog } from "./telemetry/request-log.ts";
+
+/** Largest body, and largest WebSocket message, in bytes. A prompt that fits any context fits in it. */
+export const MAX_MESSAGE_BYTES = 1024 * 1024;
+
+/** Milliseconds between pings of a WebSocket. */
+const PING_MS = 30_000;
+
+/** Settings of an application; the defaults are those of the command line. */
+export interface BaseOptions {
+  /** The option `logger` of Fastify. */
+  logger?: FastifyServerOptions["logger"];
+  access?: AccessOptions;
+  listener?: Partial<ListenerOptions>;
+  maxBodyBytes?: number | undefined;
+  maxMessageBytes?: number | undefined;
+  /** Milliseconds between pings of a WebSocket. */
+  pingMs?: number;
+  /** Counts what keys have used of their limits. */
+  store?: LimitStore;
+  /** Receive the record of every request. */
+  sinks?: readonly TelemetrySink[];
+}
+
+const sendProblem = sendAs((problem) => problem, "application/problem+json");
+
+/** Create an application without routes. */
+export async function createBase({
+  logger,
+  access = {},
+  listener = {},
+  maxBodyBytes = MAX_MESSAGE_BYTES,
+  maxMessageBytes = MAX_MESSAGE_BYTES,
+  pingMs = PING_MS,
+  store = new MemoryLimitStore(),
+  sinks = [requestLog],
+}: BaseOptions): Promise<FastifyInstance> {
+  const bounds = { ...LISTENER, ...listener };
+  const options: FastifyServerOptions = {
+    ...(logger !== undefined && { logger: safeLogger(logger) }),
+    bodyLimit: maxBodyBytes,
+    forceCloseConnections: true,
+    // Compiling the schemas takes up to a second, and many seconds on a busy machine.
+    pluginTimeout: 60_000,
+    logController: new LogController({ disableRequestLogging: true }),
+    genReqId: requestIdOf,
+    frameworkErrors(error, request, reply) {
+      beginRecord(request, reply, sinks);
+      sendProblem(error, request, reply);
+    },
+    clientErrorHandler: refuseClient,
+    serverFactory: (handler) => createListener(bounds, handler, (message) => app.log.warn(message)),
+  };
+  // Only makes addresses begin with https: `serverFactory` creates the server.
+  const app = Fastify(Object.assign(options, bounds.tls && { https: {} }));
+  // A page of any origin may send plain text without a preflight; no route accepts it.
+  app.removeContentTypeParser("text/plain");
+  addJsonBodies(app);
+  /** Ids by request: the handshake of a WebSocket is answered outside Fastify. */
+  const ids = new WeakMap<IncomingMessage, string>();
+  app.addHook("onRequest", async (request, reply) => {
+    ids.set(request.raw, request.id);
+    beginRecord(request, reply, sinks);
+    reply.header("x-request-id", request.id);
+  });
+  await app.register(accepts);
+  useContract(app);
+  app.setErrorHandler(sendProblem);
+  app.setNotFoundHandler(noRoute);
+  await addSecurityHeaders(app, bounds.tls !== undefined);
+  await addCors(app, access.allowedOrigins ?? []);
+  await addSockets(app, maxMessageBytes, pingMs);
+  ignoreOtherProtocols(app.server);
+  app.websocketServer.on("headers", (headers, raw) => headers.push(`x-request-id: ${ids.get(raw)}`));
+  addGuard(app, access);
+  // Refuse before the body is read.
+  app.addHook("onRequest", async (request) => {
+    if (request.is404) noRoute(request);
+  });
+  if (access.keys) await addRequestLimit(app, store);
+  return app;
+}
+
+/** Reads bodies as JSON, with bounded work. */
+function addJsonBodies(app: FastifyInstance): void {
+  const parse = app.getDefaultJsonParser("error", "error");
+  app.removeContentTypeParser("application/json");
+  const read = async (request: FastifyRequest, body: Buffer) => {
+    await turn(body.length);
+    return parseJson(body, (text) => {
+      let parsed: unknown;
+      // Calls back before it returns.
+      parse(request, text, (error, value) => {
+        if (error) throw error;
+        parsed = value;
+      });
+      return parsed;
+    });
+  };
+  app.addContentTypeParser("application/json", { parseAs: "buffer" }, read);
+}
+
+async function addSockets(app: FastifyInstance, maxPayload: number, pingMs: number): Promise<void> {
+  await app.register(websocket, {
+    options: { maxPayload, perMessageDeflate: COMPRESSION },
+    preClose(done) {
+      stopPings();
+      closeAll(app.websocketServer, done);
+    },
+  });
+  const stopPings = keepAlive(app.websocketServer, pingMs);
+  endRefusedUpgrades(app);
+}

@@ -1,0 +1,138 @@
+/** `/v1`: OpenAI's completions API. */
+
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { Engine, Ticket } from "../../engine/engine.ts";
+import { NotFoundError } from "../../errors.ts";
+import type { Admission } from "../access/admission.ts";
+import { noRoute, sendAs } from "../listener/refuse.ts";
+import { requestsOf } from "../openai/requests.ts";
+import { choicesOf, errorOf, usageOf } from "../openai/responses.ts";
+import { StreamedChoice } from "../openai/streamed-choice.ts";
+import type { Schemas } from "../openapi.ts";
+import { toProblem } from "../problem.ts";
+import { schemaOf } from "../route-schema.ts";
+import { answersOf, cancelAll, cancelOnClose } from "../streaming/cancellation.ts";
+import { MOST_WAITING } from "../streaming/outbox.ts";
+import { recordOf } from "../telemetry/record.ts";
+
+type CompletionRequest = Schemas["CompletionRequest"];
+type CompletionResponse = Schemas["CompletionResponse"];
+
+export async function openaiRoutes(
+  app: FastifyInstance,
+  { engine, admission }: { engine: Engine; admission: Admission },
+) {
+  const { name } = engine.model.manifest;
+  const card = { id: name, object: "model" as const, created: 0, owned_by: "didi-serve" };
+
+  function checkModel(model: string): void {
+    if (model !== name) throw new NotFoundError(`the model ${model} is not served here: it is ${name}`);
+  }
+
+  app.setErrorHandler(sendAs(errorOf));
+  app.setNotFoundHandler(noRoute);
+  app.get(
+    "/models",
+    { schema: schemaOf("models") },
+    async (): Promise<Schemas["ModelList"]> => ({ object: "list", data: [card] }),
+  );
+  app.get<{ Params: { model: string } }>(
+    "/models/:model",
+    { schema: schemaOf("modelByName") },
+    async ({ params }) => {
+      checkModel(params.model);
+      return card;
+    },
+  );
+  interface Completions {
+    Body: CompletionRequest;
+    Reply: CompletionResponse;
+  }
+  app.post<Completions>("/completions", { schema: schemaOf("completions") }, async (request, reply) => {
+    const { body } = request;
+    checkModel(body.model);
+    if (body.stream) return stream(admission, body, request, reply);
+    const prompts = requestsOf(body);
+    const tickets = await admission.submitAll(
+      request,
+      prompts.map((prompt) => prompt.request),
+    );
+    recordOf(request)?.add(...tickets);
+    cancelOnClose(reply.raw, tickets);
+    const answers = await answersOf(tickets);
+    const n = body.n ?? 1;
+    return {
+      ...head(tickets, name),
+      choices: answers.flatMap((answer, i) => choicesOf(answer, prompts[i]!, i * n, engine.model.tokenizer)),
+      usage: usageOf(answers),
+    };
+  });
+}
+
+/** Return the fields that every chunk and every answer begins with. */
+function head(tickets: readonly Ticket[], model: string) {
+  const created = Math.floor(Date.now() / 1000);
+  return { id: `cmpl-${tickets[0]!.id}`, object: "text_completion" as const, created, model };
+}
+
+/** Answer with chunks. Before it sends anything, throw what `submit` throws. */
+async function stream(
+  admission: Admission,
+  body: CompletionRequest,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<undefined> {
+  const n = body.n ?? 1;
+  const prompts = requestsOf(body);
+  const choices = prompts.map((prompt) =>
+    Array.from(
+      { length: n },
+      () => new StreamedChoice(prompt, admission.engine.model.tokenizer, body.diffusing ?? false),
+    ),
+  );
+  const send = (data: object | string) => {
+    if (!reply.raw.destroyed)
+      reply.raw.write(`data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`);
+  };
+  const chunk = (index: number, choice: ReturnType<StreamedChoice["end"]>) =>
+    send({ ...start, choices: [{ index, ...choice }] });
+  const tickets = await admission.submitAll(
+    request,
+    prompts.map((prompt) => prompt.request),
+    (i, step) => {
+      // With best_of, the samples of the answer are known only at the end.
+      if (body.best_of != null) return;
+      const told = choices[i]![step.sample]!.take(step, tickets[i]!.spans[0]!.start);
+      // A slow reader may miss a whole text: the next chunk replaces it.
+      const skipped = body.diffusing && reply.raw.writableLength > MOST_WAITING;
+      if (told && !skipped) chunk(i * n + step.sample, told);
+    },
+  );
+  recordOf(request)?.add(...tickets);
+  const start = head(tickets, admission.engine.model.manifest.name);
+  reply.hijack();
+  cancelOnClose(reply.raw, tickets);
+  for (const [key, value] of Object.entries(reply.getHeaders())) reply.raw.setHeader(key, value!);
+  reply.raw.writeHead(200, {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-store",
+  });
+  try {
+    const answers = await Promise.all(
+      tickets.map(async ({ result }, i) => {
+        const answer = await result;
+        for (const [k, sample] of answer.samples.entries()) chunk(i * n + k, choices[i]![k]!.end(sample));
+        return answer;
+      }),
+    );
+    if (body.stream_options?.include_usage) send({ ...start, choices: [], usage: usageOf(answers) });
+    send("[DONE]");
+  } catch (error) {
+    cancelAll(tickets);
+    const { problem, bug } = toProblem(error);
+    if (bug) request.log.error({ err: error }, "completion failed");
+    recordOf(request)?.fail(problem);
+    send(errorOf(problem));
+  }
+  reply.raw.end();
+}

@@ -1,0 +1,76 @@
+/**
+ * What goes out to a client, bounded for a reader that falls behind.
+ *
+ * While more than MOST_WAITING bytes wait, it is congested: steps are held back and merged, one for each sample. Every
+ * reveal still arrives exactly once.
+ */
+
+import type { Schemas } from "../openapi.ts";
+
+export type ServerEvent = Schemas["ServerEvent"];
+type StepEvent = Schemas["StepEvent"];
+
+/** Bytes that may wait before steps are merged. */
+export const MOST_WAITING = 256 * 1024;
+
+/** Where events go. */
+export interface Sink {
+  /** False once nothing more can be written. */
+  readonly open: boolean;
+  /** Bytes written and not yet taken by the network. */
+  readonly waiting: number;
+  /** Calls back when it is on its way. */
+  write(event: ServerEvent, sent: () => void): void;
+}
+
+/** Sends events in order. */
+export class Outbox {
+  /** Merged steps that wait, by generation and sample. */
+  readonly #held = new Map<string, StepEvent>();
+
+  /** `changed` is called after `congested` may have changed. */
+  constructor(
+    readonly sink: Sink,
+    readonly changed: () => void = () => {},
+  ) {}
+
+  /** Sends an event, or holds a step back. Does nothing once the client is gone. */
+  send(event: ServerEvent): void {
+    if (!this.sink.open) return;
+    if (event.type === "step" && this.congested) {
+      this.#hold(event);
+      return;
+    }
+    if ("id" in event) this.#flush(`${event.id}/`);
+    this.#write(event);
+  }
+
+  /** Whether the client reads too slowly for what waits. */
+  get congested(): boolean {
+    return this.sink.waiting > MOST_WAITING;
+  }
+
+  #hold(event: StepEvent): void {
+    const key = `${event.id}/${event.sample}`;
+    const held = this.#held.get(key);
+    this.#held.set(key, held ? { ...event, revealed: [...held.revealed, ...event.revealed] } : event);
+  }
+
+  /** Writes held steps whose key starts with `prefix`. */
+  #flush(prefix: string): void {
+    for (const [key, event] of this.#held)
+      if (key.startsWith(prefix)) {
+        this.#held.delete(key);
+        this.#write(event);
+      }
+  }
+
+  #write(event: ServerEvent): void {
+    this.sink.write(event, () => {
+      if (this.congested) return;
+      this.#flush("");
+      this.changed();
+    });
+    if (this.congested) this.changed();
+  }
+}

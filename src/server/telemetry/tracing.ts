@@ -1,0 +1,134 @@
+/**
+ * OpenTelemetry traces, if `@opentelemetry/api` is installed and an SDK was registered before the server started: a span
+ * for each request, and one for each step of a batch that is linked to the requests it worked for.
+ */
+
+import type * as Api from "@opentelemetry/api";
+import type { Engine } from "../../engine/engine.ts";
+import type { BatchReport } from "../../engine/scheduling/dispatcher.ts";
+import { VERSION } from "../openapi.ts";
+import type { RequestRecord, TelemetrySink } from "./record.ts";
+import { summary } from "./request-log.ts";
+
+/** The API, or undefined if it is not installed. */
+export async function loadTracing(
+  load: () => Promise<typeof Api> = () => import("@opentelemetry/api"),
+): Promise<typeof Api | undefined> {
+  try {
+    return await load();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ERR_MODULE_NOT_FOUND") return undefined;
+    throw error;
+  }
+}
+
+/** Makes spans of the requests it is told of and of the engine's calls. Without a registered SDK it makes none. */
+export function createTracing(api: typeof Api, engine: Engine): TelemetrySink {
+  const { SpanKind, SpanStatusCode, context, propagation, trace } = api;
+  const tracer = trace.getTracer("didi-serve", VERSION);
+  const spans = new Map<RequestRecord, Api.Span>();
+  /** Spans of requests by the ids of their generations, for the batches that work for them. */
+  const bySubscriber = new Map<string, Api.SpanContext>();
+
+  /** Where a request's span hangs: under its socket, a span that is active already, or what the client sent. */
+  function parentOf({ parent, request }: RequestRecord): Api.Context {
+    const socket = parent && spans.get(parent);
+    if (socket) return trace.setSpan(api.ROOT_CONTEXT, socket);
+    const active = context.active();
+    return trace.getSpan(active) ? active : propagation.extract(active, request.headers);
+  }
+
+  engine.on("batch", (report) => {
+    const links = linksOf(report, bySubscriber);
+    if (links.length === 0) return;
+    const span = tracer.startSpan(
+      `step ${report.graph}`,
+      {
+        kind: SpanKind.INTERNAL,
+        root: true,
+        links,
+        startTime: performance.timeOrigin + report.sentAt,
+        attributes: {
+          "didi.graph": report.graph,
+          "didi.batch.rows": report.rows,
+          "didi.batch.tokens": report.paddedTokens,
+          "didi.batch.tokens_limit": report.maxTokens,
+          "didi.batch.draws": report.draws,
+          "didi.batch.graph_ms": report.milliseconds,
+        },
+      },
+      api.ROOT_CONTEXT,
+    );
+    span.end(performance.timeOrigin + report.answeredAt);
+  });
+
+  return {
+    begin(record) {
+      const { route, path, parent } = record;
+      const { method } = record.request;
+      const span = tracer.startSpan(
+        parent ? "generation" : `${method} ${route}`,
+        {
+          kind: parent ? SpanKind.INTERNAL : SpanKind.SERVER,
+          attributes: {
+            "http.request.method": method,
+            "http.route": route,
+            "url.path": path,
+            "gen_ai.request.model": engine.model.manifest.name,
+          },
+        },
+        parentOf(record),
+      );
+      if (!span.isRecording()) return;
+      spans.set(record, span);
+      record.traceId = span.spanContext().traceId;
+    },
+    accepted(record, { id }) {
+      const span = spans.get(record);
+      if (span) bySubscriber.set(id, span.spanContext());
+    },
+    end(record) {
+      const span = spans.get(record);
+      if (!span) return;
+      spans.delete(record);
+      for (const id of record.ids) bySubscriber.delete(id);
+      span.setAttributes(attributesOf(record));
+      if (record.status >= 500)
+        span.setStatus({ code: SpanStatusCode.ERROR, ...(record.problem && { message: record.problem }) });
+      span.end();
+    },
+  };
+}
+
+function linksOf({ generations }: BatchReport, spans: ReadonlyMap<string, Api.SpanContext>): Api.Link[] {
+  if (spans.size === 0) return [];
+  const contexts = [...generations].flatMap(({ tickets }) => tickets.flatMap((id) => spans.get(id) ?? []));
+  // One request may have several generations in a batch.
+  return [...new Set(contexts)].map((context) => ({ context }));
+}
+
+/** Attributes of a finished request, named by OpenTelemetry's conventions where they have a name. */
+function attributesOf(record: RequestRecord): Api.Attributes {
+  const { ids, status, problem, answers } = record;
+  const attributes: Api.Attributes = {
+    "http.response.status_code": status,
+    ...(problem && { "error.type": problem }),
+    ...(ids.length > 0 && { "gen_ai.response.id": ids.join() }),
+  };
+  if (answers.length === 0) return attributes;
+  const { steps, prompt_tokens, tokens, passes, finish_reason, cache, queue_ms, compute_ms } =
+    summary(record);
+  return {
+    ...attributes,
+    "gen_ai.usage.input_tokens": prompt_tokens,
+    "gen_ai.usage.output_tokens": tokens,
+    "gen_ai.response.finish_reasons": finish_reason.split(","),
+    "didi.steps": steps,
+    "didi.passes.student": passes.student,
+    "didi.passes.discriminator": passes.discriminator,
+    "didi.passes.gradient": passes.gradient,
+    "didi.cache": cache,
+    "didi.queue_ms": queue_ms,
+    "didi.compute_ms": compute_ms,
+  };
+}

@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { calibrate } from "../../../src/engine/scheduling/calibrate.ts";
+import { openModel } from "../../../src/model/model.ts";
+import type { WorkerPool } from "../../../src/runtime/pool.ts";
+import type { DenoiseBatch } from "../../../src/runtime/protocol.ts";
+import { MODEL, startEngine, TINY_GUIDED } from "../../support/engine.ts";
+
+const model = await openModel(MODEL);
+
+/** Return the bounds for a worker that takes `milliseconds(rows)` for a batch. */
+async function boundsFor(milliseconds: (rows: number) => number) {
+  const run = async (_graph: string, batch: DenoiseBatch) => ({ milliseconds: milliseconds(batch.rows) });
+  return calibrate(model, { run: run as unknown as WorkerPool["run"] });
+}
+
+test("a batch grows until doubling it brings no throughput", async () => {
+  const cases: [(rows: number) => number, number, number][] = [
+    [(rows) => 60 * rows, 128, 128],
+    [(rows) => Math.max(60, 24 * rows), 512, 256],
+    // Short batches may be larger without a gain.
+    [(rows) => 10 * rows, 512, 128],
+    [(rows) => 8 + 2 * rows, 64 * 128, 256],
+    // One measurement was disturbed.
+    [(rows) => (rows === 4 ? 120 : Math.max(60, 12 * rows)), 8 * 128, 256],
+    // A longer batch would delay new requests.
+    [(rows) => 200 + 20 * rows, 8 * 128, 4 * 128],
+  ];
+  // A part that takes about as long as the whole is not worth a worker of its own.
+  for (const [milliseconds, maxTokens, lightTokens] of cases)
+    assert.deepEqual(await boundsFor(milliseconds), { maxTokens, lightTokens, spreadTokens: lightTokens });
+});
+
+test("an engine is ready before it measures its batches, and measures while requests run", async () => {
+  const engine = await startEngine({ maxBatchTokens: "auto" }, TINY_GUIDED);
+  try {
+    assert.ok(engine.ready);
+    const { runtime } = engine;
+    const run = runtime.run.bind(runtime);
+    // Every batch runs; only the time is given, so that the measurement ends after a few sizes.
+    runtime.run = async (graph, batch, attempts) => ({
+      ...(await run(graph, batch, attempts)),
+      milliseconds: 60 * batch.rows,
+    });
+    const measured = engine.measureBatches();
+    const answer = await engine.submit({ prompt: "", length: 8, steps: 4, seed: 1 }).result;
+    assert.equal(answer.usage.completion_tokens, 8);
+    await measured;
+    assert.equal(engine.batchTokens, engine.model.manifest.context_length);
+  } finally {
+    await engine.runtime.close();
+  }
+});

@@ -1,0 +1,61 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Guidance } from "../../../src/diffusion/guidance.ts";
+import { Sample } from "../../../src/diffusion/sampler.ts";
+import { LOG_LINEAR } from "../../../src/diffusion/schedule.ts";
+import type { Generation } from "../../../src/engine/sample-group.ts";
+import type { RowDraws } from "../../../src/engine/scheduling/batch.ts";
+import { Row } from "../../../src/engine/scheduling/row.ts";
+
+const MASK = 9;
+
+/** A row of so many masked tokens. */
+function rowOf(steps: number, ranked: boolean, guidance?: Guidance, masks = 1): Row {
+  const canvas = [1, ...new Array<number>(masks).fill(MASK)];
+  const params = {
+    ...{ canvas, steps, guidance, seed: 4, sample: 0, temperature: 1, topK: 0, topP: 1 },
+    order: "random" as const,
+  };
+  const row = new Row({ computation: { ranked } } as Generation, new Sample(params, LOG_LINEAR, MASK), 32);
+  row.begin(0);
+  return row;
+}
+
+/** Draws of the row's planned step, each of token 5. */
+function drawn({ plan }: Row): RowDraws {
+  const candidates = plan.candidates.map(({ positions }) => ({
+    tokens: Int32Array.from(positions, () => 5),
+    logprobs: Float32Array.from(positions, () => -1),
+  }));
+  return { candidates, rewards: [], entropy: 0 };
+}
+
+/** Takes every step, each reveal drawn as token 5. */
+function finish(row: Row): void {
+  while (!row.sample.done) {
+    if (row.skips) row.skip();
+    else row.take(drawn(row));
+  }
+}
+
+test("a finished sample that is to be ranked waits for its score, and goes first once its deadline has come", () => {
+  const row = rowOf(3, true);
+  finish(row);
+  assert.deepEqual([row.done, row.graph, row.urgent], [false, "score", false]);
+  row.hurry();
+  assert.equal(row.urgent, true);
+  // Nothing was left out: the answer is not one of a deadline.
+  assert.equal(row.sample.hurried, false);
+  assert.deepEqual([...row.canvases[0]!], [1, 5]);
+  row.take([1.5]);
+  assert.deepEqual([row.done, row.reward, row.sample.passes.discriminator], [true, 1.5, 1]);
+});
+
+test("a row whose deadline has come leaves out the steps that are left", () => {
+  const row = rowOf(1000, false);
+  assert.ok(row.skips, "the first of so many steps reveals something: choose another seed");
+  row.hurry();
+  assert.deepEqual([row.urgent, row.skips, row.sample.hurried], [true, false, true]);
+  finish(row);
+  assert.deepEqual([...row.tokens], [1, 5]);
+});

@@ -1,0 +1,71 @@
+/** /metrics and /docs at a port of their own; the headers that every answer has. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { FastifyInstance } from "fastify";
+import type { Engine } from "../../../src/engine/engine.ts";
+import { buildAdminApp, buildApp } from "../../../src/server/app.ts";
+import { createMetrics } from "../../../src/server/telemetry/metrics.ts";
+import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { TestKeys } from "./support.ts";
+
+let engine: Engine;
+let main: FastifyInstance;
+let admin: FastifyInstance;
+before(async () => {
+  engine = await startEngine({}, TINY_GUIDED);
+  const metrics = createMetrics(engine);
+  main = await buildApp(engine, { metrics, adminElsewhere: true });
+  admin = await buildAdminApp(metrics);
+});
+after(async () => {
+  await main.close();
+  await admin.close();
+  await engine.runtime.close();
+});
+
+test("they move there, and what they need, and nothing else", async () => {
+  for (const url of ["/metrics", "/docs"]) {
+    const gone = await main.inject(url);
+    assert.equal(gone.statusCode, 404);
+    assert.match(gone.body, /--admin-port/);
+    assert.equal((await admin.inject(url)).statusCode, 200);
+  }
+  for (const url of ["/generate", "/model", "/healthz", "/v1/models", "/v2", "/main.js", "/generate/stream"])
+    assert.notEqual((await admin.inject(url)).statusCode, 200, url);
+  assert.equal((await main.inject("/openapi.yaml")).statusCode, 200);
+  const home = await admin.inject("/");
+  assert.equal(home.statusCode, 302);
+  assert.equal(home.headers.location, "docs");
+});
+
+test("metrics there are those of the server", async () => {
+  const payload = { prompt: "a", length: 4, steps: 1 };
+  assert.equal((await main.inject({ method: "POST", url: "/generate", payload })).statusCode, 200);
+  assert.match((await admin.inject("/metrics")).body, /didi_generations_total\{outcome="done"\} [1-9]/);
+});
+
+test("with keys it asks for one", async () => {
+  const { ring, keys } = await TestKeys.create({ prometheus: {} });
+  const guarded = await buildAdminApp(createMetrics(engine), { access: { keys: ring } });
+  assert.equal((await guarded.inject("/metrics")).statusCode, 401);
+  const headers = { authorization: `Bearer ${keys.prometheus}` };
+  assert.equal((await guarded.inject({ url: "/metrics", headers })).statusCode, 200);
+  await guarded.close();
+});
+
+test("every answer has the headers that keep browsers from guessing and framing", async () => {
+  for (const url of ["/", "/model", "/healthz", "/nothing", "/openapi.yaml"]) {
+    const { headers } = await main.inject(url);
+    assert.equal(headers["x-content-type-options"], "nosniff", url);
+    assert.equal(headers["referrer-policy"], "no-referrer", url);
+    assert.equal(headers["cross-origin-opener-policy"], "same-origin", url);
+    assert.equal(headers["cross-origin-resource-policy"], "same-origin", url);
+    assert.equal(headers["x-frame-options"], "DENY", url);
+    assert.match(headers["content-security-policy"] as string, /frame-ancestors 'none'/, url);
+    // Without TLS it would bind the name of this machine.
+    assert.equal(headers["strict-transport-security"], undefined, url);
+  }
+  const { headers } = await main.inject("/model");
+  assert.match(headers["content-security-policy"] as string, /^default-src 'none';/);
+});

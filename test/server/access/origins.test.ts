@@ -1,0 +1,123 @@
+/** Pages of other origins, and names that point here. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { FastifyInstance } from "fastify";
+import type { Engine } from "../../../src/engine/engine.ts";
+import { isLocalHost, isLoopback } from "../../../src/server/access/origins.ts";
+import { type AppOptions, buildApp } from "../../../src/server/app.ts";
+import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { TestKeys } from "./support.ts";
+
+let engine: Engine;
+before(async () => {
+  engine = await startEngine({}, TINY_GUIDED);
+});
+after(() => engine.runtime.close());
+
+const apps: FastifyInstance[] = [];
+after(() => Promise.all(apps.map((app) => app.close())));
+async function build(access: AppOptions["access"]): Promise<FastifyInstance> {
+  const app = await buildApp(engine, { access: access ?? {} });
+  apps.push(app);
+  return app;
+}
+
+const preflight = (origin: string) => ({
+  method: "OPTIONS" as const,
+  url: "/generate",
+  headers: {
+    origin,
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "content-type",
+  },
+});
+
+test("by default no page but the server's own may read an answer", async () => {
+  const app = await build({});
+  const { headers } = await app.inject({ url: "/model", headers: { origin: "https://app.example" } });
+  assert.equal(headers["access-control-allow-origin"], undefined);
+  const asked = await app.inject(preflight("https://app.example"));
+  assert.equal(asked.statusCode, 405);
+  assert.equal(asked.headers["access-control-allow-origin"], undefined);
+});
+
+test("allowed pages may, before they have a key too, and others may not", async () => {
+  const { ring, keys } = await TestKeys.create({ alice: {} });
+  const app = await build({ keys: ring, allowedOrigins: ["https://app.example", "http://localhost:3000"] });
+  const asked = await app.inject(preflight("https://app.example"));
+  assert.equal(asked.statusCode, 204);
+  assert.equal(asked.headers["access-control-allow-origin"], "https://app.example");
+  assert.match(asked.headers["access-control-allow-methods"] as string, /POST/);
+  assert.match(asked.headers["access-control-allow-headers"] as string, /authorization.*x-api-key/);
+  assert.equal(asked.headers["access-control-allow-credentials"], undefined);
+  const key = { "x-api-key": keys.alice! };
+  for (const [origin, expected] of [
+    ["https://app.example", "https://app.example"],
+    ["http://localhost:3000", "http://localhost:3000"],
+    ["https://evil.example", undefined],
+    ["https://app.example.evil.example", undefined],
+    ["null", undefined],
+  ] as const) {
+    const answer = await app.inject({ url: "/model", headers: { origin, ...key } });
+    assert.equal(answer.headers["access-control-allow-origin"], expected, origin);
+    assert.match(answer.headers.vary as string, /Origin/i);
+  }
+  // A page must be able to read what a refusal says.
+  const refused = await app.inject({ url: "/model", headers: { origin: "https://app.example" } });
+  assert.equal(refused.statusCode, 401);
+  assert.equal(refused.headers["access-control-allow-origin"], "https://app.example");
+  assert.match(refused.headers["access-control-expose-headers"] as string, /retry-after.*x-request-id/);
+});
+
+test("a star allows every page", async () => {
+  const app = await build({ allowedOrigins: ["*"] });
+  const { headers } = await app.inject({ url: "/model", headers: { origin: "https://any.example" } });
+  assert.equal(headers["access-control-allow-origin"], "*");
+});
+
+test("what a page may send without being asked beforehand is no request here", async () => {
+  const app = await build({});
+  for (const type of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]) {
+    const headers = { "content-type": type, origin: "https://evil.example" };
+    const payload = JSON.stringify({ prompt: "a" });
+    const answer = await app.inject({ method: "POST", url: "/generate", headers, payload });
+    assert.equal(answer.statusCode, 415, type);
+  }
+});
+
+test("on the loopback interface a name that was rebound to it is refused; with keys it has none", async () => {
+  const statusOf = async (app: FastifyInstance, host: string, url = "/model") =>
+    (await app.inject({ url, headers: { host } })).statusCode;
+  const app = await build({ loopback: true, allowedOrigins: ["https://didi.example:8443"] });
+  for (const host of [
+    "127.0.0.1:8080",
+    "localhost:8080",
+    "[::1]:8080",
+    "didi",
+    "app.localhost",
+    "didi.example:8443",
+    "DIDI.example:8443",
+  ])
+    assert.equal(await statusOf(app, host), 200, host);
+  for (const host of [
+    "evil.example:8080",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example",
+    "evil.example.",
+  ]) {
+    assert.equal(await statusOf(app, host), 403, host);
+    assert.equal(await statusOf(app, host, "/"), 403, host);
+  }
+  const { ring } = await TestKeys.create({ alice: {} });
+  assert.equal(await statusOf(await build({ loopback: true, keys: ring }), "evil.example"), 401);
+  assert.equal(await statusOf(await build({ loopback: false }), "didi.example"), 200);
+});
+
+test("which addresses are this machine's alone", () => {
+  for (const host of ["127.0.0.1", "127.8.9.10", "::1", "[::1]", "localhost", "::ffff:127.0.0.1"])
+    assert.ok(isLoopback(host), host);
+  for (const host of ["0.0.0.0", "::", "10.0.0.1", "127.0.0.1.evil.example", "localhost.evil.example", ""])
+    assert.ok(!isLoopback(host), host);
+  for (const host of ["a b", "[", "evil.example/"]) assert.ok(!isLocalHost(host, []), host);
+});

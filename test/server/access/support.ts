@@ -1,0 +1,63 @@
+/** A key file, and a log that can be searched. */
+
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Writable } from "node:stream";
+import { after } from "node:test";
+import type { KeyLimits } from "../../../src/server/access/key-file.ts";
+import { createKey, KeyRing } from "../../../src/server/access/keys.ts";
+
+const folders: string[] = [];
+after(() => Promise.all(folders.map((folder) => rm(folder, { recursive: true, force: true }))));
+
+/** A file with a key for each id; `limits` are those of each. */
+export class TestKeys {
+  readonly keys: Record<string, string> = {};
+  readonly #lines = new Map<string, string>();
+
+  private constructor(
+    readonly path: string,
+    readonly ring: KeyRing,
+  ) {}
+
+  static async create(ids: Record<string, KeyLimits>): Promise<TestKeys> {
+    const folder = await mkdtemp(join(tmpdir(), "didi-keys-"));
+    folders.push(folder);
+    const path = join(folder, "keys.jsonl");
+    await writeFile(path, "");
+    const made = new TestKeys(path, await KeyRing.open(path));
+    for (const [id, limits] of Object.entries(ids)) made.#make(id, limits);
+    await made.#write();
+    return made;
+  }
+
+  /** Takes a key out of the file; the ring is told. */
+  async remove(id: string): Promise<void> {
+    this.#lines.delete(id);
+    await this.#write();
+  }
+
+  #make(id: string, limits: KeyLimits): void {
+    const { key, record } = createKey(id, limits);
+    this.keys[id] = key;
+    this.#lines.set(id, JSON.stringify(record));
+  }
+
+  async #write(): Promise<void> {
+    await writeFile(this.path, [...this.#lines.values(), ""].join("\n"));
+    await this.ring.reload();
+  }
+}
+
+/** A logger option, and what it wrote. */
+export function searchableLog(level = "debug") {
+  const lines: string[] = [];
+  const stream = new Writable({
+    write(chunk, _encoding, done) {
+      lines.push(String(chunk));
+      done();
+    },
+  });
+  return { logger: { level, stream }, text: () => lines.join("") };
+}

@@ -1,0 +1,224 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { after, before, test } from "node:test";
+import type { FastifyInstance } from "fastify";
+import { Engine } from "../../src/engine/engine.ts";
+import { buildApp } from "../../src/server/app.ts";
+import { type Schemas, validator } from "../../src/server/openapi.ts";
+import { startEngine } from "../support/engine.ts";
+import { listen } from "./support.ts";
+
+let engine: Engine;
+let app: FastifyInstance;
+let origin: string;
+before(async () => {
+  engine = await startEngine({ maxActive: 4, maxQueue: 4 });
+  ({ app, origin } = await listen(engine));
+});
+after(async () => {
+  await app.close();
+  await engine.runtime.close();
+});
+
+const checkResponse = validator("GenerateResponse");
+const checkProblem = validator("Problem");
+
+const post = (body: unknown, contentType = "application/json") =>
+  fetch(`${origin}/generate`, {
+    method: "POST",
+    headers: { "content-type": contentType },
+    body: typeof body === "string" ? body : JSON.stringify(body),
+  });
+
+async function problemOf(response: Response): Promise<Schemas["Problem"]> {
+  assert.match(response.headers.get("content-type")!, /^application\/problem\+json/);
+  const body = (await response.json()) as Schemas["Problem"];
+  assert.deepEqual(checkProblem(body), { value: body });
+  assert.equal(body.status, response.status);
+  assert.ok(body.request_id);
+  return body;
+}
+
+test("a prompt is answered as the contract says", async () => {
+  const response = await post({
+    prompt: "Once upon a time",
+    length: 40,
+    steps: 8,
+    seed: 5,
+    temperature: 0.9,
+  });
+  assert.equal(response.status, 200);
+  const body = (await response.json()) as Schemas["GenerateResponse"];
+  assert.deepEqual(checkResponse(body), { value: body });
+  assert.equal(body.seed, 5);
+  assert.equal(body.model, engine.model.manifest.name);
+  assert.equal(body.samples[0]!.tokens.length, 40);
+  assert.equal(body.usage.completion_tokens, 40);
+  assert.ok(body.usage.student_passes >= 1 && body.usage.student_passes <= 8);
+  assert.ok(!body.samples[0]!.text.startsWith("Once upon a time"));
+  assert.ok(body.timing.total_ms >= body.timing.compute_ms);
+});
+
+test("defaults are 16 steps, temperature 1 and a drawn seed, which reproduces the text", async () => {
+  const first = (await (await post({ prompt: "" })).json()) as Schemas["GenerateResponse"];
+  assert.equal(first.usage.steps, 16);
+  assert.equal(first.usage.completion_tokens, 128);
+  const again = (await (
+    await post({ prompt: "", seed: first.seed, steps: 16, temperature: 1, length: 128 })
+  ).json()) as typeof first;
+  assert.deepEqual(again.samples, first.samples);
+});
+
+test("finish_reason is stop exactly when an end of text came, and the text ends there", async () => {
+  const end = engine.model.manifest.end_of_text_token_id;
+  const seen = new Set<string>();
+  for (let seed = 0; seed < 12 && seen.size < 2; seed++) {
+    const prompt = "They were happy. The end. They all went home and lived happily ever after.";
+    const { samples } = (await (
+      await post({ prompt, length: 60, steps: 8, seed })
+    ).json()) as Schemas["GenerateResponse"];
+    const { tokens, text, finish_reason } = samples[0]!;
+    const at = tokens.indexOf(end);
+    assert.equal(finish_reason, at >= 0 ? "stop" : "length");
+    assert.equal(text, engine.model.tokenizer.decode(at >= 0 ? tokens.slice(0, at) : tokens));
+    seen.add(finish_reason);
+  }
+  assert.ok(seen.has("stop"), "no sample ended, so the test shows nothing");
+});
+
+const REFUSED: [name: string, body: unknown, status: number, path: string | undefined, type: string][] = [
+  ["broken JSON", '{"prompt": ', 400, undefined, "invalid-json"],
+  ["an empty body", "", 400, undefined, "invalid-json"],
+  ["a body that is no object", "[]", 400, "", "invalid-request"],
+  ["a missing prompt", {}, 400, "/prompt", "invalid-request"],
+  ["a prompt of the wrong type", { prompt: 7 }, 400, "/prompt", "invalid-request"],
+  ["an unknown field", { prompt: "", stpes: 4 }, 400, "/stpes", "invalid-request"],
+  ["__proto__", '{"prompt": "", "__proto__": {"steps": 1}}', 400, undefined, "invalid-json"],
+  ["no steps", { prompt: "", steps: 0 }, 400, "/steps", "invalid-request"],
+  ["too many steps", { prompt: "", steps: 1025 }, 400, "/steps", "invalid-request"],
+  ["half a step", { prompt: "", steps: 1.5 }, 400, "/steps", "invalid-request"],
+  ["a string for a number", { prompt: "", steps: "16" }, 400, "/steps", "invalid-request"],
+  ["length 0", { prompt: "", length: 0 }, 400, "/length", "invalid-request"],
+  ["a length beyond the context", { prompt: "", length: 257 }, 400, "/length", "invalid-request"],
+  ["a negative seed", { prompt: "", seed: -1 }, 400, "/seed", "invalid-request"],
+  ["a seed that JSON cannot hold", { prompt: "", seed: 2 ** 53 }, 400, "/seed", "invalid-request"],
+  ["an infinite temperature", '{"prompt": "", "temperature": 1e400}', 400, "/temperature", "invalid-request"],
+  ["a prompt beyond the context", { prompt: "tree ".repeat(400) }, 413, "/prompt", "too-large"],
+  ["a body beyond the limit", { prompt: "x".repeat(1_100_000) }, 413, undefined, "too-large"],
+];
+
+for (const [name, body, status, path, type] of REFUSED)
+  test(`${name} is answered ${status} with the field at fault`, async () => {
+    const response = await post(body);
+    assert.equal(response.status, status);
+    const problem = await problemOf(response);
+    assert.equal(problem.type, `urn:didi-serve:problem:${type}`);
+    assert.equal(problem.errors?.[0]?.path, path);
+  });
+
+test("another media type is answered 415", async () => {
+  assert.equal((await problemOf(await post("prompt=x", "application/x-www-form-urlencoded"))).status, 415);
+});
+
+test("an unknown route, a broken URL and a WebSocket route without an upgrade are problems too", async () => {
+  assert.equal((await problemOf(await fetch(`${origin}/generat`))).status, 404);
+  assert.equal((await problemOf(await fetch(`${origin}/%zz`))).status, 400);
+  assert.equal((await problemOf(await fetch(`${origin}/generate/stream`))).status, 426);
+});
+
+test("another method is answered 405 with those that there are", async () => {
+  for (const [method, path, allow] of [
+    ["GET", "/generate", "POST"],
+    ["DELETE", "/healthz", "GET, HEAD"],
+    ["PUT", "/v1/models/any", "GET, HEAD"],
+    ["PATCH", "/v2/models/any/infer", "POST"],
+  ] as const) {
+    const response = await fetch(`${origin}${path}`, { method });
+    assert.equal(response.status, 405);
+    assert.equal(response.headers.get("allow"), allow);
+  }
+  const response = await app.inject({ method: "TRACE", url: "/metrics" });
+  assert.equal(response.statusCode, 405);
+});
+
+test("every fault of a request is named at once", async () => {
+  const problem = await problemOf(await post({ prompt: "", steps: 0, seed: -1, colour: 1 }));
+  assert.deepEqual(problem.errors!.map(({ path }) => path).sort(), ["/colour", "/seed", "/steps"]);
+});
+
+test("beyond the queue the answer is 429 with Retry-After, and all that was accepted is answered", async () => {
+  const answers = await Promise.all(
+    Array.from({ length: 20 }, () => post({ prompt: "", length: 128, steps: 64 })),
+  );
+  const refused = answers.filter(({ status }) => status === 429);
+  assert.ok(refused.length > 0);
+  assert.equal(answers.filter(({ status }) => status === 200).length, 20 - refused.length);
+  for (const response of refused) {
+    const seconds = Number(response.headers.get("retry-after"));
+    assert.ok(seconds >= 1);
+    const { type, retry_after } = await problemOf(response);
+    assert.match(type, /overloaded$/);
+    assert.equal(retry_after, seconds);
+  }
+});
+
+test("a client that hangs up frees its rows", async () => {
+  const controller = new AbortController();
+  const request = fetch(`${origin}/generate`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ prompt: "", length: 200, steps: 1024 }),
+    signal: controller.signal,
+  });
+  while (engine.activeRows === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  controller.abort();
+  await assert.rejects(request);
+  const deadline = Date.now() + 5000;
+  while (engine.activeRows > 0 && Date.now() < deadline)
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.equal(engine.activeRows, 0);
+});
+
+test("before the model has run the server is alive but not ready, and says when to come back", async () => {
+  const loading = new Engine(engine.model, engine.runtime, engine.limits);
+  const early = await buildApp(loading);
+  assert.equal((await early.inject("/healthz")).statusCode, 200);
+  assert.equal((await early.inject("/readyz")).statusCode, 503);
+  const refused = await early.inject({ method: "POST", url: "/generate", payload: { prompt: "" } });
+  assert.equal(refused.statusCode, 503);
+  assert.equal(refused.headers["retry-after"], "1");
+  await loading.warmUp();
+  assert.equal((await early.inject("/readyz")).statusCode, 200);
+  await early.close();
+});
+
+test("while its runtime process is replaced the server is not ready, and loses nothing", async () => {
+  const killed = await startEngine();
+  const app = await buildApp(killed);
+  try {
+    assert.equal((await app.inject("/readyz")).statusCode, 200);
+    const gone = once(killed.runtime, "restart");
+    process.kill(killed.runtime.pids[0]!, "SIGKILL");
+    await gone;
+    assert.equal((await app.inject("/readyz")).statusCode, 503);
+    const payload = { prompt: "Once", length: 8, steps: 2 };
+    assert.equal((await app.inject({ method: "POST", url: "/generate", payload })).statusCode, 200);
+    assert.equal((await app.inject("/readyz")).statusCode, 200);
+  } finally {
+    await app.close();
+    await killed.runtime.close();
+  }
+});
+
+test("health, readiness, metrics and the contract are served", async () => {
+  assert.deepEqual(await (await fetch(`${origin}/healthz`)).json(), { status: "ok" });
+  assert.equal((await fetch(`${origin}/readyz`)).status, 200);
+  const metrics = await (await fetch(`${origin}/metrics`)).text();
+  for (const name of [
+    'didi_passes_total{kind="student"}',
+    "didi_queue_length 0",
+    'didi_generations_total{outcome="done"}',
+  ])
+    assert.ok(metrics.includes(name), name);
+  assert.match(await (await fetch(`${origin}/openapi.yaml`)).text(), /^openapi: 3\.1/);
+});

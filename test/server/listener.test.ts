@@ -1,0 +1,280 @@
+/** What a client may send before a route sees it: sizes, slowness, numbers; and TLS. */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { request as httpsRequest, type Server as TlsServer } from "node:https";
+import { connect, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import type { TLSSocket } from "node:tls";
+import type { FastifyInstance } from "fastify";
+import type { Engine } from "../../src/engine/engine.ts";
+import { StartupError } from "../../src/errors.ts";
+import { readTls } from "../../src/server/listener/tls.ts";
+import { type Schemas, validator } from "../../src/server/openapi.ts";
+import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { searchableLog } from "./access/support.ts";
+import { listen, StreamClient } from "./support.ts";
+
+let engine: Engine;
+before(async () => {
+  engine = await startEngine({}, TINY_GUIDED);
+});
+const apps: FastifyInstance[] = [];
+const root = await mkdtemp(join(tmpdir(), "didi-tls-"));
+after(async () => {
+  await Promise.all(apps.map((app) => app.close()));
+  await engine.runtime.close();
+  await rm(root, { recursive: true });
+});
+
+async function start(
+  options: Parameters<typeof listen>[1],
+): Promise<{ app: FastifyInstance; origin: string }> {
+  const started = await listen(engine, options);
+  apps.push(started.app);
+  return started;
+}
+
+const checkProblem = validator("Problem");
+
+/** All that comes back on a connection until it ends, the status, and the problem that it is. */
+async function answerOn(socket: Socket) {
+  let text = "";
+  socket.setEncoding("utf8").on("data", (chunk) => {
+    text += chunk;
+  });
+  await once(socket, "close");
+  const [head = "", body = ""] = text.split("\r\n\r\n");
+  const problem = body === "" ? undefined : (JSON.parse(body) as Schemas["Problem"]);
+  if (problem) assert.deepEqual(checkProblem(structuredClone(problem)), { value: problem });
+  return { head, problem };
+}
+
+const open = (origin: string) => {
+  const { hostname, port } = new URL(origin);
+  return connect(Number(port), hostname)
+    .on("error", () => {})
+    .resume();
+};
+
+test("headers beyond the limit are answered 431 as a problem, below it they are not", async () => {
+  const { origin } = await start({ listener: { maxHeaderBytes: 4096 } });
+  assert.equal((await fetch(`${origin}/model`, { headers: { "x-long": "x".repeat(3000) } })).status, 200);
+  const socket = open(origin);
+  socket.write(`GET /model HTTP/1.1\r\nhost: a\r\nx-long: ${"x".repeat(5000)}\r\n\r\n`);
+  const { head, problem } = await answerOn(socket);
+  assert.match(head, /^HTTP\/1\.1 431 /);
+  assert.match(head, /content-type: application\/problem\+json/);
+  assert.equal(problem?.type, "urn:didi-serve:problem:headers-too-large");
+  assert.ok(problem?.request_id && head.includes(`x-request-id: ${problem.request_id}`));
+});
+
+test("what is not HTTP is answered 400 as a problem", async () => {
+  const { origin } = await start({});
+  const socket = open(origin);
+  socket.write("didi didi didi\r\n\r\n");
+  assert.equal((await answerOn(socket)).problem?.status, 400);
+});
+
+test("bodies and WebSocket messages have limits of their own", async () => {
+  const { origin } = await start({ maxBodyBytes: 2048, maxMessageBytes: 4096 });
+  const post = (size: number) =>
+    fetch(`${origin}/generate`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ prompt: "a", stop: "x".repeat(size) }),
+    });
+  assert.equal((await post(3000)).status, 413);
+  assert.notEqual((await post(1000)).status, 413);
+  const client = await StreamClient.connect(origin);
+  client.send({ type: "cancel", id: "x".repeat(3000) });
+  await client.find((event): event is Schemas["ErrorEvent"] => event.type === "error");
+  client.send({ type: "cancel", id: "x".repeat(5000) });
+  assert.equal(await client.closed, 1009);
+});
+
+test("a request whose headers or body trickle in is answered 408 and its connection ends", async () => {
+  const { origin } = await start({ listener: { requestTimeoutMs: 300 } });
+  const post =
+    "POST /generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 100\r\n";
+  for (const start of [post, `${post}\r\n{"prompt":`]) {
+    const socket = open(origin);
+    socket.write(start);
+    const trickle = setInterval(() => socket.write("x"), 40);
+    const { problem } = await answerOn(socket);
+    clearInterval(trickle);
+    assert.equal(problem?.type, "urn:didi-serve:problem:request-timeout");
+  }
+  // The time is for the request; the answer may take as long as it takes.
+  const answer = await fetch(`${origin}/generate`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ prompt: "a", length: 20, steps: 1024, n: 16 }),
+  });
+  assert.equal(answer.status, 200);
+});
+
+test("connections beyond the limit are closed as they come, the log says so once, and the others live", async () => {
+  const log = searchableLog();
+  const { origin, app } = await start({ listener: { maxConnections: 3 }, logger: log.logger });
+  const held = [open(origin), open(origin), open(origin)];
+  await Promise.all(held.map((socket) => once(socket, "connect")));
+  while ((await new Promise<number>((done) => app.server.getConnections((_, n) => done(n)))) < 3)
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  for (let i = 0; i < 5; i++) await once(open(origin), "close");
+  assert.equal(log.text().split("3 connections are open").length - 1, 1);
+  held[0]!.destroy();
+  held[1]!.write("GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+  await once(held[1]!, "close");
+  assert.equal((await fetch(`${origin}/healthz`)).status, 200);
+  held[2]!.destroy();
+});
+
+/** Sends bytes, and resolves with all that comes back. */
+async function exchange(socket: Socket, bytes: string): Promise<string> {
+  let text = "";
+  socket.setEncoding("utf8").on("data", (chunk) => {
+    text += chunk;
+  });
+  socket.write(bytes);
+  await once(socket, "close");
+  return text;
+}
+
+/** A request that offers h2c, as curl and Java's client do, and one after it on the same connection. */
+function offer(line: string, body = ""): string {
+  const length = body === "" ? "" : `content-type: application/json\r\ncontent-length: ${body.length}\r\n`;
+  const first = `${line} HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n`;
+  const next = "GET /model HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+  return `${first}http2-settings: AAMAAABkAARAAAAA\r\n${length}\r\n${body}${next}`;
+}
+
+test("an offer of another protocol is ignored: the request is answered over HTTP/1.1, and so is the next", async () => {
+  const { origin } = await start({});
+  const body = JSON.stringify({ prompt: "a", length: 4, steps: 1, seed: 1 });
+  for (const sent of [offer("GET /healthz"), offer("POST /generate", body), offer("GET /generate/stream")]) {
+    const text = await exchange(open(origin), sent);
+    const statuses = [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status);
+    assert.deepEqual(statuses, [sent.includes("stream") ? "426" : "200", "200"], text);
+  }
+  // In pieces too, the body after the head.
+  const socket = open(origin);
+  const whole = offer("POST /generate", body);
+  const at = whole.indexOf(body) + 3;
+  socket.write(whole.slice(0, at));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  const text = await exchange(socket, whole.slice(at));
+  assert.match(text, /^HTTP\/1\.1 200 [\s\S]*"samples"[\s\S]*HTTP\/1\.1 200 /);
+});
+
+const LONG = JSON.stringify({ prompt: "a", length: 20, steps: 1024, n: 16 });
+const POST_LONG = `POST /generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: ${LONG.length}\r\n\r\n${LONG}`;
+
+test("a client that ends its side after its request has its answer", async () => {
+  const { origin } = await start({});
+  for (const request of [
+    "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n",
+    "GET /healthz HTTP/1.0\r\n\r\n",
+    POST_LONG,
+  ]) {
+    const socket = connect({ port: Number(new URL(origin).port), host: "127.0.0.1", allowHalfOpen: true });
+    let text = "";
+    socket.setEncoding("utf8").on("data", (chunk) => {
+      text += chunk;
+    });
+    socket.end(request);
+    await once(socket, "end");
+    socket.destroy();
+    assert.match(text, /^(HTTP\/1\.1 102 Processing\r\n\r\n)*HTTP\/1\.1 200 /, text.slice(0, 200));
+    assert.match(text, /"(status|samples)"/);
+  }
+});
+
+test("a client that is gone is told from one that only ended its side, and frees its rows", async () => {
+  const { origin } = await start({});
+  let cancelled = 0;
+  const onFinished = ({ outcome }: { outcome: string }) => {
+    if (outcome === "cancelled") cancelled++;
+  };
+  engine.on("finished", onFinished);
+  // Hundreds of steps that take longer than the server takes to find out.
+  const body = JSON.stringify({ prompt: "a", length: 100, steps: 1024, n: 16 });
+  for (let i = 0; i < 8; i++) {
+    const socket = open(origin);
+    const headers = `content-type: application/json\r\ncontent-length: ${body.length}`;
+    socket.write(`POST /generate HTTP/1.1\r\nhost: a\r\n${headers}\r\n\r\n${body}`);
+    while (engine.activeRows + engine.queueLength < i + 1)
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    socket.destroy();
+  }
+  while (engine.activeRows + engine.queueLength > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  engine.off("finished", onFinished);
+  assert.ok(cancelled > 0, "all were computed though nobody waited");
+});
+
+/** A certificate of its own name, and its key. */
+function certify(name: string): { cert: string; key: string } {
+  const [cert, key] = [join(root, `${name}.pem`), join(root, `${name}.key`)];
+  const subject = ["-subj", `/CN=${name}`, "-addext", "subjectAltName=IP:127.0.0.1"];
+  const kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+  execFileSync("openssl", ["req", "-x509", ...kind, ...subject, "-keyout", key, "-out", cert], {
+    stdio: "pipe",
+  });
+  return { cert, key };
+}
+
+/** The name on the certificate that a server shows, and the status of its answer. */
+function ask(origin: string, options: object = {}): Promise<{ name: string; status: number; sts: unknown }> {
+  return new Promise((resolve, reject) => {
+    httpsRequest(`${origin}/healthz`, { rejectUnauthorized: false, agent: false, ...options }, (response) => {
+      const name = String((response.socket as TLSSocket).getPeerCertificate().subject.CN);
+      response.resume();
+      const sts = response.headers["strict-transport-security"];
+      response.once("end", () => resolve({ name, status: response.statusCode!, sts }));
+    })
+      .once("error", reject)
+      .end();
+  });
+}
+
+test("TLS from files: HTTP and WebSockets, nothing older than 1.2, and other files at any time", async () => {
+  const [first, second] = [certify("first"), certify("second")];
+  const tls = await readTls(first.cert, first.key);
+  const { app, origin } = await start({ listener: { tls } });
+  assert.match(origin, /^https:/);
+  const answer = await ask(origin);
+  assert.deepEqual([answer.name, answer.status], ["first", 200]);
+  assert.match(String(answer.sts), /max-age=\d+$/);
+  await assert.rejects(ask(origin, { maxVersion: "TLSv1.1", minVersion: "TLSv1" }));
+  const client = await StreamClient.connect(origin, { rejectUnauthorized: false });
+  client.send({ type: "generate", id: "a", prompt: "a", length: 4, steps: 1 });
+  assert.equal((await client.end("a")).type, "done");
+  (app.server as TlsServer).setSecureContext({ ...(await readTls(second.cert, second.key)) });
+  assert.equal((await ask(origin)).name, "second");
+  client.send({ type: "generate", id: "b", prompt: "a", length: 4, steps: 1 });
+  assert.equal((await client.end("b")).type, "done");
+  client.socket.close();
+  const plain = await fetch(origin.replace("https", "http"));
+  assert.equal(plain.status, 400);
+  const { detail } = (await plain.json()) as Schemas["Problem"];
+  assert.match(detail ?? "", /HTTPS/);
+});
+
+test("files that are no certificate with its key are named", async () => {
+  const [first, second] = [certify("one"), certify("two")];
+  const junk = join(root, "junk.pem");
+  await writeFile(junk, "junk");
+  for (const [cert, key, says] of [
+    [first.cert, second.key, /one\.pem and .*two\.key are no certificate with its key/],
+    [junk, first.key, /junk\.pem and/],
+    [first.cert, "/nowhere.key", /cannot read \/nowhere\.key of --tls-key: ENOENT/],
+  ] as const)
+    await assert.rejects(
+      readTls(cert, key),
+      (error) => error instanceof StartupError && says.test(error.message) && !/\n/.test(error.message),
+    );
+});

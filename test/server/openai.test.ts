@@ -1,0 +1,245 @@
+/** `/v1` with OpenAI's own client. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { FastifyInstance } from "fastify";
+import OpenAI from "openai";
+import type { Engine } from "../../src/engine/engine.ts";
+import { Growth } from "../../src/server/openai/growth.ts";
+import { type Schemas, validator } from "../../src/server/openapi.ts";
+import { startEngine } from "../support/engine.ts";
+import { listen } from "./support.ts";
+
+let engine: Engine;
+let app: FastifyInstance;
+let origin: string;
+let client: OpenAI;
+let model: string;
+before(async () => {
+  engine = await startEngine();
+  ({ app, origin } = await listen(engine));
+  client = new OpenAI({ baseURL: `${origin}/v1`, apiKey: "none", maxRetries: 0 });
+  model = engine.model.manifest.name;
+});
+after(async () => {
+  await app.close();
+  await engine.runtime.close();
+});
+
+const base = { max_tokens: 30, seed: 8, temperature: 1 };
+const check = validator("CompletionResponse");
+
+/** The same through our own route. */
+async function generate(body: object): Promise<Schemas["GenerateResponse"]> {
+  const response = await fetch(`${origin}/generate`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  assert.equal(response.status, 200);
+  return (await response.json()) as Schemas["GenerateResponse"];
+}
+
+/** What the client puts beside the JSON body. */
+const plain = ({ _request_id: _, ...body }: OpenAI.Completion & { _request_id?: unknown }) => body;
+
+test("a completion is the generation of the same seed", async () => {
+  const completion = await client.completions.create({ model, prompt: "Once upon a time", ...base });
+  assert.ok("value" in check(plain(completion)), JSON.stringify(check(plain(completion))));
+  const { samples, usage } = await generate({ prompt: "Once upon a time", length: 30, seed: 8 });
+  assert.equal(completion.choices[0]!.text, samples[0]!.text);
+  assert.equal(completion.choices[0]!.finish_reason, samples[0]!.finish_reason);
+  assert.deepEqual(completion.usage, {
+    prompt_tokens: usage.prompt_tokens,
+    completion_tokens: 30,
+    total_tokens: usage.prompt_tokens + 30,
+  });
+  const short = await client.completions.create({ model, prompt: "A", seed: 1 });
+  assert.equal(short.usage!.completion_tokens, 16);
+});
+
+test("prompts may be texts or ids, one or several, n each", async () => {
+  const ids = engine.model.tokenizer.encode("The cat", 99)!;
+  const [text, tokens, texts, lists] = await Promise.all(
+    (["The cat", ids, ["The cat", "A dog"], [ids, ids.slice(1)]] as const).map((prompt) =>
+      client.completions.create({ model, prompt: prompt as string, n: 2, ...base }),
+    ),
+  );
+  assert.deepEqual(tokens!.choices, text!.choices);
+  assert.deepEqual(
+    texts!.choices.map(({ index }) => index),
+    [0, 1, 2, 3],
+  );
+  assert.deepEqual(texts!.choices.slice(0, 2), text!.choices);
+  assert.deepEqual(lists!.choices.slice(0, 2), text!.choices);
+  assert.notEqual(text!.choices[0]!.text, text!.choices[1]!.text);
+});
+
+test("streamed text grows from the left and ends as the whole; usage comes last if asked for", async () => {
+  const body = { model, prompt: ["Once upon a time", "The cat"], n: 2, ...base };
+  const whole = await client.completions.create(body);
+  const stream = await client.completions.create({
+    ...body,
+    stream: true,
+    stream_options: { include_usage: true },
+  });
+  const texts = ["", "", "", ""];
+  const ends: (string | null)[] = [];
+  let chunks = 0;
+  let usage: OpenAI.Completion["usage"];
+  for await (const chunk of stream) {
+    assert.ok("value" in check(chunk));
+    usage = chunk.usage ?? usage;
+    for (const { index, text, finish_reason } of chunk.choices) {
+      texts[index] += text;
+      chunks++;
+      if (finish_reason) ends[index] = finish_reason;
+    }
+  }
+  assert.deepEqual(
+    texts,
+    whole.choices.map(({ text }) => text),
+  );
+  assert.deepEqual(
+    ends,
+    whole.choices.map(({ finish_reason }) => finish_reason),
+  );
+  assert.ok(chunks > 8, `only ${chunks} chunks`);
+  assert.deepEqual(usage, whole.usage);
+});
+
+test("streamed log-probabilities are those of the whole, each with the text it begins", async () => {
+  for (const more of [{}, { echo: true }, { suffix: " The end.", stop: "e" }]) {
+    const body = { model, prompt: "The dog", logprobs: 0, ...base, ...more };
+    const whole = (await client.completions.create(body)).choices[0]!.logprobs!;
+    const told = { tokens: [] as string[], token_logprobs: [] as number[], text_offset: [] as number[] };
+    let length = 0;
+    for await (const { choices } of await client.completions.create({ ...body, stream: true })) {
+      const { text, logprobs } = choices[0]!;
+      for (const offset of logprobs!.text_offset!)
+        assert.ok(offset >= length && offset < length + text.length);
+      length += text.length;
+      for (const key of ["tokens", "token_logprobs", "text_offset"] as const)
+        told[key].push(...(logprobs![key] as never[]));
+    }
+    assert.deepEqual({ ...told, top_logprobs: null }, whole);
+  }
+});
+
+test("an echoed prompt is streamed at once, whatever it holds", async () => {
+  const body = { model, prompt: "The ░ dog", echo: true, ...base };
+  const whole = await client.completions.create(body);
+  const texts: string[] = [];
+  for await (const { choices } of await client.completions.create({ ...body, stream: true }))
+    texts.push(choices[0]!.text);
+  assert.equal(texts.join(""), whole.choices[0]!.text);
+  assert.match(texts[0]!, /^The ░ dog/);
+  assert.ok(texts[0]!.length < texts.join("").length / 2, JSON.stringify(texts));
+});
+
+test("diffusing: each chunk is the whole text, coming into focus", async () => {
+  const body = { model, prompt: "Once upon a time", ...base };
+  const whole = await client.completions.create(body);
+  const stream = await client.completions.create({
+    ...body,
+    stream: true,
+    diffusing: true,
+  } as OpenAI.CompletionCreateParamsStreaming);
+  const masks: number[] = [];
+  let last = "";
+  for await (const { choices } of stream) {
+    last = choices[0]!.text;
+    masks.push(last.split("░").length - 1);
+  }
+  assert.equal(last, whole.choices[0]!.text);
+  assert.deepEqual(
+    masks,
+    masks.toSorted((a, b) => b - a),
+  );
+  assert.ok(masks[0]! > 10 && masks.at(-1) === 0);
+});
+
+test("suffix, echo, stop and log-probabilities mean what they mean there", async () => {
+  const filled = await client.completions.create({
+    model,
+    prompt: "The ",
+    suffix: " slept. The end.",
+    ...base,
+  });
+  const { samples } = await generate({ template: "The {{mask:30}} slept. The end.", seed: 8 });
+  assert.equal(filled.choices[0]!.text, samples[0]!.spans![0]);
+
+  const completion = await client.completions.create({ model, prompt: "The dog", logprobs: 0, ...base });
+  const { text, logprobs } = completion.choices[0]!;
+  assert.equal(logprobs!.tokens!.join("").slice(0, text.length), text);
+  assert.ok(logprobs!.token_logprobs!.every((value) => value <= 0));
+  for (const [i, offset] of logprobs!.text_offset!.entries())
+    assert.ok(text.startsWith(logprobs!.tokens![i]!, offset));
+  const echoed = await client.completions.create({
+    model,
+    prompt: "The dog",
+    echo: true,
+    logprobs: 0,
+    ...base,
+  });
+  assert.equal(echoed.choices[0]!.text, `The dog${text}`);
+  assert.deepEqual(echoed.choices[0]!.logprobs!.tokens, logprobs!.tokens);
+  assert.equal(echoed.choices[0]!.logprobs!.text_offset![0], 7);
+
+  const stop = text.slice(9, 15);
+  const stopped = await client.completions.create({ model, prompt: "The dog", stop, ...base });
+  assert.equal(stopped.choices[0]!.text, text.slice(0, text.indexOf(stop)));
+  assert.equal(stopped.choices[0]!.finish_reason, "stop");
+  let streamed = "";
+  const stream = await client.completions.create({ model, prompt: "The dog", stop, stream: true, ...base });
+  for await (const { choices } of stream) streamed += choices[0]!.text;
+  assert.equal(streamed, stopped.choices[0]!.text);
+});
+
+test("text that may begin a stop string is held back", () => {
+  const growth = new Growth(["END", "NO"]);
+  assert.equal(growth.take("ab░░"), "ab");
+  assert.equal(growth.take("abE░"), "");
+  assert.equal(growth.take("abEN░"), "");
+  assert.equal(growth.take("abENE░"), "EN");
+  assert.equal(growth.take("abENEx░N"), "Ex");
+  assert.equal(growth.end("abENExN"), "N");
+  assert.equal(growth.end("abENExN"), "");
+});
+
+test("errors come in OpenAI's shape, with the field and what to do", async () => {
+  const refused = async (body: object, status: number, param: string | null, says: RegExp) => {
+    const request = { model, prompt: "a", ...body } as OpenAI.CompletionCreateParamsNonStreaming;
+    await assert.rejects(client.completions.create(request), (error) => {
+      assert.ok(error instanceof OpenAI.APIError);
+      assert.equal(error.status, status);
+      assert.equal(error.param, param);
+      assert.match(error.message, says);
+      return true;
+    });
+  };
+  await refused({ model: "gpt-4" }, 404, null, new RegExp(`gpt-4 is not served here: it is ${model}`));
+  await refused({ logit_bias: { 1: 2 } }, 400, "logit_bias", /not a field/);
+  await refused({ presence_penalty: 1 }, 400, "presence_penalty", /not a field/);
+  await refused({ user: "me" }, 400, "user", /not a field/);
+  await refused({ logprobs: 5 }, 400, "logprobs", /must be <= 0/);
+  await refused({ max_tokens: 0 }, 400, "max_tokens", /must be >= 1/);
+  await refused({ max_tokens: 999 }, 400, "max_tokens", /do not fit the context of 256/);
+  await refused({ n: 3, best_of: 2 }, 400, "best_of", /at least n, which is 3/);
+  await refused({ suffix: "b", echo: true }, 400, "echo", /no effect/);
+  await refused({ prompt: [1, 2], suffix: "b" }, 400, "suffix", /needs a prompt that is text/);
+  await refused({ stream_options: { include_usage: true } }, 400, "stream_options", /without stream/);
+  await refused({ prompt: ["ok", "x ".repeat(999)] }, 413, "prompt", /context of 256/);
+  assert.equal(engine.activeRows + engine.queueLength, 0);
+  const missing = await fetch(`${origin}/v1/chat/completions`, { method: "POST" });
+  assert.equal(missing.status, 404);
+  assert.match(((await missing.json()) as Schemas["OpenAIError"]).error.message, /is not a route/);
+});
+
+test("models lists the one that is served", async () => {
+  const models = [];
+  for await (const card of client.models.list()) models.push(card.id);
+  assert.deepEqual(models, [model]);
+  assert.equal((await client.models.retrieve(model)).id, model);
+  await assert.rejects(client.models.retrieve("gpt-4"), OpenAI.NotFoundError);
+});

@@ -1,0 +1,65 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { FastifyInstance } from "fastify";
+import type { Engine } from "../../src/engine/engine.ts";
+import { buildApp } from "../../src/server/app.ts";
+import { type Schemas, validator } from "../../src/server/openapi.ts";
+import { startEngine, TEACHER, TINY_GUIDED } from "../support/engine.ts";
+
+const checkModel = validator("ModelInfo");
+
+let engine: Engine;
+let app: FastifyInstance;
+before(async () => {
+  engine = await startEngine({}, TEACHER);
+  app = await buildApp(engine);
+});
+after(async () => {
+  await app.close();
+  await engine.runtime.close();
+});
+
+test("GET /model tells what the model is; without a discriminator, no guidance", async () => {
+  const body = (await app.inject("/model")).json<Schemas["ModelInfo"]>();
+  assert.deepEqual(checkModel(structuredClone(body)), { value: body });
+  assert.equal(body.name, TEACHER);
+  assert.equal(body.context_length, 256);
+  assert.equal(body.guidance, undefined);
+});
+
+test("GET /model tells the guidance that a guided request takes by default", async () => {
+  const guided = await startEngine({}, TINY_GUIDED);
+  const its = await buildApp(guided);
+  const body = (await its.inject("/model")).json<Schemas["ModelInfo"]>();
+  assert.deepEqual(checkModel(structuredClone(body)), { value: body });
+  assert.deepEqual(body.guidance, { mode: "rgas", scale: [30, 40], candidates: 4, rerank_ratio: 0.5 });
+  assert.equal(body.guided_temperature, 1);
+  await its.close();
+  await guided.runtime.close();
+});
+
+test("the page comes with a strict policy, and everything that it names is there", async () => {
+  const page = await app.inject("/");
+  assert.equal(page.statusCode, 200);
+  assert.match(page.headers["content-type"] as string, /^text\/html/);
+  const policy = page.headers["content-security-policy"] as string;
+  assert.match(policy, /default-src 'self'/);
+  assert.doesNotMatch(policy, /unsafe|\*/);
+  assert.equal(page.headers["x-content-type-options"], "nosniff");
+  assert.doesNotMatch(page.body, /https?:|\sstyle=|\son\w+=|<script>|<style/);
+
+  const named = Array.from(page.body.matchAll(/(?:href|src)="([^"#]+)"/g), ([, address]) => `/${address}`);
+  assert.ok(named.includes("/main.js") && named.includes("/fonts/serif.woff2"));
+  for (const address of new Set(named)) assert.equal((await app.inject(address)).statusCode, 200, address);
+  const script = await app.inject("/main.js");
+  assert.match(script.headers["content-type"] as string, /^(text|application)\/javascript/);
+});
+
+test("a file that is still the same is not sent again, and what is not a file of the page is 404", async () => {
+  const { headers } = await app.inject("/main.js");
+  const again = await app.inject({ url: "/main.js", headers: { "if-none-match": headers.etag as string } });
+  assert.equal(again.statusCode, 304);
+  assert.equal(again.body, "");
+  for (const address of ["/package.json", "/../package.json", "/%2e%2e/package.json"])
+    assert.equal((await app.inject(address)).statusCode, 404, address);
+});

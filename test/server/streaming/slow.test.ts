@@ -1,0 +1,138 @@
+/** Clients that do not read: they are given up in time, and those who only read slowly, or wait, are not. */
+
+import assert from "node:assert/strict";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { connect } from "node:net";
+import { Writable } from "node:stream";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Engine } from "../../../src/engine/engine.ts";
+import { EventStream } from "../../../src/server/streaming/sse.ts";
+import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { listen, postRaw, StreamClient } from "../support.ts";
+
+let engine: Engine;
+before(async () => {
+  engine = await startEngine({}, TINY_GUIDED);
+});
+after(() => engine.runtime.close());
+
+/** Some ten megabytes of steps: more than the system keeps for a reader. */
+const LARGE = { prompt: "", length: 120, steps: 1024, n: 16, seed: 1 };
+/** The largest trace that an answer may hold. */
+const TRACED = { ...LARGE, length: 64, n: 4, trace: true };
+
+async function bytesOf(response: IncomingMessage, pauseMs: number): Promise<number> {
+  let bytes = 0;
+  for await (const chunk of response) {
+    bytes += chunk.length;
+    if (pauseMs > 0 && bytes % 7 === 0) await sleep(pauseMs);
+  }
+  return bytes;
+}
+
+test("a client that takes nothing of its answers is given up", async () => {
+  const { app, origin } = await listen(engine, { stallMs: 300 });
+  const { length } = await (await fetch(`${origin}/openapi.yaml`)).text();
+  const count = Math.ceil(20_000_000 / length);
+  const socket = connect(Number(new URL(origin).port), "127.0.0.1").on("error", () => {});
+  socket.pause();
+  socket.write("GET /openapi.yaml HTTP/1.1\r\nhost: a\r\n\r\n".repeat(count));
+  await sleep(3000);
+  let bytes = 0;
+  // The rest of the answers never comes.
+  socket.on("data", (chunk) => {
+    bytes += chunk.length;
+  });
+  socket.resume();
+  await new Promise((resolve) => socket.once("close", resolve));
+  assert.ok(bytes < count * length, `${bytes} bytes`);
+  await app.close();
+});
+
+test("a client that reads slowly has its answer whole", async () => {
+  const { app, origin } = await listen(engine, { stallMs: 1000 });
+  const response = await postRaw(origin, "/generate", TRACED);
+  assert.equal(await bytesOf(response, 20), Number(response.headers["content-length"]));
+  await app.close();
+});
+
+test("silence while the model works is no stall", async () => {
+  const { app, origin } = await listen(engine, { stallMs: 20 });
+  const started = performance.now();
+  const response = await postRaw(origin, "/generate", { ...LARGE, seed: 2 });
+  assert.equal(response.statusCode, 200);
+  assert.ok(performance.now() - started > 60, "it took no time, so this test shows nothing");
+  response.resume();
+  await app.close();
+});
+
+test("a WebSocket whose peer takes nothing is ended, its generations with it", async () => {
+  const { app, origin } = await listen(engine, { pingMs: 100 });
+  const client = await StreamClient.connect(origin);
+  client.socket.pause();
+  for (let i = 0; i < 4; i++) client.send({ type: "generate", id: `g${i}`, ...LARGE, seed: 10 + i });
+  const [server] = app.websocketServer.clients;
+  await new Promise((resolve) => server!.once("close", resolve));
+  assert.equal(engine.activeRows + engine.queueLength, 0);
+  client.socket.terminate();
+  await app.close();
+});
+
+test("a completion whose reader falls behind holds no more than its last texts back", async () => {
+  const { app, origin } = await listen(engine);
+  const body = { model: "tiny-guided", prompt: "", max_tokens: 120, steps: 1024, n: 16, seed: 3 };
+  const response = await postRaw(origin, "/v1/completions", { ...body, stream: true, diffusing: true });
+  const finished = new Promise((resolve) => engine.once("finished", resolve));
+  await finished;
+  const text = await new Promise<string>((resolve) => {
+    let all = "";
+    response.setEncoding("utf8").on("data", (chunk) => {
+      all += chunk;
+    });
+    response.on("end", () => resolve(all));
+  });
+  assert.equal(text.match(/"finish_reason":"(length|stop)"/g)?.length, 16);
+  assert.match(text, /data: \[DONE\]\n\n$/);
+  await app.close();
+});
+
+test("nothing is written to an event stream that has ended and is still being read", (context) => {
+  context.mock.timers.enable({ apis: ["setInterval"] });
+  // A network that takes nothing.
+  const network = new Writable({ write() {} });
+  const faults: unknown[] = [];
+  network.on("error", (error) => faults.push(error));
+  const response = Object.assign(network, { setHeader() {}, writeHead() {} }) as unknown as ServerResponse;
+  new EventStream(response, { seed: 1, steps: [] }, true, {});
+  network.end();
+  context.mock.timers.tick(60_000);
+  return new Promise<void>((resolve) => {
+    setImmediate(() => {
+      assert.deepEqual(faults, []);
+      resolve();
+    });
+  });
+});
+
+test("an upgrade of a route that there is not, or that has none, is answered, and its connection ends", async () => {
+  const { app, origin } = await listen(engine);
+  for (const line of [
+    "TRACE /healthz",
+    "GET /nothing",
+    "GET /healthz",
+    "POST /generate",
+    "OPTIONS /generate",
+    "PUT /%ff",
+  ]) {
+    const socket = connect(Number(new URL(origin).port), "127.0.0.1");
+    const ask = ["HTTP/1.1", "host: localhost", "connection: upgrade", "upgrade: websocket", "", ""].join(
+      "\r\n",
+    );
+    socket.write(`${line} ${ask}`);
+    let answer = "";
+    for await (const chunk of socket.setEncoding("utf8")) answer += chunk;
+    assert.match(answer, /^HTTP\/1\.1 [24]\d\d /, line);
+  }
+  await app.close();
+});

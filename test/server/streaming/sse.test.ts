@@ -1,0 +1,214 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import type { ServerResponse } from "node:http";
+import { Writable } from "node:stream";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { FastifyInstance } from "fastify";
+import type { Engine } from "../../../src/engine/engine.ts";
+import { type Schemas, validator } from "../../../src/server/openapi.ts";
+import { Outbox, type ServerEvent } from "../../../src/server/streaming/outbox.ts";
+import { EventStream } from "../../../src/server/streaming/sse.ts";
+import { startEngine } from "../../support/engine.ts";
+import { listen } from "../support.ts";
+
+let engine: Engine;
+let app: FastifyInstance;
+let origin: string;
+before(async () => {
+  engine = await startEngine();
+  ({ app, origin } = await listen(engine));
+});
+after(async () => {
+  await app.close();
+  await engine.runtime.close();
+});
+
+interface Message {
+  id: string | undefined;
+  event: string;
+  data: ServerEvent;
+}
+
+/** The messages of a stream's text; a last one that is not whole is left out. */
+function parse(text: string): Message[] {
+  return text
+    .split("\n\n")
+    .slice(0, -1)
+    .filter((block) => block.includes("data: "))
+    .map((block) => {
+      const field = (name: string) => new RegExp(`^${name}: (.*)$`, "m").exec(block)?.[1];
+      return { id: field("id"), event: field("event")!, data: JSON.parse(field("data")!) };
+    });
+}
+
+const post = (body: object, headers: Record<string, string> = {}, signal?: AbortSignal) =>
+  fetch(`${origin}/generate`, {
+    method: "POST",
+    headers: { "content-type": "application/json", accept: "text/event-stream", ...headers },
+    body: JSON.stringify(body),
+    ...(signal && { signal }),
+  });
+
+const steps = (messages: Message[]) =>
+  messages.flatMap(({ data }) => (data.type === "step" ? [{ ...data, id: "" }] : []));
+
+const body = { prompt: "Once upon a time", length: 40, steps: 9, seed: 12, n: 2 };
+
+test("a POST that accepts an event stream gets every step and the answer", async () => {
+  const response = await post(body);
+  assert.equal(response.status, 200);
+  assert.match(response.headers.get("content-type")!, /^text\/event-stream/);
+  const messages = parse(await response.text());
+  assert.deepEqual(
+    messages.map(({ event }) => event),
+    ["accepted", ...new Array(18).fill("step"), "done"],
+  );
+  const check = validator("ServerEvent");
+  for (const { data, event, id } of messages) {
+    assert.deepEqual(check(data), { value: data });
+    assert.equal(data.type, event);
+    assert.match(id!, /^12:/);
+  }
+  const done = messages.at(-1)!.data as Schemas["DoneEvent"];
+  const { samples } = (await (
+    await post(body, { accept: "application/json" })
+  ).json()) as Schemas["GenerateResponse"];
+  assert.deepEqual(done.samples, samples);
+  for (const [i, sample] of samples.entries()) {
+    const reveals = steps(messages)
+      .filter(({ sample }) => sample === i)
+      .flatMap(({ revealed }) => revealed)
+      .sort((a, b) => a.position - b.position);
+    assert.deepEqual(
+      reveals.map(({ token }) => token),
+      sample.tokens,
+    );
+  }
+});
+
+/** Accept headers, and whether each is answered with events. */
+const ACCEPTED: [accept: string | undefined, events: boolean][] = [
+  ["text/event-stream", true],
+  ["TEXT/Event-Stream", true],
+  ["text/event-stream; charset=utf-8", true],
+  ["text/event-stream;q=0.001", true],
+  ["text/*", true],
+  ["text/event-stream, */*;q=0.1", true],
+  ["*/*, text/event-stream", true],
+  ["application/json;q=0.5, text/event-stream", true],
+  ["application/json;q=0, */*", true],
+  ["text/event-stream, application/json", true],
+  ["application/json, text/event-stream", false],
+  ["application/json, text/event-stream;q=0.9", false],
+  ["text/event-stream;q=0", false],
+  ["text/event-stream; q=0.0, application/json", false],
+  ["*/*, text/event-stream;q=0", false],
+  ["text/event-streams, x-text/event-stream", false],
+  ['application/json; a="text/event-stream, text/event-stream"', false],
+  ["*/*", false],
+  ["text/html", false],
+  ["", false],
+  [undefined, false],
+];
+
+for (const [accept, events] of ACCEPTED)
+  test(`Accept ${JSON.stringify(accept)} is answered with ${events ? "events" : "JSON"}`, async () => {
+    const { statusCode, headers } = await app.inject({
+      ...{ method: "POST", url: "/generate", payload: { prompt: "a", length: 1, steps: 1 } },
+      headers: accept === undefined ? {} : { accept },
+    });
+    assert.equal(statusCode, 200);
+    assert.match(headers["content-type"] as string, events ? /^text\/event-stream/ : /^application\/json/);
+  });
+
+test("a stream that broke after any event goes on with Last-Event-ID: no step twice, none left out", async () => {
+  const whole = parse(await (await post(body)).text());
+  const inOrder = (a: { sample: number; step: number }, b: { sample: number; step: number }) =>
+    a.sample - b.sample || a.step - b.step;
+  for (const [k, { id }] of whole.entries()) {
+    // The seed may be in the id alone.
+    const { seed: _, ...unseeded } = body;
+    const rest = parse(await (await post(k % 2 ? body : unseeded, { "last-event-id": id! })).text());
+    assert.ok(!rest.some(({ event }) => event === "accepted"));
+    assert.equal(rest.at(-1)!.event, "done");
+    const both = [...steps(whole.slice(0, k + 1)), ...steps(rest)];
+    assert.deepEqual(both.toSorted(inOrder), steps(whole).toSorted(inOrder));
+  }
+});
+
+test("what cannot be answered is a problem, before the stream begins", async () => {
+  const refused: [object, Record<string, string>, number, string | undefined][] = [
+    [{ ...body, steps: 0 }, {}, 400, "/steps"],
+    [{ prompt: "x ".repeat(2000) }, {}, 413, "/prompt"],
+    [body, { "last-event-id": "nonsense" }, 400, "/headers/Last-Event-ID"],
+    [body, { "last-event-id": "13:1" }, 400, "/headers/Last-Event-ID"],
+    [{ ...body, seed: undefined }, { "last-event-id": "9999999999999999:1" }, 400, "/headers/Last-Event-ID"],
+  ];
+  for (const [content, headers, status, path] of refused) {
+    const response = await post(content, headers);
+    assert.equal(response.status, status);
+    const problem = (await response.json()) as Schemas["Problem"];
+    assert.equal(problem.errors![0]!.path, path);
+  }
+});
+
+test("with a deadline, events have no ids: what is left out depends on the clock", async () => {
+  const messages = parse(await (await post({ ...body, deadline_ms: 60_000 })).text());
+  assert.ok(messages.length > 2 && messages.every(({ id }) => id === undefined));
+});
+
+test("a client that hangs up frees its rows", async () => {
+  const controller = new AbortController();
+  const response = await post({ prompt: "", length: 200, steps: 1024 }, {}, controller.signal);
+  await response.body!.getReader().read();
+  controller.abort();
+  for (let i = 0; i < 500 && engine.activeRows > 0; i++) await sleep(10);
+  assert.equal(engine.activeRows, 0);
+});
+
+test("a reader that falls behind gets steps merged, every reveal once, resumable from any of them", async () => {
+  let text = "";
+  let release = () => {};
+  const stuck = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  // A response whose network takes nothing until it is released.
+  const network = new Writable({
+    decodeStrings: false,
+    write(chunk: string, _, done) {
+      void stuck.then(() => {
+        text += chunk;
+        done();
+      });
+    },
+  });
+  const response = Object.assign(network, { setHeader() {}, writeHead() {} }) as unknown as ServerResponse;
+  const outbox = new Outbox(new EventStream(response, { seed: 5, steps: [] }, true, {}));
+  const padding = "x".repeat(1000);
+  const step = (sample: number, step: number): ServerEvent => ({
+    ...{ type: "step", id: "g", sample, step, steps: 1000, t: 0.5, masked: 1000 - step, text: padding },
+    revealed: [{ position: step, token: sample, text: "a", logprob: -1 }],
+  });
+  for (let k = 1; k <= 1000; k++) for (const sample of [0, 1]) outbox.send(step(sample, k));
+  assert.ok(network.writableLength < 300 * 1024, `${network.writableLength} bytes wait`);
+  outbox.send({ type: "error", id: "g", error: { type: "", title: "", status: 500, detail: "" } });
+  release();
+  network.end();
+  await once(network, "finish");
+  const messages = parse(text);
+  const told = messages.flatMap(({ data }) => (data.type === "step" ? [data] : []));
+  assert.ok(told.length < 400);
+  const seen = [0, 0];
+  for (const { id, data } of messages) {
+    if (data.type !== "step") continue;
+    for (const { position, token } of data.revealed) {
+      assert.equal(token, data.sample);
+      assert.equal(position, ++seen[data.sample]!);
+    }
+    assert.equal(data.step, seen[data.sample]);
+    assert.equal(id, seen[1] === 0 ? "5:1" : `5:${seen.join()}`);
+  }
+  assert.deepEqual(seen, [1000, 1000]);
+  assert.equal(messages.at(-1)!.event, "error");
+});

@@ -1,0 +1,83 @@
+/** A listening server over a test engine, and a WebSocket client that keeps what it receives. */
+
+import { type IncomingMessage, request } from "node:http";
+import type { FastifyInstance } from "fastify";
+import { type ClientOptions, WebSocket } from "ws";
+import type { Engine } from "../../src/engine/engine.ts";
+import { buildApp } from "../../src/server/app.ts";
+import type { Schemas } from "../../src/server/openapi.ts";
+
+export type ServerEvent = Schemas["ServerEvent"];
+
+/** Listens on a free port of the loopback interface. */
+export async function listen(
+  engine: Engine,
+  options: Parameters<typeof buildApp>[1] = {},
+): Promise<{ app: FastifyInstance; origin: string }> {
+  const app = await buildApp(engine, options);
+  await app.listen({ host: "127.0.0.1", port: 0 });
+  return { app, origin: app.listeningOrigin };
+}
+
+/** Posts JSON and resolves with the head of the answer; its body is read by nobody yet. */
+export function postRaw(
+  origin: string,
+  path: string,
+  body: object,
+  headers: Record<string, string> = {},
+): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const options = { method: "POST", headers: { "content-type": "application/json", ...headers } };
+    request(`${origin}${path}`, options, resolve).on("error", reject).end(JSON.stringify(body));
+  });
+}
+
+/** A socket to /generate/stream. */
+export class StreamClient {
+  readonly events: ServerEvent[] = [];
+  readonly closed: Promise<number>;
+  #waiters: (() => void)[] = [];
+
+  private constructor(readonly socket: WebSocket) {
+    socket.on("message", (data) => {
+      this.events.push(JSON.parse(data.toString()));
+      for (const wake of this.#waiters.splice(0)) wake();
+    });
+    this.closed = new Promise((resolve) => socket.once("close", resolve));
+  }
+
+  static async connect(origin: string, options: ClientOptions = {}): Promise<StreamClient> {
+    const socket = new WebSocket(`${origin.replace("http", "ws")}/generate/stream`, options);
+    const client = new StreamClient(socket);
+    await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
+    return client;
+  }
+
+  send(message: unknown): void {
+    this.socket.send(typeof message === "string" ? message : JSON.stringify(message));
+  }
+
+  /** The first event that fits, past or future. */
+  async find<E extends ServerEvent>(fits: (event: ServerEvent) => event is E): Promise<E> {
+    for (;;) {
+      const event = this.events.find(fits);
+      if (event) return event;
+      await new Promise<void>((resolve) => this.#waiters.push(resolve));
+    }
+  }
+
+  /** The end of a generation: its `done` or `error`. */
+  end(id: string): Promise<Schemas["DoneEvent"] | Schemas["ErrorEvent"]> {
+    return this.find(
+      (event): event is Schemas["DoneEvent"] | Schemas["ErrorEvent"] =>
+        (event.type === "done" || event.type === "error") && event.id === id,
+    );
+  }
+
+  /** The steps of a generation so far. */
+  steps(id: string): Schemas["StepEvent"][] {
+    return this.events.filter(
+      (event): event is Schemas["StepEvent"] => event.type === "step" && event.id === id,
+    );
+  }
+}

@@ -1,0 +1,164 @@
+/** What the log keeps, and what it must not; request ids. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { FastifyInstance } from "fastify";
+import type { Engine } from "../../../src/engine/engine.ts";
+import { RuntimeFailure } from "../../../src/errors.ts";
+import type { Schemas } from "../../../src/server/openapi.ts";
+import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { searchableLog, TestKeys } from "../access/support.ts";
+import { listen, StreamClient } from "../support.ts";
+
+let engine: Engine;
+let keys: TestKeys;
+before(async () => {
+  engine = await startEngine({}, TINY_GUIDED);
+  keys = await TestKeys.create({ alice: {} });
+});
+const apps: FastifyInstance[] = [];
+after(async () => {
+  await Promise.all(apps.map((app) => app.close()));
+  await engine.runtime.close();
+});
+
+const SECRET = "sesame-of-the-prompt";
+
+/** A text with every byte of it percent-encoded. */
+const percent = (text: string) =>
+  Array.from(Buffer.from(text), (byte) => `%${byte.toString(16).padStart(2, "0")}`).join("");
+
+/** Sends what may go right and wrong, a secret text in each of it; returns the log and the texts that came back. */
+async function everything(logPrompts: boolean) {
+  const log = searchableLog();
+  const { app, origin } = await listen(engine, {
+    logger: log.logger,
+    logPrompts,
+    access: { keys: keys.ring },
+  });
+  apps.push(app);
+  const key = keys.keys.alice!;
+  const texts: string[] = [];
+  const post = (path: string, body: string, headers: Record<string, string> = {}) =>
+    fetch(`${origin}${path}`, {
+      method: "POST",
+      headers: { "content-type": "application/json", authorization: `Bearer ${key}`, ...headers },
+      body,
+    });
+  const request = { prompt: SECRET, length: 8, steps: 2, seed: 3 };
+  const model = engine.model.manifest.name;
+  const good = (await (
+    await post("/generate", JSON.stringify(request))
+  ).json()) as Schemas["GenerateResponse"];
+  texts.push(...good.samples.map(({ text }) => text));
+  await (await post("/generate", JSON.stringify(request), { accept: "text/event-stream" })).text();
+  await post("/v1/completions", JSON.stringify({ model, prompt: SECRET, max_tokens: 4 }));
+  const inputs = [{ name: "text_input", shape: [1], datatype: "BYTES", data: [SECRET] }];
+  await post(`/v2/models/${model}/infer`, JSON.stringify({ inputs }));
+  for (const [path, body] of [
+    ["/generate", `{"prompt": "${SECRET}`],
+    ["/generate", JSON.stringify({ ...request, steps: SECRET })],
+    ["/generate", JSON.stringify({ ...request, [SECRET]: 1 })],
+    ["/generate", JSON.stringify({ prompt: SECRET.repeat(50_000) })],
+    ["/v1/completions", JSON.stringify({ model: SECRET, prompt: "" })],
+    [`/generate?prompt=${SECRET}&api_key=${key}`, "{}"],
+    [`/generate/${key}`, "{}"],
+    [`/generate/${percent(key)}`, "{}"],
+    [`/generate/${percent(percent(key))}`, "{}"],
+    [`/generate/${key.replace("_", "%5f")}%ff%zz`, "{}"],
+  ] as const)
+    await (await post(path, body)).text();
+  await fetch(`${origin}/model`, { headers: { authorization: `Bearer ${key.slice(0, -1)}x` } });
+  const named = await fetch(`${origin}/healthz`, { headers: { "x-request-id": `my-${key}` } });
+  assert.match(named.headers.get("x-request-id")!, /^[0-9a-f-]{36}$/);
+
+  // A bug, and a model that fails, with the prompt in what is thrown.
+  const { start } = engine;
+  for (const error of [
+    Object.assign(new Error(`cannot read ${key}`), { prompt: SECRET, request }),
+    new RuntimeFailure("the graph has no such input"),
+  ]) {
+    engine.start = () => {
+      throw error;
+    };
+    const failed = await post("/generate", JSON.stringify(request));
+    assert.equal(failed.status, 500);
+    assert.doesNotMatch(await failed.text(), /cannot read|graph/);
+  }
+  engine.start = start;
+
+  const client = await StreamClient.connect(origin);
+  client.send({ type: "auth", key });
+  client.send({ type: "generate", id: "a", ...request });
+  await client.end("a");
+  client.send(`{"type": "generate", "prompt": "${SECRET}`);
+  client.send({ type: "generate", id: "b", ...request, steps: 0 });
+  await client.end("b");
+  client.socket.close();
+  await client.closed;
+  const stranger = await StreamClient.connect(origin);
+  stranger.send({ type: "auth", key: `${key}x`, prompt: SECRET });
+  await stranger.closed;
+  return { log: log.text(), texts, key };
+}
+
+/** A text with all its percent-encoding undone, however often it was applied. */
+function unescaped(text: string): string {
+  const once = text.replace(/%([0-9a-f]{2})/gi, (_, code) => String.fromCharCode(parseInt(code, 16)));
+  return once === text ? once : unescaped(once);
+}
+
+test("no prompt, no text and no key is in the log, whatever goes wrong", async () => {
+  const { log, texts, key } = await everything(false);
+  assert.ok(log.split("\n").length > 15, "there is hardly any log, so this test shows nothing");
+  assert.ok(log.includes("didi_…"), "no error named a key, so this test shows nothing");
+  for (const text of [SECRET, ...texts, key, key.slice(-43, -1)]) assert.ok(!log.includes(text), text);
+  assert.ok(!unescaped(log).includes(key.slice(-43, -1)));
+  assert.match(log, /"path":"\/generate","status":200,[^\n]*"key":"alice"/);
+});
+
+test("with logPrompts the prompts and texts are, and still no key", async () => {
+  const { log, texts, key } = await everything(true);
+  for (const text of [SECRET, JSON.stringify(texts[0]).slice(1, -1)]) assert.ok(log.includes(text), text);
+  assert.ok(!log.includes(key.slice(-43, -1)));
+});
+
+test("every answer has a request id, the client's own if it is sane, and the log has the same", async () => {
+  const log = searchableLog();
+  const { app, origin } = await listen(engine, { logger: log.logger });
+  apps.push(app);
+  const idOf = async (path: string, given?: string) => {
+    const response = await fetch(
+      `${origin}${path}`,
+      given === undefined ? {} : { headers: { "x-request-id": given } },
+    );
+    await response.text();
+    return response.headers.get("x-request-id")!;
+  };
+  const uuid = /^[0-9a-f-]{36}$/;
+  for (const path of ["/", "/healthz", "/model", "/nothing", "/%zz", "/v1/nothing", "/docs"]) {
+    assert.match(await idOf(path), uuid, path);
+    assert.equal(await idOf(path, "trace-1:a/b=c"), "trace-1:a/b=c", path);
+  }
+  assert.equal(log.text().split('"reqId":"trace-1:a/b=c"').length - 1 >= 6, true);
+  // The last one looks like an API key.
+  const key = `didi_alice_${"A".repeat(43)}`;
+  for (const given of ["", "a b", '"}{"', "x".repeat(129), "é", key, `trace-${key}`])
+    assert.match(await idOf("/healthz", given), uuid);
+
+  const refused = await fetch(`${origin}/nothing`, { headers: { "x-request-id": "mine" } });
+  assert.equal(((await refused.json()) as Schemas["Problem"]).request_id, "mine");
+  const stream = await fetch(`${origin}/generate`, {
+    method: "POST",
+    headers: { "content-type": "application/json", accept: "text/event-stream", "x-request-id": "mine" },
+    body: JSON.stringify({ prompt: "", length: 4, steps: 1 }),
+  });
+  await stream.text();
+  assert.equal(stream.headers.get("x-request-id"), "mine");
+
+  const client = await StreamClient.connect(origin, { headers: { "x-request-id": "socket-1" } });
+  client.send("{}");
+  const { error } = await client.find((event): event is Schemas["ErrorEvent"] => event.type === "error");
+  assert.equal(error.request_id, "socket-1");
+  client.socket.close();
+});

@@ -1,0 +1,163 @@
+/** Every route and every answer that openapi.yaml documents, seen. */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { after, before, test } from "node:test";
+import type { FastifyInstance } from "fastify";
+import { WebSocket } from "ws";
+import { Engine } from "../../../src/engine/engine.ts";
+import { RuntimeFailure } from "../../../src/errors.ts";
+import { type AppOptions, buildApp } from "../../../src/server/app.ts";
+import { CONTRACT, type Schemas, validator } from "../../../src/server/openapi.ts";
+import { LIMITS, startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { TestKeys } from "../access/support.ts";
+
+interface Media {
+  schema?: { $ref?: string };
+  example?: object;
+}
+interface Answer {
+  $ref?: string;
+  content?: Record<string, Media>;
+  headers?: Record<string, unknown>;
+}
+interface Operation {
+  requestBody?: { content: Record<string, Media> };
+  responses: Record<string, Answer>;
+}
+interface Asked {
+  /** A server in the state that leads to the answer. */
+  server: "ready" | "loading" | "full" | "failing" | "keyed";
+  path: string;
+  body?: string | undefined;
+  headers: Record<string, string>;
+}
+
+const servers: Partial<Record<Asked["server"], { app: FastifyInstance; engine: Engine; origin: string }>> =
+  {};
+/** Of the server `keyed`; `poor` may send no second request a minute. */
+let keys: TestKeys["keys"];
+let blocker: { cancel: () => void };
+
+before(async () => {
+  const add = async (name: Asked["server"], engine: Engine, access: AppOptions["access"] = {}) => {
+    const app = await buildApp(engine, { access });
+    await app.listen({ host: "127.0.0.1", port: 0 });
+    servers[name] = { app, engine, origin: app.listeningOrigin };
+  };
+  const ready = await startEngine({}, TINY_GUIDED);
+  await add("ready", ready);
+  await add("loading", new Engine(ready.model, ready.runtime, LIMITS));
+  const made = await TestKeys.create({ rich: {}, poor: { requests_per_minute: 1 } });
+  keys = made.keys;
+  await add("keyed", ready, { keys: made.ring });
+  const poor = { "x-api-key": keys.poor! };
+  assert.equal((await servers.keyed!.app.inject({ url: "/model", headers: poor })).statusCode, 200);
+  const full = await startEngine({ maxActive: 1, maxQueue: 0 }, TINY_GUIDED);
+  await add("full", full);
+  full.runtime.run = () => new Promise(() => {});
+  blocker = full.submit({ prompt: "", length: 100, steps: 100 });
+  const failing = await startEngine({}, TINY_GUIDED);
+  failing.runtime.run = () => Promise.reject(new RuntimeFailure("as a graph that cannot run"));
+  await add("failing", failing);
+});
+after(async () => {
+  blocker.cancel();
+  for (const { app } of Object.values(servers)) await app.close();
+  for (const name of ["ready", "full", "failing"] as const) await servers[name]!.engine.runtime.close();
+});
+
+/** How to come to an answer of this status, from the route's own example. */
+function askFor(status: string, path: string, operation: Operation, accept: string): Asked | undefined {
+  const name = servers.ready!.engine.model.manifest.name;
+  const example = operation.requestBody?.content["application/json"]?.example;
+  const short = example && { ...example, ...("model" in example && { model: name }) };
+  const asked: Asked = {
+    server: "ready",
+    path: path.replace("{model}", name),
+    headers: { accept, ...(short && { "content-type": "application/json" }) },
+    ...(short && { body: JSON.stringify(short) }),
+  };
+  switch (status) {
+    case "200":
+      return asked;
+    case "400":
+      // What has no body can still have a key in its URL.
+      if (!short) return { ...asked, server: "keyed", path: `${asked.path}?api_key=${keys.rich}` };
+      return { ...asked, body: JSON.stringify({ ...short, stpes: 8 }) };
+    case "401":
+      return { ...asked, server: "keyed" };
+    case "404":
+      return { ...asked, path: path.replace("{model}", "nobody"), body: asked.body?.replace(name, "nobody") };
+    case "413":
+      return { ...asked, body: JSON.stringify({ ...short, padding: "x".repeat(2_000_000) }) };
+    case "415":
+      return { ...asked, headers: { accept, "content-type": "text/plain" } };
+    case "426":
+      return asked;
+    case "429":
+      if (!short)
+        return { ...asked, server: "keyed", headers: { ...asked.headers, "x-api-key": keys.poor! } };
+      return { ...asked, server: "full" };
+    case "500":
+      return { ...asked, server: "failing" };
+    case "503":
+      return { ...asked, server: "loading" };
+  }
+}
+
+const resolve = (answer: Answer): Answer =>
+  answer.$ref ? CONTRACT.components.responses[answer.$ref.split("/").at(-1)!] : answer;
+
+for (const [path, route] of Object.entries(CONTRACT.paths as Record<string, Record<string, Operation>>))
+  for (const method of ["get", "post"]) {
+    const operation = route[method];
+    if (!operation) continue;
+    for (const [status, documented] of Object.entries(operation.responses)) {
+      const { content = {}, headers = {} } = resolve(documented);
+      for (const [type, media] of Object.entries(status === "403" ? {} : content))
+        test(`${method.toUpperCase()} ${path} answers ${status} as ${type}`, async () => {
+          const asked = askFor(status, path, operation, type);
+          assert.ok(asked, `no way to provoke ${status} is known here: add one`);
+          const streams = type === "text/event-stream";
+          if (streams && path.startsWith("/v1"))
+            asked.body = JSON.stringify({ ...JSON.parse(asked.body!), stream: true });
+          const { origin } = servers[asked.server]!;
+          const response = await fetch(origin + asked.path, {
+            method: method.toUpperCase(),
+            headers: asked.headers,
+            body: asked.body ?? null,
+          });
+          assert.equal(String(response.status), status);
+          for (const name of Object.keys(headers))
+            if (name !== "Retry-After") assert.ok(response.headers.get(name), name);
+          assert.equal(response.headers.get("content-type")!.split(";")[0], type);
+          if ("Retry-After" in headers && ["429", "503"].includes(status))
+            assert.match(response.headers.get("retry-after")!, /^[1-9]\d*$/);
+          const text = await response.text();
+          assert.notEqual(text, "");
+          const schema = media.schema?.$ref?.split("/").at(-1) as keyof Schemas | undefined;
+          if (!schema) return;
+          const body = JSON.parse(text);
+          assert.deepEqual(validator(schema)(structuredClone(body)), { value: body });
+        });
+      if (status === "403")
+        test(`${method.toUpperCase()} ${path} answers 403 to a page of somebody else`, async () => {
+          const headers = { origin: "https://evil.example" };
+          const socket = new WebSocket(servers.ready!.origin.replace("http", "ws") + path, { headers });
+          const [, response] = await once(socket, "unexpected-response");
+          assert.equal(response.statusCode, 403);
+          assert.match(response.headers["content-type"], /^application\/problem\+json/);
+          response.destroy();
+        });
+      if (status === "101")
+        test(`${method.toUpperCase()} ${path} opens a socket`, async () => {
+          const socket = new WebSocket(servers.ready!.origin.replace("http", "ws") + path);
+          await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
+          socket.terminate();
+        });
+      else
+        test(`${method.toUpperCase()} ${path} documents what ${status} holds`, () =>
+          assert.notDeepEqual(content, {}));
+    }
+  }

@@ -1,0 +1,84 @@
+/** What several tests need: the shipped model, running, and its golden vectors. */
+
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
+import { openModel } from "../../src/model/model.ts";
+import type { PrecisionChoice } from "../../src/model/precision.ts";
+import { WorkerPool } from "../../src/runtime/pool.ts";
+import type { Split } from "../../src/runtime/protocol.ts";
+
+export const MODEL = "stories-didi";
+
+/** A shipped model without a discriminator. */
+export const TEACHER = "stories-mdlm";
+
+/** A generation of the Python reference sampler. */
+export interface GoldenGeneration {
+  prompt: number[];
+  length: number;
+  steps: number;
+  seed: number;
+  temperature: number;
+  order?: "random" | "confidence";
+  /** The whole canvas. */
+  tokens: number[];
+  /** For each step: [position, token, logprob] of each revealed position. */
+  reveals: [number, number, number][][];
+}
+
+/** A generation of the guided oracle. */
+export interface GoldenGuided extends GoldenGeneration {
+  guidance: { candidates: number; scale_start: number; scale_end: number; rerank_ratio: number };
+  steps_taken: { kind: string; rewards: number[]; chosen: number | null }[];
+}
+
+interface Golden {
+  encodings: { text: string; ids: number[] }[];
+  generations: GoldenGeneration[];
+}
+
+/** Golden vectors of the shipped model. */
+export const GOLDEN: Golden = JSON.parse(
+  readFileSync(new URL(`../golden/${MODEL}.json`, import.meta.url), "utf8"),
+);
+
+/** No cache: most tests ask for the same thing twice to see it computed twice. */
+export const LIMITS: EngineLimits = {
+  maxBatchTokens: 2048,
+  maxActive: 64,
+  maxQueue: 256,
+  cache: { maxBytes: 0, ttlMs: 0 },
+};
+
+/** Golden vectors of guided generations, of TINY_GUIDED. */
+export const GUIDED: GoldenGuided[] = JSON.parse(
+  readFileSync(new URL("../golden/tiny-guided.json", import.meta.url), "utf8"),
+).guided;
+
+/** A converted checkpoint of random weights (fixtures/make.ts). */
+export const TINY_GUIDED = fileURLToPath(new URL("../fixtures/tiny-guided", import.meta.url));
+
+/** The same checkpoint, converted so that its graphs take sigma and mask_bias. */
+export const TINY_STUDENT = fileURLToPath(new URL("../fixtures/tiny-student", import.meta.url));
+
+/** Every converted checkpoint of random weights: with and without each quirk, and without a discriminator. */
+export const FIXTURES = ["plain", "guided", "mask", "sigma", "student"].map((name) =>
+  fileURLToPath(new URL(`fixtures/tiny-${name}`, import.meta.url)),
+);
+
+/** An engine over a model, the shipped one if none is named, that has run once; in float32, which every processor has. Close it with `engine.runtime.close()`. */
+export async function startEngine(
+  limits: Partial<EngineLimits> = {},
+  nameOrFolder: string = MODEL,
+  runtimes = 1,
+  split?: Split,
+  precision: PrecisionChoice = "fp32",
+): Promise<Engine> {
+  const model = await openModel(nameOrFolder, precision);
+  const options = { graphs: model.graphs, device: "cpu" as const, threads: 1, split };
+  const runtime = await WorkerPool.start(options, runtimes);
+  const engine = new Engine(model, runtime, { ...LIMITS, ...limits });
+  await engine.warmUp();
+  return engine;
+}
