@@ -4,8 +4,7 @@ import { writeFileSync } from "node:fs";
 import { integer } from "../src/cli/options.ts";
 import { COMPANIES, ROUND } from "../test/conformance/cases.ts";
 import { MODES } from "../test/conformance/modes.ts";
-import { conform, type Outcome, type Run, seedOf } from "../test/conformance/run.ts";
-import { FIXTURES } from "../test/support/engine.ts";
+import { conform, type Outcome, type Run, SUBJECTS, seedOf } from "../test/conformance/run.ts";
 import { Progress } from "./cli/progress.ts";
 import { flag, interruption, script } from "./cli/script.ts";
 import { table } from "./report/table.ts";
@@ -62,14 +61,14 @@ await script<{ cases: number; seed: number; out?: string }>(
     const all: Outcome = { runs: [], kills: 0 };
     const progress = new Progress();
     let done = 0;
-    const rounds = Math.ceil(cases / FIXTURES.length / ROUND);
-    for (const [m, folder] of FIXTURES.entries()) {
+    const rounds = Math.ceil(cases / SUBJECTS.length / ROUND);
+    for (const [m, subject] of SUBJECTS.entries()) {
       const tell = (count: number) => {
         done += count;
-        progress.show(() => `${done} of ${rounds * ROUND * FIXTURES.length} cases `);
+        progress.show(() => `${done} of ${rounds * ROUND * SUBJECTS.length} cases `);
       };
       const numbers = Array(rounds).keys();
-      const { runs, kills } = await conform(folder, seedOf(seed, m), numbers, tell, stop);
+      const { runs, kills } = await conform(subject, seedOf(seed, m), numbers, tell, stop);
       all.runs.push(...runs);
       all.kills += kills;
     }

@@ -3,19 +3,18 @@
 import assert from "node:assert/strict";
 import { basename } from "node:path";
 import { test } from "node:test";
-import { FIXTURES } from "../support/engine.ts";
 import { ROUND } from "./cases.ts";
-import { conform, seedOf } from "./run.ts";
+import { conform, SUBJECTS, seedOf } from "./run.ts";
 
 const CASES = 200;
 // It finds different traces on both models that keep the mask if rows of other budgets share a first pass.
 const SEED = 7;
 
-const rounds = Math.ceil(CASES / FIXTURES.length / ROUND);
+const rounds = Math.ceil(CASES / SUBJECTS.length / ROUND);
 
-for (const [m, folder] of FIXTURES.entries())
-  test(`every trace is the one alone: ${basename(folder)}`, async () => {
-    const { runs } = await conform(folder, seedOf(SEED, m), Array(rounds).keys());
+for (const [m, subject] of SUBJECTS.entries())
+  test(`every trace is the one alone: ${basename(subject.folder)} ${subject.precision}`, async () => {
+    const { runs } = await conform(subject, seedOf(SEED, m), Array(rounds).keys());
     assert.equal(runs.length, rounds * ROUND);
     assert.deepEqual(
       runs.filter(({ same }) => !same),

@@ -2,7 +2,8 @@
 
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
-import { FIXTURES, startEngine } from "../support/engine.ts";
+import { dotProducts } from "../../src/model/precision.ts";
+import { FIXTURES, startEngine, TINY_STUDENT } from "../support/engine.ts";
 import { type Case, type Company, drawRound, ROUND } from "./cases.ts";
 
 /** A case that was run. */
@@ -24,8 +25,22 @@ export interface Outcome {
 /** Padded tokens of a call: less than a round has, so that its rows do not always share one. */
 const LIMITS = { maxBatchTokens: 512 };
 
-/** The seed of a model's rounds: models do not share their cases. */
-export const seedOf = (seed: number, model: number) => seed * FIXTURES.length + model;
+/** A model folder, and the precision of the graphs to run. */
+export interface Subject {
+  folder: string;
+  precision: "fp32" | "int8";
+}
+
+const INT8: Subject = { folder: TINY_STUDENT, precision: "int8" };
+
+/** Every converted checkpoint in float32, and one in int8 where the processor has 8-bit dot products. */
+export const SUBJECTS: readonly Subject[] = [
+  ...FIXTURES.map((folder): Subject => ({ folder, precision: "fp32" })),
+  ...(dotProducts() === undefined ? [] : [INT8]),
+];
+
+/** Return the seed of the rounds of subject number `index`: subjects share no cases. */
+export const seedOf = (seed: number, index: number) => seed * SUBJECTS.length + index;
 
 /** All that a client can see of an answer, but ids and times. */
 async function traceOf(engine: Engine, request: GenerateRequest): Promise<string> {
@@ -41,7 +56,7 @@ async function inTurn(engine: Engine, requests: readonly GenerateRequest[]): Pro
   return traces;
 }
 
-const sideBySide = (engine: Engine, requests: readonly GenerateRequest[]): Promise<string[]> =>
+const inParallel = (engine: Engine, requests: readonly GenerateRequest[]): Promise<string[]> =>
   Promise.all(requests.map((request) => traceOf(engine, request)));
 
 /** The same while a worker is killed after so many calls; `victim` in [0, 1) says which one. Returns the kills too. */
@@ -61,26 +76,29 @@ async function underKill(
   };
   engine.on("batch", kill);
   try {
-    return { traces: await sideBySide(engine, requests), kills };
+    return { traces: await inParallel(engine, requests), kills };
   } finally {
     engine.off("batch", kill);
   }
 }
 
 /**
- * Run `rounds`, those of `seed`, on the model in `folder`. `progress` is told the cases of each round. Stop early, and
- * say what there was, when `signal` is aborted. Reject if a request fails.
+ * Run `rounds` of `seed` on `subject`. Call `progress` with the number of cases after each round. When `signal` is
+ * aborted, stop and return the rounds that are complete. Reject if a request fails.
  */
 export async function conform(
-  folder: string,
+  { folder, precision }: Subject,
   seed: number,
   rounds: Iterable<number>,
   progress: (cases: number) => void = () => {},
   signal?: AbortSignal,
 ): Promise<Outcome> {
-  const [one, two] = await Promise.all([startEngine(LIMITS, folder, 1), startEngine(LIMITS, folder, 2)]);
+  const [one, two] = (await Promise.all(
+    [1, 2].map((workers) => startEngine(LIMITS, folder, workers, undefined, precision)),
+  )) as [Engine, Engine];
   const outcome: Outcome = { runs: [], kills: 0 };
-  const { guidance, name } = one.model.manifest;
+  const { guidance } = one.model.manifest;
+  const model = `${one.model.manifest.name} ${precision}`;
   try {
     for (const index of rounds) {
       if (signal?.aborted) break;
@@ -89,15 +107,15 @@ export async function conform(
       const expected = await inTurn(one, requests);
       let seen: string[];
       if (company === "alone, 2 workers") seen = await inTurn(two, requests);
-      else if (company === "8 others, 1 worker") seen = await sideBySide(one, requests);
-      else if (company === "8 others, 2 workers") seen = await sideBySide(two, requests);
+      else if (company === "8 others, 1 worker") seen = await inParallel(one, requests);
+      else if (company === "8 others, 2 workers") seen = await inParallel(two, requests);
       else {
         const { traces, kills } = await underKill(two, requests, killAfter, victim);
         seen = traces;
         outcome.kills += kills;
       }
       for (const [i, one] of cases.entries())
-        outcome.runs.push({ ...one, model: name, round: index, company, same: seen[i] === expected[i] });
+        outcome.runs.push({ ...one, model, round: index, company, same: seen[i] === expected[i] });
       progress(ROUND);
     }
     return outcome;

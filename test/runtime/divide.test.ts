@@ -162,7 +162,7 @@ test("a pass runs in every session if it is to, as before a process is taken to 
 /** Loads the model divided, runs the graph's call, and prints the rows of what its threads were sent. */
 const WATCHED = `
 import { Worker } from "node:worker_threads";
-const { loadDivided } = await import("./src/runtime/divided.ts");
+const { loadDivided } = await import("./src/runtime/worker/divided.ts");
 const { graphs, call } = JSON.parse(process.argv[1]);
 const batch = Object.fromEntries(
   Object.entries(call.batch).map(([name, value]) => [

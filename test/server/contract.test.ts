@@ -8,7 +8,7 @@ import { CONTRACT, type Schemas, validator } from "../../src/server/openapi.ts";
 
 test("the generated types are those of openapi.yaml (npm run types)", async () => {
   const ast = await openapiTS(new URL(`file://${join(PACKAGE_ROOT, "openapi.yaml")}`));
-  const written = await readFile(join(PACKAGE_ROOT, "src", "http", "api-types.ts"), "utf8");
+  const written = await readFile(join(PACKAGE_ROOT, "src", "server", "api-types.ts"), "utf8");
   assert.equal(written.replace(/^\/\*\*[\s\S]*?\*\/\s*/, "").trim(), astToString(ast).trim());
 });
 

@@ -64,7 +64,7 @@ export const TINY_STUDENT = fileURLToPath(new URL("../fixtures/tiny-student", im
 
 /** Every converted checkpoint of random weights: with and without each quirk, and without a discriminator. */
 export const FIXTURES = ["plain", "guided", "mask", "sigma", "student"].map((name) =>
-  fileURLToPath(new URL(`fixtures/tiny-${name}`, import.meta.url)),
+  fileURLToPath(new URL(`../fixtures/tiny-${name}`, import.meta.url)),
 );
 
 /** An engine over a model, the shipped one if none is named, that has run once; in float32, which every processor has. Close it with `engine.runtime.close()`. */
