@@ -1,4 +1,4 @@
-/** Writes the tables of docs/operating.md from the code: `npm run docs`. */
+/** Write the generated tables of docs/reference from the code: `npm run docs`. */
 
 import { EventEmitter } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -11,9 +11,13 @@ import type { Parser } from "../src/cli/options.ts";
 import { buildProgram } from "../src/cli/program.ts";
 import type { Engine } from "../src/engine/engine.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
+import { KINDS, type ProblemKind } from "../src/server/problem.ts";
 import { createMetrics } from "../src/server/telemetry/metrics.ts";
 
-const PAGE = join(PACKAGE_ROOT, "docs", "operating.md");
+/** The pages with generated tables. */
+export const PAGES = ["flags", "metrics", "errors"].map((name) =>
+  join(PACKAGE_ROOT, "docs", "reference", `${name}.md`),
+);
 
 const code = (text: string) => `\`${text.replaceAll("|", "\\|")}\``;
 
@@ -30,7 +34,7 @@ const defaultOf = ({ defaultValue, mandatory }: Option) =>
       ? ""
       : code([defaultValue].flat().join(" "));
 
-/** A table of flags for each command that has any. */
+/** Return a table of flags for each command that has any. */
 function flags(command: Command, path = ""): string[] {
   const name = `${path} ${command.name()}`.trim();
   const rows = command.options
@@ -44,22 +48,22 @@ function flags(command: Command, path = ""): string[] {
     ]);
   const own =
     rows.length > 0
-      ? [`### ${code(name)}\n\n${table(["flag", "environment", "values", "default", "meaning"], rows)}`]
+      ? [`## ${code(name)}\n\n${table(["flag", "environment", "values", "default", "meaning"], rows)}`]
       : [];
   return [...own, ...command.commands.flatMap((child) => flags(child, name))];
 }
 
-/** What prom-client's metrics hold beside what its types say. */
+/** The fields of a metric of prom-client that its types leave out. */
 interface Metric {
   name: string;
   help: string;
   labelNames?: string[];
 }
 
-/** A table of our own metrics; those of the process are prom-client's. */
+/** Return a table of the server's own metrics, without those that prom-client collects of the process. */
 function metrics(): string {
   const engine = Object.assign(new EventEmitter(), { runtime: new EventEmitter() });
-  // Nothing is read but names: no engine has to run.
+  // Only names are read, so no engine has to run.
   const all = createMetrics(
     engine as unknown as Engine,
     () => true,
@@ -77,17 +81,53 @@ function metrics(): string {
   return table(["metric", "type", "labels", "meaning"], rows);
 }
 
-/** A page with its generated parts made anew: what stands between `<!-- name -->` and `<!-- end -->`. */
+/** What a client does about a problem of each kind. */
+const REMEDIES: Record<ProblemKind, string> = {
+  "invalid-request": "correct the fields that `errors` names",
+  "invalid-json": "send JSON, encoded as UTF-8",
+  unauthorized: "send a valid key in `Authorization: Bearer KEY`",
+  forbidden: "have the operator add the origin or host to `--allow-origin`",
+  "not-found": "check the path and the name of the model; `GET /v1/models` lists it",
+  "method-not-allowed": "use a method that the `Allow` header names",
+  "request-timeout": "send the whole request within `--request-timeout` seconds",
+  "too-large": "send a shorter body, or ask for fewer samples, steps or tokens",
+  "unsupported-media-type": "send `Content-Type: application/json`",
+  "upgrade-required": "open the route as a WebSocket",
+  overloaded: "retry after the seconds in `Retry-After`",
+  "limit-reached": "retry after the seconds in `Retry-After`; `limit` names the limit",
+  "headers-too-large": "send shorter headers (`--max-header-kb`)",
+  cancelled: "nothing: the client cancelled the request",
+  internal: "report it with the `request_id`",
+  "model-failure": "retry; if it comes again, report it with the `request_id`",
+  unavailable: "retry after the seconds in `Retry-After`",
+};
+
+/** Return a table of the kinds of problem. */
+function errors(): string {
+  const rows = Object.entries(KINDS).map(([kind, [status, title]]) => [
+    `${status}`,
+    code(kind),
+    title,
+    REMEDIES[kind as ProblemKind],
+  ]);
+  return table(["status", "kind", "title", "what to do"], rows);
+}
+
+/** Return a page with its generated parts, each between `<!-- name: npm run docs -->` and `<!-- end -->`, renewed. */
 export function renewed(page: string): string {
-  const parts: Record<string, string> = { flags: flags(buildProgram()).join("\n\n"), metrics: metrics() };
+  const parts: Record<string, () => string> = {
+    flags: () => flags(buildProgram()).join("\n\n"),
+    metrics,
+    errors,
+  };
   return page.replaceAll(
     /(<!-- (\w+): npm run docs -->\n)[\s\S]*?(<!-- end -->)/g,
-    (_, start: string, name: string, end: string) => `${start}\n${parts[name]}\n\n${end}`,
+    (_, start: string, name: string, end: string) => `${start}\n${parts[name]!()}\n\n${end}`,
   );
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url))
-  await script("docs", "Write the tables of docs/operating.md from the code.", [], async () => {
-    writeFileSync(PAGE, renewed(readFileSync(PAGE, "utf8")));
+  await script("docs", "Write the generated tables of docs/reference from the code.", [], async () => {
+    for (const page of PAGES) writeFileSync(page, renewed(readFileSync(page, "utf8")));
     return 0;
   });

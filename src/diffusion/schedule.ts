@@ -1,4 +1,4 @@
-/** The log-linear noise schedule and the grid of a step budget (docs/sampler.md). */
+/** The log-linear noise schedule and the grid of a step budget (docs/understand/sampler.md). */
 
 /** Parameters of `alpha(t) = 1 - (1 - alphaMin) t`; part of a model's manifest. */
 export interface Schedule {

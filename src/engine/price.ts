@@ -10,7 +10,7 @@ import type { Computation } from "./request.ts";
 import { paddedLength } from "./scheduling/scheduler.ts";
 import { COST } from "./scheduling/speed.ts";
 
-/** Texts of so many tokens that are told cost as much as one token pass (docs/operating.md). */
+/** Texts of so many tokens that are told cost as much as one token pass (docs/operate/access.md). */
 const TOLD_PER_PASS = 1024;
 
 /** To tell a step takes some time however short its text is: as much as a text of so many tokens. */

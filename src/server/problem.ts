@@ -25,7 +25,8 @@ export interface ProblemAnswer {
   bug: boolean;
 }
 
-const KINDS = {
+/** Status and title of each kind of problem. */
+export const KINDS = {
   "invalid-request": [400, "The request is not valid"],
   "invalid-json": [400, "The body is not JSON"],
   unauthorized: [401, "API key required"],

@@ -13,7 +13,7 @@ import { programPath, runProgram, skipWithout } from "./support.ts";
 
 const KUBERNETES = join(PACKAGE_ROOT, "deploy", "kubernetes");
 const KINDS = ["cpu", "cuda"];
-/** Seconds that the server takes at most after --grace (docs/operating.md). */
+/** Seconds that the server takes at most after --grace (docs/operate/running.md). */
 const AFTER_GRACE = 5;
 
 const folder = await mkdtemp(join(tmpdir(), "didi-kubernetes-"));

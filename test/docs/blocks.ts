@@ -16,11 +16,11 @@ export interface Block {
   previous: Block | undefined;
 }
 
-/** README.md and docs/*.md. */
+/** README.md and every page of docs/ that people write; reports are the output of programs. */
 export const FILES = [
   "README.md",
-  ...readdirSync(join(PACKAGE_ROOT, "docs"))
-    .filter((name) => name.endsWith(".md"))
+  ...readdirSync(join(PACKAGE_ROOT, "docs"), { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".md") && !name.startsWith("reports"))
     .toSorted()
     .map((name) => join("docs", name)),
 ];

@@ -8,8 +8,8 @@ import { PACKAGE_ROOT } from "../../src/package-root.ts";
 
 const read = (...path: string[]) => readFile(join(PACKAGE_ROOT, ...path), "utf8");
 
-test("docs/dependencies.md has every package of package.json, and no other, with its licence", async () => {
-  const page = await read("docs", "dependencies.md");
+test("docs/reference/dependencies.md has every package of package.json, and no other, with its licence", async () => {
+  const page = await read("docs", "reference", "dependencies.md");
   const { dependencies, optionalDependencies, devDependencies } = JSON.parse(await read("package.json"));
   const [, atRunTime = "", forDevelopment = ""] = page.split(/^## /m);
   for (const [part, packages] of [
@@ -35,8 +35,8 @@ async function installed(): Promise<Map<string, string>> {
   return new Map(found.map(([path, { license = "none" }]) => [path.split("node_modules/").at(-1)!, license]));
 }
 
-test("docs/dependencies.md has the licence of every package that is installed, those that others bring included", async () => {
-  const page = await read("docs", "dependencies.md");
+test("docs/reference/dependencies.md has the licence of every package that is installed, those that others bring included", async () => {
+  const page = await read("docs", "reference", "dependencies.md");
   const rows = Array.from(
     page
       .split("### Licences")[1]!

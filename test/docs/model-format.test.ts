@@ -7,9 +7,9 @@ import { openModel } from "../../src/model/model.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { TINY_STUDENT } from "../support/engine.ts";
 
-const page = await readFile(join(PACKAGE_ROOT, "docs", "model-format.md"), "utf8");
+const page = await readFile(join(PACKAGE_ROOT, "docs", "reference", "model-format.md"), "utf8");
 
-test("docs/model-format.md names every field of a manifest", async () => {
+test("docs/reference/model-format.md names every field of a manifest", async () => {
   const schema = JSON.parse(await readFile(join(PACKAGE_ROOT, "models", "model.schema.json"), "utf8"));
   for (const name of Object.keys(schema.properties)) assert.ok(page.includes(`\`${name}`), name);
 });

@@ -35,7 +35,7 @@ export interface Outcome {
   passes: Passes;
   /** Where it was computed. */
   provider: Provider;
-  /** Of every step (docs/sampler.md). */
+  /** Of every step (docs/understand/sampler.md). */
   traceSha256: string;
 }
 

@@ -29,14 +29,14 @@ export interface NormalisedRequest {
 /** Everything that is needed to compute an answer again, and to see that it is the same. */
 export interface Receipt {
   model: string;
-  /** Of the files that the model was run from (docs/sampler.md). */
+  /** Of the files that the model was run from (docs/understand/sampler.md). */
   model_sha256: string;
   /** What the matrices were held in, and where the graphs ran. */
   precision: Precision;
   provider: Provider;
   /** The request with every default filled in, its text as tokens. */
   request: NormalisedRequest;
-  /** Of the steps of every sample (docs/sampler.md); the same on the same kind of processor. */
+  /** Of the steps of every sample (docs/understand/sampler.md); the same on the same kind of processor. */
   trace_sha256: string;
 }
 

@@ -85,7 +85,7 @@ class Picks {
  * The noise level and the mask bias of a row's canvas.
  *
  * The plain sampler runs at sigma 0, as in training, and never draws the mask. For graphs converted with the
- * reference's ways (docs/published-checkpoint.md), a guided row gets the true sigma, and a mask bias that makes "the
+ * reference's ways (docs/bring-a-model.md), a guided row gets the true sigma, and a mask bias that makes "the
  * mask was drawn" as likely as the reference's "stay masked" at a revealed position: the log of the step's own
  * probability to stay masked. So both depend on the row's own step budget.
  */
