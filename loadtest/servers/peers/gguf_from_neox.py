@@ -1,4 +1,4 @@
-"""A GPT-NeoX folder (config.json, tokenizer.json, model.safetensors) as one GGUF file: `gguf_from_neox.py FOLDER OUT`."""
+"""A GPT-NeoX folder (config.json, tokenizer.json, model.safetensors) as one GGUF file: `gguf_from_neox.py FOLDER OUT f16|q8_0`."""
 
 import json
 import sys
@@ -38,7 +38,7 @@ def names(layers: int) -> dict[str, str]:
     return found
 
 
-def main(folder: Path, out: Path) -> None:
+def main(folder: Path, out: Path, kind: str) -> None:
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     heads, layers = config["num_attention_heads"], config["num_hidden_layers"]
@@ -60,8 +60,13 @@ def main(folder: Path, out: Path) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([tokens.get(index, f"[unused {index}]") for index in ids])
-    kinds = gguf.TokenType
-    writer.add_token_types([kinds.CONTROL if i in special else kinds.NORMAL if i in tokens else kinds.UNUSED for i in ids])
+    token_types = gguf.TokenType
+    writer.add_token_types(
+        [
+            token_types.CONTROL if i in special else token_types.NORMAL if i in tokens else token_types.UNUSED
+            for i in ids
+        ]
+    )
     merges = tokenizer["model"]["merges"]
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
     writer.add_bos_token_id(config["bos_token_id"])
@@ -73,7 +78,12 @@ def main(folder: Path, out: Path) -> None:
         if "query_key_value" in theirs:
             tensor = split_heads(tensor, heads)
         # Vectors are added to float32 activations.
-        writer.add_tensor(ours, np.ascontiguousarray(tensor if tensor.ndim > 1 else tensor.astype(np.float32)))
+        tensor = np.ascontiguousarray(tensor if tensor.ndim > 1 else tensor.astype(np.float32))
+        if tensor.ndim > 1 and kind == "q8_0":
+            q8_0 = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(ours, gguf.quantize(tensor.astype(np.float32), q8_0), raw_dtype=q8_0)
+        else:
+            writer.add_tensor(ours, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -81,4 +91,4 @@ def main(folder: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

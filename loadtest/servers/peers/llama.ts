@@ -18,8 +18,18 @@ const [SLOTS, CONTEXT] = [8, 256];
 /** Where `npm run loadtest:peers` builds it. */
 const BUILT = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "didi-serve", "peers");
 
+/** What the matrices are held in, and how a report says it. */
+const WEIGHTS = {
+  f16: "f16 as shipped, matrices f16, the rest f32",
+  q8_0: "matrices q8_0 (8 bits, a scale for each 32 weights), the rest f32",
+};
+
 /** Start the peer. Reject if its server was not built. */
-export async function startLlama({ llamaServer }: SweepConfig, info: SideInfo): Promise<PeerSide> {
+export async function startLlama(
+  { llamaServer }: SweepConfig,
+  info: SideInfo,
+  type: keyof typeof WEIGHTS,
+): Promise<PeerSide> {
   const program = llamaServer ?? join(BUILT, "llama-server");
   if (!existsSync(program))
     throw new Error(
@@ -29,7 +39,7 @@ export async function startLlama({ llamaServer }: SweepConfig, info: SideInfo): 
   process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
   const gguf = join(folder, "stories-ar.gguf");
   const converter = join(PACKAGE_ROOT, "loadtest", "servers", "peers", "gguf_from_neox.py");
-  await promisify(execFile)(join(BUILT, "venv", "bin", "python"), [converter, STORIES_AR, gguf]);
+  await promisify(execFile)(join(BUILT, "venv", "bin", "python"), [converter, STORIES_AR, gguf, type]);
   const port = await freePort();
   const origin = `http://127.0.0.1:${port}`;
   const args = ["--model", gguf, "--host", "127.0.0.1", "--port", `${port}`, "--parallel", `${SLOTS}`];
@@ -42,7 +52,7 @@ export async function startLlama({ llamaServer }: SweepConfig, info: SideInfo): 
   const version = /version: (.+)/.exec(stdout + stderr)?.[1] ?? "unknown";
   const settings = {
     "llama.cpp": version,
-    weights: "f16 as shipped, matrices f16, the rest f32",
+    weights: WEIGHTS[type],
     "requests together": SLOTS,
     "context of each": CONTEXT,
     threads: "its default",

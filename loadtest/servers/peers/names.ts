@@ -5,7 +5,8 @@ export const TITLES = {
   bare: "bare loop",
   reference: "PyTorch reference",
   transformers: "stories-ar, Transformers.js",
-  "llama.cpp": "stories-ar, llama.cpp",
+  "llama.cpp": "stories-ar, llama.cpp, f16",
+  "llama.cpp-q8": "stories-ar, llama.cpp, q8_0",
 };
 
 export type PeerName = keyof typeof TITLES;

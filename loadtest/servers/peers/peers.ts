@@ -15,7 +15,8 @@ const STARTS: Record<PeerName, (config: SweepConfig, info: SideInfo) => Promise<
   bare: startBare,
   reference: startReference,
   transformers: startTransformers,
-  "llama.cpp": startLlama,
+  "llama.cpp": (config, info) => startLlama(config, info, "f16"),
+  "llama.cpp-q8": (config, info) => startLlama(config, info, "q8_0"),
 };
 
 /** Start the peers. One that cannot be started is in the list too, with the reason in `info.left_out`. */
