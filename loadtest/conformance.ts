@@ -37,7 +37,7 @@ function report({ runs, kills }: Outcome, seed: number, seconds: number): string
   const different = runs.filter(({ same }) => !same).length;
   return `# Conformance
 
-${machine("every converted checkpoint of test/fixtures")}. Seed ${seed}, ${seconds.toFixed(0)} s.
+${machine("converted checkpoints of random weights")}. Seed ${seed}, ${seconds.toFixed(0)} s.
 
 ${runs.length} requests were run alone, and again in the company that a column names: ${different} of the second traces differ
 from the first. A trace is every position, token, log-probability, entropy, reward and choice of every step. Budgets
