@@ -1,18 +1,8 @@
 #!/usr/bin/env node
-/** The command line: parses it, and turns what goes wrong into one line and an exit code. */
+/** The command line. */
 
-import { CommanderError } from "commander";
-import { printable } from "./cli/printable.ts";
-import { buildProgram } from "./cli/program.ts";
-import { StartupError } from "./errors.ts";
+import { run } from "./cli/run.ts";
 
-try {
-  await buildProgram().parseAsync();
-} catch (error) {
-  if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
-  const { code, syscall } = error as NodeJS.ErrnoException;
-  // What the system refuses is no bug of ours: its own words name the file and the reason.
-  if (!(error instanceof StartupError) && !(error instanceof Error && code && syscall)) throw error;
-  console.error(`didi-serve: ${printable(error.message)}`);
-  process.exit(error instanceof StartupError ? error.exitCode : 1);
-}
+const code = await run(process.argv.slice(2));
+// What is still open, such as a connection to Redis, does not keep a command that failed.
+if (code !== 0) process.exit(code);

@@ -114,10 +114,15 @@ const origins: Parser<string[]> = Object.assign(
   { values: `${ORIGINS}; several with commas` },
 );
 
-/** A switch. Commander takes an environment variable that is there for a yes, whatever it holds. */
+/** Return an option without a value. */
 function toggle(flag: string, description: string, variable: string): Option {
-  if (/^(0|false|no|off)?$/i.test(process.env[variable] ?? "none")) delete process.env[variable];
   return new Option(flag, description).env(variable).default(false);
+}
+
+/** Unset the variable of an option without a value if it says no: commander takes any value of it for a yes. */
+export function unsetIfNo({ required, optional, envVar }: Option): void {
+  if (required || optional || envVar === undefined) return;
+  if (/^(0|false|no|off)?$/i.test(process.env[envVar] ?? "none")) delete process.env[envVar];
 }
 
 const DEVICES: readonly Device[] = ["auto", "cpu", "cuda"];
@@ -247,6 +252,38 @@ export const KEYS_ADD_OPTIONS: readonly Option[] = [
     "--token-passes-per-minute <n>",
     "canvas tokens (a multiple of 32) times passes of the model, of all samples",
   ).argParser(LIMIT),
+];
+
+/** Flags of `model convert`. */
+export const CONVERT_OPTIONS: readonly Option[] = [
+  new Option(
+    "--from <dir>",
+    "folder with model.safetensors and discriminator.safetensors",
+  ).makeOptionMandatory(),
+  new Option("--out <dir>", "model folder to make").makeOptionMandatory(),
+  new Option("--kind <kind>", "mdlm is a teacher alone: model.safetensors without a discriminator")
+    .choices(["didi-instruct", "mdlm"])
+    .default("didi-instruct"),
+  new Option("--precision <precision...>", "of the graphs' products; several may be given")
+    .choices(PRECISIONS)
+    .default(["fp32"]),
+  new Option("--calibration <file>", "text like the model's own, from which int8 takes its scales"),
+  new Option("--weights <precision>", "what the weights are stored in; fp16 rounds them and halves the file")
+    .choices(["fp16", "fp32"])
+    .default("fp32"),
+  new Option("--true-sigma", "graphs take the noise level, as in the reference's guided sampler").default(
+    false,
+  ),
+  new Option("--keep-mask-logit", "keep the mask's logit, as in the reference's guided sampler").default(
+    false,
+  ),
+  new Option("--name <name>", "the model's name (default: that of the folder)"),
+  new Option("--licence <licence>", "licence of the weights, for the manifest"),
+  new Option("--heads <n>", "attention heads (default: hidden width / 64)").argParser(integer(1, 1024)),
+  new Option("--context <n>", "longest canvas in tokens (default: 1024)").argParser(integer(1, 1 << 20)),
+  new Option("--python <program>", "Python 3.11 or newer with training/requirements.txt installed")
+    .env("DIDI_PYTHON")
+    .default("python3"),
 ];
 
 /** Flags of `serve`. */

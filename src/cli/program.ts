@@ -1,19 +1,21 @@
-/** The tree of commands: what the command line understands, and what each command runs. */
+/**
+ * The tree of commands: what the command line understands, and what each command runs.
+ *
+ * A command's code is imported when the command runs: help and faults need no server.
+ */
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { Command, Option } from "commander";
+import { Command, Option, type OutputConfiguration } from "commander";
 import { PACKAGE_ROOT } from "../package-root.ts";
-import { CONVERT_OPTIONS, type ConvertConfig, convert } from "./commands/convert.ts";
-import { type DoctorConfig, doctor } from "./commands/doctor.ts";
-import { type GenerateConfig, generate } from "./commands/generate.ts";
-import { addKey, listKeys, removeKey } from "./commands/keys.ts";
-import { type CheckConfig, checkModel } from "./commands/model-check.ts";
-import { printModels } from "./commands/model-list.ts";
-import { serve } from "./commands/serve.ts";
-import { type VerifyConfig, verify } from "./commands/verify.ts";
+import type { ConvertConfig } from "./commands/convert.ts";
+import type { DoctorConfig } from "./commands/doctor.ts";
+import type { GenerateConfig } from "./commands/generate.ts";
+import type { CheckConfig } from "./commands/model-check.ts";
+import type { VerifyConfig } from "./commands/verify.ts";
 import {
   CHECK_OPTIONS,
+  CONVERT_OPTIONS,
   decimal,
   integer,
   KEYS_ADD_OPTIONS,
@@ -23,6 +25,7 @@ import {
   MODEL_OPTIONS,
   SERVE_OPTIONS,
   type ServeConfig,
+  unsetIfNo,
   VERIFY_OPTIONS,
 } from "./options.ts";
 import { refuseUselessFlags } from "./useless-flags.ts";
@@ -56,8 +59,9 @@ const GENERATE_OPTIONS: readonly Option[] = [
 const examples = (...lines: string[]) => `\nExamples:\n${lines.map((line) => `  ${line}`).join("\n")}`;
 
 /** Commander exits with 1 for a wrong command line; here that is 2, and 1 is for what the machine lacks. */
-function inOneLine(command: Command): void {
+function inOneLine(command: Command, output: OutputConfiguration): void {
   command.exitOverride().configureOutput({
+    ...output,
     outputError: (text, write) =>
       write(
         `${text
@@ -66,18 +70,26 @@ function inOneLine(command: Command): void {
           .replaceAll("\n", " ")}\n`,
       ),
   });
-  for (const child of command.commands) inOneLine(child);
+  for (const child of command.commands) inOneLine(child, output);
 }
 
-/** Builds it. Parsing throws CommanderError where the command line is wrong or help was asked for. */
-export function buildProgram(): Command {
+const loadKeys = () => import("./commands/keys.ts");
+
+/**
+ * Build the tree. Parsing throws CommanderError where the command line is wrong or help was asked for; `output`
+ * says where that is written instead of the standard streams.
+ */
+export function buildProgram(output: OutputConfiguration = {}): Command {
   const program = new Command("didi-serve")
     .description("A server for few-step masked-diffusion language models.")
     .version(JSON.parse(readFileSync(join(PACKAGE_ROOT, "package.json"), "utf8")).version)
     .addHelpText("after", examples("didi-serve serve", "didi-serve serve --help"));
   const add = (parent: Command, name: string, description: string, options: readonly Option[] = []) => {
     const command = parent.command(name).description(description);
-    for (const option of options) command.addOption(option);
+    for (const option of options) {
+      unsetIfNo(option);
+      command.addOption(option);
+    }
     return command;
   };
 
@@ -91,11 +103,12 @@ export function buildProgram(): Command {
         "didi-serve serve --host 0.0.0.0 --api-keys keys.jsonl --tls-cert cert.pem --tls-key key.pem",
       ),
     )
-    .action((config: ServeConfig, command: Command) => {
+    .action(async (config: ServeConfig, command: Command) => {
       refuseUselessFlags(
         config,
         (name) => !["default", undefined].includes(command.getOptionValueSource(name)),
       );
+      const { serve } = await import("./commands/serve.ts");
       return serve(config);
     });
 
@@ -108,7 +121,10 @@ export function buildProgram(): Command {
         'didi-serve generate "Once upon a time" --seed 7 --json > answer.json',
       ),
     )
-    .action((prompt: string, config: GenerateConfig) => generate(prompt, config));
+    .action(async (prompt: string, config: GenerateConfig) => {
+      const { generate } = await import("./commands/generate.ts");
+      return generate(prompt, config);
+    });
 
   add(
     program,
@@ -122,6 +138,7 @@ export function buildProgram(): Command {
       `\nExits with 0 if it is equal, 1 if it differs.\n${examples("didi-serve verify answer.json", "didi-serve verify - < answer.json")}`,
     )
     .action(async (file: string, config: VerifyConfig) => {
+      const { verify } = await import("./commands/verify.ts");
       process.exitCode = await verify(file, config);
     });
 
@@ -134,6 +151,7 @@ export function buildProgram(): Command {
       `\nExits with 0 if the model runs, 1 if it does not.\n${examples("didi-serve doctor", "didi-serve doctor --device cuda --json")}`,
     )
     .action(async (config: DoctorConfig) => {
+      const { doctor } = await import("./commands/doctor.ts");
       process.exitCode = await doctor(config);
     });
 
@@ -145,7 +163,10 @@ export function buildProgram(): Command {
     new Option("--json", "print them as JSON").default(false),
   ])
     .addHelpText("after", examples("didi-serve model list", "didi-serve model list --json"))
-    .action((config: { json: boolean }) => printModels(config.json));
+    .action(async (config: { json: boolean }) => {
+      const { printModels } = await import("./commands/model-list.ts");
+      return printModels(config.json);
+    });
 
   add(
     model,
@@ -158,7 +179,10 @@ export function buildProgram(): Command {
       "after",
       `\nPrints a line for each check; exits with 1 at the first fault.\n${examples("didi-serve model check stories-didi", "didi-serve model check ./my-model --device cuda")}`,
     )
-    .action((nameOrFolder: string, config: CheckConfig) => checkModel(nameOrFolder, config));
+    .action(async (nameOrFolder: string, config: CheckConfig) => {
+      const { checkModel } = await import("./commands/model-check.ts");
+      return checkModel(nameOrFolder, config);
+    });
 
   add(
     model,
@@ -174,6 +198,7 @@ export function buildProgram(): Command {
       ),
     )
     .action(async (config: ConvertConfig) => {
+      const { convert } = await import("./commands/convert.ts");
       process.exitCode = await convert(config);
     });
 
@@ -189,14 +214,14 @@ export function buildProgram(): Command {
         "didi-serve keys add --file keys.jsonl --id bob --requests-per-minute 60 --concurrent-generations 4",
       ),
     )
-    .action((config: KeysConfig) => addKey(config));
+    .action(async (config: KeysConfig) => (await loadKeys()).addKey(config));
   add(keys, "list", "the keys of a file, and their limits", KEYS_LIST_OPTIONS)
     .addHelpText("after", examples("didi-serve keys list --file keys.jsonl"))
-    .action((config: { file: string; json: boolean }) => listKeys(config));
+    .action(async (config: { file: string; json: boolean }) => (await loadKeys()).listKeys(config));
   add(keys, "remove", "remove a key", KEYS_REMOVE_OPTIONS)
     .addHelpText("after", examples("didi-serve keys remove --file keys.jsonl --id alice"))
-    .action((config: KeysConfig) => removeKey(config));
+    .action(async (config: KeysConfig) => (await loadKeys()).removeKey(config));
 
-  inOneLine(program);
+  inOneLine(program, output);
   return program;
 }

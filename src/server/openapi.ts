@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Ajv2020, type ErrorObject } from "ajv/dist/2020.js";
-import { parse } from "yaml";
+import { CORE_SCHEMA, load, mergeTag } from "js-yaml";
 import { type FieldError, InvalidRequestError } from "../errors.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
 import type { components } from "./api-types.ts";
@@ -15,7 +15,9 @@ export type Schemas = components["schemas"];
 export const CONTRACT_TEXT = readFileSync(join(PACKAGE_ROOT, "openapi.yaml"), "utf8");
 
 /** openapi.yaml, parsed. */
-export const CONTRACT = parse(CONTRACT_TEXT, { merge: true });
+export const CONTRACT: ReturnType<typeof JSON.parse> = load(CONTRACT_TEXT, {
+  schema: CORE_SCHEMA.withTags(mergeTag),
+});
 
 /** The server's version, the contract's. */
 export const VERSION: string = CONTRACT.info.version;

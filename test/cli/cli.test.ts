@@ -1,14 +1,12 @@
 import assert from "node:assert/strict";
 import { cp, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { modelFolder } from "../../src/model/model.ts";
 import { StreamClient } from "../server/support.ts";
-import { MODEL, TEACHER } from "../support/engine.ts";
-import { didi, serve } from "./support.ts";
+import { MODEL, TEACHER, TINY_GUIDED } from "../support/engine.ts";
+import { didi, didiHere, serve } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-cli-"));
 after(() => rm(root, { recursive: true }));
@@ -28,7 +26,7 @@ const HELP: [command: string, explains: RegExp][] = [
 
 for (const [command, explains] of HELP)
   test(`didi-serve ${command} --help explains itself, with examples`, async () => {
-    const { code, stdout } = await didi([...command.split(" ").filter(Boolean), "--help"]);
+    const { code, stdout } = await didiHere([...command.split(" ").filter(Boolean), "--help"]);
     assert.equal(code, 0);
     assert.match(stdout, /Usage: didi-serve/);
     assert.match(stdout, explains);
@@ -77,7 +75,7 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
 
 for (const [name, args, env, expected, says] of WRONG)
   test(`${name}: one line, exit ${expected}`, async () => {
-    const { code, stdout, stderr } = await didi(args, env);
+    const { code, stdout, stderr } = await didiHere(args, env);
     assert.equal(code, expected);
     assert.match(stderr, says);
     assert.match(stderr, /^didi-serve: [^\n]+\n$/);
@@ -88,19 +86,9 @@ test("a damaged model file: one line, exit 1", async () => {
   const folder = join(root, "damaged");
   await cp(modelFolder(MODEL), folder, { recursive: true });
   await truncate(join(folder, "denoise.fp32.onnx"), 5000);
-  const { code, stderr } = await didi(["serve", "--model", folder, "--precision", "fp32"]);
+  const { code, stderr } = await didiHere(["serve", "--model", folder, "--precision", "fp32"]);
   assert.equal(code, 1);
   assert.match(stderr, /^didi-serve: [^\n]*denoise\.fp32\.onnx is damaged[^\n]*\n$/);
-});
-
-test("a port in use: one line, exit 1", async () => {
-  const blocker = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => blocker.once("listening", resolve));
-  const { port } = blocker.address() as AddressInfo;
-  const { code, stderr } = await didi(["serve", "--port", String(port), "--device", "cpu"]);
-  blocker.close();
-  assert.equal(code, 1);
-  assert.match(stderr, /^didi-serve: cannot listen on [^\n]*the port is in use[^\n]*\n$/);
 });
 
 test("generate prints prompt and text, the same for the same seed, and steps on demand", async () => {
@@ -119,7 +107,7 @@ test("generate prints prompt and text, the same for the same seed, and steps on 
   const plain = await didi(args);
   assert.equal(plain.code, 0, plain.stderr);
   assert.match(plain.stdout, /^Once upon a time/);
-  const shown = await didi([...args, "--show-steps", "--json"]);
+  const shown = await didiHere([...args, "--show-steps", "--json"]);
   const { samples, seed } = JSON.parse(shown.stdout);
   assert.equal(seed, 3);
   assert.equal(`Once upon a time${samples[0].text}\n`, plain.stdout);
@@ -133,10 +121,18 @@ test("generate prints prompt and text, the same for the same seed, and steps on 
   assert.match(shown.stderr, /step 5\/5, 0 masked/);
 });
 
+test("an unknown flag of the process: one line, exit 2", async () => {
+  assert.deepEqual(await didi(["serve", "--prot", "1"]), {
+    code: 2,
+    stdout: "",
+    stderr: "didi-serve: unknown option '--prot' (Did you mean --port?)\n",
+  });
+});
+
 test("SIGTERM finishes what runs, closes sockets with 1001 and exits 0", async () => {
-  const { child, origin, exit } = await serve("--device", "cpu");
+  const { child, origin, exit } = await serve("--device", "cpu", "--model", TINY_GUIDED);
   const client = await StreamClient.connect(origin);
-  client.send({ type: "generate", id: "a", prompt: "", length: 128, steps: 64, seed: 1 });
+  client.send({ type: "generate", id: "a", prompt: "", length: 120, steps: 1024, seed: 1 });
   await client.find((event): event is Extract<typeof event, { type: "step" }> => event.type === "step");
   child.kill("SIGTERM");
   assert.equal((await client.end("a")).type, "done");
@@ -145,9 +141,9 @@ test("SIGTERM finishes what runs, closes sockets with 1001 and exits 0", async (
 });
 
 test("when the grace period is over, what still runs is told so", async () => {
-  const { child, origin, exit } = await serve("--device", "cpu", "--grace", "0");
+  const { child, origin, exit } = await serve("--device", "cpu", "--model", TINY_GUIDED, "--grace", "0");
   const client = await StreamClient.connect(origin);
-  client.send({ type: "generate", id: "a", prompt: "", length: 200, steps: 1024, seed: 1 });
+  client.send({ type: "generate", id: "a", prompt: "", length: 120, steps: 1024, n: 16, seed: 1 });
   await client.find((event): event is Extract<typeof event, { type: "step" }> => event.type === "step");
   child.kill("SIGINT");
   const end = await client.end("a");
@@ -156,12 +152,24 @@ test("when the grace period is over, what still runs is told so", async () => {
 });
 
 test("verify computes an answer again, and says where it differs", async () => {
-  const flags = ["--steps", "4", "--length", "20", "--seed", "5", "--json", "--threads", "1"];
-  const { stdout } = await didi(["generate", "Once upon a time", ...flags]);
+  const flags = [
+    "--model",
+    TINY_GUIDED,
+    "--steps",
+    "4",
+    "--length",
+    "20",
+    "--seed",
+    "5",
+    "--json",
+    "--threads",
+    "1",
+  ];
+  const { stdout } = await didiHere(["generate", "Once upon a time", ...flags]);
   const path = join(root, "answer.json");
   const check = async (content: unknown, ...args: string[]) => {
     await writeFile(path, JSON.stringify(content));
-    return didi(["verify", path, "--threads", "2", ...args]);
+    return didiHere(["verify", path, "--model", TINY_GUIDED, "--threads", "2", ...args]);
   };
   const answer = JSON.parse(stdout);
   const equal = await check(answer);

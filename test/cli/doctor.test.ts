@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { dotProducts } from "../../src/model/precision.ts";
 import { VERSION } from "../../src/server/openapi.ts";
-import { didi } from "./support.ts";
+import { didiHere } from "./support.ts";
 
 test("doctor says what there is, and where the model runs", async () => {
-  const { code, stdout } = await didi(["doctor", "--device", "cpu", "--json"]);
+  const { code, stdout } = await didiHere(["doctor", "--device", "cpu", "--json"]);
   assert.equal(code, 0, stdout);
   const report = JSON.parse(stdout);
   assert.equal(report.versions.didi_serve, VERSION);
@@ -20,12 +20,12 @@ test("doctor says what there is, and where the model runs", async () => {
 });
 
 test("a model that is not there, or a device that cannot be used: the reason, and exit 1", async () => {
-  const gone = await didi(["doctor", "--model", "gone"]);
+  const gone = await didiHere(["doctor", "--model", "gone"]);
   assert.equal(gone.code, 1);
   assert.match(gone.stdout, /does not run: .*gone does not exist/);
   assert.match(gone.stdout, /^didi-serve .*\nprocessor: .*\nmemory: .*\nGPUs: .*\nCUDA: /);
   // No GPU is visible to the process, whatever the machine has.
-  const cuda = await didi(["doctor", "--device", "cuda"], { CUDA_VISIBLE_DEVICES: "" });
+  const cuda = await didiHere(["doctor", "--device", "cuda"], { CUDA_VISIBLE_DEVICES: "" });
   assert.equal(cuda.code, 1);
   assert.match(cuda.stdout, /does not run: .*--device cpu/);
 });

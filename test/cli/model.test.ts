@@ -7,17 +7,18 @@ import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
 import { type ListedModel, listModels, tableOf } from "../../src/cli/commands/model-list.ts";
 import { TINY_GUIDED, TINY_STUDENT } from "../support/engine.ts";
-import { didi } from "./support.ts";
+import { didiHere } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-models-"));
 after(() => rm(root, { recursive: true }));
 const copy = join(root, "copy");
 beforeEach(() => cp(TINY_GUIDED, copy, { recursive: true, force: true }));
 
-const check = (...args: string[]) => didi(["model", "check", ...args, "--threads", "1", "--device", "cpu"]);
+const check = (...args: string[]) =>
+  didiHere(["model", "check", ...args, "--threads", "1", "--device", "cpu"]);
 
 test("model list names the shipped models with what they can do", async () => {
-  const { code, stdout } = await didi(["model", "list", "--json"]);
+  const { code, stdout } = await didiHere(["model", "list", "--json"]);
   assert.equal(code, 0);
   const models = JSON.parse(stdout) as ListedModel[];
   const teacher = models.find(({ name }) => name === "stories-mdlm");
@@ -27,7 +28,7 @@ test("model list names the shipped models with what they can do", async () => {
     [4_734_272, 256, ["fp32"], false],
   );
   assert.ok(teacher.bytes > 9e6);
-  const table = await didi(["model", "list"]);
+  const table = await didiHere(["model", "list"]);
   assert.match(table.stdout, /^name +parameters +context +precisions +guidance +on disk\n/);
   assert.match(table.stdout, /^stories-mdlm +4\.7 M +256 tokens +fp32 +no +[\d.]+ MB$/m);
 });

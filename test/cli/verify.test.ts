@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { TINY_GUIDED } from "../support/engine.ts";
-import { didi } from "./support.ts";
+import { didiHere } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-verify-"));
 after(() => rm(root, { recursive: true }));
@@ -23,7 +23,7 @@ const RECEIPT = {
 
 async function verify(content: object, ...args: string[]) {
   await writeFile(file, JSON.stringify(content));
-  return didi(["verify", file, "--device", "cpu", "--threads", "1", ...args]);
+  return didiHere(["verify", file, "--device", "cpu", "--threads", "1", ...args]);
 }
 
 /** What moves a cursor, hides text or makes a line. */

@@ -5,7 +5,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { parse, parseAllDocuments } from "yaml";
+import { load, loadAll } from "js-yaml";
 import { SERVE_OPTIONS } from "../../src/cli/options.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { CONTRACT, VERSION } from "../../src/server/openapi.ts";
@@ -52,6 +52,7 @@ interface Deployment {
   };
 }
 
+const parse = (text: string): ReturnType<typeof JSON.parse> => load(text);
 const base: Deployment = parse(await read("base", "deployment.yaml"));
 const { spec: pod } = base.spec.template;
 const [server] = pod.containers;
@@ -91,7 +92,7 @@ for (const kind of KINDS)
       "networkpolicy",
     ])
       assert.match(said, new RegExp(`passed for resource ${resource}/didi-serve-${kind} `));
-    const objects = parseAllDocuments(built).map((document) => document.toJS()) as Deployment[];
+    const objects = loadAll(built) as Deployment[];
     const deployment = objects.find((object) => object.kind === "Deployment")!;
     const { metadata, spec } = deployment.spec.template;
     assert.deepEqual(deployment.spec.selector.matchLabels, metadata.labels);

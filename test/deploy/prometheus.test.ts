@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
-import { parse } from "yaml";
+import { load } from "js-yaml";
 import type { Engine } from "../../src/engine/engine.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
@@ -19,9 +19,9 @@ const skip = skipWithout("promtool");
 const promtool = (args: string[], input?: string) =>
   runProgram(programPath("promtool"), args, PROMETHEUS, input);
 
-const rules: { groups: { rules: { expr: string; alert: string }[] }[] } = parse(
-  await readFile(join(PROMETHEUS, "didi-serve.rules.yml"), "utf8"),
-);
+const rules = load(await readFile(join(PROMETHEUS, "didi-serve.rules.yml"), "utf8")) as {
+  groups: { rules: { expr: string; alert: string }[] }[];
+};
 const dashboard: { panels: { title: string; targets?: { expr: string }[] }[] } = JSON.parse(
   await readFile(join(PACKAGE_ROOT, "deploy", "grafana", "didi-serve.json"), "utf8"),
 );

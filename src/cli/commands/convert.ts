@@ -2,12 +2,10 @@
 
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { Option } from "commander";
 import { StartupError } from "../../errors.ts";
 import { gpt2Tokenizer } from "../../model/gpt2-tokenizer.ts";
-import { PRECISIONS, type Precision } from "../../model/manifest.ts";
+import type { Precision } from "../../model/manifest.ts";
 import { parseTokenizer } from "../../model/tokenizer-file.ts";
-import { integer } from "../options.ts";
 import { INSTALL, Python } from "../python.ts";
 
 /** Settings of the command; those of `python -m didi.convert`, and which Python. */
@@ -26,38 +24,6 @@ export interface ConvertConfig {
   context?: number;
   python: string;
 }
-
-/** Flags of `model convert`. */
-export const CONVERT_OPTIONS: readonly Option[] = [
-  new Option(
-    "--from <dir>",
-    "folder with model.safetensors and discriminator.safetensors",
-  ).makeOptionMandatory(),
-  new Option("--out <dir>", "model folder to make").makeOptionMandatory(),
-  new Option("--kind <kind>", "mdlm is a teacher alone: model.safetensors without a discriminator")
-    .choices(["didi-instruct", "mdlm"])
-    .default("didi-instruct"),
-  new Option("--precision <precision...>", "of the graphs' products; several may be given")
-    .choices(PRECISIONS)
-    .default(["fp32"]),
-  new Option("--calibration <file>", "text like the model's own, from which int8 takes its scales"),
-  new Option("--weights <precision>", "what the weights are stored in; fp16 rounds them and halves the file")
-    .choices(["fp16", "fp32"])
-    .default("fp32"),
-  new Option("--true-sigma", "graphs take the noise level, as in the reference's guided sampler").default(
-    false,
-  ),
-  new Option("--keep-mask-logit", "keep the mask's logit, as in the reference's guided sampler").default(
-    false,
-  ),
-  new Option("--name <name>", "the model's name (default: that of the folder)"),
-  new Option("--licence <licence>", "licence of the weights, for the manifest"),
-  new Option("--heads <n>", "attention heads (default: hidden width / 64)").argParser(integer(1, 1024)),
-  new Option("--context <n>", "longest canvas in tokens (default: 1024)").argParser(integer(1, 1 << 20)),
-  new Option("--python <program>", "Python 3.11 or newer with training/requirements.txt installed")
-    .env("DIDI_PYTHON")
-    .default("python3"),
-];
 
 /** What `python -c CHECK` exits with when a package is missing. */
 const PACKAGES_MISSING = 3;

@@ -25,17 +25,18 @@ export interface GenerateConfig extends ModelConfig {
 function showStep(prompt: string, { step, steps, masked, text }: StepEvent): void {
   const head = `step ${step}/${steps}, ${masked} masked`;
   if (process.stderr.isTTY) logUpdateStderr(`${head}\n${prompt}${text}`);
-  else process.stderr.write(`${head}: ${JSON.stringify(text)}\n`);
+  else console.error(`${head}: ${JSON.stringify(text)}`);
 }
 
 /** Generates once and prints prompt and text. Throws StartupError; Ctrl-C ends it at once with status 130. */
 export async function generate(prompt: string, config: GenerateConfig): Promise<void> {
   const engine = await startEngine(config, ONE_AT_A_TIME);
+  const interrupt = () => {
+    logUpdateStderr.done();
+    process.exit(130);
+  };
+  process.once("SIGINT", interrupt);
   try {
-    process.once("SIGINT", () => {
-      logUpdateStderr.done();
-      process.exit(130);
-    });
     await warmUp(engine);
     const onStep = config.showSteps ? (event: StepEvent) => showStep(prompt, event) : undefined;
     const { length, steps, seed, temperature, topK: top_k, topP: top_p, order } = config;
@@ -43,14 +44,13 @@ export async function generate(prompt: string, config: GenerateConfig): Promise<
     const request = { prompt, length, steps, seed, temperature, top_k, top_p, order, guidance };
     const result = await engine.submit(request, onStep).result;
     if (process.stderr.isTTY && config.showSteps) logUpdateStderr.clear();
-    process.stdout.write(
-      config.json ? `${JSON.stringify(result, null, 2)}\n` : `${prompt}${result.samples[0]!.text}\n`,
-    );
+    console.log(config.json ? JSON.stringify(result, null, 2) : `${prompt}${result.samples[0]!.text}`);
   } catch (error) {
     if (error instanceof InvalidRequestError) throw new StartupError(error.message, 2);
     if (error instanceof RuntimeFailure) throw new StartupError(error.message);
     throw error;
   } finally {
+    process.off("SIGINT", interrupt);
     await engine.runtime.close();
   }
 }

@@ -86,5 +86,5 @@ export function tableOf(models: readonly ListedModel[]): string {
 /** Prints the models under models/. Throws StartupError if there is no such folder. */
 export async function printModels(json: boolean): Promise<void> {
   const models = await listModels();
-  process.stdout.write(json ? `${JSON.stringify(models, null, 2)}\n` : tableOf(models));
+  console.log(json ? JSON.stringify(models, null, 2) : tableOf(models).trimEnd());
 }

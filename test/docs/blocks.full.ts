@@ -9,8 +9,9 @@ import { after, before, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import type { FastifyInstance } from "fastify";
+import { load } from "js-yaml";
 import ts from "typescript";
-import { parse as parseYaml } from "yaml";
+
 import type { Engine } from "../../src/engine/engine.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { listen } from "../server/support.ts";
@@ -31,7 +32,7 @@ const NOT_RUN: [command: RegExp, reason: string][] = [
   [/^npm run loadtest -- (--url \S+ )?--quick$/, "takes half a minute; the gate runs it"],
   [
     /^npm run loadtest -- (compare|gate) /,
-    "needs the results of two runs; test/loadtest/sweep.test.ts runs it",
+    "needs the results of two runs; test/loadtest/sweep.full.ts runs it",
   ],
   [/model convert --from didi-instruct-small /, "needs the published checkpoint"],
 ];
@@ -122,7 +123,7 @@ function checkShown(shown: unknown, actual: unknown, path: string): void {
 
 /** A configuration of Prometheus, by promtool where it is installed. */
 async function checkScrape(text: string): Promise<void> {
-  const parsed = parseYaml(text) as { scrape_configs?: unknown[] };
+  const parsed = load(text) as { scrape_configs?: unknown[] };
   assert.ok(Array.isArray(parsed.scrape_configs), "only configurations of Prometheus are known");
   const promtool = findProgram("promtool");
   if (!promtool) return;
