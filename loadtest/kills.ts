@@ -1,4 +1,4 @@
-/** `npm run kills`: requests to an engine while its runtime processes are killed at random. */
+/** `npm run kills`: requests to an engine while its workers are killed at random. */
 
 import { integer } from "../src/cli/options.ts";
 import { underKills } from "../test/engine/kills.ts";
@@ -6,7 +6,7 @@ import { flag, interruption, script } from "./cli/script.ts";
 
 await script<{ kills: number; seed: number; split: number }>(
   "kills",
-  "Kill runtime processes at random moments; no answer may differ from the one without kills.",
+  "Kill workers at random moments; no answer may differ from the one without kills.",
   [
     flag("--kills <n>", "processes to kill", integer(1, 1e6), 500),
     flag("--seed <n>", "seed of the moments and of the processes", integer(0, 2 ** 31), 2),

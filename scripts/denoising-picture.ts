@@ -45,7 +45,7 @@ await script(
     await warmUp(engine);
     const steps: StepEvent[] = [];
     await engine.submit(REQUEST, (step) => steps.push(step)).result;
-    await engine.runtime.close();
+    await engine.pool.close();
 
     const start = { step: 0, steps: REQUEST.steps, text: MASK_GLYPH.repeat(REQUEST.length) };
     const lines = [start, ...steps].map(({ step, text }, i) => {

@@ -38,7 +38,7 @@ const defaultOf = ({ defaultValue, mandatory }: Option) =>
 function flags(command: Command, path = ""): string[] {
   const name = `${path} ${command.name()}`.trim();
   const rows = command.options
-    .filter(({ long }) => long !== "--version")
+    .filter(({ long, hidden }) => long !== "--version" && !hidden)
     .map((option) => [
       code(option.flags),
       option.envVar ? code(option.envVar) : "",
@@ -62,7 +62,7 @@ interface Metric {
 
 /** Return a table of the server's own metrics, without those that prom-client collects of the process. */
 function metrics(): string {
-  const engine = Object.assign(new EventEmitter(), { runtime: new EventEmitter() });
+  const engine = Object.assign(new EventEmitter(), { pool: new EventEmitter() });
   // Only names are read, so no engine has to run.
   const all = createMetrics(
     engine as unknown as Engine,

@@ -85,7 +85,7 @@ export class LimitReachedError extends Error {
 }
 
 /** What an API key may be limited in. */
-export type LimitName = "requests_per_minute" | "concurrent_generations" | "token_passes_per_minute";
+export type LimitName = "requests_per_minute" | "concurrent_requests" | "token_passes_per_minute";
 
 /** The queue is full. */
 export class OverloadedError extends Error {
@@ -116,11 +116,11 @@ export class CancelledError extends Error {
 }
 
 /** The model could not carry out a pass. */
-export class RuntimeFailure extends Error {
-  override name = "RuntimeFailure";
+export class ModelFailure extends Error {
+  override name = "ModelFailure";
 }
 
 /** The model gave numbers that are not finite for a row, and gave them again on another worker. */
-export class NonFiniteError extends RuntimeFailure {
+export class NonFiniteError extends ModelFailure {
   override name = "NonFiniteError";
 }

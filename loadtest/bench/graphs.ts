@@ -4,7 +4,7 @@ import type { DrawPlan } from "../../src/diffusion/sampler.ts";
 import { type DrawRow, denoiseBatch, tiltBatch } from "../../src/engine/scheduling/batch.ts";
 import { paddedLength } from "../../src/engine/scheduling/scheduler.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
-import type { Call, Canvases } from "../../src/runtime/protocol.ts";
+import type { Batch, Canvases } from "../../src/runtime/protocol.ts";
 import { splitOf } from "../../src/runtime/split.ts";
 import { loadDivided } from "../../src/runtime/worker/divided.ts";
 import type { LoadedModel } from "../../src/runtime/worker/session.ts";
@@ -48,10 +48,10 @@ export class HalfWay {
   }
 }
 
-/** Return the milliseconds of some calls. */
-const timed = async (graphs: LoadedModel, calls: Call[]) => {
+/** Return the milliseconds of some batches. */
+const timed = async (graphs: LoadedModel, batches: Batch[]) => {
   const started = performance.now();
-  for (const call of calls) await graphs.run(call);
+  for (const batch of batches) await graphs.run(batch);
   return performance.now() - started;
 };
 
@@ -62,7 +62,7 @@ export async function graphCosts(folder: string, length: number, repeats: number
   const graphs = await loadDivided({ graphs: model.graphs, device: "cpu", threads: 0, split });
   const canvas = new HalfWay(model, length);
   const few = canvas.due(length / 16);
-  const denoise = (row: DrawRow): Call => ({ graph: "denoise", batch: denoiseBatch([row]) });
+  const denoise = (row: DrawRow): Batch => ({ graph: "denoise", input: denoiseBatch([row]) });
   const plain = denoise(canvas.row("plain", few));
   const head = denoise(
     canvas.row(
@@ -89,7 +89,7 @@ export async function graphCosts(folder: string, length: number, repeats: number
 
   const saves = (name: string, ours: () => Promise<number>, base: () => Promise<number>) =>
     compare(name, ours, base, false);
-  const costs = (name: string, ours: Call[]) =>
+  const costs = (name: string, ours: Batch[]) =>
     compare(
       name,
       () => timed(graphs, ours),
@@ -119,8 +119,8 @@ export async function graphCosts(folder: string, length: number, repeats: number
     whole(1, 128, true, false),
   );
   if (!model.graphs.cpu.tilt) return;
-  const batch = tiltBatch([canvas.row("tilt", few)]);
-  await costs("a tilted step", [{ graph: "tilt", batch }]);
+  const input = tiltBatch([canvas.row("tilt", few)]);
+  await costs("a tilted step", [{ graph: "tilt", input }]);
   for (const candidates of [2, 4, 8]) {
     const row = canvas.row("rerank", few, candidates);
     const scored: Canvases = {
@@ -132,7 +132,7 @@ export async function graphCosts(folder: string, length: number, repeats: number
     };
     await costs(`a re-ranked step of ${candidates} candidates`, [
       denoise(row),
-      { graph: "score", batch: scored },
+      { graph: "score", input: scored },
     ]);
   }
 }

@@ -46,17 +46,17 @@ export async function runLoop(
       const sent = savings.shareFirst
         ? working
         : working.map((row) => ({ ...row, plan: { ...row.plan, step: 1 } }));
-      const batch = denoiseBatch(sent);
-      const result = (await graphs.run({ graph: "denoise", batch })) as DenoiseResult;
-      for (const [i, row] of splitDraws(working, batch, result).entries()) {
+      const input = denoiseBatch(sent);
+      const result = (await graphs.run({ graph: "denoise", input })) as DenoiseResult;
+      for (const [i, row] of splitDraws(working, input, result).entries()) {
         if (row instanceof Error) throw row;
         working[i]!.sample.apply(working[i]!.plan, row.candidates);
       }
     }
     if (!savings.skipEmpty && empty.length > 0) {
       const candidates = [{ positions: [0], uniforms: [0.5] }];
-      const batch = denoiseBatch(empty.map((row) => ({ ...row, plan: { ...row.plan, candidates } })));
-      await graphs.run({ graph: "denoise", batch });
+      const input = denoiseBatch(empty.map((row) => ({ ...row, plan: { ...row.plan, candidates } })));
+      await graphs.run({ graph: "denoise", input });
     }
   }
 }

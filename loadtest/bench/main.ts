@@ -27,7 +27,7 @@ interface Flags {
   clients: number[];
   steps: number[];
   threads: number;
-  runtimes: number;
+  workers: number;
   beside?: string;
   python: string;
 }
@@ -54,14 +54,14 @@ await script<Flags>(
       integer(0, 1024),
       0,
     ),
-    flag("--runtimes <n>", "runtime processes of the server, and bare loops side by side", count, 1),
+    flag("--workers <n>", "workers of the server, and bare loops side by side", count, 1),
     flag(
       "--beside <flags>",
       "a second server in the table of throughput, with these flags, such as --beside='--split 1'",
     ),
     PYTHON,
   ],
-  async ({ model, only, length, repeats, seconds, steps, clients, threads, runtimes, beside, python }) => {
+  async ({ model, only, length, repeats, seconds, steps, clients, threads, workers, beside, python }) => {
     console.log(machine(model));
     const wanted = (section: (typeof SECTIONS)[number]) => only.includes(section);
     const common = [
@@ -71,8 +71,8 @@ await script<Flags>(
       "0",
       "--threads",
       `${threads}`,
-      "--runtimes",
-      `${runtimes}`,
+      "--workers",
+      `${workers}`,
     ];
     const server = await Server.start(common);
     if (wanted("saturation")) await saturation(server, length);
@@ -82,7 +82,7 @@ await script<Flags>(
         beside === undefined
           ? undefined
           : { name: beside, server: await Server.start([...common, ...beside.split(" ")]) };
-      const options = { model, length, repeats, seconds, steps, clients, threads, runtimes };
+      const options = { model, length, repeats, seconds, steps, clients, threads, workers };
       await throughput(server, options, other);
       await other?.server.stop();
     }

@@ -113,8 +113,8 @@ export async function againstProducts(
   for (const length of lengths) {
     const canvas = new HalfWay(model, length);
     const picks = length / 16;
-    const batch = denoiseBatch([canvas.row("plain", canvas.due(picks))]);
-    const step = async () => (await graphs.run({ graph: "denoise", batch })).milliseconds;
+    const input = denoiseBatch([canvas.row("plain", canvas.due(picks))]);
+    const step = async () => (await graphs.run({ graph: "denoise", input })).milliseconds;
     const products = async () => (await reference.products(1, length, picks)) * 1000;
     await step();
     await products();

@@ -44,7 +44,6 @@ export async function served(
 /** Print the memory of a server. */
 export function sayMemory(server: Server, when: string): void {
   const megabytes = (value: number) => `${Math.ceil(value).toLocaleString("en")} MB`;
-  const { server: own, runtimes } = server.memory();
-  if (own > 0)
-    console.log(`Memory ${when}: server ${megabytes(own)}, runtime process ${megabytes(runtimes)}`);
+  const { server: own, workers } = server.memory();
+  if (own > 0) console.log(`Memory ${when}: server ${megabytes(own)}, worker ${megabytes(workers)}`);
 }

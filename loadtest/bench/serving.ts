@@ -20,8 +20,8 @@ export interface ServingOptions {
   seconds: number;
   /** Threads of a call, of the server and of the bare loop; 0 is one for each core. */
   threads?: number;
-  /** Runtime processes of the server, and bare loops side by side. */
-  runtimes?: number;
+  /** Workers of the server, and bare loops side by side. */
+  workers?: number;
 }
 
 /** Seconds of requests before the first measurement, in which V8 compiles the server's code. */
@@ -37,8 +37,8 @@ export async function throughput(
   other?: { name: string; server: Server },
 ): Promise<void> {
   const { origin } = server;
-  const { model, length, repeats, seconds, threads, runtimes = 1 } = options;
-  const loops = new BareLoop(model, threads, runtimes);
+  const { model, length, repeats, seconds, threads, workers = 1 } = options;
+  const loops = new BareLoop(model, threads, workers);
   const padded = paddedLength(length, Number.POSITIVE_INFINITY);
   const most = Math.floor((await server.metric("didi_batch_tokens_limit")) / padded);
   for (const each of [origin, ...(other ? [other.server.origin] : [])]) {
@@ -52,22 +52,22 @@ export async function throughput(
     "steps",
     "clients",
     "served",
-    runtimes > 1 ? `rows of each of ${runtimes} bare loops` : "rows of the bare loop",
+    workers > 1 ? `rows of each of ${workers} bare loops` : "rows of the bare loop",
     "bare",
     "served / bare",
     ...(other ? [`with ${other.name}`, `served / with ${other.name}`] : []),
   );
   for (const steps of options.steps)
     for (const clients of options.clients) {
-      const rows = Math.min(Math.ceil(clients / runtimes), Math.max(1, most));
+      const rows = Math.min(Math.ceil(clients / workers), Math.max(1, most));
       const job = { rows, rounds: 1, length, steps };
       await loops.run(job);
-      const once = (runtimes * rows * length) / (await loops.run(job));
-      const rounds = Math.ceil((seconds / once) * ((runtimes * rows) / clients));
+      const once = (workers * rows * length) / (await loops.run(job));
+      const rounds = Math.ceil((seconds / once) * ((workers * rows) / clients));
       const [ours, bare, theirs] = (await interleave(
         repeats,
         () => served(origin, clients, rounds, length, steps),
-        () => loops.run({ ...job, rounds: Math.ceil((rounds * clients) / (runtimes * rows)) }),
+        () => loops.run({ ...job, rounds: Math.ceil((rounds * clients) / (workers * rows)) }),
         ...(other ? [() => served(other.server.origin, clients, rounds, length, steps)] : []),
       )) as [number[], number[], number[]?];
       tableRow(

@@ -1,4 +1,4 @@
-/** `npm run chaos`: mixed traffic while runtime processes are killed, frozen, starved of memory and damaged. */
+/** `npm run chaos`: mixed traffic while workers are killed, frozen, starved of memory and damaged. */
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { decimal, integer } from "../../src/cli/options.ts";
@@ -30,13 +30,13 @@ const OUTCOMES = ["done", "failed", "cancelled"] as const;
 /** Return how many requests the server has counted by outcome. */
 async function counts(server: Server): Promise<Run["counted"]> {
   const count = async (outcome: string) =>
-    [outcome, await server.metric(`didi_generations_total{outcome="${outcome}"}`)] as const;
+    [outcome, await server.metric(`didi_requests_total{outcome="${outcome}"}`)] as const;
   return Object.fromEntries(await Promise.all(OUTCOMES.map(count))) as Run["counted"];
 }
 
 await script<Flags>(
   "chaos",
-  "Break runtime processes at random while clients ask, and hold every answer to the one without faults. Linux.",
+  "Break workers at random while clients ask, and hold every answer to the one without faults. Linux.",
   [
     flag("--seconds <n>", "how long faults happen", integer(1, 86_400), 600),
     flag("--seed <n>", "seed of the faults, their moments and the requests", integer(0, 2 ** 31), 1),
@@ -48,7 +48,7 @@ await script<Flags>(
     flag("--out <folder>", "write chaos.md and chaos.json here (default: print the report alone)"),
   ],
   async ({ seconds, seed, model, clients, faults, recovery, split, out }) => {
-    const limits = ["--runtimes", "2", "--threads", "1", "--cache-mb", "0", "--max-batch-tokens", "1024"];
+    const limits = ["--workers", "2", "--threads", "1", "--cache-mb", "0", "--max-batch-tokens", "1024"];
     // What the answers are compared with is computed in fp32, and NaN can be written over float weights only.
     limits.push("--precision", "fp32");
     limits.push("--split", `${split}`);
@@ -56,7 +56,7 @@ await script<Flags>(
     const interrupted = interruption();
     console.error("every request once, without faults");
     const expected = await withoutFaults(server.origin);
-    const restarts = () => server.metric("didi_runtime_restarts_total");
+    const restarts = () => server.metric("didi_worker_restarts_total");
     const before = { counted: await counts(server), restarts: await restarts(), memory: server.memory() };
 
     const tally = emptyTally();
@@ -75,7 +75,7 @@ await script<Flags>(
     const random = new Random(seed);
     while (!interrupted.aborted && server.alive && elapsed() < seconds) {
       await sleep(random.next() * 400);
-      const pids = server.runtimePids();
+      const pids = server.workerPids();
       if (pids.length < 2) continue;
       // The server recovers soonest from a kill, so kills are more frequent; sometimes both processes are struck.
       const kind = random.chance(0.35) ? "kill" : random.pick(KINDS);

@@ -18,7 +18,7 @@ export interface Run {
   /** Milliseconds of each interval in which /readyz was not 200. */
   unready: number[];
   readyAfter: boolean;
-  /** Runtime processes that were replaced. */
+  /** Workers that were replaced. */
   restarts: number;
   /** Requests that the server counted, by outcome. */
   counted: Record<"done" | "failed" | "cancelled", number>;
@@ -108,7 +108,7 @@ export function markdownOf(run: Run, checks: readonly Check[]): string {
   const { post, sse, websocket } = tally.answered;
   return `# Chaos
 
-${run.machine}. ${run.seconds} s, seed ${run.seed}${run.interrupted ? ", interrupted" : ""}; two runtime processes.
+${run.machine}. ${run.seconds} s, seed ${run.seed}${run.interrupted ? ", interrupted" : ""}; two workers.
 
 ${checkTable(checks)}
 

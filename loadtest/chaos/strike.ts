@@ -28,7 +28,7 @@ export async function strike(server: Server, kind: FaultKind, pid: number, at: n
   const started = performance.now();
   const listen = (line: LogLine) => {
     const now = performance.now() - started;
-    if (line.runtimePid === pid && line.msg.startsWith("runtime process died")) {
+    if (line.workerPid === pid && line.msg.startsWith("worker died")) {
       struck.noticedMs = now;
       struck.said = /\((.*)\)/.exec(line.msg)?.[1] ?? "";
     }

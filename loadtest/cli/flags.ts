@@ -77,7 +77,7 @@ export const SWEEP_OPTIONS: readonly Option[] = [
   new Option("--model <name|folder>", "of the server that is started")
     .env("DIDI_MODEL")
     .default("stories-didi"),
-  new Option("--server-flags <text>", "for the server that is started, such as '--runtimes 2'")
+  new Option("--server-flags <text>", "for the server that is started, such as '--workers 2'")
     .argParser((text) => text.split(/\s+/).filter(Boolean))
     .default([], "none"),
   new Option("--peers [name,...]", `measure others beside it: ${PEERS.join(", ")} (all without a list)`)

@@ -24,7 +24,7 @@ export interface Flood {
   deadlines: { answered: number; cutShort: number; late: number; lateness: Percentiles };
   /** What Retry-After said, how long the backlog of that moment took, and the ratio of the two. */
   retryAfter: { said: Percentiles; took: Percentiles; ratio: Percentiles; true: number; of: number };
-  memory: { second: number; server: number; runtimes: number }[];
+  memory: { second: number; server: number; workers: number }[];
   /** Answers a second just after the flood, while the server answered its backlog. */
   afterwardsPerSecond: number;
   /** Latency of a lone request before the flood, and time until it was at most 1.5 times that again. */
@@ -82,8 +82,8 @@ export async function flood(server: Server, perSecond: number, seconds: number):
   const memory: Flood["memory"] = [];
   const started = performance.now();
   const sample = () => {
-    const { server: own, runtimes }: Memory = server.memory();
-    memory.push({ second: Math.round((performance.now() - started) / 1000), server: own, runtimes });
+    const { server: own, workers }: Memory = server.memory();
+    memory.push({ second: Math.round((performance.now() - started) / 1000), server: own, workers });
   };
   sample();
   const sampling = setInterval(sample, Math.max(1000, seconds * 25));

@@ -116,8 +116,8 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
 export function markdownOf(run: Run, checks: readonly Check[]): string {
   const { flooded, slow } = run;
   const curve = table(
-    ["second", "server, MB", "runtime process, MB"],
-    flooded.memory.map(({ second, server, runtimes }) => [second, Math.round(server), Math.round(runtimes)]),
+    ["second", "server, MB", "worker, MB"],
+    flooded.memory.map(({ second, server, workers }) => [second, Math.round(server), Math.round(workers)]),
   );
   const clients = slow
     ? `

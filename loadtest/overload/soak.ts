@@ -68,7 +68,7 @@ async function soak({ minutes, load, model, out }: Flags): Promise<number> {
   let others = 0;
   const started = performance.now();
   const take = async () => {
-    const { server: serverMb, runtimes: runtimeMb } = server.memory();
+    const { server: serverMb, workers: runtimeMb } = server.memory();
     const delayMs = 1000 * (await server.metric("nodejs_eventloop_lag_p99_seconds"));
     const times = recent.map(({ sentAt, doneAt }) => doneAt - sentAt);
     recent = [];
@@ -136,7 +136,7 @@ Warm-up is the first quarter; what is compared is the median of the fifth after 
 
 ${checkTable(checks)}
 
-${table(["second", "server, MB", "runtime process, MB", "event-loop delay 99%, ms", "answer, median, ms"], rows)}`;
+${table(["second", "server, MB", "worker, MB", "event-loop delay 99%, ms", "answer, median, ms"], rows)}`;
   const data = {
     machine: machine(model),
     capacity: whole,

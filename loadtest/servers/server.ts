@@ -15,7 +15,7 @@ import { untilReady } from "./until-ready.ts";
 export interface LogLine {
   level: number;
   msg: string;
-  runtimePid?: number;
+  workerPid?: number;
   [field: string]: unknown;
 }
 
@@ -30,7 +30,7 @@ export interface Ending {
 /** Resident megabytes; 0 where there is no /proc. */
 export interface Memory {
   server: number;
-  runtimes: number;
+  workers: number;
 }
 
 /** Lines of standard error that are kept. */
@@ -94,7 +94,7 @@ export class Server extends EventEmitter<{ log: [LogLine] }> {
   }
 
   /** Ids of the processes that run ONNX Runtime. */
-  runtimePids(): number[] {
+  workerPids(): number[] {
     return childrenOf(this.pid);
   }
 
@@ -102,7 +102,7 @@ export class Server extends EventEmitter<{ log: [LogLine] }> {
     const use = treeUse(this.pid);
     return {
       server: (use?.own.residentBytes ?? 0) / 1e6,
-      runtimes: (use?.children.residentBytes ?? 0) / 1e6,
+      workers: (use?.children.residentBytes ?? 0) / 1e6,
     };
   }
 
@@ -124,7 +124,7 @@ export class Server extends EventEmitter<{ log: [LogLine] }> {
 
   /** End the server by a signal, after `patienceMs` by SIGKILL. Return how it ended; at once if it had ended before. */
   async stop(signal: NodeJS.Signals = "SIGTERM", patienceMs = 40_000): Promise<Ending> {
-    const pids = this.runtimePids();
+    const pids = this.workerPids();
     if (this.alive) {
       const late = setTimeout(() => this.child.kill("SIGKILL"), patienceMs);
       const exit = once(this.child, "exit");

@@ -3,9 +3,9 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { StartupError } from "../errors.ts";
 
-/** Fewer are not enough to load a model and to replace a runtime process. */
+/** Fewer are not enough to load a model and to replace a worker. */
 const LEAST = 128;
-/** Kept free of connections: a runtime process that is replaced takes some. */
+/** Kept free of connections: a worker that is replaced takes some. */
 const RESERVE = 48;
 
 /** The limit; undefined if there is none, or the system does not say (it does on Linux). */

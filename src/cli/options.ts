@@ -17,7 +17,9 @@ export interface ModelConfig {
 
 /** Settings of the server. */
 export interface ServeConfig extends ModelConfig, AccessConfig {
-  runtimes: number;
+  workers: number;
+  /** Deprecated name of `workers`. */
+  runtimes?: number;
   split: number | "auto";
   maxBatchTokens: number | "auto";
   maxActive: number;
@@ -58,7 +60,7 @@ export interface KeysConfig {
   file: string;
   id: string;
   requestsPerMinute?: KeyLimits["requests_per_minute"];
-  concurrentGenerations?: KeyLimits["concurrent_generations"];
+  concurrentRequests?: KeyLimits["concurrent_requests"];
   tokenPassesPerMinute?: KeyLimits["token_passes_per_minute"];
 }
 
@@ -245,9 +247,7 @@ export const KEYS_ADD_OPTIONS: readonly Option[] = [
   new Option("--requests-per-minute <n>", "requests, WebSocket messages that generate among them").argParser(
     LIMIT,
   ),
-  new Option("--concurrent-generations <n>", "generations that wait or run at the same time").argParser(
-    LIMIT,
-  ),
+  new Option("--concurrent-requests <n>", "generations that wait or run at the same time").argParser(LIMIT),
   new Option(
     "--token-passes-per-minute <n>",
     "canvas tokens (a multiple of 32) times passes of the model, of all samples",
@@ -294,10 +294,11 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .argParser(integer(0, 65_535))
     .default(8080),
   ...MODEL_OPTIONS,
-  new Option("--runtimes <n>", "runtime processes side by side, each with the model and --threads of its own")
-    .env("DIDI_RUNTIMES")
+  new Option("--workers <n>", "processes that run the model, each with a copy of it and --threads of its own")
+    .env("DIDI_WORKERS")
     .argParser(integer(1, 256))
     .default(1),
+  new Option("--runtimes <n>").env("DIDI_RUNTIMES").argParser(integer(1, 256)).hideHelp(),
   new Option(
     "--split <n>",
     "parts into which calls of several rows are divided on the CPU, each with its share of --threads and a copy of the weights; auto is 2 for a small model",

@@ -98,7 +98,7 @@ export function buildProgram(output: OutputConfiguration = {}): Command {
       "after",
       examples(
         "didi-serve serve --port 8000 --device cpu",
-        "didi-serve serve --model ./my-model --runtimes 2 --threads 4",
+        "didi-serve serve --model ./my-model --workers 2 --threads 4",
         "DIDI_PORT=8000 DIDI_LOG_LEVEL=warn didi-serve serve",
         "didi-serve serve --host 0.0.0.0 --api-keys keys.jsonl --tls-cert cert.pem --tls-key key.pem",
       ),
@@ -108,6 +108,10 @@ export function buildProgram(output: OutputConfiguration = {}): Command {
         config,
         (name) => !["default", undefined].includes(command.getOptionValueSource(name)),
       );
+      if (config.runtimes !== undefined) {
+        console.error("didi-serve: --runtimes (DIDI_RUNTIMES) is deprecated: use --workers (DIDI_WORKERS)");
+        if (command.getOptionValueSource("workers") === "default") config.workers = config.runtimes;
+      }
       const { serve } = await import("./commands/serve.ts");
       return serve(config);
     });
@@ -211,7 +215,7 @@ export function buildProgram(output: OutputConfiguration = {}): Command {
       "after",
       examples(
         "didi-serve keys add --file keys.jsonl --id alice",
-        "didi-serve keys add --file keys.jsonl --id bob --requests-per-minute 60 --concurrent-generations 4",
+        "didi-serve keys add --file keys.jsonl --id bob --requests-per-minute 60 --concurrent-requests 4",
       ),
     )
     .action(async (config: KeysConfig) => (await loadKeys()).addKey(config));

@@ -25,27 +25,27 @@ function deviceFor({ device, precision }: ModelConfig): Device {
   return "cpu";
 }
 
-/** Opens the model and starts its runtime processes; `warmUp` is left to the caller. `share` makes the cache shared with other servers. Throws StartupError. */
+/** Opens the model and starts its workers; `warmUp` is left to the caller. `share` makes the cache shared with other servers. Throws StartupError. */
 export async function startEngine(
   config: ModelConfig,
   limits: EngineLimits,
-  { runtimes, split }: Pick<ServeConfig, "runtimes" | "split"> = { runtimes: 1, split: 1 },
+  { workers, split }: Pick<ServeConfig, "workers" | "split"> = { workers: 1, split: 1 },
   share?: (model: Model) => SharedCache | undefined,
 ): Promise<Engine> {
   const model = await openModel(config.model, config.precision);
   const { threads } = config;
   const device = deviceFor(config);
   const options = { graphs: model.graphs, device, threads, split: await splitOf(split, model, threads) };
-  const runtime = await WorkerPool.start(options, runtimes);
-  return new Engine(model, runtime, limits, share?.(model));
+  const pool = await WorkerPool.start(options, workers);
+  return new Engine(model, pool, limits, share?.(model));
 }
 
-/** Runs the model once. Throws StartupError if it cannot, with the runtime process ended. */
+/** Runs the model once. Throws StartupError if it cannot, with the worker ended. */
 export async function warmUp(engine: Engine): Promise<void> {
   try {
     await engine.warmUp();
   } catch (error) {
-    await engine.runtime.close();
+    await engine.pool.close();
     throw new StartupError(`${engine.model.folder} does not run: ${(error as Error).message}`);
   }
 }

@@ -12,17 +12,17 @@ import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts"
 import type { Model } from "../model/model.ts";
 import type { WorkerPool } from "../runtime/pool.ts";
 import { type Answer, answer, type CacheState } from "./answers/answer.ts";
-import { type CachedGeneration, type CacheLimits, cacheKey, ResultCache } from "./answers/cache.ts";
+import { type CachedAnswer, type CacheLimits, cacheKey, ResultCache } from "./answers/cache.ts";
+import { FairLoop } from "./answers/fair-loop.ts";
 import type { SharedCache } from "./answers/shared-cache.ts";
-import { Narrator, type StepEvent } from "./answers/step-emitter.ts";
+import { StepEmitter, type StepEvent } from "./answers/step-emitter.ts";
+import { emitCost, maxTokenPasses } from "./cost.ts";
 import { promiseWithResolvers } from "./deferred.ts";
 import { type MaskSpan, maskSpans } from "./layout.ts";
-import { mostTokenPasses, tellingPrice } from "./price.ts";
 import { type GenerateRequest, type GuidanceRequest, type PreparedRequest, prepare } from "./request.ts";
-import { Generation, type Subscriber } from "./sample-group.ts";
+import { SampleGroup, type Subscriber } from "./sample-group.ts";
 import { calibrate } from "./scheduling/calibrate.ts";
 import { type BatchReport, Dispatcher, type DispatcherLimits } from "./scheduling/dispatcher.ts";
-import { Turns } from "./turns.ts";
 
 /** Bounds of the engine. */
 export interface EngineLimits extends DispatcherLimits {
@@ -42,13 +42,13 @@ interface EngineEvents {
 }
 
 /** A request that was accepted. */
-export interface Ticket {
+export interface RequestHandle {
   id: string;
   /** The seed in use, given or drawn. */
   seed: number;
   /** Where its canvas is masked at first. */
   spans: MaskSpan[];
-  /** Rejects with CancelledError after `cancel`, with RuntimeFailure if the model fails. */
+  /** Rejects with CancelledError after `cancel`, with ModelFailure if the model fails. */
   result: Promise<Answer>;
   /** Token passes that it was priced at: the most that it may come to, but for a clean-up pass. */
   price: number;
@@ -63,18 +63,18 @@ export interface CheckedRequest extends PreparedRequest {
   /** Under which its answer is kept; undefined if it will not come again. */
   key: string | undefined;
   /** The answer, if it is kept. */
-  kept: CachedGeneration | undefined;
+  kept: CachedAnswer | undefined;
   /** Token passes that telling the answer costs. */
   telling: number;
   /** Token passes that it may come to. */
   price: number;
 }
 
-/** What a ticket says of a request from the start. */
-const ticketOf = (id: string, { computation, view, price }: CheckedRequest) => ({
+/** What a handle says of a request from the start. */
+const handleOf = (id: string, { params, output, price }: CheckedRequest) => ({
   id,
-  seed: computation.seed,
-  spans: maskSpans(view.layout),
+  seed: params.seed,
+  spans: maskSpans(output.layout),
   price,
 });
 
@@ -82,36 +82,36 @@ const ticketOf = (id: string, { computation, view, price }: CheckedRequest) => (
 export class Engine extends EventEmitter<EngineEvents> {
   readonly #dispatcher: Dispatcher;
   readonly #cache: ResultCache;
-  /** Running generations that an identical request may join. */
-  readonly #shareable = new Map<string, Generation>();
-  readonly #keys = new Map<Generation, string>();
+  /** Running groups that an identical request may join. */
+  readonly #shareable = new Map<string, SampleGroup>();
+  readonly #keys = new Map<SampleGroup, string>();
   /** Everyone who waits for an answer, its telling included. */
   readonly #open = new Set<Subscriber>();
   /** The time that telling steps takes, shared by all of them. */
-  readonly #turns = new Turns();
-  /** Generations that are looked for among the answers of other servers. */
-  readonly #looking = new Set<Generation>();
+  readonly #turns = new FairLoop();
+  /** Sample groups that are looked for among the answers of other servers. */
+  readonly #looking = new Set<SampleGroup>();
   #stopped = false;
   /** True once the model has run. */
   ready = false;
 
   constructor(
     readonly model: Model,
-    readonly runtime: WorkerPool,
+    readonly pool: WorkerPool,
     readonly limits: EngineLimits,
     /** Answers that are shared with other servers; absent: none are. */
     readonly shared?: SharedCache,
   ) {
     super();
     this.#cache = new ResultCache(limits.cache);
-    this.#dispatcher = new Dispatcher(runtime, model.manifest.context_length, limits);
+    this.#dispatcher = new Dispatcher(pool, model.manifest.context_length, limits);
     this.#dispatcher.on("batch", (report) => this.emit("batch", report));
     this.#dispatcher.on("step", (record) => this.emit("step", record));
-    this.#dispatcher.on("done", (generation) => this.#finish(generation));
-    this.#dispatcher.on("failed", (generation, error) => this.#fail(generation, error));
+    this.#dispatcher.on("done", (group) => this.#finish(group));
+    this.#dispatcher.on("failed", (group, error) => this.#fail(group, error));
   }
 
-  /** Generations that wait for a free row. */
+  /** Sample groups that wait for a free row. */
   get queueLength(): number {
     return this.#dispatcher.waiting + this.#looking.size;
   }
@@ -129,7 +129,7 @@ export class Engine extends EventEmitter<EngineEvents> {
 
   /** Samples being denoised. */
   get activeRows(): number {
-    return this.#dispatcher.places.active.length;
+    return this.#dispatcher.admission.active.length;
   }
 
   /** Bytes of the answers that are kept, estimated. */
@@ -142,7 +142,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     return this.ready && !this.#stopped;
   }
 
-  /** Run every graph once in every worker, then become `ready`. Rejects with RuntimeFailure if the model does not run. */
+  /** Run every graph once in every worker, then become `ready`. Rejects with ModelFailure if the model does not run. */
   async warmUp(): Promise<void> {
     const guidances: (GuidanceRequest | undefined)[] = [undefined];
     // A step that tilts and one that re-ranks.
@@ -153,14 +153,14 @@ export class Engine extends EventEmitter<EngineEvents> {
       const prepared = this.#prepare(request);
       await this.#begin({ ...prepared, ...{ key: undefined, kept: undefined, telling: 0, price: 0 } }).result;
     }
-    await this.runtime.warmUp();
+    await this.pool.warmUp();
     this.ready = true;
   }
 
-  /** With `maxBatchTokens: "auto"`, measure how large a batch should be, while requests run. Rejects with RuntimeFailure. */
+  /** With `maxBatchTokens: "auto"`, measure how large a batch should be, while requests run. Rejects with ModelFailure. */
   async measureBatches(): Promise<void> {
     if (this.limits.maxBatchTokens === "auto")
-      this.#dispatcher.bounds = await calibrate(this.model, this.runtime);
+      this.#dispatcher.bounds = await calibrate(this.model, this.pool);
   }
 
   /** Upper bound of padded tokens in one batch. */
@@ -177,21 +177,21 @@ export class Engine extends EventEmitter<EngineEvents> {
     this.#checkOpen();
     this.#checkQueue();
     const prepared = this.#prepare(request);
-    const { computation, view } = prepared;
+    const { params, output } = prepared;
     // A seed that was drawn will not come again.
-    const key = request.seed === undefined ? undefined : cacheKey(computation);
+    const key = request.seed === undefined ? undefined : cacheKey(params);
     const kept = key === undefined ? undefined : this.#cache.get(key);
     if (key !== undefined) this.emit("lookup", { tier: "memory", hit: kept !== undefined });
-    const telling = tellingPrice(computation, isTold || view.trace);
-    const price = kept ? telling : Math.max(telling, mostTokenPasses(computation, this.model.manifest));
+    const telling = emitCost(params, isTold || output.trace);
+    const price = kept ? telling : Math.max(telling, maxTokenPasses(params, this.model.manifest));
     return { ...prepared, key, kept, telling, price };
   }
 
   /**
    * Start a request that was checked. Throws UnavailableError or OverloadedError at once; anything later comes through
-   * the ticket. Steps are announced after this has returned.
+   * the handle. Steps are announced after this has returned.
    */
-  start(request: CheckedRequest, onStep?: (event: StepEvent) => void): Ticket {
+  start(request: CheckedRequest, onStep?: (event: StepEvent) => void): RequestHandle {
     this.#checkOpen();
     const { key, kept, deadlineMs } = request;
     if (kept) return this.#answerFrom(kept, request, onStep);
@@ -202,7 +202,7 @@ export class Engine extends EventEmitter<EngineEvents> {
   }
 
   /** Check and start a request; throws what they throw. */
-  submit(request: GenerateRequest, onStep?: (event: StepEvent) => void): Ticket {
+  submit(request: GenerateRequest, onStep?: (event: StepEvent) => void): RequestHandle {
     return this.start(this.check(request, onStep !== undefined), onStep);
   }
 
@@ -214,7 +214,7 @@ export class Engine extends EventEmitter<EngineEvents> {
   }
 
   #checkQueue(): void {
-    if (this.queueLength >= this.limits.maxQueue + this.#dispatcher.places.free)
+    if (this.queueLength >= this.limits.maxQueue + this.#dispatcher.admission.free)
       throw new OverloadedError(
         `${this.queueLength} requests are waiting: try again later`,
         this.retryAfter(),
@@ -235,13 +235,13 @@ export class Engine extends EventEmitter<EngineEvents> {
   /** Takes no more requests and ends those accepted. */
   abort(): void {
     this.#stopped = true;
-    for (const generation of [...this.#looking, ...this.#dispatcher.all()]) {
-      this.#looking.delete(generation);
-      this.#dispatcher.remove(generation);
-      this.#fail(generation, new UnavailableError("the server is shutting down"));
+    for (const group of [...this.#looking, ...this.#dispatcher.all()]) {
+      this.#looking.delete(group);
+      this.#dispatcher.remove(group);
+      this.#fail(group, new UnavailableError("the server is shutting down"));
     }
-    for (const { narrator, reject } of this.#open) {
-      narrator.stop();
+    for (const { emitter, reject } of this.#open) {
+      emitter.stop();
       reject(new UnavailableError("the server is shutting down"));
     }
   }
@@ -250,60 +250,60 @@ export class Engine extends EventEmitter<EngineEvents> {
     return prepare(this.model, request, (...work) => this.#dispatcher.forecastMs(...work));
   }
 
-  #begin(request: CheckedRequest, onStep?: (event: StepEvent) => void): Ticket {
-    const { computation, deadlineMs, key } = request;
-    const generation = new Generation(computation, this.model, deadlineMs, performance.now());
+  #begin(request: CheckedRequest, onStep?: (event: StepEvent) => void): RequestHandle {
+    const { params, deadlineMs, key } = request;
+    const group = new SampleGroup(params, this.model, deadlineMs, performance.now());
     if (key !== undefined) {
-      this.#keys.set(generation, key);
-      if (deadlineMs === undefined) this.#shareable.set(key, generation);
+      this.#keys.set(group, key);
+      if (deadlineMs === undefined) this.#shareable.set(key, group);
     }
-    const ticket = this.#subscribe(generation, "miss", request, onStep);
+    const handle = this.#subscribe(group, "miss", request, onStep);
     if (key !== undefined && this.shared)
-      this.#findOrRun(this.shared, generation).catch((error: Error) => this.#fail(generation, error));
-    else this.#dispatcher.add(generation);
-    return ticket;
+      this.#findOrRun(this.shared, group).catch((error: Error) => this.#fail(group, error));
+    else this.#dispatcher.add(group);
+    return handle;
   }
 
-  /** Answers a generation with what another server computed, or else runs it. */
-  async #findOrRun(shared: SharedCache, generation: Generation): Promise<void> {
-    this.#looking.add(generation);
-    const found = await shared.find(generation.computation, this.runtime.provider);
+  /** Answers a group with what another server computed, or else runs it. */
+  async #findOrRun(shared: SharedCache, group: SampleGroup): Promise<void> {
+    this.#looking.add(group);
+    const found = await shared.find(group.params, this.pool.provider);
     // Given up meanwhile.
-    if (!this.#looking.delete(generation)) return;
+    if (!this.#looking.delete(group)) return;
     this.emit("lookup", { tier: "shared", hit: found !== undefined });
-    if (!found) return this.#dispatcher.add(generation);
-    generation.records.push(...found.records);
-    generation.firstPassAt = generation.acceptedAt;
-    const key = this.#forget(generation);
-    if (key !== undefined) this.#cache.keep(key, generation, found.outcome);
-    generation.finish(found.outcome, () => performance.now(), "hit");
+    if (!found) return this.#dispatcher.add(group);
+    group.records.push(...found.records);
+    group.firstPassAt = group.acceptedAt;
+    const key = this.#forget(group);
+    if (key !== undefined) this.#cache.keep(key, group, found.outcome);
+    group.finish(found.outcome, () => performance.now(), "hit");
   }
 
   #subscribe(
-    generation: Generation,
+    group: SampleGroup,
     cache: CacheState,
     request: CheckedRequest,
     onStep?: (event: StepEvent) => void,
-  ): Ticket {
+  ): RequestHandle {
     const { subscriber, result } = this.#wait(cache, request, onStep);
-    generation.subscribe(subscriber);
+    group.subscribe(subscriber);
     const cancel = () => {
       this.#giveUp(subscriber);
-      if (generation.over || !generation.leave(subscriber) || generation.wanted) return;
-      this.#looking.delete(generation);
-      this.#dispatcher.remove(generation);
-      generation.over = true;
-      this.#forget(generation);
+      if (group.over || !group.leave(subscriber) || group.wanted) return;
+      this.#looking.delete(group);
+      this.#dispatcher.remove(group);
+      group.over = true;
+      this.#forget(group);
     };
-    const spent = () => Math.max(request.telling, generation.tokenPasses);
-    return { ...ticketOf(subscriber.id, request), result, cancel, spent };
+    const spent = () => Math.max(request.telling, group.tokenPasses);
+    return { ...handleOf(subscriber.id, request), result, cancel, spent };
   }
 
   #answerFrom(
-    { records, outcome }: CachedGeneration,
+    { records, outcome }: CachedAnswer,
     request: CheckedRequest,
     onStep?: (event: StepEvent) => void,
-  ): Ticket {
+  ): RequestHandle {
     const { subscriber, result } = this.#wait("hit", request, onStep);
     const timing = () => ({
       queue_ms: 0,
@@ -317,15 +317,15 @@ export class Engine extends EventEmitter<EngineEvents> {
       clearImmediate(later);
       this.#giveUp(subscriber);
     };
-    return { ...ticketOf(subscriber.id, request), result, cancel, spent: () => request.price };
+    return { ...handleOf(subscriber.id, request), result, cancel, spent: () => request.price };
   }
 
   /** Someone who waits for an answer, and the promise of it; it is settled once. */
   #wait(cache: CacheState, request: CheckedRequest, onStep?: (event: StepEvent) => void) {
     const { promise, resolve, reject } = promiseWithResolvers<Answer>();
-    const narrator = new Narrator(this.model, request, onStep, this.#turns);
+    const emitter = new StepEmitter(this.model, request, onStep, this.#turns);
     const subscriber: Subscriber = {
-      ...{ id: randomUUID(), acceptedAt: performance.now(), cache, narrator },
+      ...{ id: randomUUID(), acceptedAt: performance.now(), cache, emitter },
       resolve: (result) => {
         if (!this.#open.delete(subscriber)) return;
         resolve(result);
@@ -341,32 +341,32 @@ export class Engine extends EventEmitter<EngineEvents> {
     return { subscriber, result: promise };
   }
 
-  #giveUp({ narrator, reject }: Subscriber): void {
-    narrator.stop();
+  #giveUp({ emitter, reject }: Subscriber): void {
+    emitter.stop();
     reject(new CancelledError("cancelled"));
   }
 
-  #finish(generation: Generation): void {
-    const outcome = generation.outcome(this.runtime.provider);
-    const key = this.#forget(generation);
+  #finish(group: SampleGroup): void {
+    const outcome = group.outcome(this.pool.provider);
+    const key = this.#forget(group);
     if (key !== undefined && !outcome.hurried.includes(true)) {
-      this.#cache.keep(key, generation, outcome);
-      const { computation, records } = generation;
-      void this.shared?.keep({ computation, records, outcome }, this.runtime.provider);
+      this.#cache.keep(key, group, outcome);
+      const { params, records } = group;
+      void this.shared?.keep({ params, records, outcome }, this.pool.provider);
     }
-    generation.finish(outcome, () => performance.now());
+    group.finish(outcome, () => performance.now());
   }
 
-  #fail(generation: Generation, error: Error): void {
-    this.#forget(generation);
-    generation.fail(error);
+  #fail(group: SampleGroup, error: Error): void {
+    this.#forget(group);
+    group.fail(error);
   }
 
   /** Forgets that others may join it; returns its key in the cache. */
-  #forget(generation: Generation): string | undefined {
-    const key = this.#keys.get(generation);
-    this.#keys.delete(generation);
-    if (key !== undefined && this.#shareable.get(key) === generation) this.#shareable.delete(key);
+  #forget(group: SampleGroup): string | undefined {
+    const key = this.#keys.get(group);
+    this.#keys.delete(group);
+    if (key !== undefined && this.#shareable.get(key) === group) this.#shareable.delete(key);
     return key;
   }
 }

@@ -6,7 +6,7 @@ import type { Guidance } from "../diffusion/guidance.ts";
 import type { Order } from "../diffusion/sampler.ts";
 import { InvalidRequestError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
-import type { View } from "./answers/text.ts";
+import type { OutputOptions } from "./answers/text.ts";
 import { type Budget, chooseBudget, type Forecast } from "./budget.ts";
 import { type CanvasRequest, layoutOf } from "./layout.ts";
 
@@ -51,7 +51,7 @@ export interface GuidanceRequest {
 }
 
 /** Everything that the tokens depend on, apart from the model. */
-export interface Computation {
+export interface SamplingParams {
   /** [L] ids, the mask where text is to be generated. */
   canvas: number[];
   steps: number;
@@ -69,8 +69,8 @@ export interface Computation {
 
 /** A request that fits the model. */
 export interface PreparedRequest {
-  computation: Computation;
-  view: View;
+  params: SamplingParams;
+  output: OutputOptions;
   deadlineMs: number | undefined;
 }
 
@@ -117,8 +117,8 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
         "tokens at most: ask for fewer steps or samples, or stream the steps instead",
     );
   return {
-    computation: { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance },
-    view: { layout, n, stop: typeof stop === "string" ? [stop] : stop, echo, logprobs, trace },
+    params: { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance },
+    output: { layout, n, stop: typeof stop === "string" ? [stop] : stop, echo, logprobs, trace },
     deadlineMs: request.deadline_ms,
   };
 }

@@ -1,43 +1,43 @@
-/** One computation on its way through the engine: its samples, its steps, and everyone who waits for it. */
+/** One params on its way through the engine: its samples, its steps, and everyone who waits for it. */
 
 import { type Passes, Sample, type StepRecord } from "../diffusion/sampler.ts";
 import type { Model } from "../model/model.ts";
 import type { Provider } from "../runtime/protocol.ts";
 import { type Answer, answer, type CacheState, type Outcome } from "./answers/answer.ts";
 import { traceSha256 } from "./answers/receipt.ts";
-import type { Narrator, SampleRecord } from "./answers/step-emitter.ts";
-import type { Computation } from "./request.ts";
+import type { SampleRecord, StepEmitter } from "./answers/step-emitter.ts";
+import type { SamplingParams } from "./request.ts";
 
-/** One request that waits for a generation. */
+/** One request that waits for a group. */
 export interface Subscriber {
   readonly id: string;
   /** Clock time, milliseconds. */
   readonly acceptedAt: number;
   readonly cache: CacheState;
-  readonly narrator: Narrator;
+  readonly emitter: StepEmitter;
   resolve(result: Answer): void;
   reject(error: Error): void;
 }
 
-/** State of one computation. The engine drives it; it holds no queue and no clock of its own. */
-export class Generation {
+/** State of one params. The engine drives it; it holds no queue and no clock of its own. */
+export class SampleGroup {
   readonly samples: Sample[];
   /** Clock time of the deadline; infinite if there is none. */
   readonly deadlineAt: number;
-  /** [samples] of a ranked computation, as they come. */
+  /** [samples] of a ranked params, as they come. */
   readonly rewards: (number | undefined)[] = [];
   /** Every step so far, in order. */
   readonly records: SampleRecord[] = [];
   firstPassAt: number | undefined;
   computeMs = 0;
-  /** Token passes (price.ts) that were started for it. */
+  /** Token passes (cost.ts) that were started for it. */
   tokenPasses = 0;
   /** True once finished, failed or given up. */
   over = false;
   readonly #subscribers = new Set<Subscriber>();
 
   constructor(
-    readonly computation: Computation,
+    readonly params: SamplingParams,
     readonly model: Model,
     /** Milliseconds from acceptance. */
     readonly deadlineMs: number | undefined,
@@ -45,10 +45,10 @@ export class Generation {
     readonly acceptedAt: number,
   ) {
     this.deadlineAt = acceptedAt + (deadlineMs ?? Number.POSITIVE_INFINITY);
-    const { samples, ...params } = computation;
+    const { samples, ...shared } = params;
     this.samples = Array.from(
       { length: samples },
-      (_, sample) => new Sample({ ...params, sample }, model.schedule, model.manifest.mask_token_id),
+      (_, sample) => new Sample({ ...shared, sample }, model.schedule, model.manifest.mask_token_id),
     );
   }
 
@@ -58,7 +58,7 @@ export class Generation {
   }
 
   /** Ids of the requests that wait. */
-  get tickets(): string[] {
+  get handles(): string[] {
     return [...this.#subscribers].map(({ id }) => id);
   }
 
@@ -80,7 +80,7 @@ export class Generation {
     this.records.push({ sample: sample.params.sample, record });
     for (const subscriber of this.#subscribers)
       try {
-        subscriber.narrator.tell(this.records);
+        subscriber.emitter.tell(this.records);
       } catch (error) {
         this.leave(subscriber);
         subscriber.reject(error as Error);
@@ -115,8 +115,8 @@ export class Generation {
    */
   finish(outcome: Outcome, now: () => number, cache?: CacheState): void {
     this.over = true;
-    for (const { id, narrator, acceptedAt, resolve, reject, ...subscriber } of this.#subscribers) {
-      const from = { id, narrator, cache: cache ?? subscriber.cache };
+    for (const { id, emitter, acceptedAt, resolve, reject, ...subscriber } of this.#subscribers) {
+      const from = { id, emitter, cache: cache ?? subscriber.cache };
       const timing = () => ({
         queue_ms: Math.max(0, (this.firstPassAt ?? now()) - acceptedAt),
         compute_ms: this.computeMs,

@@ -1,4 +1,4 @@
-/** A model on disk, checked and ready to be loaded by a runtime process. */
+/** A model on disk, checked and ready to be loaded by a worker. */
 
 import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";

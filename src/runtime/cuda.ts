@@ -1,4 +1,4 @@
-/** CUDA for the runtime process: where its libraries lie, and why it does not load. */
+/** CUDA for the worker: where its libraries lie, and why it does not load. */
 
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, realpathSync } from "node:fs";
@@ -38,7 +38,7 @@ const PROVIDER = "libonnxruntime_providers_cuda.so";
 const DRIVER = "libcuda.so.1";
 const LOADER = "/lib64/ld-linux-x86-64.so.2";
 
-/** The environment of a runtime process: that of the server, with the CUDA libraries on the library path. */
+/** The environment of a worker: that of the server, with the CUDA libraries on the library path. */
 export function cudaEnvironment(
   env: NodeJS.ProcessEnv = process.env,
   files = cudaFiles(),
@@ -82,7 +82,7 @@ function librariesOf(path: string, env: NodeJS.ProcessEnv): Map<string, string |
   return new Map(Array.from(lines, ([, name, found]) => [name!, found === "not found" ? undefined : found]));
 }
 
-/** Looks for the provider, for what it needs, and for the driver, as a runtime process with this environment would. */
+/** Looks for the provider, for what it needs, and for the driver, as a worker with this environment would. */
 export function lookForCuda(env: NodeJS.ProcessEnv = cudaEnvironment(), files = cudaFiles()): CudaState {
   const path = join(files.binaries, PROVIDER);
   const needed = readWheel(files.about).cuda ?? undefined;

@@ -1,4 +1,4 @@
-/** A runtime process as the system starts it, or does not. */
+/** A worker as the system starts it, or does not. */
 
 import { type ChildProcess, fork } from "node:child_process";
 import { readdirSync } from "node:fs";
@@ -23,7 +23,7 @@ const ADVICE: Record<string, string> = {
 /** The error of a process that could not be started. */
 export function cannotStart(error: Error): StartupError {
   const { code = "", message } = error as NodeJS.ErrnoException;
-  return new StartupError(`cannot start a runtime process: ${ADVICE[code] ?? message}`);
+  return new StartupError(`cannot start a worker: ${ADVICE[code] ?? message}`);
 }
 
 /** Starts a process. Throws StartupError if the system refuses at once; it may also do so in an `error` event. */

@@ -1,6 +1,6 @@
 /** When a batch has hung: after `FACTOR` times what such batches take, and never before `LEAST_MS`. */
 
-import type { Call, GraphName } from "./protocol.ts";
+import type { Batch, GraphName } from "./protocol.ts";
 
 /** A batch that takes this many times the estimate has hung. */
 const FACTOR = 30;
@@ -24,8 +24,8 @@ export class HangLimit {
   ) {}
 
   /** Take note that a batch took `milliseconds`. */
-  observe({ graph, batch }: Call, milliseconds: number): void {
-    const tokens = batch.rows * batch.padded;
+  observe({ graph, input }: Batch, milliseconds: number): void {
+    const tokens = input.rows * input.padded;
     const perToken = milliseconds / tokens;
     const ofGraph = this.#estimates.get(graph) ?? new Map<number, number>();
     const size = sizeOf(tokens);
@@ -35,10 +35,10 @@ export class HangLimit {
   }
 
   /** Return the milliseconds after which a batch has hung. A new size takes the slowest rate of its graph. */
-  of({ graph, batch }: Call): number {
+  of({ graph, input }: Batch): number {
     const ofGraph = this.#estimates.get(graph);
     if (!ofGraph) return this.limits.firstMs;
-    const tokens = batch.rows * batch.padded;
+    const tokens = input.rows * input.padded;
     const perToken = ofGraph.get(sizeOf(tokens)) ?? Math.max(...ofGraph.values());
     return Math.max(this.limits.leastMs, FACTOR * perToken * tokens);
   }

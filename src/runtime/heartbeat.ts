@@ -1,5 +1,5 @@
 /**
- * Signs of life of a runtime process.
+ * Signs of life of a worker.
  *
  * A call of the model blocks the thread that makes it, so a busy process and a frozen one look alike from its answers.
  * A thread of its own writes a byte twice a second to a pipe; when none comes, the whole process has stopped.
@@ -30,7 +30,7 @@ const beat = () => {
 beat();
 setInterval(beat, ${BEAT_MS});`;
 
-/** In the runtime process: begins to write. */
+/** In the worker: begins to write. */
 export function beginHeartbeat(): void {
   new Worker(THREAD, { eval: true, execArgv: [], env: {} }).unref();
 }

@@ -6,9 +6,9 @@
  */
 
 import { EventEmitter } from "node:events";
-import { RuntimeFailure } from "../errors.ts";
+import { ModelFailure } from "../errors.ts";
 import { HangLimit } from "./hang-limit.ts";
-import type { Call, GraphName, Graphs, Provider, RuntimeOptions } from "./protocol.ts";
+import type { Batch, GraphName, Graphs, Provider, WorkerOptions } from "./protocol.ts";
 import { type Result, Worker, WorkerDied, type WorkerEvents } from "./worker-process.ts";
 
 /** How many processes may end under a batch before it is given up. */
@@ -25,7 +25,7 @@ export interface PoolEvents extends WorkerEvents {
 
 /** A batch in the queue or with a worker. */
 interface QueuedBatch {
-  readonly call: Call;
+  readonly batch: Batch;
   /** Processes that may end under it. */
   readonly attempts: number;
   /** Processes that have ended under it. */
@@ -42,7 +42,7 @@ interface QueuedBatch {
 export class WorkerPool extends EventEmitter<PoolEvents> {
   readonly #queue: QueuedBatch[] = [];
   /** The first batch of each graph. */
-  readonly #first = new Map<GraphName, Call>();
+  readonly #first = new Map<GraphName, Batch>();
   /** Of a fresh worker whose numbers were not finite either: when it had loaded, and until when it counts. */
   #ownFault = { loadedAt: Number.POSITIVE_INFINITY, until: Number.NEGATIVE_INFINITY };
   #closed = false;
@@ -61,7 +61,7 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
       });
       worker.on("load-failed", (message) => {
         // Better an older worker than none.
-        for (const batch of this.#queue) batch.loadedSince = Number.NEGATIVE_INFINITY;
+        for (const queued of this.#queue) queued.loadedSince = Number.NEGATIVE_INFINITY;
         this.#pull();
         this.emit("load-failed", message);
       });
@@ -73,7 +73,7 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
   }
 
   /** Start `count` workers. Throws StartupError if the model cannot be loaded; none is left then. */
-  static async start(options: RuntimeOptions, count = 1, hangLimit = new HangLimit()): Promise<WorkerPool> {
+  static async start(options: WorkerOptions, count = 1, hangLimit = new HangLimit()): Promise<WorkerPool> {
     const started = await Promise.allSettled(Array.from({ length: count }, () => Worker.start(options)));
     const workers = started.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
     const failure = started.find((one) => one.status === "rejected");
@@ -113,27 +113,34 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
   }
 
   /**
-   * Run a batch of a graph. Rejects with RuntimeFailure if the graph fails, or if processes ended under it
+   * Run a batch of a graph. Rejects with ModelFailure if the graph fails, or if processes ended under it
    * `attempts` times. Numbers that are not finite are part of a result once a second worker gave them.
    */
   run<G extends GraphName>(
     graph: G,
-    batch: Graphs[G]["batch"],
+    input: Graphs[G]["input"],
     attempts = ATTEMPTS,
   ): Promise<Graphs[G]["result"]> {
-    if (this.#closed) return Promise.reject(new RuntimeFailure("the workers are closed"));
-    const call = { graph, batch } as Call;
-    if (!this.#first.has(graph)) this.#first.set(graph, call);
+    if (this.#closed) return Promise.reject(new ModelFailure("the workers are closed"));
+    const batch = { graph, input } as Batch;
+    if (!this.#first.has(graph)) this.#first.set(graph, batch);
     return new Promise((resolve, reject) => {
-      this.#queue.push({ call, attempts, deaths: 0, loadedSince: Number.NEGATIVE_INFINITY, resolve, reject });
+      this.#queue.push({
+        batch,
+        attempts,
+        deaths: 0,
+        loadedSince: Number.NEGATIVE_INFINITY,
+        resolve,
+        reject,
+      });
       this.#pull();
     });
   }
 
-  /** Run each graph once in every session of the free workers. Rejects with RuntimeFailure if one fails. */
+  /** Run each graph once in every session of the free workers. Rejects with ModelFailure if one fails. */
   async warmUp(): Promise<void> {
     const warm = async (worker: Worker) => {
-      for (const call of this.#first.values()) await worker.run(call, this.hangLimit.of(call), true);
+      for (const batch of this.#first.values()) await worker.run(batch, this.hangLimit.of(batch), true);
     };
     const failed = (await Promise.allSettled(this.workers.filter(({ isFree }) => isFree).map(warm))).find(
       (one) => one.status === "rejected" && !(one.reason instanceof WorkerDied),
@@ -147,10 +154,10 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     for (const worker of this.workers) worker.kill();
   }
 
-  /** End the processes; batches that wait or run are rejected with RuntimeFailure. */
+  /** End the processes; batches that wait or run are rejected with ModelFailure. */
   async close(): Promise<void> {
     this.#closed = true;
-    for (const { reject } of this.#queue.splice(0)) reject(new RuntimeFailure("the workers are closed"));
+    for (const { reject } of this.#queue.splice(0)) reject(new ModelFailure("the workers are closed"));
     await Promise.all(this.workers.map((worker) => worker.close()));
   }
 
@@ -159,30 +166,27 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     const free = this.workers.filter(({ isFree }) => isFree);
     for (const worker of free.toSorted((a, b) => a.freeSince - b.freeSince)) {
       const index = this.#queue.findIndex(({ loadedSince }) => worker.loadedAt! >= loadedSince);
-      const [batch] = index < 0 ? [] : this.#queue.splice(index, 1);
-      if (batch) void this.#runOn(worker, batch);
+      const [queued] = index < 0 ? [] : this.#queue.splice(index, 1);
+      if (queued) void this.#runOn(worker, queued);
     }
     if (this.free > 0) this.emit("free");
   }
 
-  async #runOn(worker: Worker, batch: QueuedBatch): Promise<void> {
-    const { call } = batch;
+  async #runOn(worker: Worker, queued: QueuedBatch): Promise<void> {
+    const { batch } = queued;
     const loadedAt = worker.loadedAt!;
     try {
-      const result = await worker.run(call, this.hangLimit.of(call));
-      this.hangLimit.observe(call, result.milliseconds);
-      if (isFiniteResult(result) || this.#isAnswer(batch, loadedAt)) batch.resolve(result);
+      const result = await worker.run(batch, this.hangLimit.of(batch));
+      this.hangLimit.observe(batch, result.milliseconds);
+      if (isFiniteResult(result) || this.#isAnswer(queued, loadedAt)) queued.resolve(result);
       else {
         worker.restart("numbers that are not finite");
-        this.#queue.unshift(batch);
+        this.#queue.unshift(queued);
       }
     } catch (error) {
-      if (!(error instanceof WorkerDied)) batch.reject(error as Error);
-      else if (++batch.deaths < batch.attempts) this.#queue.unshift(batch);
-      else
-        batch.reject(
-          new RuntimeFailure(`the batch ended ${batch.deaths} runtime processes (${error.message})`),
-        );
+      if (!(error instanceof WorkerDied)) queued.reject(error as Error);
+      else if (++queued.deaths < queued.attempts) this.#queue.unshift(queued);
+      else queued.reject(new ModelFailure(`the batch ended ${queued.deaths} workers (${error.message})`));
     }
     this.#pull();
   }
@@ -196,17 +200,17 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
    * worker, and of those that loaded later, is taken at once, so that such a model does not keep workers
    * restarting.
    */
-  #isAnswer(batch: QueuedBatch, loadedAt: number): boolean {
+  #isAnswer(queued: QueuedBatch, loadedAt: number): boolean {
     this.emit("non-finite");
     const now = performance.now();
     const known = now < this.#ownFault.until;
-    if (batch.suspectedAt !== undefined) {
-      if (loadedAt >= batch.suspectedAt) this.#ownFault = { loadedAt, until: now + OWN_FAULT_MS };
+    if (queued.suspectedAt !== undefined) {
+      if (loadedAt >= queued.suspectedAt) this.#ownFault = { loadedAt, until: now + OWN_FAULT_MS };
       return true;
     }
     if (known && loadedAt >= this.#ownFault.loadedAt) return true;
-    batch.suspectedAt = now;
-    batch.loadedSince = known ? this.#ownFault.loadedAt : now;
+    queued.suspectedAt = now;
+    queued.loadedSince = known ? this.#ownFault.loadedAt : now;
     return false;
   }
 }

@@ -1,4 +1,4 @@
-/** The wire between the server and a runtime process: structured-clone messages over IPC. */
+/** The wire between the server and a worker: structured-clone messages over IPC. */
 
 import type { GraphPaths } from "../model/model.ts";
 
@@ -23,7 +23,7 @@ export interface Canvases {
 }
 
 /** What `denoise` is asked. */
-export interface DenoiseBatch extends Canvases {
+export interface DenoiseInput extends Canvases {
   /** [P, 2] (row, position), rows in order: where the output head runs. */
   picks: Int32Array;
   /** [S] index into picks, rows in order. */
@@ -41,7 +41,7 @@ export interface DenoiseBatch extends Canvases {
 }
 
 /** What `tilt` is asked. */
-export interface TiltBatch extends DenoiseBatch {
+export interface TiltInput extends DenoiseInput {
   /** [B] h, by which the reward's gradient is scaled. */
   scale: Float32Array;
 }
@@ -68,15 +68,15 @@ export interface ScoreResult {
 
 /** What each graph is asked and answers. */
 export interface Graphs {
-  denoise: { batch: DenoiseBatch; result: DenoiseResult };
-  tilt: { batch: TiltBatch; result: DenoiseResult & ScoreResult };
-  score: { batch: Canvases; result: ScoreResult };
+  denoise: { input: DenoiseInput; result: DenoiseResult };
+  tilt: { input: TiltInput; result: DenoiseResult & ScoreResult };
+  score: { input: Canvases; result: ScoreResult };
 }
 
 export type GraphName = keyof Graphs;
 
 /** A graph with what it is asked. */
-export type Call = { [G in GraphName]: { graph: G; batch: Graphs[G]["batch"] } }[GraphName];
+export type Batch = { [G in GraphName]: { graph: G; input: Graphs[G]["input"] } }[GraphName];
 
 /** How calls of several rows are divided. */
 export interface Split {
@@ -85,8 +85,8 @@ export interface Split {
   threads: number;
 }
 
-/** How a runtime process is to be set up. */
-export interface RuntimeOptions {
+/** How a worker is to be set up. */
+export interface WorkerOptions {
   /** Path of each graph that the model has, by where it ends up running. */
   graphs: Record<Provider, GraphPaths>;
   device: Device;
@@ -96,16 +96,16 @@ export interface RuntimeOptions {
   split?: Split | undefined;
 }
 
-/** Exit code of a runtime process that could not get the memory for a pass. */
+/** Exit code of a worker that could not get the memory for a pass. */
 export const OUT_OF_MEMORY = 71;
 
-export type ToRuntime =
-  | { type: "load"; options: RuntimeOptions }
+export type ToWorker =
+  | { type: "load"; options: WorkerOptions }
   /** `everywhere`: in every session that may take a part of a call, one answer after the other. */
-  | { type: "run"; id: number; call: Call; everywhere: boolean }
+  | { type: "run"; id: number; batch: Batch; everywhere: boolean }
   | { type: "ping" };
 
-export type FromRuntime =
+export type FromWorker =
   | {
       type: "loaded";
       provider: Provider;

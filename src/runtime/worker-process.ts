@@ -10,18 +10,18 @@ import type { ChildProcess } from "node:child_process";
 import { EventEmitter } from "node:events";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { RuntimeFailure, StartupError } from "../errors.ts";
+import { ModelFailure, StartupError } from "../errors.ts";
 import { cannotStart, forkWorker, lowerPriority } from "./fork.ts";
 import { HEARTBEAT_FD, watchHeartbeat } from "./heartbeat.ts";
 import {
-  type Call,
-  type FromRuntime,
+  type Batch,
+  type FromWorker,
   type GraphName,
   type Graphs,
   OUT_OF_MEMORY,
   type Provider,
-  type RuntimeOptions,
-  type ToRuntime,
+  type ToWorker,
+  type WorkerOptions,
 } from "./protocol.ts";
 
 export type Result = Graphs[GraphName]["result"];
@@ -73,12 +73,12 @@ export class Worker extends EventEmitter<WorkerEvents> {
   /** Why CUDA was not taken, when `auto` fell back to the CPU. */
   fallback: string | undefined;
 
-  private constructor(readonly options: RuntimeOptions) {
+  private constructor(readonly options: WorkerOptions) {
     super();
   }
 
   /** Start a process and load the graphs. Throws StartupError if they cannot be loaded. */
-  static async start(options: RuntimeOptions): Promise<Worker> {
+  static async start(options: WorkerOptions): Promise<Worker> {
     const worker = new Worker(options);
     await worker.#launch();
     return worker;
@@ -103,15 +103,15 @@ export class Worker extends EventEmitter<WorkerEvents> {
    * Run a batch on a free worker; `everywhere`, in each session that may take a part of it.
    *
    * @param limitMs milliseconds after which the batch has hung and the process is ended
-   * Rejects with WorkerDied if the process ends, with RuntimeFailure if the graph fails or the worker is
+   * Rejects with WorkerDied if the process ends, with ModelFailure if the graph fails or the worker is
    * closed. Throws if the worker is not free.
    */
-  run(call: Call, limitMs: number, everywhere = false): Promise<Result> {
+  run(batch: Batch, limitMs: number, everywhere = false): Promise<Result> {
     if (!this.isFree) throw new Error("the worker is not free");
     return new Promise((resolve, reject) => {
       const id = ++this.#lastId;
       this.#running = { id, resolve, reject };
-      this.#post({ type: "run", id, call, everywhere });
+      this.#post({ type: "run", id, batch, everywhere });
       this.#expectAnswer(limitMs);
     });
   }
@@ -128,12 +128,12 @@ export class Worker extends EventEmitter<WorkerEvents> {
     this.#process?.kill("SIGKILL");
   }
 
-  /** End the process for good; a batch that runs is rejected with RuntimeFailure. */
+  /** End the process for good; a batch that runs is rejected with ModelFailure. */
   async close(): Promise<void> {
     this.#closing = true;
     this.#loadedAt = undefined;
     clearTimeout(this.#watchdog);
-    this.#take()?.reject(new RuntimeFailure("the worker is closed"));
+    this.#take()?.reject(new ModelFailure("the worker is closed"));
     const child = this.#process;
     if (!child || child.exitCode !== null || child.signalCode !== null) return;
     const gone = new Promise((resolve) => child.once("exit", resolve));
@@ -149,7 +149,7 @@ export class Worker extends EventEmitter<WorkerEvents> {
     return running;
   }
 
-  #post(message: ToRuntime): void {
+  #post(message: ToWorker): void {
     // A failed send means that the process is gone; its exit event deals with that.
     if (this.#process?.connected) this.#process.send(message, () => {});
   }
@@ -184,12 +184,10 @@ export class Worker extends EventEmitter<WorkerEvents> {
       child.on("error", (error) => reject(cannotStart(error)));
       child.once("exit", (code, signal) =>
         reject(
-          new StartupError(
-            `the runtime process died while loading the model (${signal ?? `exit code ${code}`})`,
-          ),
+          new StartupError(`the worker died while loading the model (${signal ?? `exit code ${code}`})`),
         ),
       );
-      child.once("message", (message: FromRuntime) => {
+      child.once("message", (message: FromWorker) => {
         if (message.type === "load-failed") return reject(new StartupError(message.message));
         if (message.type !== "loaded") return;
         this.provider = message.provider;
@@ -212,17 +210,17 @@ export class Worker extends EventEmitter<WorkerEvents> {
       child.kill("SIGKILL");
       throw error;
     }
-    child.on("message", (message: FromRuntime) => this.#receive(message));
+    child.on("message", (message: FromWorker) => this.#receive(message));
     child.on("exit", (code, signal) => void this.#replace(code, signal));
     if (child.exitCode !== null || child.signalCode !== null)
-      throw new StartupError("the runtime process died at once");
+      throw new StartupError("the worker died at once");
     lowerPriority(this.pid!);
     this.freeSince = performance.now();
     this.#loadedAt = this.freeSince;
     this.#rest();
   }
 
-  #receive(message: FromRuntime): void {
+  #receive(message: FromWorker): void {
     // What a process that is being ended still says does not count.
     if (this.#loadedAt === undefined) return;
     if (message.type === "pong" && !this.#running) this.#rest();
@@ -231,7 +229,7 @@ export class Worker extends EventEmitter<WorkerEvents> {
     this.#failures = 0;
     this.#rest();
     if (message.type === "result") resolve(message.result);
-    else reject(new RuntimeFailure(message.message));
+    else reject(new ModelFailure(message.message));
   }
 
   /** The process has ended: give back what it ran, then start others until one holds the model. */

@@ -706,7 +706,7 @@ export interface components {
              * @description Which limit of the API key is reached
              * @enum {string}
              */
-            limit?: "requests_per_minute" | "concurrent_generations" | "token_passes_per_minute";
+            limit?: "requests_per_minute" | "concurrent_requests" | "token_passes_per_minute";
             /** @description One entry for each invalid field; large bodies get the first one only */
             errors?: {
                 /** @description JSON Pointer to the field */

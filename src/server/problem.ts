@@ -7,9 +7,9 @@ import {
   InvalidRequestError,
   LimitReachedError,
   MethodNotAllowedError,
+  ModelFailure,
   NotFoundError,
   OverloadedError,
-  RuntimeFailure,
   UnauthorizedError,
   UnavailableError,
   UpgradeRequiredError,
@@ -94,7 +94,7 @@ export function toProblem(error: unknown): ProblemAnswer {
     return { problem: { ...problem(kind, error.message), retry_after: error.retryAfter }, bug: false };
   }
   if (error instanceof CancelledError) return expected("cancelled", "cancelled by the client");
-  if (error instanceof RuntimeFailure) {
+  if (error instanceof ModelFailure) {
     const detail = "the model failed on this request; the log says why";
     return { problem: problem("model-failure", detail), bug: true };
   }

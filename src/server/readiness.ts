@@ -7,7 +7,7 @@ import { UnavailableError } from "../errors.ts";
 export function whyNotReady(engine: Engine): string | undefined {
   if (!engine.accepting) return "the model is still loading, or the server is shutting down";
   // Requests are still accepted: they wait until a worker holds the model.
-  if (engine.runtime.healthy === 0) return "every worker is being replaced";
+  if (engine.pool.healthy === 0) return "every worker is being replaced";
   return undefined;
 }
 

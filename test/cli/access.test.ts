@@ -65,7 +65,7 @@ test("keys are added, listed and removed; the key itself is on standard output a
     "alice",
     "--requests-per-minute",
     "60",
-    "--concurrent-generations",
+    "--concurrent-requests",
     "2",
   );
   assert.equal(added.code, 0, added.stderr);
@@ -81,13 +81,13 @@ test("keys are added, listed and removed; the key itself is on standard output a
   assert.deepEqual(
     listed.map(({ id, limits }: { id: string; limits: object }) => [id, limits]),
     [
-      ["alice", { requests_per_minute: 60, concurrent_generations: 2 }],
+      ["alice", { requests_per_minute: 60, concurrent_requests: 2 }],
       ["bob.1", {}],
     ],
   );
   assert.match(
     (await keys("list")).stdout,
-    /^alice +\d{4}-\d\d-\d\d 60 requests per minute, 2 concurrent generations\n/,
+    /^alice +\d{4}-\d\d-\d\d 60 requests per minute, 2 concurrent requests\n/,
   );
   const removed = await keys("remove", "--id", "alice");
   assert.equal(removed.code, 0, removed.stderr);

@@ -123,11 +123,11 @@ for (const [i, [name, make, says]] of MODELS.entries())
     checkRefusal(await ended(["--model", await make(join(root, `model-${i}`))]), says);
   });
 
-test("a port that is taken: one line, exit 1, no runtime process left", async () => {
+test("a port that is taken: one line, exit 1, no worker left", async () => {
   const blocker = createServer().listen(0, "127.0.0.1");
   await new Promise((resolve) => blocker.once("listening", resolve));
   const { port } = blocker.address() as AddressInfo;
-  const outcome = await ended(["--model", TINY_GUIDED, "--runtimes", "2", "--port", String(port)]);
+  const outcome = await ended(["--model", TINY_GUIDED, "--workers", "2", "--port", String(port)]);
   blocker.close();
   checkRefusal(outcome, /cannot listen on 127\.0\.0\.1:\d+: the port is in use/);
 });

@@ -23,8 +23,8 @@ async function textOf(response: IncomingMessage): Promise<string> {
   return text;
 }
 
-/** Runtime processes of a server; none where there is no /proc. */
-function runtimePids(pid: number): number[] {
+/** Workers of a server; none where there is no /proc. */
+function workerPids(pid: number): number[] {
   const path = `/proc/${pid}/task/${pid}/children`;
   return existsSync(path) ? readFileSync(path, "utf8").split(" ").filter(Boolean).map(Number) : [];
 }
@@ -98,7 +98,7 @@ test("neither a reader that never reads nor a socket that never answers holds it
 test("a second signal ends it now, with exit code 1 and no process left", async () => {
   const { child, origin, exit } = await serve(...FLAGS);
   const client = await StreamClient.connect(origin);
-  const pids = runtimePids(child.pid!);
+  const pids = workerPids(child.pid!);
   client.send({ type: "generate", id: "a", ...LONG });
   await client.find(isStep);
   // A process that is frozen cannot see by itself that its server is gone.

@@ -19,7 +19,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 const request = { prompt: "Once upon a time", length: 40, steps: 9, seed: 12, n: 2 };
@@ -243,5 +243,5 @@ test("a server that goes away says 503 in the stream; once the tries are used up
   );
   assert.equal(calls(), 2);
   await server.app.close();
-  await its.runtime.close();
+  await its.pool.close();
 });

@@ -70,7 +70,7 @@ async function underKill(
   let kills = 0;
   const kill = () => {
     if (++calls !== killAfter) return;
-    const { pids } = engine.runtime;
+    const { pids } = engine.pool;
     const pid = pids[Math.floor(victim * pids.length)];
     if (pid !== undefined && process.kill(pid, "SIGKILL")) kills++;
   };
@@ -120,6 +120,6 @@ export async function conform(
     }
     return outcome;
   } finally {
-    await Promise.all([one.runtime.close(), two.runtime.close()]);
+    await Promise.all([one.pool.close(), two.pool.close()]);
   }
 }

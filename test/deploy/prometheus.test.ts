@@ -52,7 +52,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 /** Names of metrics in a query: what stands before `{`, `[` or the end, and is no function or label. */

@@ -53,7 +53,7 @@ const keys = {
   minute: createKey("minute", { requests_per_minute: 6 }),
   passes: createKey("passes", { token_passes_per_minute: 32 * 4 * 5 }),
   alone: createKey("alone", { requests_per_minute: 3 }),
-  side: createKey("side", { concurrent_generations: 2 }),
+  side: createKey("side", { concurrent_requests: 2 }),
 };
 
 /** A server that is started on the same port again and again. */

@@ -56,7 +56,7 @@ before(async () => {
 after(async () => {
   await rm(root, { recursive: true });
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 /** The server's address in place of that in the text, for HTTP and for WebSockets. */

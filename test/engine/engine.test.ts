@@ -11,7 +11,7 @@ let engine: Engine;
 before(async () => {
   engine = await startEngine();
 });
-after(() => engine.runtime.close());
+after(() => engine.pool.close());
 
 /** Runs a request to its end; steps as the listener saw them. */
 async function run(request: GenerateRequest): Promise<{ result: Answer; steps: StepEvent[] }> {
@@ -98,15 +98,15 @@ test("steps put together give the answer; text of the last step is the text", as
   assert.equal(steps[0]!.t, 1);
 });
 
-test("a runtime process killed in the middle of a generation changes nothing", async () => {
+test("a worker killed in the middle of a generation changes nothing", async () => {
   const request = { prompt: "Once upon a time", length: 100, steps: 32, seed: 77, temperature: 1 };
   const undisturbed = await run(request);
   let restarts = 0;
-  engine.runtime.on("restart", () => restarts++);
+  engine.pool.on("restart", () => restarts++);
   const steps: StepEvent[] = [];
   const result = await engine.submit(request, (step) => {
     steps.push(step);
-    if (step.step === 10 || step.step === 20) process.kill(engine.runtime.pids[0]!, "SIGKILL");
+    if (step.step === 10 || step.step === 20) process.kill(engine.pool.pids[0]!, "SIGKILL");
   }).result;
   assert.equal(restarts, 2);
   assert.deepEqual(essence(result), essence(undisturbed.result));
@@ -117,16 +117,16 @@ test("cancel frees the rows before the next step and leaves the others alone", a
   const request = { prompt: "", length: 100, steps: 64, seed: 1, temperature: 1 };
   const other = engine.submit({ ...request, steps: 8 });
   const steps: StepEvent[] = [];
-  const ticket = engine.submit(request, (step) => {
+  const handle = engine.submit(request, (step) => {
     steps.push(step);
-    if (step.step === 3) ticket.cancel();
+    if (step.step === 3) handle.cancel();
   });
-  await assert.rejects(ticket.result, CancelledError);
+  await assert.rejects(handle.result, CancelledError);
   const seen = steps.length;
   await other.result;
   assert.equal(steps.length, seen);
   assert.equal(engine.activeRows, 0);
-  ticket.cancel();
+  handle.cancel();
 });
 
 test("requests that do not fit the context name the field", () => {
@@ -166,7 +166,7 @@ test("beyond its queue the engine refuses with a time to come back, and recovers
   const small = await startEngine({ maxActive: 2, maxQueue: 3 });
   try {
     const request = { prompt: "", length: 64, steps: 64, temperature: 1 };
-    const tickets = Array.from({ length: 5 }, () => small.submit(request));
+    const handles = Array.from({ length: 5 }, () => small.submit(request));
     assert.throws(
       () => small.submit(request),
       (error) => error instanceof OverloadedError && error.retryAfter >= 1,
@@ -174,9 +174,9 @@ test("beyond its queue the engine refuses with a time to come back, and recovers
     await new Promise((resolve) => setTimeout(resolve, 50));
     assert.equal(small.activeRows, 2);
     assert.equal(small.queueLength, 3);
-    tickets[4]!.cancel();
+    handles[4]!.cancel();
     assert.equal(small.queueLength, 2);
-    await Promise.all(tickets.slice(0, 4).map((ticket) => ticket.result));
+    await Promise.all(handles.slice(0, 4).map((handle) => handle.result));
     await small.submit(request).result;
 
     const last = small.submit(request);
@@ -185,7 +185,7 @@ test("beyond its queue the engine refuses with a time to come back, and recovers
     assert.equal((await last.result).samples[0]!.tokens.length, 64);
     await drained;
   } finally {
-    await small.runtime.close();
+    await small.pool.close();
   }
 });
 
@@ -256,7 +256,7 @@ test("a request that waits past its deadline is answered with one pass", async (
     long.cancel();
     await assert.rejects(long.result, CancelledError);
   } finally {
-    await small.runtime.close();
+    await small.pool.close();
   }
 });
 

@@ -1,9 +1,9 @@
-/** What happens to requests when runtime processes die under them. */
+/** What happens to requests when workers die under them. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { GenerateRequest } from "../../src/engine/request.ts";
-import { RuntimeFailure } from "../../src/errors.ts";
+import { ModelFailure } from "../../src/errors.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
 import type { GraphName, Graphs } from "../../src/runtime/protocol.ts";
 import { startEngine } from "../support/engine.ts";
@@ -27,9 +27,9 @@ test("a row that makes its call fail stands alone in the end; its neighbours fin
     );
     const guilty = "a guilty prompt";
     const marked = engine.model.tokenizer.encode(guilty, 256)!;
-    const run = engine.runtime.run.bind(engine.runtime);
+    const run = engine.pool.run.bind(engine.pool);
     // Every call that holds the guilty prompt fails as a whole: it asks for a position that does not exist.
-    engine.runtime.run = <G extends GraphName>(graph: G, batch: Graphs[G]["batch"]) => {
+    engine.pool.run = <G extends GraphName>(graph: G, batch: Graphs[G]["input"]) => {
       const holds = Array.from({ length: batch.rows }, (_, row) => row * batch.padded).some((start) =>
         marked.every((id, i) => batch.tokens[start + i] === id),
       );
@@ -37,20 +37,20 @@ test("a row that makes its call fail stands alone in the end; its neighbours fin
     };
     const doomed = engine.submit({ ...requests[0]!, prompt: guilty, length: 40 });
     const others = requests.map((request) => engine.submit(request).result);
-    await assert.rejects(doomed.result, RuntimeFailure);
+    await assert.rejects(doomed.result, ModelFailure);
     assert.deepEqual(
       (await Promise.all(others)).map(({ samples }) => samples),
       expected,
     );
   } finally {
-    await engine.runtime.close();
+    await engine.pool.close();
   }
 });
 
-test("several runtime processes give the same bits as one, also when one of them dies", async () => {
+test("several workers give the same bits as one, also when one of them dies", async () => {
   const [one, three] = await Promise.all([startEngine(), startEngine({ maxBatchTokens: 128 }, undefined, 3)]);
   try {
-    assert.equal(three.runtime.size, 3);
+    assert.equal(three.pool.size, 3);
     const ask = (engine: typeof one) =>
       Promise.all(
         requests.map(async (request) => (await engine.submit(request).result).receipt.trace_sha256),
@@ -62,7 +62,7 @@ test("several runtime processes give the same bits as one, also when one of them
     three.on("batch", () => {
       if (batches++ % 9 !== 0) return;
       try {
-        process.kill(three.runtime.pids[kills % 3]!, "SIGKILL");
+        process.kill(three.pool.pids[kills % 3]!, "SIGKILL");
         kills++;
       } catch {
         // One killed before, whose end has not been seen yet: the next batch kills another.
@@ -72,7 +72,7 @@ test("several runtime processes give the same bits as one, also when one of them
     assert.deepEqual(await ask(three), expected);
     assert.ok(batches > 9 && kills > 1);
   } finally {
-    await Promise.all([one.runtime.close(), three.runtime.close()]);
+    await Promise.all([one.pool.close(), three.pool.close()]);
   }
 });
 

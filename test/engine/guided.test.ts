@@ -16,7 +16,7 @@ before(async () => {
   engine = await startEngine({}, TINY_STUDENT);
   oracle = await startEngine({}, TINY_GUIDED);
 });
-after(() => Promise.all([engine.runtime.close(), oracle.runtime.close()]));
+after(() => Promise.all([engine.pool.close(), oracle.pool.close()]));
 
 async function run(target: Engine, request: GenerateRequest) {
   const steps: StepEvent[] = [];
@@ -89,7 +89,7 @@ test("guided and plain requests have the same bits alone, in company, in another
   const kill = ({ graph }: { graph: GraphName }) => {
     if (kills < 6 && graph !== "denoise") {
       kills++;
-      process.kill(engine.runtime.pids[0]!, "SIGKILL");
+      process.kill(engine.pool.pids[0]!, "SIGKILL");
     }
   };
   engine.on("batch", kill);
@@ -156,7 +156,7 @@ test("guidance that cannot be used is refused with the field at fault", async ()
     );
     assert.equal(field(engine, { mode: "none", candidates: 4 })?.path, "/guidance/candidates");
   } finally {
-    await plain.runtime.close();
+    await plain.pool.close();
   }
 });
 
@@ -184,5 +184,5 @@ test("guided draws are taken at the model's own temperature unless the request s
   const { samples } = await run(shipped, { ...request, guidance });
   assert.deepEqual((await run(shipped, { ...request, guidance, temperature: own })).samples, samples);
   assert.notDeepEqual((await run(shipped, { ...request, guidance, temperature: 1 })).samples, samples);
-  await shipped.runtime.close();
+  await shipped.pool.close();
 });

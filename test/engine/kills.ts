@@ -1,5 +1,5 @@
 /**
- * Generations while runtime processes are killed at random: what comes out has to be what comes out in peace.
+ * Generations while workers are killed at random: what comes out has to be what comes out in peace.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
@@ -63,7 +63,7 @@ export async function underKills(
       while (report.kills < kills && !over && !signal?.aborted) {
         const { draw, reveal } = uniformsAt({ seed, sample: 0, step: report.kills, candidate: 0 }, 0);
         await sleep(600 * draw);
-        const { pids } = engine.runtime;
+        const { pids } = engine.pool;
         const pid = pids[Math.floor(reveal * pids.length)];
         if (pid === undefined) continue;
         try {
@@ -82,6 +82,6 @@ export async function underKills(
     return report;
   } finally {
     over = true;
-    await engine.runtime.close();
+    await engine.pool.close();
   }
 }

@@ -15,7 +15,7 @@ before(async () => {
   engine = await startEngine();
   guided = await startEngine({}, TINY_GUIDED);
 });
-after(() => Promise.all([engine.runtime.close(), guided.runtime.close()]));
+after(() => Promise.all([engine.pool.close(), guided.pool.close()]));
 
 const base = { steps: 6, seed: 4, temperature: 1 };
 
@@ -167,7 +167,7 @@ test("best_of scores every finished canvas and answers the best, each for itself
   const tokens = Int32Array.from([...model.tokenizer.encode("ab", 99)!, ...best.tokens]);
   const padded = new Int32Array(32);
   padded.set(tokens);
-  const { reward } = await guided.runtime.run("score", {
+  const { reward } = await guided.pool.run("score", {
     ...{ rows: 1, padded: 32, tokens: padded },
     ...{ length: Int32Array.of(tokens.length), sigma: new Float32Array(1) },
   });

@@ -3,10 +3,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { philox4x32 } from "../../src/diffusion/philox.ts";
-import { Narrator, type StepEvent } from "../../src/engine/answers/step-emitter.ts";
+import { FairLoop } from "../../src/engine/answers/fair-loop.ts";
+import { StepEmitter, type StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import { type CanvasRequest, layoutOf } from "../../src/engine/layout.ts";
-import type { Computation } from "../../src/engine/request.ts";
-import { Turns } from "../../src/engine/turns.ts";
+import type { SamplingParams } from "../../src/engine/request.ts";
 import { MASK_GLYPH } from "../../src/model/byte-level.ts";
 import { gpt2Tokenizer } from "../../src/model/gpt2-tokenizer.ts";
 import type { Model } from "../../src/model/model.ts";
@@ -32,13 +32,13 @@ const TEXTS = {
 /** Text of every step when `order` says which of the masked positions comes next. */
 function steps(request: CanvasRequest, ids: readonly number[], order: readonly number[]): StepEvent[] {
   const layout = layoutOf(model, request);
-  const view = { layout, n: 1, stop: [], echo: true, logprobs: false, trace: true };
-  const computation = { canvas: layout.canvas, samples: 1, steps: order.length } as unknown as Computation;
-  const narrator = new Narrator(
+  const output = { layout, n: 1, stop: [], echo: true, logprobs: false, trace: true };
+  const params = { canvas: layout.canvas, samples: 1, steps: order.length } as unknown as SamplingParams;
+  const emitter = new StepEmitter(
     model,
-    { computation, view, deadlineMs: undefined },
+    { params, output, deadlineMs: undefined },
     undefined,
-    new Turns(() => 0),
+    new FairLoop(() => 0),
   );
   const records = order.map((position, step) => ({
     sample: 0,
@@ -48,8 +48,8 @@ function steps(request: CanvasRequest, ids: readonly number[], order: readonly n
       masked: order.length - step - 1,
     },
   }));
-  narrator.tell(records as Parameters<typeof narrator.tell>[0]);
-  return narrator.trace!;
+  emitter.tell(records as Parameters<typeof emitter.tell>[0]);
+  return emitter.trace!;
 }
 
 /** True if the characters of `part` stand in `whole` in their order. */

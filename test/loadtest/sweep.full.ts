@@ -24,7 +24,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
   rmSync(out, { recursive: true });
 });
 

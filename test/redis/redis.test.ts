@@ -77,7 +77,7 @@ test("what is held counts for all servers until it is given back, or its server 
 }, async () => {
   const [{ limits: one }, { limits: other, link }] = [await store(400), await store(400)];
   const take = (limits: RedisLimitStore, amount: number) =>
-    limits.take("k", "concurrent_generations", amount, FOREVER);
+    limits.take("k", "concurrent_requests", amount, FOREVER);
   assert.deepEqual(await take(one, 2), { used: 2, resetMs: FOREVER });
   assert.equal((await take(other, 1)).used, 3);
   assert.equal((await take(one, -1)).used, 2);
@@ -99,7 +99,7 @@ test("while Redis is away a server counts alone, and says again what it holds wh
   link.on("down", (reason) => told.push(`down ${reason}`));
   link.on("up", () => told.push("up"));
   const hold = (limits: RedisLimitStore, amount: number) =>
-    limits.take("away", "concurrent_generations", amount, FOREVER);
+    limits.take("away", "concurrent_requests", amount, FOREVER);
   assert.equal((await hold(one, 1)).used, 1);
   assert.equal((await hold(other, 1)).used, 2);
   await kill();

@@ -9,7 +9,7 @@ import type { Engine } from "../../src/engine/engine.ts";
 import { denoiseBatch } from "../../src/engine/scheduling/batch.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import type { PrecisionChoice } from "../../src/model/precision.ts";
-import type { DenoiseBatch, DenoiseResult } from "../../src/runtime/protocol.ts";
+import type { DenoiseInput, DenoiseResult } from "../../src/runtime/protocol.ts";
 import { loadModel } from "../../src/runtime/worker/session.ts";
 import { listen } from "../server/support.ts";
 import { startEngine, TINY_STUDENT } from "../support/engine.ts";
@@ -23,7 +23,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 test("the server loads it and answers /generate, the same for the same seed", async () => {
@@ -45,7 +45,7 @@ test("the server loads it and answers /generate, the same for the same seed", as
 });
 
 /** One call that draws 64 tokens at each of 16 positions. */
-function drawMany(model: Model): DenoiseBatch {
+function drawMany(model: Model): DenoiseInput {
   const { mask_token_id } = model.manifest;
   const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
   const { schedule } = model;
@@ -68,10 +68,10 @@ function drawMany(model: Model): DenoiseBatch {
   };
 }
 
-async function run(precision: PrecisionChoice, change: Partial<DenoiseBatch> = {}): Promise<DenoiseResult> {
+async function run(precision: PrecisionChoice, change: Partial<DenoiseInput> = {}): Promise<DenoiseResult> {
   const model = await openModel(TINY_STUDENT, precision);
   const loaded = await loadModel({ graphs: model.graphs, device: "cpu", threads: 1 });
-  const result = await loaded.run({ graph: "denoise", batch: { ...drawMany(model), ...change } });
+  const result = await loaded.run({ graph: "denoise", input: { ...drawMany(model), ...change } });
   return result as DenoiseResult;
 }
 

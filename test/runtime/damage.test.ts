@@ -32,7 +32,7 @@ const request: GenerateRequest = {
 async function watched(model?: string, limits: Partial<EngineLimits> = {}, workers = 1) {
   const engine = await startEngine(limits, model, workers);
   const ends: PoolEvents["restart"][0][] = [];
-  engine.runtime.on("restart", (end) => ends.push(end));
+  engine.pool.on("restart", (end) => ends.push(end));
   const trace = async () => (await engine.submit(request).result).receipt.trace_sha256;
   return { engine, ends, trace };
 }
@@ -47,12 +47,12 @@ for (const [kind, says, skip] of DAMAGES)
     const { engine, ends, trace } = await watched();
     try {
       const expected = await trace();
-      await FAULTS[kind](engine.runtime.pids[0]!);
+      await FAULTS[kind](engine.pool.pids[0]!);
       assert.equal(await trace(), expected);
       assert.equal(ends.length, 1);
       assert.match(ends[0]!.reason!, says);
     } finally {
-      await engine.runtime.close();
+      await engine.pool.close();
     }
   });
 
@@ -60,13 +60,13 @@ test("a process that is frozen with nothing to do is replaced as well", async ()
   const { engine, ends, trace } = await watched();
   try {
     const expected = await trace();
-    const [frozen] = engine.runtime.pids;
+    const [frozen] = engine.pool.pids;
     await FAULTS.freeze(frozen!);
-    while (ends.length === 0 || engine.runtime.healthy === 0) await sleep(50);
-    assert.notEqual(engine.runtime.pids[0], frozen);
+    while (ends.length === 0 || engine.pool.healthy === 0) await sleep(50);
+    assert.notEqual(engine.pool.pids[0], frozen);
     assert.equal(await trace(), expected);
   } finally {
-    await engine.runtime.close();
+    await engine.pool.close();
   }
 });
 
@@ -79,14 +79,14 @@ test("a process that gets no more memory is replaced, and large requests are ans
   const { engine, ends, trace } = await watched(undefined, { maxBatchTokens: 8192 });
   try {
     const expected = await trace();
-    await FAULTS.memory(engine.runtime.pids[0]!);
+    await FAULTS.memory(engine.pool.pids[0]!);
     const large = { ...request, prompt: "", length: 250, n: 16, steps: 4 };
     const answers = await Promise.all([1, 2, 3].map((seed) => engine.submit({ ...large, seed }).result));
     assert.equal(answers.length, 3);
     assert.equal(await trace(), expected);
     assert.ok(ends.length > 0, "the limit was not felt, so this test shows nothing");
   } finally {
-    await engine.runtime.close();
+    await engine.pool.close();
   }
 });
 
@@ -107,7 +107,7 @@ for (const workers of [1, 2])
   test(`a model that gives no number for one token fails requests with it, and those alone; of ${workers} processes each is restarted once at most`, async () => {
     const { engine, ends } = await watched(await withoutNumber(`nan-${workers}`), {}, workers);
     let counted = 0;
-    engine.runtime.on("non-finite", () => counted++);
+    engine.pool.on("non-finite", () => counted++);
     try {
       for (let seed = 0; seed < 6; seed++) {
         const guilty = ask(engine, [1, 2, TOKEN], seed);
@@ -120,7 +120,7 @@ for (const workers of [1, 2])
       // The first such batch of each worker that was there from the start is run twice.
       assert.ok(counted > 6 && counted <= 6 + workers, `${counted} batches`);
     } finally {
-      await engine.runtime.close();
+      await engine.pool.close();
     }
   });
 
@@ -136,14 +136,14 @@ test("weights of every worker damaged at once: nothing is lost, and each is rest
         ),
       );
     const expected = await traces();
-    await Promise.all(engine.runtime.pids.map((pid) => FAULTS.nan(pid)));
+    await Promise.all(engine.pool.pids.map((pid) => FAULTS.nan(pid)));
     assert.deepEqual(await traces(), expected);
     assert.deepEqual(
       ends.map(({ reason }) => reason),
       ["numbers that are not finite", "numbers that are not finite"],
     );
   } finally {
-    await engine.runtime.close();
+    await engine.pool.close();
   }
 });
 
@@ -155,19 +155,19 @@ test("once a model has shown its own fault, damage in a worker that is older tha
     const sound = (seed: number) => ask(engine, [1, 2, 3], seed);
     const seeds = [1, 2, 3, 4];
     const expected = (await Promise.all(seeds.map(sound))).map(({ samples }) => samples);
-    const before = engine.runtime.pids;
+    const before = engine.pool.pids;
     await assert.rejects(ask(engine, [TOKEN], 1), NonFiniteError);
     assert.equal(ends.length, 1);
-    const older = engine.runtime.pids.find((pid) => before.includes(pid));
+    const older = engine.pool.pids.find((pid) => before.includes(pid));
     await FAULTS.nan(older!);
     for (const [i, seed] of seeds.entries()) assert.deepEqual((await sound(seed)).samples, expected[i]);
     // The newer worker may have answered before the end of the older one is seen.
-    while (ends.length < 2) await once(engine.runtime, "restart");
+    while (ends.length < 2) await once(engine.pool, "restart");
     assert.deepEqual(
       ends.map(({ pid }) => pid),
       [before.find((pid) => pid !== older), older],
     );
   } finally {
-    await engine.runtime.close();
+    await engine.pool.close();
   }
 });

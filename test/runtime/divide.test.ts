@@ -4,13 +4,13 @@ import { after, before, test } from "node:test";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest, GuidanceRequest } from "../../src/engine/request.ts";
 import { openModel } from "../../src/model/model.ts";
-import type { Call, Canvases, DenoiseBatch, DenoiseResult, TiltBatch } from "../../src/runtime/protocol.ts";
+import type { Batch, Canvases, DenoiseInput, DenoiseResult, TiltInput } from "../../src/runtime/protocol.ts";
 import { divide } from "../../src/runtime/worker/divide.ts";
 import { Worker } from "../../src/runtime/worker-process.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 
 /** Rows 0 to `rows` - 1 of 2 tokens; row r has r + 1 picks, and draws every one of them twice. */
-function tilt(rows: number): TiltBatch {
+function tilt(rows: number): TiltInput {
   const owners = Array.from({ length: rows }, (_, row) => Array.from({ length: row + 1 }, () => row)).flat();
   const each = <T>(of: (row: number) => T) => Array.from({ length: rows }, (_, row) => of(row));
   const draws = each((row) => {
@@ -37,23 +37,23 @@ function tilt(rows: number): TiltBatch {
 test("parts hold every row, pick and draw once, in order, with indices of their own", () => {
   for (const rows of [2, 4, 5, 9])
     for (const parts of [2, 3]) {
-      const batch = tilt(rows);
-      const calls = divide({ graph: "tilt", batch }, parts);
-      if (calls.length === 1) continue;
-      assert.equal(calls.length, parts);
-      const batches = calls.map((call) => call.batch as TiltBatch);
+      const input = tilt(rows);
+      const divided = divide({ graph: "tilt", input }, parts);
+      if (divided.length === 1) continue;
+      assert.equal(divided.length, parts);
+      const batches = divided.map((part) => part.input as TiltInput);
       const sizes = batches.map((part) => part.rows);
       assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1);
       for (const name of ["tokens", "length", "sigma", "uniform", "temperature"] as const)
         assert.deepEqual(
           batches.flatMap((part) => [...part[name]]),
-          [...batch[name]],
+          [...input[name]],
           name,
         );
       for (const name of ["topK", "topP", "maskBias", "scale"] as const)
         assert.deepEqual(
           batches.flatMap((part) => [...part[name]]),
-          [...batch[name]],
+          [...input[name]],
           name,
         );
       let row = 0;
@@ -64,37 +64,37 @@ test("parts hold every row, pick and draw once, in order, with indices of their 
       });
       assert.deepEqual(
         seen,
-        [...batch.draws].map((pick) => [batch.picks[2 * pick]!, batch.picks[2 * pick + 1]!]),
+        [...input.draws].map((pick) => [input.picks[2 * pick]!, input.picks[2 * pick + 1]!]),
       );
     }
 });
 
 test("a call is divided only if no part has a quarter more than an even share", () => {
   const counts = (parts: number) =>
-    [1, 2, 3, 4, 5, 6, 7, 8, 9].map((rows) => divide({ graph: "tilt", batch: tilt(rows) }, parts).length);
+    [1, 2, 3, 4, 5, 6, 7, 8, 9].map((rows) => divide({ graph: "tilt", input: tilt(rows) }, parts).length);
   assert.deepEqual(counts(1), [1, 1, 1, 1, 1, 1, 1, 1, 1]);
   assert.deepEqual(counts(2), [1, 2, 1, 2, 2, 2, 2, 2, 2]);
   assert.deepEqual(counts(4), [1, 1, 1, 4, 1, 1, 4, 4, 1]);
 });
 
 test("canvases without draws are divided too", () => {
-  const { picks: _, ...batch } = tilt(4);
+  const { picks: _, ...input } = tilt(4);
   const canvases: Canvases = {
-    rows: batch.rows,
-    padded: batch.padded,
-    tokens: batch.tokens,
-    length: batch.length,
-    sigma: batch.sigma,
+    rows: input.rows,
+    padded: input.padded,
+    tokens: input.tokens,
+    length: input.length,
+    sigma: input.sigma,
   };
-  const parts: Call[] = divide({ graph: "score", batch: canvases }, 2);
+  const parts: Batch[] = divide({ graph: "score", input: canvases }, 2);
   assert.deepEqual(
-    parts.map((part) => [...part.batch.tokens]),
+    parts.map((part) => [...part.input.tokens]),
     [
       [0, 0, 1, 1],
       [2, 2, 3, 3],
     ],
   );
-  assert.ok(parts.every(({ batch }) => !("draws" in batch)));
+  assert.ok(parts.every(({ input }) => !("draws" in input)));
 });
 
 let whole: Engine;
@@ -103,7 +103,7 @@ before(async () => {
   whole = await startEngine({}, TINY_GUIDED);
   divided = await startEngine({}, TINY_GUIDED, 1, { parts: 3, threads: 1 });
 });
-after(() => Promise.all([whole.runtime.close(), divided.runtime.close()]));
+after(() => Promise.all([whole.pool.close(), divided.pool.close()]));
 
 const GUIDANCES: GuidanceRequest[] = [
   { mode: "none" },
@@ -125,27 +125,27 @@ const answers = (engine: Engine) =>
   );
 
 test("every graph has calls that can be divided, and no bit of an answer changes", async () => {
-  const { runtime } = divided;
-  const run = runtime.run.bind(runtime);
+  const { pool } = divided;
+  const run = pool.run.bind(pool);
   const large = new Set<string>();
-  runtime.run = (graph, batch, attempts) => {
-    if (divide({ graph, batch } as Call, 3).length === 3) large.add(graph);
+  pool.run = (graph, batch, attempts) => {
+    if (divide({ graph, input: batch } as Batch, 3).length === 3) large.add(graph);
     return run(graph, batch, attempts);
   };
   const expected = await answers(whole);
   assert.deepEqual(await answers(divided), expected);
   assert.deepEqual([...large].toSorted(), ["denoise", "score", "tilt"]);
-  runtime.run = run;
+  pool.run = run;
 });
 
 test("a pass runs in every session if it is to, as before a process is taken to be ready or sound", async () => {
   const { graphs } = await openModel(TINY_GUIDED);
   const worker = await Worker.start({ graphs, device: "cpu", threads: 2, split: { parts: 3, threads: 1 } });
   const ask = (everywhere: boolean) => {
-    const batch = { ...tilt(1), tokens: Int32Array.of(5, 6), length: Int32Array.of(2) };
+    const given = { ...tilt(1), tokens: Int32Array.of(5, 6), length: Int32Array.of(2) };
     const drawn = { uniform: Float32Array.of(0.3, 0.6), temperature: Float32Array.of(1, 1) };
-    const input = { ...batch, ...drawn, topK: Int32Array.of(0, 0), topP: Float32Array.of(1, 1) };
-    return worker.run({ graph: "denoise", batch: input }, 60_000, everywhere) as Promise<DenoiseResult>;
+    const input = { ...given, ...drawn, topK: Int32Array.of(0, 0), topP: Float32Array.of(1, 1) };
+    return worker.run({ graph: "denoise", input }, 60_000, everywhere) as Promise<DenoiseResult>;
   };
   const [once, each] = [await ask(false), await ask(true)];
   await worker.close();
@@ -164,8 +164,8 @@ const WATCHED = `
 import { Worker } from "node:worker_threads";
 const { loadDivided } = await import("./src/runtime/worker/divided.ts");
 const { graphs, call } = JSON.parse(process.argv[1]);
-const batch = Object.fromEntries(
-  Object.entries(call.batch).map(([name, value]) => [
+const input = Object.fromEntries(
+  Object.entries(call.input).map(([name, value]) => [
     name,
     Array.isArray(value) ? (call.floats.includes(name) ? Float32Array : Int32Array).from(value) : value,
   ]),
@@ -174,10 +174,10 @@ const model = await loadDivided({ graphs, device: "cpu", threads: 1, split: { pa
 const sent = [];
 const post = Worker.prototype.postMessage;
 Worker.prototype.postMessage = function (part, ...rest) {
-  sent.push(part.batch.rows);
+  sent.push(part.input.rows);
   return post.call(this, part, ...rest);
 };
-await model.run({ graph: "score", batch });
+await model.run({ graph: "score", input });
 console.log(JSON.stringify(sent));
 process.exit(0);
 `;
@@ -187,7 +187,7 @@ test("the threads take their parts of a call, and none of a call that stays whol
   const sent = (rows: number) => {
     const zeros = (count: number) => Array<number>(count).fill(0);
     const canvases = { tokens: zeros(2 * rows), length: Array(rows).fill(2), sigma: zeros(rows) };
-    const call = { batch: { rows, padded: 2, ...canvases }, floats: ["sigma"] };
+    const call = { input: { rows, padded: 2, ...canvases }, floats: ["sigma"] };
     const args = ["--import", "tsx", "--input-type=module", "-e", WATCHED, JSON.stringify({ graphs, call })];
     const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
     assert.notEqual(stdout, "", stderr);
@@ -199,26 +199,26 @@ test("the threads take their parts of a call, and none of a call that stays whol
 
 test("a process that dies within a divided call loses nothing", async () => {
   const expected = await answers(whole);
-  const { runtime } = divided;
+  const { pool } = divided;
   let restarts = 0;
-  runtime.on("restart", () => restarts++);
+  pool.on("restart", () => restarts++);
   const running = answers(divided);
   await new Promise((resolve) => setTimeout(resolve, 10));
-  process.kill(runtime.pids[0]!, "SIGKILL");
+  process.kill(pool.pids[0]!, "SIGKILL");
   assert.deepEqual(await running, expected);
   assert.equal(restarts, 1);
 });
 
 test("a part that fails fails the call with its words, and the next call runs", async () => {
-  const { runtime } = divided;
-  const batch = tilt(3);
-  const good = { ...batch, tokens: new Int32Array(6), length: Int32Array.of(2, 2, 2) };
-  const bad: DenoiseBatch = { ...good, tokens: Int32Array.of(0, 0, 0, 0, 1 << 20, 0) };
+  const { pool } = divided;
+  const input = tilt(3);
+  const good = { ...input, tokens: new Int32Array(6), length: Int32Array.of(2, 2, 2) };
+  const bad: DenoiseInput = { ...good, tokens: Int32Array.of(0, 0, 0, 0, 1 << 20, 0) };
   const picks = Int32Array.of(0, 0, 1, 0, 2, 0);
   const draws = Int32Array.of(0, 1, 2);
   const flat = { uniform: new Float32Array(3).fill(0.5), temperature: new Float32Array(3).fill(1) };
   const rest = { picks, draws, ...flat, topK: new Int32Array(3), topP: new Float32Array(3).fill(1) };
-  await assert.rejects(runtime.run("denoise", { ...bad, ...rest }), /indices|range|bound/i);
-  const { token } = await runtime.run("denoise", { ...good, ...rest });
+  await assert.rejects(pool.run("denoise", { ...bad, ...rest }), /indices|range|bound/i);
+  const { token } = await pool.run("denoise", { ...good, ...rest });
   assert.equal(token.length, 3);
 });

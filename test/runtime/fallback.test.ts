@@ -13,12 +13,12 @@ before(async () => {
 
 for (const split of [undefined, { parts: 2, threads: 1 }])
   test(`a runtime that falls back to the CPU says why, with ${split?.parts ?? 1} parts`, async () => {
-    const runtime = await WorkerPool.start({ graphs: model.graphs, device: "auto", threads: 1, split });
+    const pool = await WorkerPool.start({ graphs: model.graphs, device: "auto", threads: 1, split });
     try {
-      const { provider, fallback } = runtime;
+      const { provider, fallback } = pool;
       if (provider === "cuda") assert.equal(fallback, undefined);
       else assert.match(fallback ?? "nothing", /CUDA|Failed to load/i);
     } finally {
-      await runtime.close();
+      await pool.close();
     }
   });

@@ -4,36 +4,36 @@ import { test } from "node:test";
 import { openModel } from "../../src/model/model.ts";
 import { HangLimit } from "../../src/runtime/hang-limit.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
-import type { Call, Canvases, GraphName } from "../../src/runtime/protocol.ts";
+import type { Batch, Canvases, GraphName } from "../../src/runtime/protocol.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 
-const call = (rows: number, graph: GraphName = "denoise") =>
-  ({ graph, batch: { rows, padded: 128 } }) as Call;
+const batch = (rows: number, graph: GraphName = "denoise") =>
+  ({ graph, input: { rows, padded: 128 } }) as Batch;
 
 test("a batch has hung after 30 times the estimate for its graph and size, and at least 10 s", () => {
   const limit = new HangLimit();
-  assert.equal(limit.of(call(8)), 300_000);
-  limit.observe(call(8), 100);
-  assert.equal(limit.of(call(8)), 10_000);
-  limit.observe(call(8), 1000);
-  assert.equal(limit.of(call(8)), 30_000);
+  assert.equal(limit.of(batch(8)), 300_000);
+  limit.observe(batch(8), 100);
+  assert.equal(limit.of(batch(8)), 10_000);
+  limit.observe(batch(8), 1000);
+  assert.equal(limit.of(batch(8)), 30_000);
   // Another size takes the slowest rate of its graph, until it has run.
-  assert.equal(limit.of(call(32)), 120_000);
-  limit.observe(call(32), 2000);
-  assert.equal(limit.of(call(32)), 60_000);
-  assert.equal(limit.of(call(8)), 30_000);
-  assert.equal(limit.of(call(8, "tilt")), 300_000);
+  assert.equal(limit.of(batch(32)), 120_000);
+  limit.observe(batch(32), 2000);
+  assert.equal(limit.of(batch(32)), 60_000);
+  assert.equal(limit.of(batch(8)), 30_000);
+  assert.equal(limit.of(batch(8, "tilt")), 300_000);
 });
 
 test("the estimate rises at once and falls by a tenth of the distance", () => {
   const limit = new HangLimit();
-  limit.observe(call(8), 10_000);
-  limit.observe(call(8), 1_000);
-  assert.ok(Math.abs(limit.of(call(8)) - 30 * 9_100) < 1e-6);
-  for (let i = 0; i < 300; i++) limit.observe(call(8), 1_000);
-  assert.ok(Math.abs(limit.of(call(8)) - 30_000) < 1);
-  limit.observe(call(8), 2_000);
-  assert.ok(Math.abs(limit.of(call(8)) - 60_000) < 1e-6);
+  limit.observe(batch(8), 10_000);
+  limit.observe(batch(8), 1_000);
+  assert.ok(Math.abs(limit.of(batch(8)) - 30 * 9_100) < 1e-6);
+  for (let i = 0; i < 300; i++) limit.observe(batch(8), 1_000);
+  assert.ok(Math.abs(limit.of(batch(8)) - 30_000) < 1);
+  limit.observe(batch(8), 2_000);
+  assert.ok(Math.abs(limit.of(batch(8)) - 60_000) < 1e-6);
 });
 
 test("a worker whose batch has hung is replaced, and the batch given up after its tries", async () => {
@@ -52,7 +52,7 @@ test("a worker whose batch has hung is replaced, and the batch given up after it
       sigma: new Float32Array(rows),
     };
     const ended = once(pool, "restart");
-    await assert.rejects(pool.run("score", slow, 1), /ended 1 runtime processes/);
+    await assert.rejects(pool.run("score", slow, 1), /ended 1 workers/);
     const [{ reason }] = await ended;
     assert.equal(reason, "no answer for 50 ms");
     await once(pool, "replaced");

@@ -7,7 +7,7 @@ import type { GenerateRequest } from "../../src/engine/request.ts";
 import { openModel } from "../../src/model/model.ts";
 import { dotProducts } from "../../src/model/precision.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
-import type { RuntimeOptions } from "../../src/runtime/protocol.ts";
+import type { WorkerOptions } from "../../src/runtime/protocol.ts";
 import { LIMITS, MODEL } from "../support/engine.ts";
 
 const skip = dotProducts() === undefined && "the processor has no 8-bit dot products";
@@ -28,10 +28,10 @@ const REQUESTS: GenerateRequest[] = Array.from({ length: 6 }, (_, i) => ({
 }));
 
 /** What the requests are answered with, side by side and one after the other. */
-async function answers(options: Pick<RuntimeOptions, "threads" | "split">): Promise<string[][]> {
+async function answers(options: Pick<WorkerOptions, "threads" | "split">): Promise<string[][]> {
   const model = await openModel(MODEL, "int8");
-  const runtime = await WorkerPool.start({ graphs: model.graphs, device: "cpu", ...options }, 1);
-  const engine = new Engine(model, runtime, LIMITS);
+  const pool = await WorkerPool.start({ graphs: model.graphs, device: "cpu", ...options }, 1);
+  const engine = new Engine(model, pool, LIMITS);
   try {
     await engine.warmUp();
     const answer = async (request: GenerateRequest) => {
@@ -44,7 +44,7 @@ async function answers(options: Pick<RuntimeOptions, "threads" | "split">): Prom
     for (const request of REQUESTS) alone.push(await answer(request));
     return [together, alone];
   } finally {
-    await runtime.close();
+    await pool.close();
   }
 }
 

@@ -12,7 +12,7 @@ test("before an engine is ready, every worker has run every graph, in all its se
   };
   try {
     const engine = await startEngine({}, TINY_GUIDED, 3);
-    await engine.runtime.close();
+    await engine.pool.close();
   } finally {
     Worker.prototype.run = run;
   }

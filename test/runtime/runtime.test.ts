@@ -7,19 +7,19 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import { Sample } from "../../src/diffusion/sampler.ts";
 import { denoiseBatch } from "../../src/engine/scheduling/batch.ts";
-import { RuntimeFailure, StartupError } from "../../src/errors.ts";
+import { ModelFailure, StartupError } from "../../src/errors.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
-import type { DenoiseBatch, DenoiseResult } from "../../src/runtime/protocol.ts";
+import type { DenoiseInput, DenoiseResult } from "../../src/runtime/protocol.ts";
 import { MODEL } from "../support/engine.ts";
 
 let model: Model;
-let runtime: WorkerPool;
+let pool: WorkerPool;
 before(async () => {
   model = await openModel(MODEL);
-  runtime = await WorkerPool.start({ graphs: model.graphs, device: "cpu", threads: 1 });
+  pool = await WorkerPool.start({ graphs: model.graphs, device: "cpu", threads: 1 });
 });
-after(() => runtime.close());
+after(() => pool.close());
 
 function rows(count: number, padded = 96) {
   return Array.from({ length: count }, (_, i) => {
@@ -40,11 +40,11 @@ const plain = ({ token, logprob, entropy }: DenoiseResult) => ({
 
 test("a row has the same bits alone and in company", async () => {
   const all = rows(8);
-  const together = plain(await runtime.run("denoise", denoiseBatch(all)));
+  const together = plain(await pool.run("denoise", denoiseBatch(all)));
   let start = 0;
   for (const row of all) {
     const end = start + row.plan.candidates[0]!.positions.length;
-    const alone = plain(await runtime.run("denoise", denoiseBatch([row])));
+    const alone = plain(await pool.run("denoise", denoiseBatch([row])));
     assert.deepEqual(alone.token, together.token.slice(start, end));
     assert.deepEqual(alone.logprob, together.logprob.slice(start, end));
     assert.deepEqual(alone.entropy, together.entropy.slice(start, end));
@@ -53,29 +53,29 @@ test("a row has the same bits alone and in company", async () => {
 });
 
 test("entropies and log-probabilities are those of a distribution over the vocabulary", async () => {
-  const { token, logprob, entropy } = await runtime.run("denoise", denoiseBatch(rows(2)));
+  const { token, logprob, entropy } = await pool.run("denoise", denoiseBatch(rows(2)));
   const most = Math.log(model.manifest.vocab_size - 1);
   for (const h of entropy) assert.ok(h >= 0 && h <= most);
   for (const lp of logprob) assert.ok(lp <= 0);
   for (const id of token) assert.ok(id >= 0 && id < model.manifest.mask_token_id);
 });
 
-test("a graph error is a RuntimeFailure and the process goes on", async () => {
-  const bad: DenoiseBatch = { ...denoiseBatch(rows(1)), picks: Int32Array.of(7, 7), draws: Int32Array.of(0) };
-  await assert.rejects(runtime.run("denoise", bad), RuntimeFailure);
+test("a graph error is a ModelFailure and the process goes on", async () => {
+  const bad: DenoiseInput = { ...denoiseBatch(rows(1)), picks: Int32Array.of(7, 7), draws: Int32Array.of(0) };
+  await assert.rejects(pool.run("denoise", bad), ModelFailure);
   assert.equal(
-    (await runtime.run("denoise", denoiseBatch(rows(1)))).token.length,
+    (await pool.run("denoise", denoiseBatch(rows(1)))).token.length,
     rows(1)[0]!.plan.candidates[0]!.positions.length,
   );
 });
 
 test("a pass in flight when the process is killed is run again, to the bit", async () => {
   const batch = denoiseBatch(rows(8));
-  const expected = plain(await runtime.run("denoise", batch));
+  const expected = plain(await pool.run("denoise", batch));
   let restarts = 0;
-  runtime.on("restart", () => restarts++);
-  const passes = Array.from({ length: 3 }, () => runtime.run("denoise", batch));
-  process.kill(runtime.pids[0]!, "SIGKILL");
+  pool.on("restart", () => restarts++);
+  const passes = Array.from({ length: 3 }, () => pool.run("denoise", batch));
+  process.kill(pool.pids[0]!, "SIGKILL");
   for (const pass of passes) assert.deepEqual(plain(await pass), expected);
   assert.equal(restarts, 1);
 });
@@ -86,7 +86,7 @@ test("a batch that ends every process is given up, and the one that waits behind
   const [row] = rows(1, 256);
   const batch = denoiseBatch([row!]);
   // Long enough to be in flight whenever the process is killed.
-  const slow: DenoiseBatch = {
+  const slow: DenoiseInput = {
     ...batch,
     rows: 256,
     tokens: new Int32Array(256 * 256),
@@ -94,33 +94,33 @@ test("a batch that ends every process is given up, and the one that waits behind
     sigma: new Float32Array(256),
     maskBias: new Float32Array(256),
   };
-  const pass = runtime.run("denoise", slow, 2);
-  const behind = runtime.run("denoise", batch, 1);
+  const pass = pool.run("denoise", slow, 2);
+  const behind = pool.run("denoise", batch, 1);
   const chase = setInterval(() => {
     try {
       // One that still loads has no pass to lose.
-      if (runtime.healthy > 0) process.kill(runtime.pids[0]!, "SIGKILL");
+      if (pool.healthy > 0) process.kill(pool.pids[0]!, "SIGKILL");
     } catch {
       // It is dead already.
     }
   }, 1500);
-  await assert.rejects(pass, /ended 2 runtime processes/).finally(() => clearInterval(chase));
+  await assert.rejects(pass, /ended 2 workers/).finally(() => clearInterval(chase));
   assert.ok((await behind).token.length > 0);
 });
 
 test("a process that hangs is replaced, at work and at rest", { timeout: 120_000 }, async () => {
   const batch = denoiseBatch(rows(2));
-  const expected = plain(await runtime.run("denoise", batch));
+  const expected = plain(await pool.run("denoise", batch));
   let restarts = 0;
-  runtime.on("restart", () => restarts++);
-  process.kill(runtime.pids[0]!, "SIGSTOP");
-  assert.deepEqual(plain(await runtime.run("denoise", batch)), expected);
+  pool.on("restart", () => restarts++);
+  process.kill(pool.pids[0]!, "SIGSTOP");
+  assert.deepEqual(plain(await pool.run("denoise", batch)), expected);
   assert.equal(restarts, 1);
-  const stopped = runtime.pids[0]!;
+  const stopped = pool.pids[0]!;
   process.kill(stopped, "SIGSTOP");
   // It is asked after a while, and given up after another.
-  while (runtime.pids[0] === stopped) await sleep(100);
-  assert.deepEqual(plain(await runtime.run("denoise", batch)), expected);
+  while (pool.pids[0] === stopped) await sleep(100);
+  assert.deepEqual(plain(await pool.run("denoise", batch)), expected);
 });
 
 test("a file that is not a graph, and CUDA where it does not load, refuse to start", async () => {
@@ -134,7 +134,7 @@ test("a file that is not a graph, and CUDA where it does not load, refuse to sta
     }),
     StartupError,
   );
-  if (runtime.provider === "cpu") {
+  if (pool.provider === "cpu") {
     const start = WorkerPool.start({ graphs: model.graphs, device: "cuda", threads: 1 });
     const outcome = await start
       .then((cuda) => cuda.close().then(() => "loaded"))

@@ -39,7 +39,7 @@ async function served(
     await work(origin, engine);
   } finally {
     await app.close();
-    await engine.runtime.close();
+    await engine.pool.close();
   }
 }
 
@@ -122,7 +122,7 @@ test("beside a worker that cannot be replaced, the other one answers everything 
   const metric = async (origin: string, name: string) =>
     Number(new RegExp(`^${name} (.*)$`, "m").exec(await (await fetch(`${origin}/metrics`)).text())![1]);
   await served(
-    async (origin, { runtime }) => {
+    async (origin, { pool }) => {
       const ready = async () => (await fetch(`${origin}/readyz`)).status;
       const body = { ...BODY, length: 60, steps: 64 };
       const expected = await samplesOf(post(origin, { ...body, seed: 0 }));
@@ -132,10 +132,10 @@ test("beside a worker that cannot be replaced, the other one answers everything 
       const answers = [0, 1, 2, 3, 4, 5].map((seed) =>
         post(origin, { ...body, seed, ...(seed > 0 && { deadline_ms: 3000 }) }),
       );
-      const failing = once(runtime, "load-failed");
-      const { pids } = runtime;
+      const failing = once(pool, "load-failed");
+      const { pids } = pool;
       await new Promise<void>((resolve) => {
-        const worker = runtime.workers[0]!;
+        const worker = pool.workers[0]!;
         const { run } = worker;
         worker.run = (...args) => {
           const running = run.apply(worker, args);
@@ -151,7 +151,7 @@ test("beside a worker that cannot be replaced, the other one answers everything 
       await failing;
       assert.deepEqual([await ready(), await metric(origin, "didi_healthy_workers")], [200, 1]);
       process.kill(pids[1]!, "SIGKILL");
-      while (runtime.healthy > 0) await once(runtime, "restart");
+      while (pool.healthy > 0) await once(pool, "restart");
       assert.deepEqual([await ready(), await metric(origin, "didi_healthy_workers")], [503, 0]);
       // A request waits for the first worker that is back.
       const waiting = post(origin, { ...body, seed: 0 });

@@ -17,7 +17,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 const checkResponse = validator("GenerateResponse");
@@ -180,7 +180,7 @@ test("a client that hangs up frees its rows", async () => {
 });
 
 test("before the model has run the server is alive but not ready, and says when to come back", async () => {
-  const loading = new Engine(engine.model, engine.runtime, engine.limits);
+  const loading = new Engine(engine.model, engine.pool, engine.limits);
   const early = await buildApp(loading);
   assert.equal((await early.inject("/healthz")).statusCode, 200);
   assert.equal((await early.inject("/readyz")).statusCode, 503);
@@ -192,13 +192,13 @@ test("before the model has run the server is alive but not ready, and says when 
   await early.close();
 });
 
-test("while its runtime process is replaced the server is not ready, and loses nothing", async () => {
+test("while its worker is replaced the server is not ready, and loses nothing", async () => {
   const killed = await startEngine();
   const app = await buildApp(killed);
   try {
     assert.equal((await app.inject("/readyz")).statusCode, 200);
-    const gone = once(killed.runtime, "restart");
-    process.kill(killed.runtime.pids[0]!, "SIGKILL");
+    const gone = once(killed.pool, "restart");
+    process.kill(killed.pool.pids[0]!, "SIGKILL");
     await gone;
     assert.equal((await app.inject("/readyz")).statusCode, 503);
     const payload = { prompt: "Once", length: 8, steps: 2 };
@@ -206,7 +206,7 @@ test("while its runtime process is replaced the server is not ready, and loses n
     assert.equal((await app.inject("/readyz")).statusCode, 200);
   } finally {
     await app.close();
-    await killed.runtime.close();
+    await killed.pool.close();
   }
 });
 
@@ -217,7 +217,7 @@ test("health, readiness, metrics and the contract are served", async () => {
   for (const name of [
     'didi_passes_total{kind="student"}',
     "didi_queue_length 0",
-    'didi_generations_total{outcome="done"}',
+    'didi_requests_total{outcome="done"}',
   ])
     assert.ok(metrics.includes(name), name);
   assert.match(await (await fetch(`${origin}/openapi.yaml`)).text(), /^openapi: 3\.1/);

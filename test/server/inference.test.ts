@@ -18,7 +18,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 async function get(url: string, schema: keyof Schemas, status = 200) {
@@ -52,7 +52,7 @@ test("server, health and model are described", async () => {
   });
   assert.match((await get("/v2/models/other", "InferenceError", 404)).error, /other is not served here/);
   assert.match((await get("/v2/nothing", "InferenceError", 404)).error, /not a route/);
-  const loading = await buildApp(new Engine(engine.model, engine.runtime, engine.limits));
+  const loading = await buildApp(new Engine(engine.model, engine.pool, engine.limits));
   assert.equal((await loading.inject("/v2/health/ready")).statusCode, 503);
   await loading.close();
 });

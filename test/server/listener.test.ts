@@ -27,7 +27,7 @@ const apps: FastifyInstance[] = [];
 const root = await mkdtemp(join(tmpdir(), "didi-tls-"));
 after(async () => {
   await Promise.all(apps.map((app) => app.close()));
-  await engine.runtime.close();
+  await engine.pool.close();
   await rm(root, { recursive: true });
 });
 

@@ -23,7 +23,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 const base = { max_tokens: 30, seed: 8, temperature: 1 };

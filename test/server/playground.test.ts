@@ -16,7 +16,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 test("GET /model tells what the model is; without a discriminator, no guidance", async () => {
@@ -35,7 +35,7 @@ test("GET /model tells the guidance that a guided request takes by default", asy
   assert.deepEqual(body.guidance, { mode: "rgas", scale: [30, 40], candidates: 4, rerank_ratio: 0.5 });
   assert.equal(body.guided_temperature, 1);
   await its.close();
-  await guided.runtime.close();
+  await guided.pool.close();
 });
 
 test("the page comes with a strict policy, and everything that it names is there", async () => {

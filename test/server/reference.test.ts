@@ -18,7 +18,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 /** Addresses of the files that the page loads. */

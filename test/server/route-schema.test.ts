@@ -18,7 +18,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 /** Requests whose answers have every optional field between them. */

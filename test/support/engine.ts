@@ -67,18 +67,18 @@ export const FIXTURES = ["plain", "guided", "mask", "sigma", "student"].map((nam
   fileURLToPath(new URL(`../fixtures/tiny-${name}`, import.meta.url)),
 );
 
-/** An engine over a model, the shipped one if none is named, that has run once; in float32, which every processor has. Close it with `engine.runtime.close()`. */
+/** An engine over a model, the shipped one if none is named, that has run once; in float32, which every processor has. Close it with `engine.pool.close()`. */
 export async function startEngine(
   limits: Partial<EngineLimits> = {},
   nameOrFolder: string = MODEL,
-  runtimes = 1,
+  workers = 1,
   split?: Split,
   precision: PrecisionChoice = "fp32",
 ): Promise<Engine> {
   const model = await openModel(nameOrFolder, precision);
   const options = { graphs: model.graphs, device: "cpu" as const, threads: 1, split };
-  const runtime = await WorkerPool.start(options, runtimes);
-  const engine = new Engine(model, runtime, { ...LIMITS, ...limits });
+  const pool = await WorkerPool.start(options, workers);
+  const engine = new Engine(model, pool, { ...LIMITS, ...limits });
   await engine.warmUp();
   return engine;
 }

@@ -28,7 +28,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
   after(async () => {
     await browser?.close();
     await server?.stop();
-    await engine?.runtime.close();
+    await engine?.pool.close();
   });
 
   const answerOf = async (request: object) => {
@@ -217,7 +217,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     check();
     await page.close();
     await its.stop();
-    await guided.runtime.close();
+    await guided.pool.close();
   });
 
   test("where the server asks for a key the page does, uses it until it is refused, and keeps it for the tab alone", async () => {

@@ -21,7 +21,7 @@ describe("the reference", { skip: SKIPPED, timeout: 240_000 }, () => {
   });
   after(async () => {
     await browser?.close();
-    await engine?.runtime.close();
+    await engine?.pool.close();
   });
 
   test("shows every operation, sends a request that works, and asks no other host", async () => {

@@ -61,18 +61,18 @@ async function tryModel(config: DoctorConfig): Promise<Report["runs"]> {
   const engine = await startEngine(config, ONE_AT_A_TIME);
   try {
     await warmUp(engine);
-    const { model, runtime } = engine;
+    const { model, pool } = engine;
     const asked = `--device ${config.device} --precision ${config.precision}`;
-    const device = runtime.fallback ?? (runtime.provider === "cuda" ? "CUDA loads" : "as asked");
-    const because = `${device}; ${model.precisionReason[runtime.provider]}`;
+    const device = pool.fallback ?? (pool.provider === "cuda" ? "CUDA loads" : "as asked");
+    const because = `${device}; ${model.precisionReason[pool.provider]}`;
     return {
       model: model.manifest.name,
-      device: runtime.provider,
-      precision: model.precision[runtime.provider],
+      device: pool.provider,
+      precision: model.precision[pool.provider],
       reason: `${asked}: ${because}`,
     };
   } finally {
-    await engine.runtime.close();
+    await engine.pool.close();
   }
 }
 

@@ -3,7 +3,7 @@
 import { logUpdateStderr } from "log-update";
 import type { Order } from "../../diffusion/sampler.ts";
 import type { StepEvent } from "../../engine/answers/step-emitter.ts";
-import { InvalidRequestError, RuntimeFailure, StartupError } from "../../errors.ts";
+import { InvalidRequestError, ModelFailure, StartupError } from "../../errors.ts";
 import type { ModelConfig } from "../options.ts";
 import { ONE_AT_A_TIME, startEngine, warmUp } from "../start-engine.ts";
 
@@ -47,10 +47,10 @@ export async function generate(prompt: string, config: GenerateConfig): Promise<
     console.log(config.json ? JSON.stringify(result, null, 2) : `${prompt}${result.samples[0]!.text}`);
   } catch (error) {
     if (error instanceof InvalidRequestError) throw new StartupError(error.message, 2);
-    if (error instanceof RuntimeFailure) throw new StartupError(error.message);
+    if (error instanceof ModelFailure) throw new StartupError(error.message);
     throw error;
   } finally {
     process.off("SIGINT", interrupt);
-    await engine.runtime.close();
+    await engine.pool.close();
   }
 }

@@ -12,10 +12,10 @@ import { checkKeyId, createKey } from "../../server/access/keys.ts";
 import type { KeysConfig } from "../options.ts";
 
 /** Flags' limits in the file's words. */
-function limitsOf({ requestsPerMinute, concurrentGenerations, tokenPassesPerMinute }: KeysConfig): KeyLimits {
+function limitsOf({ requestsPerMinute, concurrentRequests, tokenPassesPerMinute }: KeysConfig): KeyLimits {
   const given: Record<LimitName, number | undefined> = {
     requests_per_minute: requestsPerMinute,
-    concurrent_generations: concurrentGenerations,
+    concurrent_requests: concurrentRequests,
     token_passes_per_minute: tokenPassesPerMinute,
   };
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));

@@ -60,10 +60,10 @@ async function* runGraphs(folder: string, graphs: string[], precision: Precision
     for (const graph of graphs) {
       const report = reports.get(graph);
       if (!report) throw new StartupError(`${folder}: the graph ${graph} was not reached by any step`);
-      yield `${graph} in ${precision} on ${engine.runtime.provider}, ${report.milliseconds.toFixed(1)} ms`;
+      yield `${graph} in ${precision} on ${engine.pool.provider}, ${report.milliseconds.toFixed(1)} ms`;
     }
   } finally {
-    await engine.runtime.close();
+    await engine.pool.close();
   }
 }
 

@@ -43,7 +43,7 @@ export async function serve(config: ServeConfig): Promise<void> {
   const share = await openShare(config);
   const limits = { maxBatchTokens, maxActive, maxQueue, cache };
   const engine = await startEngine(config, limits, config, share?.cacheOf);
-  const { runtime, model } = engine;
+  const { pool, model } = engine;
   const metrics = createMetrics(engine, share?.up);
   const admin = config.adminPort === undefined ? undefined : await buildAdminApp(metrics, setup.admin);
   const { logPrompts } = config;
@@ -55,27 +55,27 @@ export async function serve(config: ServeConfig): Promise<void> {
     adminElsewhere: admin !== undefined,
   });
   const apps = admin ? [app, admin] : [app];
-  runtime.on("restart", ({ pid, code, signal, reason }) =>
+  pool.on("restart", ({ pid, code, signal, reason }) =>
     app.log.error(
-      { runtimePid: pid, code, signal },
-      `runtime process died (${reason ?? signal ?? code}), starting another`,
+      { workerPid: pid, code, signal },
+      `worker died (${reason ?? signal ?? code}), starting another`,
     ),
   );
-  runtime.on("replaced", ({ pid, previous, milliseconds }) =>
-    app.log.warn({ runtimePid: pid, previousPid: previous, ms: milliseconds }, "runtime process replaced"),
+  pool.on("replaced", ({ pid, previous, milliseconds }) =>
+    app.log.warn({ workerPid: pid, previousPid: previous, ms: milliseconds }, "worker replaced"),
   );
-  runtime.on("load-failed", (message) => app.log.error(`runtime process cannot load the model: ${message}`));
+  pool.on("load-failed", (message) => app.log.error(`worker cannot load the model: ${message}`));
 
   share?.watch(app.log);
   // However this process ends: one that is frozen would not see that its server is gone.
-  process.once("exit", () => runtime.kill());
+  process.once("exit", () => pool.kill());
   const stop = async () => {
     const limit = setTimeout(() => engine.abort(), config.grace * 1000);
     await engine.drain();
     clearTimeout(limit);
     await Promise.all(apps.map((each) => each.close()));
     share?.close();
-    await runtime.close();
+    await pool.close();
   };
   // With files that can be read again, that is what SIGHUP asks for.
   const skip = setup.reloads ? (["SIGHUP"] as const) : [];
@@ -98,24 +98,24 @@ export async function serve(config: ServeConfig): Promise<void> {
   } catch (error) {
     await Promise.all(apps.map((each) => each.close()));
     share?.close();
-    await runtime.close();
+    await pool.close();
     throw error;
   }
-  // More would take the descriptors that a runtime process needs which is replaced.
+  // More would take the descriptors that a worker needs which is replaced.
   const most = app.server.maxConnections ?? Number.POSITIVE_INFINITY;
   app.server.maxConnections = Math.min(most, roomForConnections() ?? most);
   await warmUp(engine);
-  if (runtime.provider === "cuda" && config.split !== "auto" && config.split > 1)
+  if (pool.provider === "cuda" && config.split !== "auto" && config.split > 1)
     app.log.warn("--split does nothing on CUDA, which runs a batch whole");
-  if (runtime.fallback) app.log.warn(`running on the CPU: ${runtime.fallback}`);
-  const { provider } = runtime;
+  if (pool.fallback) app.log.warn(`running on the CPU: ${pool.fallback}`);
+  const { provider } = pool;
   app.log.info(`precision ${model.precision[provider]}: ${model.precisionReason[provider]}`);
   const writers = config.apiKeys === undefined ? undefined : await keyFileWarning(config.apiKeys);
   if (writers) app.log.warn(writers);
   const address = app.listeningOrigin;
   const key = config.apiKeys === undefined ? "" : " -H 'authorization: Bearer KEY'";
   const where = admin ? `; /metrics and /docs at ${admin.listeningOrigin}` : "";
-  console.log(`didi-serve: ${model.manifest.name} (${model.precision[runtime.provider]}) on ${runtime.provider}${where}, ready at ${address}
+  console.log(`didi-serve: ${model.manifest.name} (${model.precision[pool.provider]}) on ${pool.provider}${where}, ready at ${address}
 
   curl -s ${address}/generate${key} -H 'content-type: application/json' \\
     -d '{"prompt": "Once upon a time", "length": 64, "steps": 16}'

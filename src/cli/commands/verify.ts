@@ -3,7 +3,7 @@
 import { readFile } from "node:fs/promises";
 import type { Answer } from "../../engine/answers/answer.ts";
 import type { Receipt } from "../../engine/answers/receipt.ts";
-import { InvalidRequestError, RuntimeFailure, StartupError } from "../../errors.ts";
+import { InvalidRequestError, ModelFailure, StartupError } from "../../errors.ts";
 import { precisionsOf, readManifest } from "../../model/manifest.ts";
 import { existingFolder, identityOf } from "../../model/model.ts";
 import { valid, validator } from "../../server/openapi.ts";
@@ -102,7 +102,7 @@ export async function verify(path: string, config: VerifyConfig): Promise<number
   const model = await matchingModel(receipt, config.model);
   if (model === undefined) return 1;
   const engine = await startEngine({ ...config, model, precision: receipt.precision }, ONE_AT_A_TIME);
-  const { provider } = engine.runtime;
+  const { provider } = engine.pool;
   try {
     await warmUp(engine);
     const { deadline_ms: _, ...request } = receipt.request;
@@ -117,10 +117,10 @@ export async function verify(path: string, config: VerifyConfig): Promise<number
     console.log(`differs${processor}: ${where}`);
     return 1;
   } catch (error) {
-    if (error instanceof InvalidRequestError || error instanceof RuntimeFailure)
+    if (error instanceof InvalidRequestError || error instanceof ModelFailure)
       throw new StartupError(error.message);
     throw error;
   } finally {
-    await engine.runtime.close();
+    await engine.pool.close();
   }
 }

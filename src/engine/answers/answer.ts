@@ -4,7 +4,7 @@ import { maskedPositions } from "../../diffusion/canvas.ts";
 import type { Passes } from "../../diffusion/sampler.ts";
 import type { Provider } from "../../runtime/protocol.ts";
 import { type Receipt, receiptOf } from "./receipt.ts";
-import type { Narrator, SampleRecord, StepEvent } from "./step-emitter.ts";
+import type { SampleRecord, StepEmitter, StepEvent } from "./step-emitter.ts";
 import { render } from "./text.ts";
 
 /** A finished sample. */
@@ -24,7 +24,7 @@ export interface SampleResult {
   reward?: number;
 }
 
-/** What a computation came to, whoever asked for it. */
+/** What a params came to, whoever asked for it. */
 export interface Outcome {
   /** [samples][L] ids. */
   canvases: Int32Array[];
@@ -66,25 +66,25 @@ export interface Answer {
 
 const round = (ms: number) => Math.round(ms * 100) / 100;
 
-/** One sample as `narrator`'s client asked for it. */
+/** One sample as `emitter`'s client asked for it. */
 function sampleResult(
   sample: number,
   { canvases, hurried, rewards }: Outcome,
   logprobs: ReadonlyMap<number, number> | undefined,
-  { model, request: { computation, view } }: Narrator,
+  { model, request: { params, output } }: StepEmitter,
 ): SampleResult {
   const canvas = canvases[sample]!;
-  const { text, spans, stopped } = render(model.tokenizer, canvas, view);
-  const generated = maskedPositions(computation.canvas, model.manifest.mask_token_id);
+  const { text, spans, stopped } = render(model.tokenizer, canvas, output);
+  const generated = maskedPositions(params.canvas, model.manifest.mask_token_id);
   const result: SampleResult = {
     sample,
     text,
     tokens: generated.map((position) => canvas[position]!),
     finish_reason: hurried[sample] ? "deadline" : stopped ? "stop" : "length",
   };
-  if (!view.layout.continues) result.spans = spans;
+  if (!output.layout.continues) result.spans = spans;
   if (logprobs) result.logprobs = generated.map((position) => logprobs.get(position)!);
-  if (computation.ranked) result.reward = rewards[sample]!;
+  if (params.ranked) result.reward = rewards[sample]!;
   return result;
 }
 
@@ -103,29 +103,29 @@ function logprobsOf(records: readonly SampleRecord[], samples: number): Map<numb
 export async function answer(
   outcome: Outcome,
   records: readonly SampleRecord[],
-  { id, cache, narrator }: { id: string; cache: CacheState; narrator: Narrator },
+  { id, cache, emitter }: { id: string; cache: CacheState; emitter: StepEmitter },
   timing: () => Answer["timing"],
 ): Promise<Answer> {
-  await narrator.tellAll(records);
-  const { request, model, trace } = narrator;
-  const { computation, view } = request;
+  await emitter.tellAll(records);
+  const { request, model, trace } = emitter;
+  const { params, output } = request;
   const { passes, rewards } = outcome;
   const order = outcome.canvases.map((_, sample) => sample);
-  if (computation.ranked) order.sort((a, b) => rewards[b]! - rewards[a]! || a - b);
-  const generated = maskedPositions(computation.canvas, model.manifest.mask_token_id).length;
-  const logprobs = view.logprobs ? logprobsOf(records, computation.samples) : [];
+  if (params.ranked) order.sort((a, b) => rewards[b]! - rewards[a]! || a - b);
+  const generated = maskedPositions(params.canvas, model.manifest.mask_token_id).length;
+  const logprobs = output.logprobs ? logprobsOf(records, params.samples) : [];
   const { queue_ms, compute_ms, total_ms } = timing();
   return {
     id,
     model: model.manifest.name,
-    seed: computation.seed,
+    seed: params.seed,
     samples: order
-      .slice(0, view.n)
-      .map((sample) => sampleResult(sample, outcome, logprobs[sample], narrator)),
+      .slice(0, output.n)
+      .map((sample) => sampleResult(sample, outcome, logprobs[sample], emitter)),
     usage: {
-      prompt_tokens: computation.canvas.length - generated,
-      completion_tokens: computation.samples * generated,
-      steps: computation.steps,
+      prompt_tokens: params.canvas.length - generated,
+      completion_tokens: params.samples * generated,
+      steps: params.steps,
       student_passes: passes.student,
       discriminator_passes: passes.discriminator,
       gradient_passes: passes.gradient,

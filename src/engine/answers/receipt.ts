@@ -6,7 +6,7 @@ import type { Order } from "../../diffusion/sampler.ts";
 import type { Precision } from "../../model/manifest.ts";
 import type { Model } from "../../model/model.ts";
 import type { Provider } from "../../runtime/protocol.ts";
-import type { Computation, PreparedRequest } from "../request.ts";
+import type { PreparedRequest, SamplingParams } from "../request.ts";
 import type { SampleRecord } from "./step-emitter.ts";
 
 /** A request as a client would have to write it, nothing left to defaults: a prompt's ids and `length`, or `tokens`. */
@@ -72,7 +72,7 @@ export function traceSha256(records: readonly SampleRecord[], finalRewards: read
 /** The receipt of one request, with its own deadline, whatever the request was whose steps it shares. */
 export function receiptOf(
   model: Model,
-  { computation, deadlineMs }: PreparedRequest,
+  { params, deadlineMs }: PreparedRequest,
   { provider, traceSha256: trace_sha256 }: { provider: Provider; traceSha256: string },
 ): Receipt {
   return {
@@ -80,17 +80,13 @@ export function receiptOf(
     model_sha256: model.sha256[provider],
     precision: model.precision[provider],
     provider,
-    request: asRequest(computation, deadlineMs, model.manifest.mask_token_id),
+    request: asRequest(params, deadlineMs, model.manifest.mask_token_id),
     trace_sha256,
   };
 }
 
-function asRequest(
-  computation: Computation,
-  deadlineMs: number | undefined,
-  mask: number,
-): NormalisedRequest {
-  const { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance } = computation;
+function asRequest(params: SamplingParams, deadlineMs: number | undefined, mask: number): NormalisedRequest {
+  const { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance } = params;
   const masked = maskedPositions(canvas, mask).length;
   const prompt = canvas.slice(0, canvas.length - masked);
   const continues = !prompt.includes(mask);

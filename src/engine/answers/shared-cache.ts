@@ -6,9 +6,9 @@ import { SAMPLER_VERSION } from "../../diffusion/sampler.ts";
 import type { Model } from "../../model/model.ts";
 import { processorOf } from "../../runtime/processor.ts";
 import type { Provider } from "../../runtime/protocol.ts";
-import type { Computation } from "../request.ts";
+import type { SamplingParams } from "../request.ts";
 import type { Outcome } from "./answer.ts";
-import { type CachedGeneration, cacheKey } from "./cache.ts";
+import { type CachedAnswer, cacheKey } from "./cache.ts";
 import { traceSha256 } from "./receipt.ts";
 import type { SampleRecord } from "./step-emitter.ts";
 
@@ -34,25 +34,25 @@ export class SharedCache {
     readonly processor: (provider: Provider) => string = processorOf,
   ) {}
 
-  /** The answer to a computation; undefined if there is none, or one that is damaged. */
-  async find(computation: Computation, provider: Provider): Promise<CachedGeneration | undefined> {
-    const text = await this.store.get(this.#key(computation, provider));
+  /** The answer to a params; undefined if there is none, or one that is damaged. */
+  async find(params: SamplingParams, provider: Provider): Promise<CachedAnswer | undefined> {
+    const text = await this.store.get(this.#key(params, provider));
     if (text === undefined) return undefined;
     try {
-      return decode(text, computation, this.model);
+      return decode(text, params, this.model);
     } catch {
       return undefined;
     }
   }
 
-  /** Keeps a finished generation that left out no steps. */
-  async keep({ computation, records, outcome }: CachedGeneration, provider: Provider): Promise<void> {
+  /** Keeps a finished group that left out no steps. */
+  async keep({ params, records, outcome }: CachedAnswer, provider: Provider): Promise<void> {
     const { canvases: _, hurried: __, ...rest } = outcome;
     const kept: Kept = { records, ...rest };
-    await this.store.set(this.#key(computation, provider), JSON.stringify(kept), this.ttlMs);
+    await this.store.set(this.#key(params, provider), JSON.stringify(kept), this.ttlMs);
   }
 
-  #key(computation: Computation, provider: Provider): string {
+  #key(params: SamplingParams, provider: Provider): string {
     const { sha256, precision } = this.model;
     // All that determines the tokens, and nothing else: servers of other versions share what they both compute.
     const parts = [
@@ -60,19 +60,19 @@ export class SharedCache {
       `model ${sha256[provider]}`,
       `${precision[provider]} on ${provider}`,
       this.processor(provider),
-      cacheKey(computation),
+      cacheKey(params),
     ];
     return createHash("sha256").update(parts.join("\n")).digest("hex");
   }
 }
 
 /** Reads what was kept. Throws if it does not hash to what it says, or leaves a canvas unfinished. */
-function decode(text: string, computation: Computation, model: Model): CachedGeneration {
+function decode(text: string, params: SamplingParams, model: Model): CachedAnswer {
   const { records, ...rest } = JSON.parse(text) as Kept;
   if (traceSha256(records, rest.rewards) !== rest.traceSha256) throw new Error("the trace is damaged");
   const canvases = Array.from(
-    { length: computation.samples },
-    () => new Canvas(computation.canvas, model.manifest.mask_token_id),
+    { length: params.samples },
+    () => new Canvas(params.canvas, model.manifest.mask_token_id),
   );
   for (const { sample, record } of records) canvases[sample]!.reveal(record.revealed);
   if (canvases.some(({ masked }) => masked.length > 0)) throw new Error("the trace is not whole");
@@ -81,5 +81,5 @@ function decode(text: string, computation: Computation, model: Model): CachedGen
     canvases: canvases.map(({ tokens }) => tokens),
     hurried: canvases.map(() => false),
   };
-  return { computation, records, outcome };
+  return { params, records, outcome };
 }

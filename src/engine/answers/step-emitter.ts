@@ -3,7 +3,7 @@
 import type { StepRecord } from "../../diffusion/sampler.ts";
 import type { Model } from "../../model/model.ts";
 import type { PreparedRequest } from "../request.ts";
-import type { Turns } from "../turns.ts";
+import type { FairLoop } from "./fair-loop.ts";
 import { LiveText } from "./text.ts";
 
 /** A revealed position with the text of its token. */
@@ -46,7 +46,7 @@ export interface SampleRecord {
 }
 
 /** Tells the steps of one request to one client, each once and in order, in slices of the event loop. */
-export class Narrator {
+export class StepEmitter {
   readonly #texts: LiveText[];
   #records: readonly SampleRecord[] = [];
   #told = 0;
@@ -61,16 +61,13 @@ export class Narrator {
     readonly model: Model,
     readonly request: PreparedRequest,
     readonly onStep: ((event: StepEvent) => void) | undefined,
-    readonly turns: Turns,
+    readonly turns: FairLoop,
   ) {
-    const { computation, view } = request;
-    this.trace = view.trace ? [] : undefined;
+    const { params, output } = request;
+    this.trace = output.trace ? [] : undefined;
     // A client that only wants the end has no use for them.
-    const count = onStep || view.trace ? computation.samples : 0;
-    this.#texts = Array.from(
-      { length: count },
-      () => new LiveText(model.tokenizer, computation.canvas, view),
-    );
+    const count = onStep || output.trace ? params.samples : 0;
+    this.#texts = Array.from({ length: count }, () => new LiveText(model.tokenizer, params.canvas, output));
   }
 
   /**
@@ -124,7 +121,7 @@ export class Narrator {
     return {
       sample,
       step: record.step + 1,
-      steps: this.request.computation.steps,
+      steps: this.request.params.steps,
       t: record.t,
       revealed: record.revealed.map(({ position, token, logprob }) => ({
         position,

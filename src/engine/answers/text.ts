@@ -5,7 +5,7 @@ import type { Tokenizer } from "../../model/tokenizer.ts";
 import type { Layout, Piece } from "../layout.ts";
 
 /** What of an answer a client wants to see, and how; nothing of it changes what is generated. */
-export interface View {
+export interface OutputOptions {
   layout: Layout;
   /** Samples in the answer, the first ones. */
   n: number;
@@ -39,19 +39,19 @@ function readSpan(tokenizer: Tokenizer, canvas: Int32Array, span: Span, stop: re
 }
 
 /** Whether a piece of given text shows in the answer. */
-const shows = ({ layout, echo }: View) => echo || !layout.continues;
+const shows = ({ layout, echo }: OutputOptions) => echo || !layout.continues;
 
 /** Reads a canvas [L]; masked positions show as ░, and what was given shows as it was given. */
-export function render(tokenizer: Tokenizer, canvas: Int32Array, view: View): Rendered {
+export function render(tokenizer: Tokenizer, canvas: Int32Array, output: OutputOptions): Rendered {
   const spans: string[] = [];
   let stopped = false;
   let text = "";
-  for (const piece of view.layout.pieces) {
+  for (const piece of output.layout.pieces) {
     if (piece.kind === "text") {
-      if (shows(view)) text += piece.text;
+      if (shows(output)) text += piece.text;
       continue;
     }
-    const span = readSpan(tokenizer, canvas, piece, view.stop);
+    const span = readSpan(tokenizer, canvas, piece, output.stop);
     stopped ||= span.stopped;
     spans.push(span.text);
     text += span.text;
@@ -70,17 +70,17 @@ export class LiveText {
   constructor(
     readonly tokenizer: Tokenizer,
     canvas: readonly number[],
-    readonly view: View,
+    readonly output: OutputOptions,
   ) {
     this.#canvas = Int32Array.from(canvas);
-    this.#parts = view.layout.pieces.map((piece) => this.#read(piece));
+    this.#parts = output.layout.pieces.map((piece) => this.#read(piece));
     this.#text = this.#parts.join("");
   }
 
   /** Reveal tokens and return the text, which is that of `render`. */
   reveal(revealed: readonly Reveal[]): string {
     if (revealed.length === 0) return this.#text;
-    const { pieces } = this.view.layout;
+    const { pieces } = this.output.layout;
     const changed = new Set<number>();
     for (const { position, token } of revealed) {
       this.#canvas[position] = token;
@@ -92,8 +92,8 @@ export class LiveText {
   }
 
   #read(piece: Piece): string {
-    if (piece.kind === "text") return shows(this.view) ? piece.text : "";
-    return readSpan(this.tokenizer, this.#canvas, piece, this.view.stop).text;
+    if (piece.kind === "text") return shows(this.output) ? piece.text : "";
+    return readSpan(this.tokenizer, this.#canvas, piece, this.output.stop).text;
   }
 }
 

@@ -5,10 +5,10 @@ import { alpha, gridTime, type Schedule } from "../../diffusion/schedule.ts";
 import { NonFiniteError } from "../../errors.ts";
 import type {
   Canvases,
-  DenoiseBatch,
+  DenoiseInput,
   DenoiseResult,
   ScoreResult,
-  TiltBatch,
+  TiltInput,
 } from "../../runtime/protocol.ts";
 
 /** Added to a kept mask logit, it leaves the mask a probability of exactly 0 in float32: SUBS. */
@@ -122,7 +122,7 @@ export function drawOrder<Row extends DrawRow>(rows: readonly Row[]): Row[] {
  * What `denoise` is asked for rows of one padded length, given in `drawOrder`. A row's candidates share its picks: the
  * union of the positions they reveal; rows with the same canvas and conditions in their first step share one.
  */
-export function denoiseBatch(rows: readonly DrawRow[]): DenoiseBatch {
+export function denoiseBatch(rows: readonly DrawRow[]): DenoiseInput {
   const groups = byCanvas(rows);
   const firsts = groups.map((group) => group[0]!);
   const given = firsts.map(conditions);
@@ -149,7 +149,7 @@ export function denoiseBatch(rows: readonly DrawRow[]): DenoiseBatch {
 }
 
 /** What `tilt` is asked for rows of one padded length. */
-export function tiltBatch(rows: readonly DrawRow[]): TiltBatch {
+export function tiltBatch(rows: readonly DrawRow[]): TiltInput {
   return { ...denoiseBatch(rows), scale: Float32Array.from(rows, (row) => row.plan.scale) };
 }
 
@@ -170,7 +170,7 @@ const notFinite = (what: string) => new NonFiniteError(`the model gave a ${what}
 /** Each row's draws, for rows in `drawOrder`, or the error of a row whose numbers are not finite (its neighbours are not affected). */
 export function splitDraws(
   rows: readonly DrawRow[],
-  batch: DenoiseBatch,
+  batch: DenoiseInput,
   result: DenoiseResult & Partial<ScoreResult>,
 ): (RowDraws | NonFiniteError)[] {
   let start = 0;

@@ -3,7 +3,7 @@
 import { setImmediate } from "node:timers/promises";
 import type { Model } from "../../model/model.ts";
 import type { WorkerPool } from "../../runtime/pool.ts";
-import type { DenoiseBatch } from "../../runtime/protocol.ts";
+import type { DenoiseInput } from "../../runtime/protocol.ts";
 import { type BatchLimits, paddedLength } from "./scheduler.ts";
 
 /** Canvas length of the measured batches, or the context if that is shorter. */
@@ -24,7 +24,7 @@ const MOST_TOKENS = 1 << 16;
 const REPEATS = 5;
 
 /** Return a batch of fully masked canvases that draws a sixteenth of the positions of each. */
-function probe(model: Model, rows: number, padded: number): DenoiseBatch {
+function probe(model: Model, rows: number, padded: number): DenoiseInput {
   const perRow = Math.ceil(padded / 16);
   const picks = Array.from({ length: rows * perRow }, (_, i) => [Math.floor(i / perRow), i % perRow]).flat();
   const draws = rows * perRow;
@@ -48,12 +48,12 @@ function probe(model: Model, rows: number, padded: number): DenoiseBatch {
  * Measure the bounds of a batch: double the rows of a `denoise` batch until the throughput stops rising.
  *
  * It uses the time inside the worker, where one batch runs at a time, so requests may run in between. It takes about 40
- * times as long as the chosen batch. Rejects with RuntimeFailure if the model does not run.
+ * times as long as the chosen batch. Rejects with ModelFailure if the model does not run.
  */
 export async function calibrate(model: Model, pool: Pick<WorkerPool, "run">): Promise<BatchLimits> {
   const { context_length } = model.manifest;
   const padded = paddedLength(Math.min(LENGTH, context_length), context_length);
-  const time = async (batch: DenoiseBatch) => {
+  const time = async (batch: DenoiseInput) => {
     const { milliseconds } = await pool.run("denoise", batch);
     // Requests that wait get the worker before the next measurement.
     await setImmediate();

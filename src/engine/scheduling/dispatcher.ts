@@ -7,8 +7,8 @@ import { EventEmitter } from "node:events";
 import type { StepRecord } from "../../diffusion/sampler.ts";
 import type { WorkerPool } from "../../runtime/pool.ts";
 import type { Budget } from "../budget.ts";
-import { Places } from "../places.ts";
-import type { Generation } from "../sample-group.ts";
+import type { SampleGroup } from "../sample-group.ts";
+import { Admission } from "./admission.ts";
 import { Row } from "./row.ts";
 import { type BatchLimits, paddedLength, schedule, startOf } from "./scheduler.ts";
 import { Speed } from "./speed.ts";
@@ -33,22 +33,22 @@ export interface BatchReport extends Pick<PreparedBatch, "graph" | "paddedTokens
   sentAt: number;
   answeredAt: number;
   /** Whose canvases were in it. */
-  generations: ReadonlySet<Generation>;
+  groups: ReadonlySet<SampleGroup>;
 }
 
 interface DispatcherEvents {
   batch: [BatchReport];
   /** A step of a sample was taken. */
   step: [StepRecord];
-  /** Every sample of a generation is done, or one of them failed. */
-  done: [Generation];
-  failed: [Generation, Error];
+  /** Every sample of a group is done, or one of them failed. */
+  done: [SampleGroup];
+  failed: [SampleGroup, Error];
 }
 
 /** What is told once the next batches are on their way, since a worker need not wait for that. */
 interface News {
   /** Whose step or end it is; absent: it is for metrics and traces. */
-  generation?: Generation;
+  group?: SampleGroup;
   tell(): void;
 }
 
@@ -61,9 +61,9 @@ const DEFAULT_BATCH_TOKENS = 512;
 /** How often a batch of several rows is tried; then its rows are tried in smaller ones. */
 const ATTEMPTS_TOGETHER = 2;
 
-/** Runs generations to their end. */
+/** Runs groups to their end. */
 export class Dispatcher extends EventEmitter<DispatcherEvents> {
-  readonly places: Places;
+  readonly admission: Admission;
   #news: News[] = [];
   #turnIsDue = false;
   readonly #speed = new Speed();
@@ -80,46 +80,46 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
   ) {
     super();
     const maxTokens = limits.maxBatchTokens === "auto" ? DEFAULT_BATCH_TOKENS : limits.maxBatchTokens;
-    this.places = new Places(limits.maxActive);
+    this.admission = new Admission(limits.maxActive);
     this.bounds = { maxTokens, lightTokens: maxTokens, spreadTokens: 0 };
     // Others use the pool, too. Soon, not at once: the result of a batch is applied before the next are chosen.
     pool.on("free", () => {
-      if (this.places.active.some(({ waits }) => waits)) this.#turnSoon();
+      if (this.admission.active.some(({ waits }) => waits)) this.#turnSoon();
     });
   }
 
-  /** Generations that wait for places of their own: more than those that are free. */
+  /** Sample groups that wait for places of their own: more than those that are free. */
   get waiting(): number {
-    return generationsOf(this.places.queued).length;
+    return groupsOf(this.admission.queued).length;
   }
 
   /** Clock time at which the one that waits longest was accepted; undefined if none waits. */
   get oldestAcceptedAt(): number | undefined {
-    const isNew = ({ generation }: Row) => generation.firstPassAt === undefined;
-    return this.places.waiting.find(isNew)?.generation.acceptedAt;
+    const isNew = ({ group }: Row) => group.firstPassAt === undefined;
+    return this.admission.waiting.find(isNew)?.group.acceptedAt;
   }
 
-  /** Take a generation on. Nothing is run before this returns. */
-  add(generation: Generation): void {
-    for (const sample of generation.samples)
-      this.places.add(new Row(generation, sample, this.#padded(sample.canvas.tokens.length)));
+  /** Take a group on. Nothing is run before this returns. */
+  add(group: SampleGroup): void {
+    for (const sample of group.samples)
+      this.admission.add(new Row(group, sample, this.#padded(sample.canvas.tokens.length)));
     this.#turnSoon();
   }
 
-  /** Forget a generation: its places are free before the next step. */
-  remove(generation: Generation): void {
-    this.places.remove((row) => row.generation === generation);
+  /** Forget a group: its places are free before the next step. */
+  remove(group: SampleGroup): void {
+    this.admission.remove((row) => row.group === group);
     this.#turnSoon();
   }
 
-  /** Return every generation that waits or runs. */
-  all(): Generation[] {
-    return generationsOf([...this.places.waiting, ...this.places.active]);
+  /** Return every group that waits or runs. */
+  all(): SampleGroup[] {
+    return groupsOf([...this.admission.waiting, ...this.admission.active]);
   }
 
   /** Return the milliseconds until the backlog is worked off, at the measured speed. */
   backlogMs(): number {
-    return this.#workMs([...this.places.waiting, ...this.places.active]);
+    return this.#workMs([...this.admission.waiting, ...this.admission.active]);
   }
 
   /**
@@ -128,8 +128,8 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
    */
   forecastMs({ steps, guidance }: Budget, samples: number, length: number): number {
     const own = samples * this.#speed.budgetMs(this.#padded(length), steps, guidance);
-    const round = this.places.active.reduce((sum, row) => sum + this.#speed.stepMs(row), 0);
-    return this.#workMs(this.places.waiting) + own + (steps * round) / this.#workers;
+    const round = this.admission.active.reduce((sum, row) => sum + this.#speed.stepMs(row), 0);
+    return this.#workMs(this.admission.waiting) + own + (steps * round) / this.#workers;
   }
 
   #padded(length: number): number {
@@ -159,14 +159,14 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
   #turn(since = this.clock.now()): void {
     // Who is not in a batch that starts now may be answered only after two: that one and its own.
     const soon = this.clock.now() + 2 * this.#speed.msPerBatch;
-    const isDue = ({ generation }: Row) => generation.deadlineAt <= soon;
+    const isDue = ({ group }: Row) => group.deadlineAt <= soon;
     this.#settle();
-    if (this.places.waiting.length > 0) {
-      this.places.fill(isDue);
-      for (const row of this.places.active) row.begin(startOf(row.padded, this.#leastAttained));
+    if (this.admission.waiting.length > 0) {
+      this.admission.fill(isDue);
+      for (const row of this.admission.active) row.begin(startOf(row.padded, this.#leastAttained));
       this.#settle();
     }
-    const { active } = this.places;
+    const { active } = this.admission;
     for (const row of active) if (!row.urgent && !row.running && isDue(row)) row.hurry();
     const rows = active.filter(({ waits }) => waits);
     for (const batch of schedule(rows, this.bounds, this.pool.free)) void this.#run(batch, since);
@@ -176,7 +176,7 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
   /** Take steps that need no pass, some in each turn, and let go of rows that are done. */
   #settle(): void {
     let left = SKIPPED_AT_ONCE;
-    for (const row of this.places.active)
+    for (const row of this.admission.active)
       try {
         while (row.skips) {
           if (left-- === 0) {
@@ -187,49 +187,48 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
         }
         if (row.done && !row.running) this.#release(row);
       } catch (error) {
-        this.#fail(row.generation, error as Error);
+        this.#fail(row.group, error as Error);
       }
   }
 
   /** Free the place of a row that is done. */
   #release(row: Row): void {
-    const { generation } = row;
-    if (row.reward !== undefined) generation.rewards[row.sample.params.sample] = row.reward;
-    this.places.remove((other) => other === row);
-    if (!this.all().includes(generation))
-      this.#news.push({ generation, tell: () => this.emit("done", generation) });
-    if (this.places.waiting.length > 0) this.#turnSoon();
+    const { group } = row;
+    if (row.reward !== undefined) group.rewards[row.sample.params.sample] = row.reward;
+    this.admission.remove((other) => other === row);
+    if (!this.all().includes(group)) this.#news.push({ group, tell: () => this.emit("done", group) });
+    if (this.admission.waiting.length > 0) this.#turnSoon();
   }
 
   /** Announce a step that a row has taken. */
-  #took({ generation, sample }: Row, record: StepRecord): void {
-    this.#news.push({ generation, tell: () => generation.announce(sample, record) });
+  #took({ group, sample }: Row, record: StepRecord): void {
+    this.#news.push({ group, tell: () => group.announce(sample, record) });
     this.#news.push({ tell: () => this.emit("step", record) });
   }
 
-  #fail(generation: Generation, error: Error): void {
-    if (generation.over) return;
-    this.remove(generation);
-    this.emit("failed", generation, error);
+  #fail(group: SampleGroup, error: Error): void {
+    if (group.over) return;
+    this.remove(group);
+    this.emit("failed", group, error);
   }
 
   /** Run one batch and apply its result. Rows whose batch fails share smaller ones, down to one row. */
   async #run(together: readonly Row[], since: number): Promise<void> {
-    const { active } = this.places;
+    const { active } = this.admission;
     const least = Math.min(...active.map(({ attained }) => attained));
     this.#leastAttained = Math.max(this.#leastAttained, least);
     for (const row of active) if (row.waits) row.passedOver++;
     for (const row of together) {
       row.running = true;
       row.passedOver = 0;
-      row.generation.tokenPasses += row.cost;
+      row.group.tokenPasses += row.cost;
     }
     let answeredAt: number | undefined;
     try {
       const sentAt = this.clock.now();
       const { restarts } = this.pool;
       const batch = prepareBatch(together);
-      for (const { generation } of together) generation.firstPassAt ??= sentAt;
+      for (const { group } of together) group.firstPassAt ??= sentAt;
       const attempts = together.length > 1 ? ATTEMPTS_TOGETHER : undefined;
       const result = await this.pool.run(batch.graph, batch.input, attempts);
       answeredAt = this.clock.now();
@@ -239,15 +238,15 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
       for (const row of together) row.running = false;
       this.#report(batch, { milliseconds: result.milliseconds, sentAt, answeredAt });
       for (const { row, ...outcome } of update(batch, result))
-        if ("error" in outcome) this.#fail(row.generation, outcome.error);
+        if ("error" in outcome) this.#fail(row.group, outcome.error);
         else if (outcome.record) this.#took(row, outcome.record);
     } catch (error) {
       for (const row of together) {
         row.running = false;
-        row.generation.tokenPasses -= row.cost;
+        row.group.tokenPasses -= row.cost;
         row.company = Math.ceil(together.length / 2);
       }
-      if (together.length === 1) this.#fail(together[0]!.generation, error as Error);
+      if (together.length === 1) this.#fail(together[0]!.group, error as Error);
     }
     this.#turn(answeredAt);
   }
@@ -256,25 +255,25 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
     { rows, graph, input, paddedTokens, draws }: PreparedBatch,
     times: Pick<BatchReport, "milliseconds" | "sentAt" | "answeredAt">,
   ): void {
-    const generations = new Set(generationsOf(rows));
-    for (const generation of generations) generation.computeMs += times.milliseconds;
+    const groups = new Set(groupsOf(rows));
+    for (const group of groups) group.computeMs += times.milliseconds;
     const { maxTokens } = this.bounds;
-    const report = { graph, rows: input.rows, paddedTokens, maxTokens, draws, ...times, generations };
+    const report = { graph, rows: input.rows, paddedTokens, maxTokens, draws, ...times, groups };
     this.#news.push({ tell: () => this.emit("batch", report) });
   }
 
   /** Tell news in order. A request whose step or answer cannot be put together fails. */
   #tellNews(): void {
-    for (const { generation, tell } of this.#news.splice(0)) {
-      if (generation?.over) continue;
+    for (const { group, tell } of this.#news.splice(0)) {
+      if (group?.over) continue;
       try {
         tell();
       } catch (error) {
-        if (generation) this.#fail(generation, error as Error);
+        if (group) this.#fail(group, error as Error);
         else process.emitWarning(error as Error);
       }
     }
   }
 }
 
-const generationsOf = (rows: readonly Row[]) => [...new Set(rows.map(({ generation }) => generation))];
+const groupsOf = (rows: readonly Row[]) => [...new Set(rows.map(({ group }) => group))];

@@ -2,12 +2,12 @@
 
 import { isEmpty, type Sample, type StepPlan, type StepRecord } from "../../diffusion/sampler.ts";
 import type { Schedule } from "../../diffusion/schedule.ts";
-import { RuntimeFailure } from "../../errors.ts";
+import { ModelFailure } from "../../errors.ts";
 import type { GraphName } from "../../runtime/protocol.ts";
-import type { Generation } from "../sample-group.ts";
+import type { SampleGroup } from "../sample-group.ts";
 import type { DrawRow, RowDraws, ScoreRow } from "./batch.ts";
 import type { SchedulableRow } from "./scheduler.ts";
-import { COST } from "./speed.ts";
+import { GRAPH_COST } from "./speed.ts";
 
 /** The one place that holds the state of a row. */
 export class Row implements DrawRow, ScoreRow, SchedulableRow {
@@ -29,14 +29,14 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
   reward: number | undefined;
 
   constructor(
-    readonly generation: Generation,
+    readonly group: SampleGroup,
     readonly sample: Sample,
     readonly padded: number,
   ) {}
 
   /** True once nothing is left to run. */
   get done(): boolean {
-    return this.sample.done && (!this.generation.computation.ranked || this.reward !== undefined);
+    return this.sample.done && (!this.group.params.ranked || this.reward !== undefined);
   }
 
   /** True if the next step reveals nothing and needs no pass. */
@@ -91,9 +91,9 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     return this.#drawn ? this.canvases.length : 1;
   }
 
-  /** What the next pass costs, in token passes (price.ts). */
+  /** What the next pass costs, in token passes (cost.ts). */
   get cost(): number {
-    return this.padded * this.width * COST[this.graph];
+    return this.padded * this.width * GRAPH_COST[this.graph];
   }
 
   /** Its deadline has come: leave out the steps that are left, and candidates that wait for a score. */
@@ -135,7 +135,7 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
       this.sample.passes.discriminator++;
       return undefined;
     }
-    if (!this.#drawn) throw new RuntimeFailure("rewards came before draws");
+    if (!this.#drawn) throw new ModelFailure("rewards came before draws");
     const drawn = this.#drawn;
     this.#drawn = undefined;
     return this.#take({ ...drawn, rewards });

@@ -8,7 +8,7 @@ import type { GraphName } from "../../runtime/protocol.ts";
 const NEWEST = 0.1;
 
 /** Work of a pass of each graph, in passes of the student: the discriminator is as large. */
-export const COST: Record<GraphName, number> = { denoise: 1, score: 1, tilt: 4 };
+export const GRAPH_COST: Record<GraphName, number> = { denoise: 1, score: 1, tilt: 4 };
 
 /** Work of a budget's steps, one by one: passes of each graph at their `cost`. */
 export function budgetWork(
@@ -64,6 +64,6 @@ export class Speed {
 
   /** Milliseconds per padded token; of a graph that has not run yet, in proportion to the student's. */
   #ms(graph: GraphName): number {
-    return this.#msPerToken.get(graph) ?? (this.#msPerToken.get("denoise") ?? 0) * COST[graph];
+    return this.#msPerToken.get(graph) ?? (this.#msPerToken.get("denoise") ?? 0) * GRAPH_COST[graph];
   }
 }

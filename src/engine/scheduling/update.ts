@@ -10,7 +10,7 @@ export interface PreparedBatch {
   graph: GraphName;
   /** In the order in which its result comes. */
   rows: readonly Row[];
-  input: Graphs[GraphName]["batch"];
+  input: Graphs[GraphName]["input"];
   /** Canvases times padded length. */
   paddedTokens: number;
   /** Positions drawn. */
@@ -42,7 +42,7 @@ export function update({ rows, input }: PreparedBatch, result: Graphs[GraphName]
       : splitRewards(rows, result as Graphs["score"]["result"]);
   const updates: Update[] = [];
   for (const [i, row] of rows.entries()) {
-    if (row.generation.over) continue;
+    if (row.group.over) continue;
     try {
       updates.push({ row, record: row.take(parts[i]!) });
     } catch (error) {

@@ -1,6 +1,6 @@
 /** A call into parts of about as many rows, and their answers into one. */
 
-import type { Call, Canvases, DenoiseBatch, GraphName, Graphs, TiltBatch } from "../protocol.ts";
+import type { Batch, Canvases, DenoiseInput, GraphName, Graphs, TiltInput } from "../protocol.ts";
 
 type Result = Graphs[GraphName]["result"];
 
@@ -8,53 +8,53 @@ type Result = Graphs[GraphName]["result"];
 const UNEVEN = 1.25;
 
 /** So many parts, each of a row at least, or the call itself if its rows cannot be divided evenly enough. */
-export function divide({ graph, batch }: Call, parts: number): Call[] {
-  const { rows } = batch;
-  if (parts === 1 || (Math.ceil(rows / parts) * parts) / rows > UNEVEN) return [{ graph, batch } as Call];
+export function divide({ graph, input }: Batch, parts: number): Batch[] {
+  const { rows } = input;
+  if (parts === 1 || (Math.ceil(rows / parts) * parts) / rows > UNEVEN) return [{ graph, input } as Batch];
   const start = (part: number) => Math.round((part * rows) / parts);
   return Array.from(
     { length: parts },
-    (_, part) => ({ graph, batch: cut(batch, start(part), start(part + 1)) }) as Call,
+    (_, part) => ({ graph, input: cut(input, start(part), start(part + 1)) }) as Batch,
   );
 }
 
 /** Rows `from` to `to` of a batch. */
-function cut(batch: Canvases | DenoiseBatch | TiltBatch, from: number, to: number): typeof batch {
-  const { padded } = batch;
+function cut(input: Canvases | DenoiseInput | TiltInput, from: number, to: number): typeof input {
+  const { padded } = input;
   const canvases: Canvases = {
     rows: to - from,
     padded,
-    tokens: batch.tokens.slice(from * padded, to * padded),
-    length: batch.length.slice(from, to),
-    sigma: batch.sigma.slice(from, to),
+    tokens: input.tokens.slice(from * padded, to * padded),
+    length: input.length.slice(from, to),
+    sigma: input.sigma.slice(from, to),
   };
-  if (!("draws" in batch)) return canvases;
-  const [firstPick, endPick] = [picksBefore(batch, from), picksBefore(batch, to)];
-  const [firstDraw, endDraw] = [drawsBefore(batch, firstPick), drawsBefore(batch, endPick)];
-  const drawn: DenoiseBatch = {
+  if (!("draws" in input)) return canvases;
+  const [firstPick, endPick] = [picksBefore(input, from), picksBefore(input, to)];
+  const [firstDraw, endDraw] = [drawsBefore(input, firstPick), drawsBefore(input, endPick)];
+  const drawn: DenoiseInput = {
     ...canvases,
-    picks: batch.picks
+    picks: input.picks
       .slice(2 * firstPick, 2 * endPick)
       .map((value, i) => (i % 2 === 0 ? value - from : value)),
-    draws: batch.draws.slice(firstDraw, endDraw).map((pick) => pick - firstPick),
-    uniform: batch.uniform.slice(firstDraw, endDraw),
-    temperature: batch.temperature.slice(firstDraw, endDraw),
-    topK: batch.topK.slice(firstDraw, endDraw),
-    topP: batch.topP.slice(firstDraw, endDraw),
-    maskBias: batch.maskBias.slice(from, to),
+    draws: input.draws.slice(firstDraw, endDraw).map((pick) => pick - firstPick),
+    uniform: input.uniform.slice(firstDraw, endDraw),
+    temperature: input.temperature.slice(firstDraw, endDraw),
+    topK: input.topK.slice(firstDraw, endDraw),
+    topP: input.topP.slice(firstDraw, endDraw),
+    maskBias: input.maskBias.slice(from, to),
   };
-  return "scale" in batch ? { ...drawn, scale: batch.scale.slice(from, to) } : drawn;
+  return "scale" in input ? { ...drawn, scale: input.scale.slice(from, to) } : drawn;
 }
 
 /** How many picks are of rows before this one. */
-function picksBefore({ picks }: DenoiseBatch, row: number): number {
+function picksBefore({ picks }: DenoiseInput, row: number): number {
   let count = 0;
   while (2 * count < picks.length && picks[2 * count]! < row) count++;
   return count;
 }
 
 /** How many draws are of picks before this one, given the first pick of a row. */
-function drawsBefore({ draws }: DenoiseBatch, pick: number): number {
+function drawsBefore({ draws }: DenoiseInput, pick: number): number {
   let count = 0;
   while (count < draws.length && draws[count]! < pick) count++;
   return count;

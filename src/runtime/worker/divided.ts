@@ -5,7 +5,7 @@
 
 import { once } from "node:events";
 import { Worker } from "node:worker_threads";
-import type { Call, GraphName, Graphs, RuntimeOptions } from "../protocol.ts";
+import type { Batch, GraphName, Graphs, WorkerOptions } from "../protocol.ts";
 import { divide, join } from "./divide.ts";
 import { type LoadedModel, loadModel } from "./session.ts";
 
@@ -15,7 +15,7 @@ type Result = Graphs[GraphName]["result"];
 export type FromPart = { result: Result | undefined } | { error: string };
 
 /** The thread as it is in `dist`, or as tsx runs it from `src`: that does not reach into threads by itself. */
-function openThread(workerData: RuntimeOptions): Worker {
+function openThread(workerData: WorkerOptions): Worker {
   if (!import.meta.url.endsWith(".ts"))
     return new Worker(new URL("./part.js", import.meta.url), { workerData });
   const [tsx, part] = ["tsx/esm/api", "./part.ts"].map((name) => JSON.stringify(import.meta.resolve(name)));
@@ -31,7 +31,7 @@ async function answer(thread: Worker): Promise<Result | undefined> {
 }
 
 /** Starts a thread. It takes the process along when it ends: another process is started then, not another thread. */
-async function startThread(options: RuntimeOptions): Promise<Worker> {
+async function startThread(options: WorkerOptions): Promise<Worker> {
   const thread = openThread(options);
   thread.once("exit", () => process.exit(1));
   await answer(thread);
@@ -48,19 +48,19 @@ async function all<T>(promises: readonly Promise<T>[]): Promise<T[]> {
  * Loads the graphs, and, on the CPU, those of the parts that the options ask for. Calls are to be made one at a time. Throws if
  * the graphs cannot be loaded.
  */
-export async function loadDivided(options: RuntimeOptions): Promise<LoadedModel> {
+export async function loadDivided(options: WorkerOptions): Promise<LoadedModel> {
   const whole = await loadModel(options);
   const { graphs, split } = options;
   if (!split || whole.provider !== "cpu") return whole;
-  const part: RuntimeOptions = { graphs, device: "cpu", threads: split.threads };
+  const part: WorkerOptions = { graphs, device: "cpu", threads: split.threads };
   const own = await loadModel(part);
   const threads = await all(Array.from({ length: split.parts - 1 }, () => startThread(part)));
-  const run = async (call: Call, everywhere = false) => {
-    const parts = everywhere ? Array<Call>(split.parts).fill(call) : divide(call, split.parts);
+  const run = async (batch: Batch, everywhere = false) => {
+    const parts = everywhere ? Array<Batch>(split.parts).fill(batch) : divide(batch, split.parts);
     const [first, ...others] = parts;
-    if (others.length === 0) return whole.run(call);
+    if (others.length === 0) return whole.run(batch);
     const started = performance.now();
-    const before = everywhere ? [await whole.run(call)] : [];
+    const before = everywhere ? [await whole.run(batch)] : [];
     const answers = others.map((other, i) => {
       threads[i]!.postMessage(other);
       return answer(threads[i]!);

@@ -1,7 +1,7 @@
-/** Entry point of a thread of the runtime process that takes parts of calls. */
+/** Entry point of a thread of the worker that takes parts of calls. */
 
 import { parentPort, workerData } from "node:worker_threads";
-import type { Call, RuntimeOptions } from "../protocol.ts";
+import type { Batch, WorkerOptions } from "../protocol.ts";
 import type { FromPart } from "./divided.ts";
 import { loadModel } from "./session.ts";
 
@@ -13,9 +13,9 @@ const answer = async (work: () => Promise<FromPart>) => {
   }
 };
 
-const model = loadModel(workerData as RuntimeOptions);
+const model = loadModel(workerData as WorkerOptions);
 await answer(async () => {
   await model;
   return { result: undefined };
 });
-parentPort!.on("message", (call: Call) => answer(async () => ({ result: await (await model).run(call) })));
+parentPort!.on("message", (batch: Batch) => answer(async () => ({ result: await (await model).run(batch) })));

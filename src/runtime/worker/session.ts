@@ -1,8 +1,8 @@
-/** ONNX Runtime sessions of a model's graphs. Runs in the runtime process only: `run` blocks its thread. */
+/** ONNX Runtime sessions of a model's graphs. Runs in the worker only: `run` blocks its thread. */
 
 import ort from "onnxruntime-node";
 import { explainCuda } from "../cuda.ts";
-import type { Call, DenoiseBatch, GraphName, Graphs, Provider, RuntimeOptions } from "../protocol.ts";
+import type { Batch, DenoiseInput, GraphName, Graphs, Provider, WorkerOptions } from "../protocol.ts";
 
 /** A model's graphs, loaded. */
 export interface LoadedModel {
@@ -10,7 +10,7 @@ export interface LoadedModel {
   /** Why CUDA was not taken, when `auto` fell back to the CPU. */
   fallback?: string;
   /** `everywhere`: in every session that may take a part of a call. Throws if the model lacks the graph, or the graph fails. */
-  run(call: Call, everywhere?: boolean): Promise<Graphs[GraphName]["result"]>;
+  run(batch: Batch, everywhere?: boolean): Promise<Graphs[GraphName]["result"]>;
 }
 
 // A provider that does not load is reported by us, in one line, not by the library in ten.
@@ -18,7 +18,7 @@ ort.env.logLevel = "fatal";
 
 type Sessions = Partial<Record<GraphName, ort.InferenceSession>>;
 
-async function create(options: RuntimeOptions, provider: Provider): Promise<Sessions> {
+async function create(options: WorkerOptions, provider: Provider): Promise<Sessions> {
   const sessions: Sessions = {};
   for (const [name, path] of Object.entries(options.graphs[provider]))
     sessions[name as GraphName] = await ort.InferenceSession.create(path, {
@@ -35,10 +35,10 @@ async function create(options: RuntimeOptions, provider: Provider): Promise<Sess
 const firstLine = (error: unknown) => String((error as Error)?.message ?? error).split("\n")[0]!;
 
 /** Loads the graphs on the device asked for. Throws if they cannot be loaded there. */
-export async function loadModel(options: RuntimeOptions): Promise<LoadedModel> {
+export async function loadModel(options: WorkerOptions): Promise<LoadedModel> {
   const load = async (provider: Provider): Promise<LoadedModel> => {
     const sessions = await create(options, provider);
-    return { provider, run: (call) => run(sessions, call) };
+    return { provider, run: (batch) => run(sessions, batch) };
   };
   if (options.device === "cpu") return load("cpu");
   try {
@@ -59,28 +59,28 @@ function float32(values: Float32Array, dims: number[]): ort.Tensor {
 }
 
 /** Inputs of a graph's draws; `score` has none. */
-function drawFeeds(batch: DenoiseBatch): Record<string, ort.Tensor> {
-  const draws = [batch.draws.length];
+function drawFeeds(input: DenoiseInput): Record<string, ort.Tensor> {
+  const draws = [input.draws.length];
   return {
-    picks: int64(batch.picks, [batch.picks.length / 2, 2]),
-    draws: int64(batch.draws, draws),
-    uniform: float32(batch.uniform, draws),
-    temperature: float32(batch.temperature, draws),
-    top_k: int64(batch.topK, draws),
-    top_p: float32(batch.topP, draws),
-    mask_bias: float32(batch.maskBias, [batch.rows]),
+    picks: int64(input.picks, [input.picks.length / 2, 2]),
+    draws: int64(input.draws, draws),
+    uniform: float32(input.uniform, draws),
+    temperature: float32(input.temperature, draws),
+    top_k: int64(input.topK, draws),
+    top_p: float32(input.topP, draws),
+    mask_bias: float32(input.maskBias, [input.rows]),
   };
 }
 
-async function run(sessions: Sessions, { graph, batch }: Call): Promise<Graphs[GraphName]["result"]> {
+async function run(sessions: Sessions, { graph, input }: Batch): Promise<Graphs[GraphName]["result"]> {
   const session = sessions[graph];
   if (!session) throw new Error(`the model has no graph ${graph}`);
   const feeds: Record<string, ort.Tensor> = {
-    tokens: int64(batch.tokens, [batch.rows, batch.padded]),
-    length: int64(batch.length, [batch.rows]),
-    sigma: float32(batch.sigma, [batch.rows]),
-    ...("draws" in batch ? drawFeeds(batch) : {}),
-    ...("scale" in batch ? { scale: float32(batch.scale, [batch.rows]) } : {}),
+    tokens: int64(input.tokens, [input.rows, input.padded]),
+    length: int64(input.length, [input.rows]),
+    sigma: float32(input.sigma, [input.rows]),
+    ...("draws" in input ? drawFeeds(input) : {}),
+    ...("scale" in input ? { scale: float32(input.scale, [input.rows]) } : {}),
   };
   // Whether a graph takes sigma and mask_bias depends on how it was converted (models/model.schema.json).
   const taken = Object.fromEntries(session.inputNames.map((name) => [name, feeds[name]!]));

@@ -1,7 +1,7 @@
-/** Entry point of a runtime process: it owns ONNX Runtime and answers one message at a time. */
+/** Entry point of a worker: it owns ONNX Runtime and answers one message at a time. */
 
 import { beginHeartbeat } from "../heartbeat.ts";
-import { type FromRuntime, OUT_OF_MEMORY, type ToRuntime } from "../protocol.ts";
+import { type FromWorker, OUT_OF_MEMORY, type ToWorker } from "../protocol.ts";
 import { loadDivided } from "./divided.ts";
 import type { LoadedModel } from "./session.ts";
 
@@ -20,12 +20,12 @@ const inOneLine = (message: string) =>
     .trim();
 
 // A server that was killed takes no more messages: there is nobody left to compute for.
-const send = (message: FromRuntime) =>
+const send = (message: FromWorker) =>
   process.send!(message, undefined, undefined, (error) => {
     if (error) process.exit(0);
   });
 
-async function handle(message: ToRuntime): Promise<void> {
+async function handle(message: ToWorker): Promise<void> {
   switch (message.type) {
     case "load":
       try {
@@ -42,7 +42,7 @@ async function handle(message: ToRuntime): Promise<void> {
     case "run":
       try {
         if (!model) throw new Error("no model is loaded");
-        send({ type: "result", id: message.id, result: await model.run(message.call, message.everywhere) });
+        send({ type: "result", id: message.id, result: await model.run(message.batch, message.everywhere) });
       } catch (error) {
         const { message: what } = error as Error;
         // What was allocated so far stays with this process: a new one has more room, and takes the pass again.
@@ -58,5 +58,5 @@ process.on("SIGTERM", () => {});
 process.on("disconnect", () => process.exit(0));
 let last = Promise.resolve();
 process.on("message", (message) => {
-  last = last.then(() => handle(message as ToRuntime));
+  last = last.then(() => handle(message as ToWorker));
 });

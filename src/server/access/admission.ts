@@ -2,7 +2,7 @@
 
 import type { FastifyBaseLogger } from "fastify";
 import type { StepEvent } from "../../engine/answers/step-emitter.ts";
-import type { CheckedRequest, Engine, Ticket } from "../../engine/engine.ts";
+import type { CheckedRequest, Engine, RequestHandle } from "../../engine/engine.ts";
 import type { GenerateRequest } from "../../engine/request.ts";
 import { InvalidRequestError, type LimitName, LimitReachedError } from "../../errors.ts";
 import { type LimitStore, MINUTE_MS } from "../../quota/memory.ts";
@@ -47,22 +47,22 @@ export class Admission {
     caller: Caller,
     requests: readonly GenerateRequest[],
     listen?: (index: number, step: StepEvent) => void,
-  ): Promise<Ticket[]> {
+  ): Promise<RequestHandle[]> {
     const { key } = caller;
     const checked = requests.map((request) => this.engine.check(request, listen !== undefined));
     const giveBack = key ? await this.#take(key, checked) : () => {};
-    const tickets: Ticket[] = [];
+    const handles: RequestHandle[] = [];
     try {
       for (const [i, request] of checked.entries())
-        tickets.push(this.engine.start(request, listen && ((step) => listen(i, step))));
+        handles.push(this.engine.start(request, listen && ((step) => listen(i, step))));
     } catch (error) {
-      cancelAll(tickets);
+      cancelAll(handles);
       giveBack();
       throw error;
     }
-    if (key) for (const ticket of tickets) this.#settle(key, ticket);
-    if (this.logPrompts) for (const [i, ticket] of tickets.entries()) this.#log(caller, requests[i]!, ticket);
-    return tickets;
+    if (key) for (const handle of handles) this.#settle(key, handle);
+    if (this.logPrompts) for (const [i, handle] of handles.entries()) this.#log(caller, requests[i]!, handle);
+    return handles;
   }
 
   /** The same for one request. */
@@ -70,9 +70,9 @@ export class Admission {
     caller: Caller,
     request: GenerateRequest,
     onStep?: (step: StepEvent) => void,
-  ): Promise<Ticket> {
-    const [ticket] = await this.submitAll(caller, [request], onStep && ((_, step) => onStep(step)));
-    return ticket!;
+  ): Promise<RequestHandle> {
+    const [handle] = await this.submitAll(caller, [request], onStep && ((_, step) => onStep(step)));
+    return handle!;
   }
 
   /** Counts a request that came on a socket. Rejects with LimitReachedError. */
@@ -84,10 +84,10 @@ export class Admission {
   }
 
   /** When it is over: free its place, and correct what was taken for it by what has run. */
-  #settle({ id, limits }: ApiKey, { result, price, spent }: Ticket): void {
+  #settle({ id, limits }: ApiKey, { result, price, spent }: RequestHandle): void {
     const over = () => {
-      if (limits.concurrent_generations !== undefined)
-        this.#give(id, "concurrent_generations", 1, Number.POSITIVE_INFINITY);
+      if (limits.concurrent_requests !== undefined)
+        this.#give(id, "concurrent_requests", 1, Number.POSITIVE_INFINITY);
       if (limits.token_passes_per_minute !== undefined && spent() !== price)
         this.#give(id, "token_passes_per_minute", price - spent(), MINUTE_MS);
     };
@@ -96,7 +96,7 @@ export class Admission {
 
   /** Takes what they may cost from a key's limits; returns what gives all of it back. */
   async #take({ id, limits }: ApiKey, requests: readonly CheckedRequest[]): Promise<() => void> {
-    const { concurrent_generations: side, token_passes_per_minute: most } = limits;
+    const { concurrent_requests: side, token_passes_per_minute: most } = limits;
     const cost = requests.reduce((sum, { price }) => sum + price, 0);
     const count = requests.length;
     if (side !== undefined && count > side)
@@ -115,12 +115,12 @@ export class Admission {
       return usage;
     };
     if (side !== undefined) {
-      const { used } = await take("concurrent_generations", count, Number.POSITIVE_INFINITY);
+      const { used } = await take("concurrent_requests", count, Number.POSITIVE_INFINITY);
       if (used > side) {
         giveBack();
         throw new LimitReachedError(
           `this API key may run ${side} generations at once: wait until one has ended`,
-          "concurrent_generations",
+          "concurrent_requests",
           this.engine.retryAfter(),
         );
       }
@@ -140,7 +140,7 @@ export class Admission {
     this.store.take(id, limit, -amount, windowMs).catch(() => {});
   }
 
-  #log({ log }: Caller, request: GenerateRequest, { id, result }: Ticket): void {
+  #log({ log }: Caller, request: GenerateRequest, { id, result }: RequestHandle): void {
     log.info({ generation: id, request }, "prompt");
     result.then(
       ({ samples }) => log.info({ generation: id, texts: samples.map(({ text }) => text) }, "text"),

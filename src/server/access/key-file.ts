@@ -35,7 +35,7 @@ const validate = new Ajv2020({ allErrors: true }).compile<KeyRecord>({
       additionalProperties: false,
       properties: {
         requests_per_minute: limit,
-        concurrent_generations: limit,
+        concurrent_requests: limit,
         token_passes_per_minute: limit,
       } satisfies Record<LimitName, object>,
     },

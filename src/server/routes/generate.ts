@@ -22,10 +22,10 @@ export async function generateRoute(app: FastifyInstance, { admission }: { admis
     const header = request.headers["last-event-id"];
     const seen = header === undefined ? undefined : parseLastEventId(String(header), body.seed);
     if (wantsEvents(request)) return stream(admission, body, seen, request, reply);
-    const ticket = await admission.submit(request, body);
-    recordOf(request)?.add(ticket);
-    cancelOnClose(reply.raw, [ticket]);
-    return ticket.result;
+    const handle = await admission.submit(request, body);
+    recordOf(request)?.add(handle);
+    cancelOnClose(reply.raw, [handle]);
+    return handle.result;
   });
 }
 
@@ -41,18 +41,18 @@ async function stream(
   const resumable = body.deadline_ms === undefined;
   const seen = resumable ? told : undefined;
   const seeded = { ...body, seed: seen?.seed ?? body.seed };
-  const ticket = await admission.submit(request, seeded, (step) => {
+  const handle = await admission.submit(request, seeded, (step) => {
     if (step.step > (seen?.steps[step.sample] ?? 0)) outbox.send({ type: "step", id, ...step });
   });
-  recordOf(request)?.add(ticket);
-  const { id, seed, spans } = ticket;
+  recordOf(request)?.add(handle);
+  const { id, seed, spans } = handle;
   reply.hijack();
-  cancelOnClose(reply.raw, [ticket]);
+  cancelOnClose(reply.raw, [handle]);
   const progress = seen ?? { seed, steps: [] };
   const outbox = new Outbox(new EventStream(reply.raw, progress, resumable, reply.getHeaders()));
   if (!seen) outbox.send({ type: "accepted", id, seed, spans });
   try {
-    outbox.send({ type: "done", ...(await ticket.result) });
+    outbox.send({ type: "done", ...(await handle.result) });
   } catch (error) {
     const { problem, bug } = toProblem(error);
     if (bug) request.log.error({ err: error }, "generation failed");

@@ -86,15 +86,15 @@ export async function inferenceRoutes(
       if (input.shape[0] !== input.data.length)
         throw refuse("/inputs/0/shape", `must be the number of texts, [${input.data.length}]`);
       const settings = { steps: 16, ...parameters };
-      const tickets = await admission.submitAll(
+      const handles = await admission.submitAll(
         request,
         input.data.map((prompt) => ({ ...settings, prompt })),
       );
-      recordOf(request)?.add(...tickets);
-      cancelOnClose(reply.raw, tickets);
-      const data = (await answersOf(tickets)).map(({ samples }) => samples[0]!.text);
+      recordOf(request)?.add(...handles);
+      cancelOnClose(reply.raw, handles);
+      const data = (await answersOf(handles)).map(({ samples }) => samples[0]!.text);
       const output = { ...OUTPUT, datatype: "BYTES" as const, shape: [data.length], data };
-      return { id: id ?? tickets[0]!.id, model_name: name, outputs: [output] };
+      return { id: id ?? handles[0]!.id, model_name: name, outputs: [output] };
     },
   );
 }

@@ -1,7 +1,7 @@
 /** `/v1`: OpenAI's completions API. */
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import type { Engine, Ticket } from "../../engine/engine.ts";
+import type { Engine, RequestHandle } from "../../engine/engine.ts";
 import { NotFoundError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
 import { noRoute, sendAs } from "../listener/refuse.ts";
@@ -53,16 +53,16 @@ export async function openaiRoutes(
     checkModel(body.model);
     if (body.stream) return stream(admission, body, request, reply);
     const prompts = requestsOf(body);
-    const tickets = await admission.submitAll(
+    const handles = await admission.submitAll(
       request,
       prompts.map((prompt) => prompt.request),
     );
-    recordOf(request)?.add(...tickets);
-    cancelOnClose(reply.raw, tickets);
-    const answers = await answersOf(tickets);
+    recordOf(request)?.add(...handles);
+    cancelOnClose(reply.raw, handles);
+    const answers = await answersOf(handles);
     const n = body.n ?? 1;
     return {
-      ...head(tickets, name),
+      ...head(handles, name),
       choices: answers.flatMap((answer, i) => choicesOf(answer, prompts[i]!, i * n, engine.model.tokenizer)),
       usage: usageOf(answers),
     };
@@ -70,9 +70,9 @@ export async function openaiRoutes(
 }
 
 /** Return the fields that every chunk and every answer begins with. */
-function head(tickets: readonly Ticket[], model: string) {
+function head(handles: readonly RequestHandle[], model: string) {
   const created = Math.floor(Date.now() / 1000);
-  return { id: `cmpl-${tickets[0]!.id}`, object: "text_completion" as const, created, model };
+  return { id: `cmpl-${handles[0]!.id}`, object: "text_completion" as const, created, model };
 }
 
 /** Answer with chunks. Before it sends anything, throw what `submit` throws. */
@@ -96,22 +96,22 @@ async function stream(
   };
   const chunk = (index: number, choice: ReturnType<StreamedChoice["end"]>) =>
     send({ ...start, choices: [{ index, ...choice }] });
-  const tickets = await admission.submitAll(
+  const handles = await admission.submitAll(
     request,
     prompts.map((prompt) => prompt.request),
     (i, step) => {
       // With best_of, the samples of the answer are known only at the end.
       if (body.best_of != null) return;
-      const told = choices[i]![step.sample]!.take(step, tickets[i]!.spans[0]!.start);
+      const told = choices[i]![step.sample]!.take(step, handles[i]!.spans[0]!.start);
       // A slow reader may miss a whole text: the next chunk replaces it.
       const skipped = body.diffusing && reply.raw.writableLength > MOST_WAITING;
       if (told && !skipped) chunk(i * n + step.sample, told);
     },
   );
-  recordOf(request)?.add(...tickets);
-  const start = head(tickets, admission.engine.model.manifest.name);
+  recordOf(request)?.add(...handles);
+  const start = head(handles, admission.engine.model.manifest.name);
   reply.hijack();
-  cancelOnClose(reply.raw, tickets);
+  cancelOnClose(reply.raw, handles);
   for (const [key, value] of Object.entries(reply.getHeaders())) reply.raw.setHeader(key, value!);
   reply.raw.writeHead(200, {
     "content-type": "text/event-stream; charset=utf-8",
@@ -119,7 +119,7 @@ async function stream(
   });
   try {
     const answers = await Promise.all(
-      tickets.map(async ({ result }, i) => {
+      handles.map(async ({ result }, i) => {
         const answer = await result;
         for (const [k, sample] of answer.samples.entries()) chunk(i * n + k, choices[i]![k]!.end(sample));
         return answer;
@@ -128,7 +128,7 @@ async function stream(
     if (body.stream_options?.include_usage) send({ ...start, choices: [], usage: usageOf(answers) });
     send("[DONE]");
   } catch (error) {
-    cancelAll(tickets);
+    cancelAll(handles);
     const { problem, bug } = toProblem(error);
     if (bug) request.log.error({ err: error }, "completion failed");
     recordOf(request)?.fail(problem);

@@ -2,7 +2,7 @@
 
 import type { FastifyRequest } from "fastify";
 import type { WebSocket } from "ws";
-import type { Ticket } from "../../engine/engine.ts";
+import type { RequestHandle } from "../../engine/engine.ts";
 import { InvalidRequestError, LimitReachedError, UnauthorizedError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
 import { knownKey } from "../access/guard.ts";
@@ -54,7 +54,7 @@ export interface StreamSessionOptions {
 
 /** Serves a socket until it closes. */
 export class StreamSession {
-  readonly #tickets = new Map<string, Ticket>();
+  readonly #handles = new Map<string, RequestHandle>();
   readonly #outbox: Outbox;
   readonly #intake: Intake;
   readonly #late: NodeJS.Timeout;
@@ -154,7 +154,7 @@ export class StreamSession {
   }
 
   #cancelRunning(): void {
-    for (const ticket of this.#tickets.values()) ticket.cancel();
+    for (const handle of this.#handles.values()) handle.cancel();
   }
 
   /** Carries out one message, or answers why not. */
@@ -207,32 +207,32 @@ export class StreamSession {
 
   async #generate({ type: _, id, ...body }: Schemas["GenerateMessage"]): Promise<void> {
     const { request } = this;
-    const tickets = this.#tickets;
-    if (tickets.has(id)) throw invalid("/id", `${id} is still running on this socket`);
-    if (tickets.size >= MAX_PER_SOCKET)
+    const handles = this.#handles;
+    if (handles.has(id)) throw invalid("/id", `${id} is still running on this socket`);
+    if (handles.size >= MAX_PER_SOCKET)
       throw invalid("/id", `a socket runs at most ${MAX_PER_SOCKET} generations at once`);
-    const ticket = await this.options.admission.submit(request, body, (step) =>
+    const handle = await this.options.admission.submit(request, body, (step) =>
       this.#outbox.send({ type: "step", id, ...step }),
     );
     const record = recordOf(request)?.message();
-    record?.add(ticket);
-    tickets.set(id, ticket);
-    this.#outbox.send({ type: "accepted", id, seed: ticket.seed, spans: ticket.spans });
-    ticket.result
+    record?.add(handle);
+    handles.set(id, handle);
+    this.#outbox.send({ type: "accepted", id, seed: handle.seed, spans: handle.spans });
+    handle.result
       .then((result) => {
         this.#outbox.send({ type: "done", ...result, id });
         record?.end(200);
       })
       .catch((error) => this.#fail(id, error, record))
-      .finally(() => tickets.delete(id));
+      .finally(() => handles.delete(id));
     // It closed while the limits were looked up.
-    if (this.socket.readyState !== this.socket.OPEN) ticket.cancel();
+    if (this.socket.readyState !== this.socket.OPEN) handle.cancel();
   }
 
   #cancel({ id }: Schemas["CancelMessage"]): void {
-    const ticket = this.#tickets.get(id);
-    if (!ticket) throw invalid("/id", "names no running generation of this socket");
-    ticket.cancel();
+    const handle = this.#handles.get(id);
+    if (!handle) throw invalid("/id", "names no running generation of this socket");
+    handle.cancel();
   }
 
   #fail(id: string | undefined, error: unknown, record = recordOf(this.request)?.message()): void {

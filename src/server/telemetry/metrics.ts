@@ -102,7 +102,7 @@ function infoMetrics(maker: Maker, engine: Engine): void {
     ["model", "sha256", "precision", "provider"],
     () => {
       const { manifest, sha256, precision } = engine.model;
-      const { provider } = engine.runtime;
+      const { provider } = engine.pool;
       return {
         model: manifest.name,
         sha256: sha256[provider],
@@ -139,8 +139,8 @@ function loadMetrics(maker: Maker, engine: Engine): void {
     "Padded tokens that one call of the model holds at most",
     () => engine.batchTokens,
   );
-  gauge("didi_workers", "Workers that there are to be", () => engine.runtime.size);
-  gauge("didi_healthy_workers", "Workers that hold the model", () => engine.runtime.healthy);
+  gauge("didi_workers", "Workers that there are to be", () => engine.pool.size);
+  gauge("didi_healthy_workers", "Workers that hold the model", () => engine.pool.healthy);
   gauge("didi_cache_bytes", "Estimated bytes of the answers that are kept", () => engine.cacheBytes);
 }
 
@@ -148,10 +148,7 @@ function batchMetrics(maker: Maker, engine: Engine): void {
   const passes = maker.counter("didi_passes_total", "Canvases that went through a network", "kind");
   for (const kind of ["student", "discriminator", "gradient"]) passes.inc({ kind }, 0);
   const draws = maker.counter("didi_drawn_tokens_total", "Tokens drawn");
-  const restarts = maker.counter(
-    "didi_runtime_restarts_total",
-    "Runtime processes that died and were replaced",
-  );
+  const restarts = maker.counter("didi_worker_restarts_total", "Workers that died and were replaced");
   const seconds = maker.histogram(
     "didi_batch_seconds",
     "Time that a graph ran for one step of a batch of rows",
@@ -180,16 +177,16 @@ function batchMetrics(maker: Maker, engine: Engine): void {
     occupancy.observe(report.paddedTokens / report.maxTokens);
     seconds.observe({ graph }, report.milliseconds / 1000);
   });
-  engine.runtime.on("restart", () => restarts.inc());
+  engine.pool.on("restart", () => restarts.inc());
   const nonFinite = maker.counter(
     "didi_non_finite_batches_total",
     "Batches with numbers that are not finite, those that were run once more included",
   );
-  engine.runtime.on("non-finite", () => nonFinite.inc());
+  engine.pool.on("non-finite", () => nonFinite.inc());
 }
 
 function answerMetrics(maker: Maker, engine: Engine): void {
-  const finished = maker.counter("didi_generations_total", "Generations that ended", "outcome");
+  const finished = maker.counter("didi_requests_total", "Generations that ended", "outcome");
   for (const outcome of ["done", "cancelled", "failed"]) finished.inc({ outcome }, 0);
   const answers = maker.counter(
     "didi_answers_total",
@@ -217,7 +214,7 @@ function answerMetrics(maker: Maker, engine: Engine): void {
   );
   for (const finish_reason of ["length", "stop", "deadline"]) samples.inc({ finish_reason }, 0);
   const total = maker.histogram(
-    "didi_generation_seconds",
+    "didi_request_seconds",
     "Time from acceptance to the end of a generation",
     SECONDS,
   );

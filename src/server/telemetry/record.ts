@@ -2,7 +2,7 @@
 
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { Answer } from "../../engine/answers/answer.ts";
-import type { Ticket } from "../../engine/engine.ts";
+import type { RequestHandle } from "../../engine/engine.ts";
 import type { Problem, ProblemKind } from "../problem.ts";
 import { pathWithoutKeys } from "./logger.ts";
 
@@ -10,7 +10,7 @@ import { pathWithoutKeys } from "./logger.ts";
 export interface TelemetrySink {
   begin?(record: RequestRecord): void;
   /** One of its generations was accepted. */
-  accepted?(record: RequestRecord, ticket: Ticket): void;
+  accepted?(record: RequestRecord, handle: RequestHandle): void;
   /** It is over; called once. */
   end(record: RequestRecord): void;
 }
@@ -64,11 +64,11 @@ export class RequestRecord {
   }
 
   /** Takes note of generations that were accepted, and later of their answers. */
-  add(...tickets: readonly Ticket[]): void {
-    for (const ticket of tickets) {
-      this.ids.push(ticket.id);
-      for (const sink of this.sinks) sink.accepted?.(this, ticket);
-      ticket.result.then(
+  add(...handles: readonly RequestHandle[]): void {
+    for (const handle of handles) {
+      this.ids.push(handle.id);
+      for (const sink of this.sinks) sink.accepted?.(this, handle);
+      handle.result.then(
         (answer) => this.answers.push(answer),
         () => {}, // whoever waits for it says why
       );

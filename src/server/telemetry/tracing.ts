@@ -100,9 +100,9 @@ export function createTracing(api: typeof Api, engine: Engine): TelemetrySink {
   };
 }
 
-function linksOf({ generations }: BatchReport, spans: ReadonlyMap<string, Api.SpanContext>): Api.Link[] {
+function linksOf({ groups }: BatchReport, spans: ReadonlyMap<string, Api.SpanContext>): Api.Link[] {
   if (spans.size === 0) return [];
-  const contexts = [...generations].flatMap(({ tickets }) => tickets.flatMap((id) => spans.get(id) ?? []));
+  const contexts = [...groups].flatMap(({ handles }) => handles.flatMap((id) => spans.get(id) ?? []));
   // One request may have several generations in a batch.
   return [...new Set(contexts)].map((context) => ({ context }));
 }

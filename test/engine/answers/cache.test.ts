@@ -5,7 +5,7 @@ import { cacheKey, ResultCache } from "../../../src/engine/answers/cache.ts";
 import type { StepEvent } from "../../../src/engine/answers/step-emitter.ts";
 import type { Engine } from "../../../src/engine/engine.ts";
 import { type GenerateRequest, prepare } from "../../../src/engine/request.ts";
-import { Generation } from "../../../src/engine/sample-group.ts";
+import { SampleGroup } from "../../../src/engine/sample-group.ts";
 import { CancelledError } from "../../../src/errors.ts";
 import { startEngine } from "../../support/engine.ts";
 
@@ -14,7 +14,7 @@ before(async () => {
   engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 60_000 } });
   engine.on("batch", () => calls++);
 });
-after(() => engine.runtime.close());
+after(() => engine.pool.close());
 
 let calls = 0;
 const request = (seed: number | undefined): GenerateRequest => ({
@@ -105,14 +105,14 @@ test("identical requests in flight run once, and each hears every step", async (
 });
 
 test("one of several gives up: the others get their answer; the last one to go ends the work", async () => {
-  const tickets = Array.from({ length: 3 }, () => engine.submit(request(21)));
-  tickets[0]!.cancel();
-  tickets[0]!.cancel();
-  await assert.rejects(tickets[0]!.result, CancelledError);
-  assert.deepEqual((await tickets[1]!.result).samples, (await tickets[2]!.result).samples);
+  const handles = Array.from({ length: 3 }, () => engine.submit(request(21)));
+  handles[0]!.cancel();
+  handles[0]!.cancel();
+  await assert.rejects(handles[0]!.result, CancelledError);
+  assert.deepEqual((await handles[1]!.result).samples, (await handles[2]!.result).samples);
 
   const doomed = Array.from({ length: 2 }, () => engine.submit({ ...request(22), steps: 1024 }));
-  for (const ticket of doomed) ticket.cancel();
+  for (const handle of doomed) handle.cancel();
   for (const { result } of doomed) await assert.rejects(result, CancelledError);
   assert.deepEqual([engine.activeRows, engine.queueLength], [0, 0]);
   // What was given up is not joined by those who come later.
@@ -131,12 +131,12 @@ test("an answer that met its deadline is not kept, and does not share", async ()
 
 test("the cache is bounded in bytes and in time, and none is none", async () => {
   const { model } = engine;
-  const generation = (seed: number) =>
-    new Generation(prepare(model, request(seed), () => 0).computation, model, undefined, 0);
-  const one = generation(0);
+  const group = (seed: number) =>
+    new SampleGroup(prepare(model, request(seed), () => 0).params, model, undefined, 0);
+  const one = group(0);
   const outcome = one.outcome("cpu");
   const small = new ResultCache({ maxBytes: 10_000, ttlMs: 60_000 });
-  for (let seed = 0; seed < 100; seed++) small.keep(`${seed}`, generation(seed), outcome);
+  for (let seed = 0; seed < 100; seed++) small.keep(`${seed}`, group(seed), outcome);
   assert.ok(small.bytes > 0 && small.bytes <= 10_000);
   assert.equal(small.get("0"), undefined);
   assert.ok(small.get("99"));
@@ -151,7 +151,7 @@ test("the cache is bounded in bytes and in time, and none is none", async () => 
   none.keep("a", one, outcome);
   assert.equal(none.get("a"), undefined);
   const key = (more: Partial<GenerateRequest>) =>
-    cacheKey(prepare(model, { ...request(0), ...more }, () => 0).computation);
+    cacheKey(prepare(model, { ...request(0), ...more }, () => 0).params);
   assert.notEqual(key({}), key({ seed: 1 }));
   // How the answer is told, and by when, is no part of what is computed.
   for (const more of [{ deadline_ms: 5 }, { stop: "a" }, { echo: true }, { logprobs: true }, { trace: true }])

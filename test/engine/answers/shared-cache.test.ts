@@ -83,7 +83,7 @@ test("another model and another precision are other answers", async () => {
   const keyOf = async (change: Partial<Model>) => {
     const store = new Store();
     await new SharedCache(store, { ...model, ...change }, 60_000).find(
-      { ...prepare(model, REQUEST, () => 0).computation },
+      { ...prepare(model, REQUEST, () => 0).params },
       "cpu",
     );
     return store.asked;
@@ -147,8 +147,8 @@ test("an engine that is aborted ends those too", async () => {
   const store = new Store();
   const engine = await server(store);
   store.gate = new Promise(() => {});
-  const ticket = engine.submit(REQUEST);
+  const handle = engine.submit(REQUEST);
   engine.abort();
-  await assert.rejects(ticket.result, UnavailableError);
+  await assert.rejects(handle.result, UnavailableError);
   assert.equal(engine.queueLength, 0);
 });

@@ -3,14 +3,14 @@ import { test } from "node:test";
 import { calibrate } from "../../../src/engine/scheduling/calibrate.ts";
 import { openModel } from "../../../src/model/model.ts";
 import type { WorkerPool } from "../../../src/runtime/pool.ts";
-import type { DenoiseBatch } from "../../../src/runtime/protocol.ts";
+import type { DenoiseInput } from "../../../src/runtime/protocol.ts";
 import { MODEL, startEngine, TINY_GUIDED } from "../../support/engine.ts";
 
 const model = await openModel(MODEL);
 
 /** Return the bounds for a worker that takes `milliseconds(rows)` for a batch. */
 async function boundsFor(milliseconds: (rows: number) => number) {
-  const run = async (_graph: string, batch: DenoiseBatch) => ({ milliseconds: milliseconds(batch.rows) });
+  const run = async (_graph: string, batch: DenoiseInput) => ({ milliseconds: milliseconds(batch.rows) });
   return calibrate(model, { run: run as unknown as WorkerPool["run"] });
 }
 
@@ -35,10 +35,10 @@ test("an engine is ready before it measures its batches, and measures while requ
   const engine = await startEngine({ maxBatchTokens: "auto" }, TINY_GUIDED);
   try {
     assert.ok(engine.ready);
-    const { runtime } = engine;
-    const run = runtime.run.bind(runtime);
+    const { pool } = engine;
+    const run = pool.run.bind(pool);
     // Every batch runs; only the time is given, so that the measurement ends after a few sizes.
-    runtime.run = async (graph, batch, attempts) => ({
+    pool.run = async (graph, batch, attempts) => ({
       ...(await run(graph, batch, attempts)),
       milliseconds: 60 * batch.rows,
     });
@@ -48,6 +48,6 @@ test("an engine is ready before it measures its batches, and measures while requ
     await measured;
     assert.equal(engine.batchTokens, engine.model.manifest.context_length);
   } finally {
-    await engine.runtime.close();
+    await engine.pool.close();
   }
 });

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import type { Guidance } from "../../../src/diffusion/guidance.ts";
 import { Sample } from "../../../src/diffusion/sampler.ts";
 import { LOG_LINEAR } from "../../../src/diffusion/schedule.ts";
-import type { Generation } from "../../../src/engine/sample-group.ts";
+import type { SampleGroup } from "../../../src/engine/sample-group.ts";
 import type { RowDraws } from "../../../src/engine/scheduling/batch.ts";
 import { Row } from "../../../src/engine/scheduling/row.ts";
 
@@ -16,7 +16,7 @@ function rowOf(steps: number, ranked: boolean, guidance?: Guidance, masks = 1): 
     ...{ canvas, steps, guidance, seed: 4, sample: 0, temperature: 1, topK: 0, topP: 1 },
     order: "random" as const,
   };
-  const row = new Row({ computation: { ranked } } as Generation, new Sample(params, LOG_LINEAR, MASK), 32);
+  const row = new Row({ params: { ranked } } as SampleGroup, new Sample(params, LOG_LINEAR, MASK), 32);
   row.begin(0);
   return row;
 }

@@ -26,7 +26,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 /** Routes that ask for no key: health, and the pages into which a key is entered. */

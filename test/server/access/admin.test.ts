@@ -21,7 +21,7 @@ before(async () => {
 after(async () => {
   await main.close();
   await admin.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 test("they move there, and what they need, and nothing else", async () => {
@@ -42,7 +42,7 @@ test("they move there, and what they need, and nothing else", async () => {
 test("metrics there are those of the server", async () => {
   const payload = { prompt: "a", length: 4, steps: 1 };
   assert.equal((await main.inject({ method: "POST", url: "/generate", payload })).statusCode, 200);
-  assert.match((await admin.inject("/metrics")).body, /didi_generations_total\{outcome="done"\} [1-9]/);
+  assert.match((await admin.inject("/metrics")).body, /didi_requests_total\{outcome="done"\} [1-9]/);
 });
 
 test("with keys it asks for one", async () => {

@@ -17,7 +17,7 @@ let engine: Engine;
 before(async () => {
   engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 1e6 } }, TINY_GUIDED);
 });
-after(() => engine.runtime.close());
+after(() => engine.pool.close());
 
 const checkProblem = validator("Problem");
 const apps: FastifyInstance[] = [];
@@ -165,7 +165,7 @@ test("an answer that is kept costs what it takes to tell it", async () => {
 });
 
 test("what is more than the key may ever use is 413 and not 429, and what is wrong is 400 and costs nothing", async () => {
-  const { post } = await limited({ token_passes_per_minute: 100, concurrent_generations: 1 });
+  const { post } = await limited({ token_passes_per_minute: 100, concurrent_requests: 1 });
   const large = await post({ ...small, steps: 4, seed: undefined });
   assert.equal(large.statusCode, 413);
   assert.match(large.json().detail, /may cost 128 token passes.*may use 100 a minute.*fewer steps/);
@@ -178,18 +178,18 @@ test("what is more than the key may ever use is 413 and not 429, and what is wro
 });
 
 test("generations at once: counted over every way in, given back when they end, fail or are cancelled", async () => {
-  const { origin, keys, post, store } = await limited({ concurrent_generations: 2 });
+  const { origin, keys, post, store } = await limited({ concurrent_requests: 2 });
   const used = async () =>
-    (await store.take("alice", "concurrent_generations", 0, Number.POSITIVE_INFINITY)).used;
+    (await store.take("alice", "concurrent_requests", 0, Number.POSITIVE_INFINITY)).used;
   const client = await StreamClient.connect(origin, { headers: { "x-api-key": keys.alice! } });
   const long = { type: "generate", prompt: "a", length: 20, steps: 1024, n: 16 };
   for (const id of ["a", "b", "c"]) client.send({ ...long, id });
   const refused = await client.end("c");
   assert.ok(refused.type === "error");
-  assert.deepEqual([refused.error.status, refused.error.limit], [429, "concurrent_generations"]);
+  assert.deepEqual([refused.error.status, refused.error.limit], [429, "concurrent_requests"]);
   const answer = await post(small);
   assert.equal(answer.statusCode, 429);
-  assert.equal(answer.json().limit, "concurrent_generations");
+  assert.equal(answer.json().limit, "concurrent_requests");
   assert.ok(Number(answer.headers["retry-after"]) >= 1);
   assert.equal((await post(small, "bob")).statusCode, 200);
   assert.equal(await used(), 2);
@@ -232,7 +232,7 @@ test("a client that hangs up while the store is asked frees its rows", async () 
       return { used: 1, resetMs: 60_000 };
     },
   };
-  const { ring, keys } = await TestKeys.create({ alice: { concurrent_generations: 4 } });
+  const { ring, keys } = await TestKeys.create({ alice: { concurrent_requests: 4 } });
   const { app, origin } = await listen(engine, { access: { keys: ring }, store: slow });
   apps.push(app);
   let finished = 0;

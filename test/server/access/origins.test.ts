@@ -13,7 +13,7 @@ let engine: Engine;
 before(async () => {
   engine = await startEngine({}, TINY_GUIDED);
 });
-after(() => engine.runtime.close());
+after(() => engine.pool.close());
 
 const apps: FastifyInstance[] = [];
 after(() => Promise.all(apps.map((app) => app.close())));

@@ -24,7 +24,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 const request = { type: "generate", id: "a", prompt: "a", length: 4, steps: 2, seed: 1 };

@@ -15,7 +15,7 @@ let engine: Engine;
 before(async () => {
   engine = await startEngine({}, TINY_GUIDED);
 });
-after(() => engine.runtime.close());
+after(() => engine.pool.close());
 
 /** Some ten megabytes of steps: more than the system keeps for a reader. */
 const LARGE = { prompt: "", length: 120, steps: 1024, n: 16, seed: 1 };

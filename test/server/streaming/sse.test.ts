@@ -21,7 +21,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 interface Message {

@@ -15,7 +15,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 const checkEvent = validator("ServerEvent");

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import type { Engine } from "../../../src/engine/engine.ts";
-import { RuntimeFailure } from "../../../src/errors.ts";
+import { ModelFailure } from "../../../src/errors.ts";
 import type { Schemas } from "../../../src/server/openapi.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
 import { searchableLog, TestKeys } from "../access/support.ts";
@@ -19,7 +19,7 @@ before(async () => {
 const apps: FastifyInstance[] = [];
 after(async () => {
   await Promise.all(apps.map((app) => app.close()));
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 const SECRET = "sesame-of-the-prompt";
@@ -76,7 +76,7 @@ async function everything(logPrompts: boolean) {
   const { start } = engine;
   for (const error of [
     Object.assign(new Error(`cannot read ${key}`), { prompt: SECRET, request }),
-    new RuntimeFailure("the graph has no such input"),
+    new ModelFailure("the graph has no such input"),
   ]) {
     engine.start = () => {
       throw error;

@@ -34,7 +34,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
 });
 
 /** The lines of requests that `act` brings, once there are `count`; more would be seen a moment later. */

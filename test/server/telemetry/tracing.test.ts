@@ -26,7 +26,7 @@ before(async () => {
 });
 after(async () => {
   await app.close();
-  await engine.runtime.close();
+  await engine.pool.close();
   api.trace.disable();
   api.propagation.disable();
 });

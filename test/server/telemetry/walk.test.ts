@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { WebSocket } from "ws";
 import { Engine } from "../../../src/engine/engine.ts";
-import { RuntimeFailure } from "../../../src/errors.ts";
+import { ModelFailure } from "../../../src/errors.ts";
 import { type AppOptions, buildApp } from "../../../src/server/app.ts";
 import { CONTRACT, type Schemas, validator } from "../../../src/server/openapi.ts";
 import { LIMITS, startEngine, TINY_GUIDED } from "../../support/engine.ts";
@@ -47,7 +47,7 @@ before(async () => {
   };
   const ready = await startEngine({}, TINY_GUIDED);
   await add("ready", ready);
-  await add("loading", new Engine(ready.model, ready.runtime, LIMITS));
+  await add("loading", new Engine(ready.model, ready.pool, LIMITS));
   const made = await TestKeys.create({ rich: {}, poor: { requests_per_minute: 1 } });
   keys = made.keys;
   await add("keyed", ready, { keys: made.ring });
@@ -55,16 +55,16 @@ before(async () => {
   assert.equal((await servers.keyed!.app.inject({ url: "/model", headers: poor })).statusCode, 200);
   const full = await startEngine({ maxActive: 1, maxQueue: 0 }, TINY_GUIDED);
   await add("full", full);
-  full.runtime.run = () => new Promise(() => {});
+  full.pool.run = () => new Promise(() => {});
   blocker = full.submit({ prompt: "", length: 100, steps: 100 });
   const failing = await startEngine({}, TINY_GUIDED);
-  failing.runtime.run = () => Promise.reject(new RuntimeFailure("as a graph that cannot run"));
+  failing.pool.run = () => Promise.reject(new ModelFailure("as a graph that cannot run"));
   await add("failing", failing);
 });
 after(async () => {
   blocker.cancel();
   for (const { app } of Object.values(servers)) await app.close();
-  for (const name of ["ready", "full", "failing"] as const) await servers[name]!.engine.runtime.close();
+  for (const name of ["ready", "full", "failing"] as const) await servers[name]!.engine.pool.close();
 });
 
 /** How to come to an answer of this status, from the route's own example. */

@@ -1,9 +1,9 @@
 /** Which rows are denoised and which wait: the owner of the bound on samples side by side. */
 
-import type { Row } from "./scheduling/row.ts";
+import type { Row } from "./row.ts";
 
 /** Rows in order of arrival, as many of them with a place as there are places. */
-export class Places {
+export class Admission {
   #waiting: Row[] = [];
   #active: Row[] = [];
 
@@ -22,12 +22,12 @@ export class Places {
     return this.#waiting;
   }
 
-  /** Places that nobody has. */
+  /** Admission that nobody has. */
   get #empty(): number {
     return Math.max(0, this.count - this.#active.length);
   }
 
-  /** Places that nobody has or will get next. */
+  /** Admission that nobody has or will get next. */
   get free(): number {
     return Math.max(0, this.#empty - this.#waiting.length);
   }

@@ -2,17 +2,17 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { render } from "../../src/engine/answers/text.ts";
-import type { Engine } from "../../src/engine/engine.ts";
-import type { GenerateRequest } from "../../src/engine/request.ts";
-import { CancelledError, InvalidRequestError } from "../../src/errors.ts";
-import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { render } from "../../../src/engine/answers/text.ts";
+import type { Engine } from "../../../src/engine/engine.ts";
+import type { GenerateRequest } from "../../../src/engine/request.ts";
+import { CancelledError, InvalidRequestError } from "../../../src/errors.ts";
+import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
 
 let engine: Engine;
 before(async () => {
   engine = await startEngine({ cache: { maxBytes: 64e6, ttlMs: 600_000 } }, TINY_GUIDED);
 });
-after(() => engine.runtime.close());
+after(() => engine.pool.close());
 
 /** The most that one turn of the event loop takes while `work` is done, milliseconds. */
 async function longestTurn(work: () => Promise<unknown>): Promise<number> {
@@ -40,12 +40,12 @@ const long: GenerateRequest = {
 test("the text of a step is that of its canvas", async () => {
   const texts = new Map<number, string>();
   const request = { ...long, steps: 40, n: 2 };
-  const { computation, view } = engine.check(request);
-  const canvases = Array.from({ length: 2 }, () => Int32Array.from(computation.canvas));
+  const { params, output } = engine.check(request);
+  const canvases = Array.from({ length: 2 }, () => Int32Array.from(params.canvas));
   await engine.submit(request, ({ sample, revealed, text }) => {
     for (const { position, token } of revealed) canvases[sample]![position] = token;
     texts.set(sample, text);
-    assert.equal(text, render(engine.model.tokenizer, canvases[sample]!, view).text);
+    assert.equal(text, render(engine.model.tokenizer, canvases[sample]!, output).text);
   }).result;
   assert.equal(texts.size, 2);
 });
@@ -74,10 +74,10 @@ test("a kept answer of 16,384 steps is told in slices, to several at once, and t
 test("one who gives up while told hears no more, and the engine drains without", async () => {
   await engine.submit(long).result;
   let told = 0;
-  const ticket = engine.submit(long, () => {
-    if (++told === 100) ticket.cancel();
+  const handle = engine.submit(long, () => {
+    if (++told === 100) handle.cancel();
   });
-  await assert.rejects(ticket.result, CancelledError);
+  await assert.rejects(handle.result, CancelledError);
   await new Promise((resolve) => setTimeout(resolve, 50));
   assert.equal(told, 100);
 });
@@ -114,9 +114,9 @@ test("a request is tokenised once and its budget chosen once; when the queue is 
     const others = Array.from({ length: 20 }, () =>
       engine.submit({ prompt_tokens: [1], length: 60, steps: 60 }),
     );
-    const ticket = engine.start(checked);
+    const handle = engine.start(checked);
     for (const other of others) other.cancel();
-    assert.equal((await ticket.result).usage.steps, checked.computation.steps);
+    assert.equal((await handle.result).usage.steps, checked.params.steps);
     assert.equal(encoded, 1);
     const { maxQueue } = engine.limits;
     engine.limits.maxQueue = -1000;

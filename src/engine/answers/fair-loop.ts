@@ -10,7 +10,7 @@ export type Piece = () => boolean;
  * Shares the slice of each turn among all who have work, a piece at a time in rotation, however many they are. One
  * object for all work of a server: with two, a turn would hold two slices.
  */
-export class Turns {
+export class FairLoop {
   #waiting: Piece[] = [];
   /** Milliseconds of this turn's slice that are used up. */
   #spentMs = 0;

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Turns } from "../../src/engine/turns.ts";
+import { FairLoop } from "../../../src/engine/answers/fair-loop.ts";
 
 /** A clock that each piece of work moves by a millisecond, and the pieces done in each turn of the event loop. */
 function counted(turns: { now: number }, done: string[], name: string, pieces: number) {
@@ -18,14 +18,14 @@ const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 test("a little work is done at once", () => {
   const clock = { now: 0 };
   const done: string[] = [];
-  new Turns(() => clock.now).run(counted(clock, done, "a", 3));
+  new FairLoop(() => clock.now).run(counted(clock, done, "a", 3));
   assert.deepEqual(done, ["a", "a", "a"]);
 });
 
 test("however many have work, a turn holds one slice, and they take it in rotation", async () => {
   const clock = { now: 0 };
   const done: string[] = [];
-  const turns = new Turns(() => clock.now);
+  const turns = new FairLoop(() => clock.now);
   for (const name of "abcdefghij") turns.run(counted(clock, done, name, 5));
   const sizes = [done.length];
   while (done.length < 50) {
@@ -43,7 +43,7 @@ test("however many have work, a turn holds one slice, and they take it in rotati
 
 test("work that starts other work does not run it inside itself", () => {
   const order: string[] = [];
-  const turns = new Turns(() => 0);
+  const turns = new FairLoop(() => 0);
   turns.run(() => {
     turns.run(() => {
       order.push("inner");
