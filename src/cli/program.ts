@@ -28,7 +28,7 @@ import {
   unsetIfNo,
   VERIFY_OPTIONS,
 } from "./options.ts";
-import { refuseUselessFlags } from "./useless-flags.ts";
+import { applyDeprecatedFlags, refuseUselessFlags } from "./useless-flags.ts";
 
 /** Flags of `generate` beside those of where the model runs. */
 const GENERATE_OPTIONS: readonly Option[] = [
@@ -104,14 +104,10 @@ export function buildProgram(output: OutputConfiguration = {}): Command {
       ),
     )
     .action(async (config: ServeConfig, command: Command) => {
-      refuseUselessFlags(
-        config,
-        (name) => !["default", undefined].includes(command.getOptionValueSource(name)),
-      );
-      if (config.runtimes !== undefined) {
-        console.error("didi-serve: --runtimes (DIDI_RUNTIMES) is deprecated: use --workers (DIDI_WORKERS)");
-        if (command.getOptionValueSource("workers") === "default") config.workers = config.runtimes;
-      }
+      const given = (name: keyof ServeConfig) =>
+        !["default", undefined].includes(command.getOptionValueSource(name));
+      refuseUselessFlags(config, given);
+      applyDeprecatedFlags(config, given);
       const { serve } = await import("./commands/serve.ts");
       return serve(config);
     });

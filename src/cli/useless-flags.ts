@@ -18,3 +18,10 @@ export function refuseUselessFlags(config: ServeConfig, given: (name: keyof Serv
   if (redis !== undefined && cacheMb === 0 && apiKeys === undefined)
     refuse("--redis", "without --api-keys and with --cache-mb 0: there is nothing to share");
 }
+
+/** Set `workers` from its deprecated name `runtimes`, with a warning on standard error. `--workers` wins if both are given. */
+export function applyDeprecatedFlags(config: ServeConfig, given: (name: keyof ServeConfig) => boolean): void {
+  if (config.runtimes === undefined) return;
+  console.error("didi-serve: --runtimes (DIDI_RUNTIMES) is deprecated: use --workers (DIDI_WORKERS)");
+  if (!given("workers")) config.workers = config.runtimes;
+}

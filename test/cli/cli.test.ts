@@ -3,6 +3,8 @@ import { cp, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import type { ServeConfig } from "../../src/cli/options.ts";
+import { applyDeprecatedFlags } from "../../src/cli/useless-flags.ts";
 import { modelFolder } from "../../src/model/model.ts";
 import { StreamClient } from "../server/support.ts";
 import { MODEL, TEACHER, TINY_GUIDED } from "../support/engine.ts";
@@ -72,6 +74,26 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
   ],
   ["a model that is not there", ["serve"], { DIDI_MODEL: "gone" }, 1, /models.gone does not exist/],
 ];
+
+test("--runtimes and DIDI_RUNTIMES still set the number of workers, with a warning; --workers wins", async () => {
+  for (const [args, env] of [
+    [["--runtimes", "2"], {}],
+    [[], { DIDI_RUNTIMES: "2" }],
+  ] as [string[], Record<string, string>][]) {
+    const { code, stderr } = await didiHere(["serve", "--model", "gone", ...args], env);
+    assert.equal(code, 1);
+    assert.match(stderr, /--runtimes \(DIDI_RUNTIMES\) is deprecated: use --workers/);
+  }
+  const config = { runtimes: 2, workers: 1 } as ServeConfig;
+  for (const [given, workers] of [
+    [true, 1],
+    [false, 2],
+  ] as const) {
+    const settled = { ...config };
+    applyDeprecatedFlags(settled, () => given);
+    assert.equal(settled.workers, workers);
+  }
+});
 
 for (const [name, args, env, expected, says] of WRONG)
   test(`${name}: one line, exit ${expected}`, async () => {

@@ -20,7 +20,7 @@ test("every table of docs/reference is that of the code (npm run docs)", () => {
 
 test("they have every flag, its variable, range and default, every metric and every kind of problem", () => {
   const flags = pages.get("flags")!;
-  for (const { long, envVar } of SERVE_OPTIONS)
+  for (const { long, envVar } of SERVE_OPTIONS.filter(({ hidden }) => !hidden))
     assert.match(flags, new RegExp(`^\\| \`${long}[ \`].*\`${envVar}\``, "m"));
   assert.match(flags, /^\| `--port <n>` .* a whole number from 0 to 65535 +\| `8080` /m);
   assert.match(pages.get("metrics")!, /^\| `didi_answers_total` +\| counter +\| `cache` +\| Answers by/m);
