@@ -5,8 +5,8 @@ import { createReadStream, readFileSync } from "node:fs";
 import { readFile, realpath, stat } from "node:fs/promises";
 import { join, sep } from "node:path";
 import { pipeline } from "node:stream/promises";
-import { Ajv2020 } from "ajv/dist/2020.js";
 import { StartupError } from "../errors.ts";
+import { createAjv } from "../json-schema.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
 
 /** A file of a model folder. */
@@ -83,7 +83,7 @@ export interface Manifest {
 }
 
 const schema = JSON.parse(readFileSync(join(PACKAGE_ROOT, "models", "model.schema.json"), "utf8"));
-const validate = new Ajv2020({ allErrors: true }).compile<Manifest>(schema);
+const validate = createAjv({ allErrors: true }).compile<Manifest>(schema);
 
 /** Reads and checks `model.json` of a folder. Throws StartupError naming what is wrong. */
 export async function readManifest(folder: string): Promise<Manifest> {

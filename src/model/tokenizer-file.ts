@@ -7,7 +7,7 @@
  * out where it changes no id.
  */
 
-import { Ajv2020 } from "ajv/dist/2020.js";
+import { createAjv } from "../json-schema.ts";
 
 /** What `Tokenizer` is made from. */
 export interface TokenizerDefinition {
@@ -61,7 +61,7 @@ const SPLIT = {
   },
 };
 
-const isPreTokenizer = new Ajv2020().compile({
+const isPreTokenizer = createAjv().compile({
   anyOf: [
     BYTE_LEVEL,
     {
@@ -76,14 +76,14 @@ const isPreTokenizer = new Ajv2020().compile({
   ],
 });
 
-const isNormalizer = new Ajv2020().compile({
+const isNormalizer = createAjv().compile({
   type: "object",
   additionalProperties: false,
   required: ["type"],
   properties: { type: { enum: ["NFC", "NFD", "NFKC", "NFKD"] } },
 });
 
-const isModel = new Ajv2020().compile<TokenizerDefinition["model"]>({
+const isModel = createAjv().compile<TokenizerDefinition["model"]>({
   type: "object",
   required: ["type", "vocab", "merges"],
   properties: {

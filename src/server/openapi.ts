@@ -2,9 +2,10 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { Ajv2020, type ErrorObject } from "ajv/dist/2020.js";
+import type { Ajv2020, ErrorObject } from "ajv/dist/2020.js";
 import { CORE_SCHEMA, load, mergeTag } from "js-yaml";
 import { type FieldError, InvalidRequestError } from "../errors.ts";
+import { createAjv } from "../json-schema.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
 import type { components } from "./api-types.ts";
 
@@ -38,7 +39,7 @@ export function methodsOf(path: string): string[] {
 
 /** `allErrors` collects an error for each value: a megabyte may hold hundreds of thousands that are wrong. */
 function compiler(allErrors: boolean): Ajv2020 {
-  const ajv = new Ajv2020({
+  const ajv = createAjv({
     allErrors,
     useDefaults: true,
     keywords: ["components", "discriminator", "example"],
@@ -143,11 +144,14 @@ export function validator<Name extends keyof Schemas>(name: Name): Validator<Sch
   const known = validators.get(name);
   if (known) return known as Validator<Schemas[Name]>;
   const schema = { $ref: `openapi#/components/schemas/${name}` };
-  const [check, checkAll] = [firstFault, everyFault].map((ajv) => ajv.compile<Schemas[Name]>(schema));
+  const check = firstFault.compile<Schemas[Name]>(schema);
+  // Compiled when it is needed: half of the time that the validators take at start-up.
+  let checkAll: typeof check | undefined;
   const validate: Validator<Schemas[Name]> = (value) => {
-    if (check!(value)) return { value };
-    const all = isSmall(value, MOST_VALUES) && !checkAll!(value);
-    return { errors: fieldErrors((all ? checkAll! : check!).errors!) };
+    if (check(value)) return { value };
+    if (!isSmall(value, MOST_VALUES)) return { errors: fieldErrors(check.errors!) };
+    checkAll ??= everyFault.compile<Schemas[Name]>(schema);
+    return { errors: fieldErrors((checkAll(value) ? check : checkAll).errors!) };
   };
   validators.set(name, validate);
   return validate;

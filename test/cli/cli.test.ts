@@ -100,7 +100,7 @@ for (const [name, args, env, expected, says] of WRONG)
     const { code, stdout, stderr } = await didiHere(args, env);
     assert.equal(code, expected);
     assert.match(stderr, says);
-    assert.match(stderr, /^didi-serve: [^\n]+\n$/);
+    assert.match(stderr, /^(didi-serve: loading [^\n]+\n)?didi-serve: [^\n]+\n$/);
     assert.equal(stdout, "");
   });
 
@@ -110,7 +110,10 @@ test("a damaged model file: one line, exit 1", async () => {
   await truncate(join(folder, "denoise.fp32.onnx"), 5000);
   const { code, stderr } = await didiHere(["serve", "--model", folder, "--precision", "fp32"]);
   assert.equal(code, 1);
-  assert.match(stderr, /^didi-serve: [^\n]*denoise\.fp32\.onnx is damaged[^\n]*\n$/);
+  assert.match(
+    stderr,
+    /^didi-serve: loading [^\n]+\ndidi-serve: [^\n]*denoise\.fp32\.onnx is damaged[^\n]*\n$/,
+  );
 });
 
 test("generate prints prompt and text, the same for the same seed, and steps on demand", async () => {

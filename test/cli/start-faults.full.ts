@@ -64,7 +64,7 @@ async function ended(args: string[], limits: string[] = []): Promise<Outcome & {
 /** Holds an end to one line, exit 1, and nothing left. */
 function checkRefusal({ code, stdout, stderr, left }: Awaited<ReturnType<typeof ended>>, says: RegExp): void {
   assert.match(stderr, says);
-  assert.match(stderr, /^didi-serve: [^\n]+\n$/);
+  assert.match(stderr, /^(didi-serve: loading [^\n]+\n)?didi-serve: [^\n]+\n$/);
   assert.equal(code, 1);
   assert.equal(stdout, "");
   assert.equal(left, false, "a process was left");

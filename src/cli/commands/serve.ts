@@ -4,9 +4,8 @@ import closeWithGrace from "close-with-grace";
 import type { FastifyInstance } from "fastify";
 import { StartupError } from "../../errors.ts";
 import { keyFileWarning } from "../../server/access/key-file.ts";
-import { buildAdminApp, buildApp } from "../../server/app.ts";
-import { createMetrics } from "../../server/telemetry/metrics.ts";
-import { checkExposure, readAccess } from "../access.ts";
+import { readAccess } from "../access.ts";
+import { checkExposure } from "../exposure.ts";
 import { checkOpenFiles, roomForConnections } from "../open-files.ts";
 import type { ServeConfig } from "../options.ts";
 import { openShare } from "../share.ts";
@@ -38,11 +37,17 @@ export async function serve(config: ServeConfig): Promise<void> {
   checkOpenFiles();
   checkExposure(config);
   const setup = await readAccess(config);
+  console.error(`didi-serve: loading ${config.model} …`);
   const { maxBatchTokens, maxActive, maxQueue } = config;
   const cache = { maxBytes: config.cacheMb * 1e6, ttlMs: config.cacheTtl * 1000 };
   const share = await openShare(config);
   const limits = { maxBatchTokens, maxActive, maxQueue, cache };
-  const engine = await startEngine(config, limits, config, share?.cacheOf);
+  // The modules of the server take as long to import as a worker to load the model: both at once.
+  const [engine, { buildAdminApp, buildApp }, { createMetrics }] = await Promise.all([
+    startEngine(config, limits, config, share?.cacheOf),
+    import("../../server/app.ts"),
+    import("../../server/telemetry/metrics.ts"),
+  ]);
   const { pool, model } = engine;
   const metrics = createMetrics(engine, share?.up);
   const admin = config.adminPort === undefined ? undefined : await buildAdminApp(metrics, setup.admin);

@@ -49,12 +49,19 @@ async function all<T>(promises: readonly Promise<T>[]): Promise<T[]> {
  * the graphs cannot be loaded.
  */
 export async function loadDivided(options: WorkerOptions): Promise<LoadedModel> {
-  const whole = await loadModel(options);
   const { graphs, split } = options;
-  if (!split || whole.provider !== "cpu") return whole;
+  if (!split) return loadModel(options);
   const part: WorkerOptions = { graphs, device: "cpu", threads: split.threads };
+  let starting: Promise<Worker[]> | undefined;
+  const whole = await loadModel(options, (provider) => {
+    if (provider !== "cpu") return;
+    // Loading takes half a second a thread; they load side by side.
+    starting = all(Array.from({ length: split.parts - 1 }, () => startThread(part)));
+    starting.catch(() => {});
+  });
+  if (!starting) return whole;
   const own = await loadModel(part);
-  const threads = await all(Array.from({ length: split.parts - 1 }, () => startThread(part)));
+  const threads = await starting;
   const run = async (batch: Batch, everywhere = false) => {
     const parts = everywhere ? Array<Batch>(split.parts).fill(batch) : divide(batch, split.parts);
     const [first, ...others] = parts;

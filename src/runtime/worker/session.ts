@@ -34,9 +34,16 @@ async function create(options: WorkerOptions, provider: Provider): Promise<Sessi
 
 const firstLine = (error: unknown) => String((error as Error)?.message ?? error).split("\n")[0]!;
 
-/** Loads the graphs on the device asked for. Throws if they cannot be loaded there. */
-export async function loadModel(options: WorkerOptions): Promise<LoadedModel> {
+/**
+ * Load the graphs on the device asked for. Throws if they cannot be loaded there. `starting` is called with the
+ * provider before its sessions are created, which takes this thread: what it begins goes on meanwhile.
+ */
+export async function loadModel(
+  options: WorkerOptions,
+  starting: (provider: Provider) => void = () => {},
+): Promise<LoadedModel> {
   const load = async (provider: Provider): Promise<LoadedModel> => {
+    starting(provider);
     const sessions = await create(options, provider);
     return { provider, run: (batch) => run(sessions, batch) };
   };

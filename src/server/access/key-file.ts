@@ -1,8 +1,8 @@
 /** The file that keys are kept in: a JSON object a line, so that a line is a key and diffs read well. */
 
 import { type FileHandle, lstat, open, readFile, realpath, rename, rm, stat } from "node:fs/promises";
-import { Ajv2020 } from "ajv/dist/2020.js";
 import { type LimitName, StartupError } from "../../errors.ts";
+import { createAjv } from "../../json-schema.ts";
 
 /** Most that a key may use; what is absent is not limited. */
 export type KeyLimits = Partial<Record<LimitName, number>>;
@@ -21,7 +21,7 @@ export interface KeyRecord {
 
 const limit = { type: "integer", minimum: 1, maximum: Number.MAX_SAFE_INTEGER };
 
-const validate = new Ajv2020({ allErrors: true }).compile<KeyRecord>({
+const validate = createAjv({ allErrors: true }).compile<KeyRecord>({
   type: "object",
   additionalProperties: false,
   required: ["id", "salt", "hash"],
