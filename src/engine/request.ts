@@ -30,6 +30,8 @@ export interface GenerateRequest extends CanvasRequest {
   best_of?: number | undefined;
   /** Texts before which a generated span ends; absent: none. */
   stop?: string | string[] | undefined;
+  /** Go on after an end of text; absent: no. */
+  past_end?: boolean | undefined;
   /** Absent: no. */
   echo?: boolean | undefined;
   /** Absent: no. */
@@ -108,7 +110,7 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   );
   const { seed = drawSeed(), top_k: topK = 0, top_p: topP = 1 } = request;
   const temperature = request.temperature ?? (guidance && model.manifest.guidance?.temperature) ?? 1;
-  const { stop = [], echo = false, logprobs = false, trace = false } = request;
+  const { stop = [], past_end: pastEnd = false, echo = false, logprobs = false, trace = false } = request;
   const texts = samples * steps;
   if (trace && texts * Math.max(canvas.length, SHORTEST_TRACED) > MOST_TRACED)
     throw refuse(
@@ -118,7 +120,7 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
     );
   return {
     params: { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance },
-    output: { layout, n, stop: typeof stop === "string" ? [stop] : stop, echo, logprobs, trace },
+    output: { layout, n, stop: typeof stop === "string" ? [stop] : stop, pastEnd, echo, logprobs, trace },
     deadlineMs: request.deadline_ms,
   };
 }

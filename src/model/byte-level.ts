@@ -62,6 +62,30 @@ export function wholeCharacters(
   return { start, end };
 }
 
+/** What the second byte of a sequence may be, by its lead; leads that are not here take any continuation byte. */
+const SECOND: Record<number, [low: number, high: number]> = {
+  224: [0xa0, 0xbf],
+  237: [0x80, 0x9f],
+  240: [0x90, 0xbf],
+  244: [0x80, 0x8f],
+};
+
+/** Return where each character of `decodeBytes(bytes)` begins, in bytes: one for each code point. */
+export function characterStarts(bytes: Uint8Array): number[] {
+  const starts: number[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    starts.push(at);
+    const lead = bytes[at]!;
+    const [low, high] = SECOND[lead] ?? [0x80, 0xbf];
+    const end = Math.min(bytes.length, at + Math.max(1, sequenceLength(lead)));
+    at++;
+    if (at < end && bytes[at]! >= low && bytes[at]! <= high) at++;
+    else continue;
+    while (at < end && isContinuation(bytes[at]!)) at++;
+  }
+  return starts;
+}
+
 /** Bytes as text; broken characters become U+FFFD. */
 export function decodeBytes(bytes: Uint8Array): string {
   return decoder.decode(bytes);

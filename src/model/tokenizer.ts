@@ -3,7 +3,14 @@
 import { readFile } from "node:fs/promises";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { StartupError } from "../errors.ts";
-import { decodeBytes, decodeRun, MASK_GLYPH, tokenBytes, wholeCharacters } from "./byte-level.ts";
+import {
+  characterStarts,
+  decodeBytes,
+  decodeRun,
+  MASK_GLYPH,
+  tokenBytes,
+  wholeCharacters,
+} from "./byte-level.ts";
 import { parseTokenizer } from "./tokenizer-file.ts";
 
 /** The ids a tokenizer treats apart. */
@@ -51,6 +58,23 @@ export class Tokenizer {
     return this.#encoder.encode(text, { add_special_tokens: false }).ids;
   }
 
+  /**
+   * Return the character of its text in which each of these ids begins, counted in code points; one that begins past the
+   * text has the number of its characters. `before`: bytes in front of the ids whose character the first of them ends.
+   */
+  characterOf(ids: readonly number[], before: Uint8Array = NO_BYTES): number[] {
+    const bytes = Buffer.concat([before, ...ids.map((id) => this.#bytes[id]!)]);
+    const starts = characterStarts(bytes);
+    let at = before.length;
+    let character = 0;
+    return ids.map((id) => {
+      while (character < starts.length && starts[character]! < at) character++;
+      const begins = starts[character] === at || at === bytes.length;
+      at += this.#bytes[id]!.length;
+      return begins ? character : character - 1;
+    });
+  }
+
   /** The text of one token; part of a character shows as U+FFFD, a special token as nothing. */
   tokenText(id: number): string {
     return decodeRun(this.#bytes[id]!, false, false);
@@ -58,9 +82,14 @@ export class Tokenizer {
 
   /**
    * Text of ids up to the first end of text. Each masked position shows as ░, and no half character shows beside one.
-   * `borders` are the ends of characters that begin before these ids, or end after them.
+   * `borders` are the ends of characters that begin before these ids, or end after them. `pastEnd`: go on after an end of
+   * text, which shows as nothing.
    */
-  decode(ids: ArrayLike<number>, { before = NO_BYTES, after = NO_BYTES }: Borders = {}): string {
+  decode(
+    ids: ArrayLike<number>,
+    { before = NO_BYTES, after = NO_BYTES }: Borders = {},
+    pastEnd = false,
+  ): string {
     let text = "";
     let run: Uint8Array[] = [before];
     let openLeft = false;
@@ -68,7 +97,7 @@ export class Tokenizer {
       if (run.length > 0) text += decodeRun(Buffer.concat(run), openLeft, openRight);
       run = [];
     };
-    const last = this.#lengthOf(ids);
+    const last = pastEnd ? ids.length : this.#lengthOf(ids);
     for (let i = 0; i < last; i++) {
       const id = ids[i]!;
       if (id === this.special.maskId) {

@@ -484,6 +484,7 @@ export interface components {
             /** @description Milliseconds from acceptance to the end */
             total_ms: number;
         };
+        /** @description Fields with `x-neutral` exist in other servers of this API. The server accepts the value that changes nothing, and refuses every other value. It accepts null for every field, also for one that it does not know. */
         CompletionRequest: {
             /** @description Name of the served model */
             model: string;
@@ -498,17 +499,25 @@ export interface components {
             max_tokens: number | null;
             /** @default 1 */
             n: number | null;
-            /** @description As in GenerateRequest */
+            /** @description As in GenerateRequest; the same number as `n` changes nothing */
             best_of?: number | null;
             /** @description As in GenerateRequest */
             seed?: number | null;
             /** @description Strings before which the completion ends */
             stop?: null | string | string[];
+            /**
+             * @description Show the text after an end of text too. The number of generated tokens is the same.
+             * @default false
+             */
+            ignore_eos: boolean | null;
             /** @description As in GenerateRequest */
             temperature?: number | null;
             /** @default 1 */
             top_p: number | null;
-            /** @default 0 */
+            /**
+             * @description As in GenerateRequest; -1 disables it too
+             * @default 0
+             */
             top_k: number | null;
             /** @description 0 returns the log-probability of each token. There are no alternatives to list, because the log-probabilities of other tokens never leave the model. Not allowed with `diffusing`. */
             logprobs?: number | null;
@@ -520,8 +529,12 @@ export interface components {
             /** @default false */
             stream: boolean | null;
             stream_options?: null | {
-                /** @description End the stream with a chunk that has `usage` and no choices */
-                include_usage?: boolean;
+                /** @description End the stream with a chunk that has `usage` and no choices; in every other chunk, `usage` is null */
+                include_usage?: boolean | null;
+                /** @enum {unknown} */
+                include_obfuscation?: false | null;
+                /** @enum {unknown} */
+                continuous_usage_stats?: false | null;
             };
             /**
              * @description Step budget
@@ -534,6 +547,121 @@ export interface components {
              * @default false
              */
             diffusing: boolean | null;
+            /** @description Has no effect on the answer */
+            user?: string | null;
+            /** @description Has no effect on the answer */
+            safety_identifier?: string | null;
+            /** @description Has no effect on the answer */
+            prompt_cache_key?: string | null;
+            /** @description Has no effect on the answer */
+            prompt_cache_retention?: string | null;
+            /** @description Has no effect on the answer */
+            request_id?: string | null;
+            /** @description Has no effect on the answer */
+            rid?: string | null;
+            /** @description Has no effect on the answer */
+            session_id?: string | null;
+            /** @description Has no effect on the answer */
+            cache_salt?: string | null;
+            /** @description Has no effect on the answer */
+            truncation_side?: string | null;
+            /** @description Has no effect on the answer */
+            metadata?: Record<string, never> | null;
+            /** @description Has no effect on the answer */
+            add_special_tokens?: boolean | null;
+            /** @description Has no effect on the answer */
+            cache_prompt?: boolean | null;
+            /** @description Has no effect on the answer */
+            return_mm_kwargs?: boolean | null;
+            /** @enum {unknown} */
+            service_tier?: "auto" | "default" | null;
+            /** @enum {unknown} */
+            frequency_penalty?: 0 | null;
+            /** @enum {unknown} */
+            presence_penalty?: 0 | null;
+            /** @enum {unknown} */
+            min_p?: 0 | null;
+            /** @enum {unknown} */
+            min_tokens?: 0 | null;
+            /** @enum {unknown} */
+            priority?: 0 | null;
+            /** @enum {unknown} */
+            mirostat?: 0 | null;
+            /** @enum {unknown} */
+            mirostat_mode?: 0 | null;
+            /** @enum {unknown} */
+            no_repeat_ngram_size?: 0 | null;
+            /** @enum {unknown} */
+            routed_experts_prompt_start?: 0 | null;
+            /** @enum {unknown} */
+            repetition_penalty?: 1 | null;
+            /** @enum {unknown} */
+            length_penalty?: 1 | null;
+            /** @enum {unknown} */
+            typical_p?: 1 | null;
+            /** @enum {unknown} */
+            tfs_z?: 1 | null;
+            /** @enum {unknown} */
+            top_a?: 0 | null;
+            logit_bias?: null | {
+                [key: string]: 0;
+            };
+            /** @enum {unknown} */
+            store?: false | null;
+            /** @enum {unknown} */
+            background?: false | null;
+            /** @enum {unknown} */
+            use_beam_search?: false | null;
+            /** @enum {unknown} */
+            early_stopping?: false | null;
+            /** @enum {unknown} */
+            include_stop_str_in_output?: false | null;
+            /** @enum {unknown} */
+            no_stop_trim?: false | null;
+            /** @enum {unknown} */
+            logits_all?: false | null;
+            /** @enum {unknown} */
+            watermark?: false | null;
+            /** @enum {unknown} */
+            watermarking?: false | null;
+            /** @enum {unknown} */
+            details?: false | null;
+            /** @enum {unknown} */
+            return_full_text?: false | null;
+            /** @enum {unknown} */
+            return_hidden_states?: false | null;
+            /** @enum {unknown} */
+            return_routed_experts?: false | null;
+            /** @enum {unknown} */
+            return_text_in_logprobs?: false | null;
+            /** @enum {unknown} */
+            return_token_ids?: false | null;
+            /** @enum {unknown} */
+            return_token_offsets?: false | null;
+            /** @enum {unknown} */
+            return_tokens_as_token_ids?: false | null;
+            /** @enum {unknown} */
+            skip_special_tokens?: true | null;
+            /** @enum {unknown} */
+            spaces_between_special_tokens?: true | null;
+            stop_token_ids?: null | unknown[];
+            bad_words?: null | unknown[];
+            tools?: null | unknown[];
+            logits_processors?: null | unknown[];
+            /** @enum {unknown} */
+            custom_logit_processor?: "" | null;
+            /** @enum {unknown} */
+            lora_path?: "" | null;
+            extra_body?: null | Record<string, never>;
+            vllm_xargs?: null | Record<string, never>;
+            kv_transfer_params?: null | Record<string, never>;
+            ec_transfer_params?: null | Record<string, never>;
+            session_params?: null | Record<string, never>;
+            custom_params?: null | Record<string, never>;
+            response_format?: null | {
+                /** @constant */
+                type: "text";
+            };
         };
         CompletionResponse: {
             id: string;

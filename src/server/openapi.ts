@@ -42,7 +42,9 @@ function compiler(allErrors: boolean): Ajv2020 {
   const ajv = createAjv({
     allErrors,
     useDefaults: true,
-    keywords: ["components", "discriminator", "example"],
+    // An error then holds the value at fault and its schema.
+    verbose: true,
+    keywords: ["components", "discriminator", "example", "x-neutral"],
   });
   return ajv.addSchema({ $id: "openapi", components: CONTRACT.components });
 }
@@ -81,55 +83,129 @@ export function valid<T>(checked: Checked<T>): T {
   return checked.value;
 }
 
-/** Characters of a client's own name that are repeated to it. */
+/** Most characters of a client's own names and values that an error repeats. */
 const MOST_NAMED = 128;
 
-const short = (name: string) => (name.length > MOST_NAMED ? `${name.slice(0, MOST_NAMED)}…` : name);
+const short = (text: string) => (text.length > MOST_NAMED ? `${text.slice(0, MOST_NAMED)}…` : text);
 
-function fieldError(error: ErrorObject): FieldError {
-  const { keyword, instancePath, params } = error;
-  const child = (name: string) => `${instancePath}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+/** Return a value as an error shows it; undefined for one that is long or may be private: a list, an object, a text. */
+function shown(value: unknown, isSetting = false): string | undefined {
+  if (value === null || typeof value === "number" || typeof value === "boolean") return `${value}`;
+  const isShort = isSetting && JSON.stringify(value).length <= MOST_NAMED / 2;
+  return isShort ? JSON.stringify(value) : undefined;
+}
+
+/** Return a word for what a value is. */
+function kindOf(value: unknown): string {
+  if (value === null) return "null";
+  return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
+}
+
+/** A demand that a value does not meet, and the value; undefined if it cannot be shown. */
+interface Fault {
+  demand: string;
+  is: string | undefined;
+}
+
+/** Return what is wrong with a value. */
+function faultOf({ keyword, params, data, message, parentSchema }: ErrorObject): Fault {
+  const neutral: string | undefined = parentSchema?.["x-neutral"];
+  if (neutral !== undefined)
+    return { demand: `must be ${neutral} or absent`, is: shown(data, true) ?? kindOf(data) };
   switch (keyword) {
-    case "additionalProperties":
-      return { path: child(short(params.additionalProperty)), message: "is not a field of this request" };
-    case "required":
-      return { path: child(params.missingProperty), message: "is required" };
     case "enum":
-      return { path: instancePath, message: `must be one of ${params.allowedValues.join(", ")}` };
+      return { demand: `must be one of ${params.allowedValues.join(", ")}`, is: shown(data, true) };
     case "const":
-      return { path: instancePath, message: `must be ${JSON.stringify(params.allowedValue)}` };
+      return { demand: `must be ${JSON.stringify(params.allowedValue)}`, is: shown(data, true) };
+    case "type": {
+      const types = [params.type].flat().filter((type) => type !== "null");
+      const isSetting = !types.some((type) => type === "string" || type === "array" || type === "object");
+      return {
+        demand: `must be ${types.join(" or ") || "null"}`,
+        is: shown(data, isSetting) ?? kindOf(data),
+      };
+    }
+    case "maxLength":
+    case "minLength":
+      return { demand: message!, is: `${Array.from(data as string).length} long` };
+    case "maxItems":
+    case "minItems":
+      return { demand: message!, is: `${(data as unknown[]).length} long` };
     default:
-      return { path: instancePath, message: error.message ?? "is not valid" };
+      return { demand: message ?? "is not valid", is: shown(data) };
   }
 }
 
-/** Faults of one value that are told. A megabyte can hold a hundred thousand. */
+const sentence = (demands: readonly string[], is: string | undefined) =>
+  `${[...new Set(demands)].join(" or ")}${is === undefined ? "" : `, and is ${is}`}`;
+
+/** What to send instead of fields that belong to another route, by name. */
+const ELSEWHERE: Record<string, string> = {
+  messages: "belongs to chat, and this model continues text: send the text as prompt",
+  max_completion_tokens: "belongs to chat: send max_tokens",
+  input: "is not a field of this request: send prompt",
+  max_new_tokens: "is not a field of this request: send length, or max_tokens at /v1/completions",
+};
+
+function fieldError(error: ErrorObject): FieldError {
+  const { keyword, instancePath, schemaPath, params } = error;
+  const child = (name: string) => `${instancePath}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+  const unknown = (name: string) =>
+    Object.hasOwn(ELSEWHERE, name) ? ELSEWHERE[name]! : "is not a field of this request";
+  if (keyword === "additionalProperties")
+    return {
+      path: child(short(params.additionalProperty)),
+      message: unknown(params.additionalProperty),
+    };
+  // A schema may take unknown fields if they are null.
+  if (schemaPath.endsWith("/unevaluatedProperties/type"))
+    return { path: short(instancePath), message: unknown(instancePath.slice(1)) };
+  if (keyword === "required") return { path: child(params.missingProperty), message: "is required" };
+  const { demand, is } = faultOf(error);
+  return { path: instancePath, message: sentence([demand], is) };
+}
+
+/**
+ * Return the fault of a value that has none of the shapes it may have. `missed`: what each shape misses. A shape whose type
+ * the value has says more than one whose type it does not have.
+ */
+function choiceError(choice: ErrorObject, missed: readonly ErrorObject[]): FieldError {
+  const isNeutral = choice.parentSchema?.["x-neutral"] !== undefined;
+  const fits = missed.filter(({ keyword }) => keyword !== "type" && keyword !== "const");
+  const deeper = missed.filter(({ instancePath }) => instancePath !== choice.instancePath);
+  const telling = [fits, deeper, missed].find((errors) => errors.length > 0);
+  if (isNeutral || !telling) return fieldError(choice);
+  if (telling.some(({ keyword }) => keyword === "additionalProperties")) return fieldError(telling[0]!);
+  const faults = telling.map(faultOf);
+  const demands = faults.map(({ demand }) => demand);
+  // Nearly every field may be null.
+  const real = demands.filter((demand) => demand !== "must be null");
+  return {
+    path: telling[0]!.instancePath,
+    message: sentence(real.length > 0 ? real : demands, faults[0]!.is),
+  };
+}
+
+/** Most faults of one value that an error lists. A megabyte can hold a hundred thousand. */
 const MOST_FAULTS = 20;
 
-/** What is wrong with a value; where it had a choice of shapes, what each of them misses is one fault. */
+/** Return the faults of a value; what each shape of a choice (`oneOf`) misses is one fault of the whole. */
 function fieldErrors(errors: readonly ErrorObject[]): FieldError[] {
   const choices = errors.filter(({ keyword }) => keyword === "oneOf").slice(0, MOST_FAULTS);
-  const missed = new Map(choices.map((choice): [ErrorObject, FieldError[]] => [choice, []]));
+  const missed = new Map(choices.map((choice): [ErrorObject, ErrorObject[]] => [choice, []]));
   const faults: ErrorObject[] = [];
   let more = 0;
   for (const error of errors) {
     const choice = choices.find(({ schemaPath }) => error.schemaPath.startsWith(`${schemaPath}/`));
     const others = choice && missed.get(choice);
     if (others) {
-      if (others.length < MOST_FAULTS) others.push(fieldError(error));
+      if (others.length < MOST_FAULTS) others.push(error);
     } else if (faults.length < MOST_FAULTS) faults.push(error);
     else more++;
   }
   const fields = faults.map((error) => {
-    const { path, message } = fieldError(error);
-    return {
-      path,
-      message:
-        missed
-          .get(error)
-          ?.map((one) => one.message)
-          .join(" or ") || message,
-    };
+    const shapes = missed.get(error);
+    return shapes ? choiceError(error, shapes) : fieldError(error);
   });
   return more > 0 ? [...fields, { path: "", message: `has ${more} more faults` }] : fields;
 }

@@ -32,7 +32,7 @@ const TEXTS = {
 /** Text of every step when `order` says which of the masked positions comes next. */
 function steps(request: CanvasRequest, ids: readonly number[], order: readonly number[]): StepEvent[] {
   const layout = layoutOf(model, request);
-  const output = { layout, n: 1, stop: [], echo: true, logprobs: false, trace: true };
+  const output = { layout, n: 1, stop: [], pastEnd: false, echo: true, logprobs: false, trace: true };
   const params = { canvas: layout.canvas, samples: 1, steps: order.length } as unknown as SamplingParams;
   const emitter = new StepEmitter(
     model,

@@ -59,3 +59,58 @@ test("a name that is long is not told back whole", () => {
   const checked = validator("GenerateRequest")({ ["x".repeat(1_000_000)]: 1 });
   assert.ok("errors" in checked && JSON.stringify(checked.errors).length < 500);
 });
+
+const faultOf = (bytes: Buffer): InvalidRequestError => {
+  try {
+    parseJson(bytes);
+  } catch (error) {
+    assert.ok(error instanceof InvalidRequestError, String(error));
+    return error;
+  }
+  return assert.fail("it was read");
+};
+
+/** Bytes that are not UTF-8, and the position of the first that is at fault. */
+const BROKEN: [name: string, bytes: Buffer, position: number][] = [
+  ["Latin-1", Buffer.from('{"prompt": "café"}', "latin1"), 15],
+  ["UTF-16", Buffer.from('\ufeff{"prompt": "a"}', "utf16le"), 0],
+  ["a surrogate in UTF-8 (CESU)", Buffer.from([0x22, 0xed, 0xa0, 0xbd, 0x22]), 1],
+  ["an overlong slash", Buffer.from([0x22, 0x61, 0xc0, 0xaf, 0x22]), 2],
+  ["a character that is cut off", Buffer.from("{} €").subarray(0, -1), 3],
+  ["a byte after a valid replacement character", Buffer.from([0x22, 0xef, 0xbf, 0xbd, 0xff, 0x22]), 4],
+];
+
+for (const [name, bytes, position] of BROKEN)
+  test(`${name} is refused with its position`, () => {
+    assert.match(faultOf(bytes).message, new RegExp(`is not UTF-8: .* at position ${position}: `));
+  });
+
+/** JSON with half a character, where it is, and the position of the half in its string. */
+const HALVES: [text: string, path: string, position: number][] = [
+  ['{"prompt": "ab\\ud83d"}', "/prompt", 2],
+  ['{"stop": ["x", "😀\\uDE00"]}', "/stop/1", 1],
+  ['{"id": "\\ud83d\\ud83d\\ude00", "prompt": "a"}', "/id", 0],
+  ['{"a/b": {"~": "\\udfff"}}', "/a~1b/~0", 0],
+];
+
+for (const [text, path, position] of HALVES)
+  test(`half a character in ${path} is refused`, () => {
+    const { fields } = faultOf(Buffer.from(text));
+    assert.equal(fields[0]!.path, path);
+    assert.match(fields[0]!.message, new RegExp(`one half of a character, at character ${position}: `));
+  });
+
+test("whole characters are read, escaped or not, and so is a text that only mentions halves", () => {
+  for (const text of ['"\\ud83d\\ude00"', '"😀 \\uD83D\\uDE00"', '"\\\\ud83d"', '"\\ud7ff\\ue000"'])
+    assert.equal(parseJson(Buffer.from(text)), JSON.parse(text));
+  assert.throws(() => parseJson(Buffer.from('{"\\ud83d": 1}')), /half of a character/);
+});
+
+test("a byte order mark is skipped, once and at the start", () => {
+  for (const text of ['{"a":1}', "[]", '"\ufeff"']) {
+    const marked = Buffer.concat([Buffer.from([0xef, 0xbb, 0xbf]), Buffer.from(text)]);
+    assert.deepEqual(parseJson(marked), JSON.parse(text));
+  }
+  assert.throws(() => parseJson(Buffer.from("\ufeff\ufeff{}")), SyntaxError);
+  assert.throws(() => parseJson(Buffer.from("\ufeff")), SyntaxError);
+});

@@ -11,6 +11,8 @@ export interface OutputOptions {
   n: number;
   /** A span ends before the first of these. */
   stop: readonly string[];
+  /** A span goes on after an end of text. */
+  pastEnd: boolean;
   /** Begin with the prompt. */
   echo: boolean;
   logprobs: boolean;
@@ -30,11 +32,11 @@ export interface Rendered {
 type Span = Extract<Piece, { kind: "span" }>;
 
 /** Return a span's text up to its end of text or first stop string, and whether it ends so. */
-function readSpan(tokenizer: Tokenizer, canvas: Int32Array, span: Span, stop: readonly string[]) {
+function readSpan(tokenizer: Tokenizer, canvas: Int32Array, span: Span, { stop, pastEnd }: OutputOptions) {
   const ids = canvas.subarray(span.start, span.start + span.length);
-  const whole = tokenizer.decode(ids, span);
+  const whole = tokenizer.decode(ids, span, pastEnd);
   const end = Math.min(...stop.map((s) => whole.indexOf(s)).filter((at) => at >= 0), whole.length);
-  const stopped = end < whole.length || ids.includes(tokenizer.special.endOfTextId);
+  const stopped = end < whole.length || (!pastEnd && ids.includes(tokenizer.special.endOfTextId));
   return { text: whole.slice(0, end), stopped };
 }
 
@@ -51,7 +53,7 @@ export function render(tokenizer: Tokenizer, canvas: Int32Array, output: OutputO
       if (shows(output)) text += piece.text;
       continue;
     }
-    const span = readSpan(tokenizer, canvas, piece, output.stop);
+    const span = readSpan(tokenizer, canvas, piece, output);
     stopped ||= span.stopped;
     spans.push(span.text);
     text += span.text;
@@ -93,7 +95,7 @@ export class LiveText {
 
   #read(piece: Piece): string {
     if (piece.kind === "text") return shows(this.output) ? piece.text : "";
-    return readSpan(this.tokenizer, this.#canvas, piece, this.output.stop).text;
+    return readSpan(this.tokenizer, this.#canvas, piece, this.output).text;
   }
 }
 

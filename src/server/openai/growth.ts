@@ -1,30 +1,26 @@
-/** Text that grows from the left, out of text that comes into focus everywhere at once. */
+/** Text that grows from the left, from a canvas whose positions are revealed in any order. */
 
 import { MASK_GLYPH } from "../../model/byte-level.ts";
 
-/** Hands out text as soon as nothing before it can change. */
+/** Returns text as soon as nothing before it can change. */
 export class Growth {
+  /** UTF-16 units returned. */
   #sent = 0;
 
-  /** Characters handed out. */
-  get sent(): number {
-    return this.#sent;
-  }
-
-  /** `given`: characters at the start that are known from the beginning, such as an echoed prompt. */
+  /** `given`: UTF-16 units at the start that are known from the beginning, those of an echoed prompt. */
   constructor(
     readonly stop: readonly string[],
     readonly given = 0,
   ) {}
 
-  /** What is new of a text whose first masked position shows as ░. */
+  /** Return what is new in a text whose masked positions show as ░. */
   take(text: string): string {
     const mask = text.indexOf(MASK_GLYPH, this.given);
     const known = mask < 0 ? text : text.slice(0, mask);
     return this.#send(known.slice(0, known.length - this.#unsure(known)));
   }
 
-  /** What is left of the final text. */
+  /** Return the rest of the final text. */
   end(text: string): string {
     return this.#send(text);
   }
@@ -35,7 +31,7 @@ export class Growth {
     return delta;
   }
 
-  /** Length of the end of `text` that may turn out to begin a stop string. */
+  /** Return the length of the end of `text` that may be the beginning of a stop string. */
   #unsure(text: string): number {
     let longest = 0;
     for (const stop of this.stop)

@@ -1,4 +1,4 @@
-/** A completion request into the engine's requests: one for each prompt. */
+/** A completion request as requests of the engine: one for each prompt. */
 
 import type { GenerateRequest } from "../../engine/request.ts";
 import { InvalidRequestError } from "../../errors.ts";
@@ -7,64 +7,95 @@ import type { Schemas } from "../openapi.ts";
 
 type CompletionRequest = Schemas["CompletionRequest"];
 
-/** What stands around the completion in the engine's text; cut off again. */
+/** A request of the engine, and the text around the completion in the engine's answer, which is cut off again. */
 export interface Prompted {
   request: GenerateRequest;
   prefix: string;
   suffix: string;
 }
 
-/** The prompts, each a text or ids. */
+/** New tokens, and steps, of a request that does not say. */
+const DEFAULT_LENGTH = 16;
+const DEFAULT_STEPS = 16;
+
+/** Return the prompts, each a text or ids. */
 function promptsOf(prompt: CompletionRequest["prompt"]): (string | number[])[] {
   if (typeof prompt === "string") return [prompt];
   return typeof prompt[0] === "number" ? [prompt as number[]] : (prompt as string[] | number[][]);
 }
 
-/** The requests. Throws InvalidRequestError for fields that cannot stand together. */
-export function requestsOf(body: CompletionRequest): Prompted[] {
-  const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
-  if (body.diffusing && body.logprobs != null)
+const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
+
+/** Throw InvalidRequestError for fields that cannot be combined. */
+function checkTogether({ diffusing, logprobs, stream, stream_options }: CompletionRequest): void {
+  if (diffusing && logprobs != null)
     throw refuse(
       "/logprobs",
-      "cannot go with diffusing, whose chunks are whole texts: read the steps of /generate",
+      "cannot be combined with diffusing, whose chunks are whole texts: read the steps of /generate",
     );
-  if (body.stream_options && !body.stream) throw refuse("/stream_options", "has no effect without stream");
-  if (body.diffusing && !body.stream) throw refuse("/diffusing", "has no effect without stream");
-  const length = body.max_tokens ?? 16;
+  if (stream_options?.include_usage && !stream)
+    throw refuse(
+      "/stream_options",
+      "include_usage has no effect without stream: the answer has usage anyway",
+    );
+  if (diffusing && !stream) throw refuse("/diffusing", "has no effect without stream: set stream to true");
+}
+
+/** Return how many samples to rank; undefined if they are not ranked. The best n of n are all of them. */
+export function ranked({ n, best_of }: CompletionRequest): number | undefined {
+  return best_of == null || best_of === (n ?? 1) ? undefined : best_of;
+}
+
+/** Return the requests of the engine. Throws InvalidRequestError for fields that cannot be combined. */
+export function requestsOf(body: CompletionRequest): Prompted[] {
+  checkTogether(body);
+  const length = body.max_tokens ?? DEFAULT_LENGTH;
   const shared = {
-    steps: body.steps ?? 16,
+    steps: body.steps ?? DEFAULT_STEPS,
     seed: body.seed ?? undefined,
     temperature: body.temperature ?? undefined,
-    top_k: body.top_k ?? 0,
+    top_k: Math.max(0, body.top_k ?? 0),
     top_p: body.top_p ?? 1,
     n: body.n ?? 1,
-    best_of: body.best_of ?? undefined,
+    best_of: ranked(body),
     stop: body.stop ?? undefined,
+    past_end: body.ignore_eos ?? false,
     logprobs: body.logprobs != null,
-    guidance: body.guidance,
+    guidance: body.guidance ?? undefined,
   };
   return promptsOf(body.prompt).map((prompt): Prompted => {
     if (!body.suffix) {
       const canvas = typeof prompt === "string" ? { prompt } : { prompt_tokens: prompt };
       return { request: { ...shared, ...canvas, length, echo: body.echo ?? false }, prefix: "", suffix: "" };
     }
-    if (typeof prompt !== "string") throw refuse("/suffix", "needs a prompt that is text");
+    if (typeof prompt !== "string") throw refuse("/suffix", "needs a prompt that is text, not ids");
     if (body.echo)
-      throw refuse("/echo", "has no effect beside a suffix: the completion is what fills the gap");
+      throw refuse("/echo", "has no effect with a suffix, where the completion fills a gap: leave it out");
     for (const [path, text] of Object.entries({ "/prompt": prompt, "/suffix": body.suffix }))
-      if (text.includes("{{mask")) throw refuse(path, "cannot hold {{mask where there is a suffix");
+      if (text.includes("{{mask"))
+        throw refuse(path, "cannot hold {{mask together with a suffix: POST a template to /generate");
     const template = `${prompt}{{mask:${length}}}${body.suffix}`;
     return { request: { ...shared, template }, prefix: prompt, suffix: body.suffix };
   });
 }
 
-/** The completion inside a text of the engine. */
+/** Return the completion inside a text of the engine. */
 export function inside(text: string, { prefix, suffix }: Prompted): string {
   return text.slice(prefix.length, text.length - suffix.length);
 }
 
-/** Characters of the prompt at the start of the answer. */
-export function echoedLength({ request }: Prompted, tokenizer: Tokenizer): number {
-  if (!request.echo) return 0;
-  return (request.prompt ?? tokenizer.decodeOpen(request.prompt_tokens!, false, true).text).length;
+/** What an answer begins with if the prompt is echoed. */
+export interface Echoed {
+  text: string;
+  /** Bytes at the end of the prompt's ids that belong to the first generated character. */
+  open: Uint8Array;
+}
+
+/** Return what the answer begins with; nothing if the prompt is not echoed. */
+export function echoedOf({ request }: Prompted, tokenizer: Tokenizer): Echoed {
+  const { text, after } =
+    request.prompt_tokens === undefined
+      ? { text: request.prompt ?? "", after: new Uint8Array(0) }
+      : tokenizer.decodeOpen(request.prompt_tokens, false, true);
+  return { text: request.echo ? text : "", open: after };
 }

@@ -5,16 +5,18 @@ import type { StepEvent } from "../../engine/answers/step-emitter.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
 import type { Schemas } from "../openapi.ts";
 import { Growth } from "./growth.ts";
-import { echoedLength, inside, type Prompted } from "./requests.ts";
-import { finishReason, logprobsOf } from "./responses.ts";
+import { type Echoed, echoedOf, inside, type Prompted } from "./requests.ts";
+import { finishReason, lengthOf, logprobsOf } from "./responses.ts";
 
 /** A chunk without its index. */
 type Chunk = Omit<Schemas["CompletionChoice"], "index">;
 
-/** Makes chunks of steps: what is new of the text, with its tokens if log-probabilities are asked for; or the whole text. */
+/** The chunks of one choice: new text, with its tokens if log-probabilities are asked for; or the whole text each time. */
 export class StreamedChoice {
   readonly #growth: Growth;
-  readonly #echoed: number;
+  readonly #echoed: Echoed;
+  /** Characters sent. */
+  #length = 0;
   /** By position, counted from the first masked one. */
   readonly #revealed: { token: number; logprob: number }[] = [];
 
@@ -25,18 +27,18 @@ export class StreamedChoice {
     readonly diffusing: boolean,
   ) {
     const { stop = [] } = prompted.request;
-    this.#echoed = echoedLength(prompted, tokenizer);
-    this.#growth = new Growth(typeof stop === "string" ? [stop] : stop, this.#echoed);
+    this.#echoed = echoedOf(prompted, tokenizer);
+    this.#growth = new Growth(typeof stop === "string" ? [stop] : stop, this.#echoed.text.length);
   }
 
-  /** What a step brings, if anything can be told; `first` is the first masked position of the canvas. */
+  /** Return the chunk of a step; undefined if it adds nothing. `first`: the first masked position of the canvas. */
   take(step: StepEvent, first: number): Chunk | undefined {
     for (const reveal of step.revealed) this.#revealed[reveal.position - first] = reveal;
     const chunk = this.#chunk(step.text, (text) => this.#growth.take(text));
     return chunk.text === "" ? undefined : chunk;
   }
 
-  /** What is left of the finished sample. */
+  /** Return the last chunk, with the rest of the finished sample. */
   end(sample: SampleResult): Chunk {
     return {
       ...this.#chunk(sample.text, (text) => this.#growth.end(text)),
@@ -45,15 +47,17 @@ export class StreamedChoice {
   }
 
   #chunk(whole: string, grow: (text: string) => string): Chunk {
-    const from = this.#growth.sent;
     const text = inside(whole, this.prompted);
-    const told = this.diffusing ? text : grow(text);
-    return { text: told, logprobs: this.#logprobs(from), finish_reason: null };
+    if (this.diffusing) return { text, logprobs: null, finish_reason: null };
+    const from = this.#length;
+    const added = grow(text);
+    this.#length += lengthOf(added);
+    return { text: added, logprobs: this.#logprobs(from), finish_reason: null };
   }
 
-  /** Of the tokens that begin in what was told since; no token before them is masked. */
+  /** Return those of the tokens that begin in the text added last; no token before them is masked. */
   #logprobs(from: number): Chunk["logprobs"] {
-    if (!this.prompted.request.logprobs || this.diffusing) return null;
+    if (!this.prompted.request.logprobs) return null;
     const known = Array.from(this.#revealed);
     const masked = known.indexOf(undefined as never);
     const reveals = masked < 0 ? known : known.slice(0, masked);
@@ -61,6 +65,6 @@ export class StreamedChoice {
       tokens: reveals.map(({ token }) => token),
       logprobs: reveals.map(({ logprob }) => logprob),
     };
-    return logprobsOf(columns, this.tokenizer, this.#echoed, [from, this.#growth.sent]);
+    return logprobsOf(columns, this.tokenizer, this.#echoed, [from, this.#length]);
   }
 }

@@ -5,7 +5,7 @@ import type { Engine, RequestHandle } from "../../engine/engine.ts";
 import { NotFoundError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
 import { noRoute, sendAs } from "../listener/refuse.ts";
-import { requestsOf } from "../openai/requests.ts";
+import { ranked, requestsOf } from "../openai/requests.ts";
 import { choicesOf, errorOf, usageOf } from "../openai/responses.ts";
 import { StreamedChoice } from "../openai/streamed-choice.ts";
 import type { Schemas } from "../openapi.ts";
@@ -13,6 +13,7 @@ import { toProblem } from "../problem.ts";
 import { schemaOf } from "../route-schema.ts";
 import { answersOf, cancelAll, cancelOnClose } from "../streaming/cancellation.ts";
 import { MOST_WAITING } from "../streaming/outbox.ts";
+import { startEvents } from "../streaming/sse.ts";
 import { recordOf } from "../telemetry/record.ts";
 
 type CompletionRequest = Schemas["CompletionRequest"];
@@ -94,29 +95,27 @@ async function stream(
     if (!reply.raw.destroyed)
       reply.raw.write(`data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`);
   };
+  const usage = body.stream_options?.include_usage ? { usage: null } : {};
   const chunk = (index: number, choice: ReturnType<StreamedChoice["end"]>) =>
-    send({ ...start, choices: [{ index, ...choice }] });
+    send({ ...start, choices: [{ index, ...choice }], ...usage });
   const handles = await admission.submitAll(
     request,
     prompts.map((prompt) => prompt.request),
     (i, step) => {
-      // With best_of, the samples of the answer are known only at the end.
-      if (body.best_of != null) return;
-      const told = choices[i]![step.sample]!.take(step, handles[i]!.spans[0]!.start);
+      // The samples of a ranked answer are known only at its end.
+      if (ranked(body) !== undefined) return;
+      const taken = choices[i]![step.sample]!.take(step, handles[i]!.spans[0]!.start);
       // A slow reader may miss a whole text: the next chunk replaces it.
       const skipped = body.diffusing && reply.raw.writableLength > MOST_WAITING;
-      if (told && !skipped) chunk(i * n + step.sample, told);
+      if (taken && !skipped) chunk(i * n + step.sample, taken);
     },
   );
   recordOf(request)?.add(...handles);
   const start = head(handles, admission.engine.model.manifest.name);
   reply.hijack();
   cancelOnClose(reply.raw, handles);
-  for (const [key, value] of Object.entries(reply.getHeaders())) reply.raw.setHeader(key, value!);
-  reply.raw.writeHead(200, {
-    "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-store",
-  });
+  startEvents(reply.raw, reply.getHeaders());
+  reply.raw.flushHeaders();
   try {
     const answers = await Promise.all(
       handles.map(async ({ result }, i) => {
@@ -125,7 +124,7 @@ async function stream(
         return answer;
       }),
     );
-    if (body.stream_options?.include_usage) send({ ...start, choices: [], usage: usageOf(answers) });
+    if ("usage" in usage) send({ ...start, choices: [], usage: usageOf(answers) });
     send("[DONE]");
   } catch (error) {
     cancelAll(handles);

@@ -45,11 +45,33 @@ export function parseLastEventId(header: string, seed: number | undefined): Prog
   return progress;
 }
 
+/**
+ * Start a response of server-sent events with these headers. While nothing is waiting to be sent, write a comment every
+ * HEARTBEAT_MS, which keeps the connection open through proxies, until the response closes.
+ */
+export function startEvents(
+  response: ServerResponse,
+  headers: Record<string, number | string | string[] | undefined>,
+): void {
+  for (const [name, value] of Object.entries(headers))
+    if (value !== undefined) response.setHeader(name, value);
+  response.writeHead(200, {
+    "content-type": EVENTS_TYPE,
+    "cache-control": "no-store",
+    // Without it, nginx buffers the events.
+    "x-accel-buffering": "no",
+  });
+  const heartbeat = setInterval(() => {
+    // A slow reader has data waiting, which keeps the connection open.
+    if (!response.writableEnded && response.writableLength === 0) response.write(": still here\n\n");
+  }, HEARTBEAT_MS);
+  response.once("close", () => clearInterval(heartbeat));
+}
+
 /** Start a response and write events to it. */
 export class EventStream implements Sink {
   readonly #steps: number[];
   readonly #seed: number;
-  readonly #heartbeat: NodeJS.Timeout;
 
   /** `resumable`: write an id with each event. `headers`: those of the response. */
   constructor(
@@ -60,20 +82,8 @@ export class EventStream implements Sink {
   ) {
     this.#seed = seed;
     this.#steps = [...steps];
-    for (const [name, value] of Object.entries(headers))
-      if (value !== undefined) response.setHeader(name, value);
-    response.writeHead(200, {
-      "content-type": EVENTS_TYPE,
-      "cache-control": "no-store",
-      // Without it, nginx buffers the events.
-      "x-accel-buffering": "no",
-    });
+    startEvents(response, headers);
     response.write(`retry: ${RETRY_MS}\n\n`);
-    this.#heartbeat = setInterval(() => {
-      // A slow reader has data waiting, which keeps the connection open.
-      if (this.open && this.waiting === 0) response.write(": still here\n\n");
-    }, HEARTBEAT_MS);
-    response.once("close", () => clearInterval(this.#heartbeat));
   }
 
   get open(): boolean {

@@ -8,7 +8,7 @@ import type { FastifyInstance } from "fastify";
 import type { Engine } from "../../../src/engine/engine.ts";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
 import { Outbox, type ServerEvent } from "../../../src/server/streaming/outbox.ts";
-import { EventStream } from "../../../src/server/streaming/sse.ts";
+import { EventStream, startEvents } from "../../../src/server/streaming/sse.ts";
 import { startEngine } from "../../support/engine.ts";
 import { listen } from "../support.ts";
 
@@ -211,4 +211,34 @@ test("a reader that falls behind gets steps merged, every reveal once, resumable
   }
   assert.deepEqual(seen, [1000, 1000]);
   assert.equal(messages.at(-1)!.event, "error");
+});
+
+test("while nothing is sent, a comment goes out every 15 s, until the response closes", async (context) => {
+  context.mock.timers.enable({ apis: ["setInterval"] });
+  const chunks: string[] = [];
+  let taken = () => {};
+  const network = new Writable({
+    decodeStrings: false,
+    write(chunk: string, _, done) {
+      chunks.push(chunk);
+      taken = done;
+    },
+  });
+  const response = Object.assign(network, { setHeader() {}, writeHead() {} }) as unknown as ServerResponse;
+  startEvents(response, {});
+  context.mock.timers.tick(14_999);
+  assert.deepEqual(chunks, []);
+  context.mock.timers.tick(1);
+  assert.deepEqual(chunks, [": still here\n\n"]);
+  // The network has not taken the last one yet.
+  context.mock.timers.tick(60_000);
+  assert.equal(chunks.length, 1);
+  taken();
+  context.mock.timers.tick(15_000);
+  assert.equal(chunks.length, 2);
+  taken();
+  network.destroy();
+  await once(network, "close");
+  context.mock.timers.tick(60_000);
+  assert.equal(chunks.length, 2);
 });
