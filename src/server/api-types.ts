@@ -64,6 +64,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/chat/completions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Answer 404, because the model continues text and has no chat template */
+        post: operations["chatCompletions"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/models": {
         parameters: {
             query?: never;
@@ -484,7 +501,7 @@ export interface components {
             /** @description Milliseconds from acceptance to the end */
             total_ms: number;
         };
-        /** @description Fields with `x-neutral` exist in other servers of this API. The server accepts the value that changes nothing, and refuses every other value. It accepts null for every field, also for one that it does not know. */
+        /** @description Fields with `x-neutral` exist in other servers of this API. The server accepts the value that changes nothing, and refuses every other value. Apart from `model` and `prompt`, every field may be null, also one that the server does not know. */
         CompletionRequest: {
             /** @description Name of the served model */
             model: string;
@@ -541,7 +558,7 @@ export interface components {
              * @default 16
              */
             steps: number | null;
-            guidance?: components["schemas"]["Guidance"];
+            guidance?: null | components["schemas"]["Guidance"];
             /**
              * @description With `stream`, each chunk replaces the whole text
              * @default false
@@ -1271,6 +1288,23 @@ export interface operations {
             429: components["responses"]["OpenAIError"];
             500: components["responses"]["OpenAIError"];
             503: components["responses"]["OpenAIError"];
+        };
+    };
+    chatCompletions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            400: components["responses"]["OpenAIError"];
+            401: components["responses"]["OpenAIUnauthorized"];
+            404: components["responses"]["OpenAIError"];
+            413: components["responses"]["OpenAIError"];
+            415: components["responses"]["OpenAIError"];
+            429: components["responses"]["OpenAIError"];
         };
     };
     models: {

@@ -67,6 +67,8 @@ export async function createBase({
     forceCloseConnections: true,
     // Compiling the schemas takes up to a second, and many seconds on a busy machine.
     pluginTimeout: 60_000,
+    // Clients join a base address and a path in every way.
+    routerOptions: { ignoreTrailingSlash: true, ignoreDuplicateSlashes: true },
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: requestIdOf,
     frameworkErrors(error, request, reply) {

@@ -27,14 +27,33 @@ const METHODS = ["get", "post", "put", "patch", "delete"];
 
 /** The contract's routes: what their paths look like, and which methods they take. */
 const ROUTES = Object.entries(CONTRACT.paths as Record<string, object>).map(([path, route]) => ({
+  path,
   pattern: new RegExp(`^${path.replaceAll(".", "\\.").replace(/\{\w+\}/g, "[^/]+")}/?$`),
   methods: METHODS.filter((method) => method in route).map((method) => method.toUpperCase()),
 }));
 
-/** Methods that the contract has for a path; none if there is no such path. HEAD goes with GET. */
+/** Return the methods that the contract has for a path; none if there is no such path. HEAD comes with GET. */
 export function methodsOf(path: string): string[] {
-  const methods = ROUTES.find(({ pattern }) => pattern.test(path))?.methods ?? [];
+  const single = path.replace(/\/{2,}/g, "/");
+  const methods = ROUTES.find(({ pattern }) => pattern.test(single))?.methods ?? [];
   return methods.includes("GET") ? ["GET", "HEAD", ...methods.filter((method) => method !== "GET")] : methods;
+}
+
+/** Return the last part of a path that is no parameter. */
+const endOf = (path: string) => path.split("/").findLast((part) => part !== "" && !part.startsWith("{"));
+
+/**
+ * Return the routes that a client may have meant by a path that is none: those that end in the same way, else those that
+ * begin in the same way, else all, each as in `POST /generate`.
+ */
+export function routesLike(path: string): string[] {
+  const first = path.split("/").find((part) => part !== "");
+  const like = [
+    ROUTES.filter((route) => endOf(route.path) === endOf(path)),
+    ROUTES.filter((route) => route.path.split("/")[1] === first),
+    ROUTES,
+  ].find((routes) => routes.length > 0)!;
+  return like.flatMap((route) => route.methods.map((method) => `${method} ${route.path}`));
 }
 
 /** `allErrors` collects an error for each value: a megabyte may hold hundreds of thousands that are wrong. */

@@ -232,7 +232,7 @@ test("errors come in OpenAI's shape, with the field and what to do", async () =>
   assert.equal(engine.activeRows + engine.queueLength, 0);
   const missing = await fetch(`${origin}/v1/chat/completions`, { method: "POST" });
   assert.equal(missing.status, 404);
-  assert.match(((await missing.json()) as Schemas["OpenAIError"]).error.message, /is not a route/);
+  assert.match(((await missing.json()) as Schemas["OpenAIError"]).error.message, /has no chat template/);
 });
 
 test("models lists the one that is served", async () => {

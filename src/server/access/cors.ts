@@ -1,21 +1,33 @@
-/** Cross-origin requests of the pages that are allowed; of others, browsers refuse them where nothing is said. */
+/** Cross-origin requests: pages of allowed origins may send them, and pages of other origins may not. */
 
 import cors from "@fastify/cors";
 import type { FastifyInstance } from "fastify";
-import { ANY_ORIGIN } from "./origins.ts";
+import { ForbiddenError } from "../../errors.ts";
+import { ANY_ORIGIN, isAllowedOrigin } from "./origins.ts";
 
-/** Seconds for which a browser need not ask again. */
+/** Seconds for which a browser does not ask again. */
 const MAX_AGE = 600;
 
-/** Answers preflight requests, and names allowed origins in answers. Without any, adds nothing. */
+/** Return what an operator can do so that a page may send requests. */
+export const howToAllow = (origin: string | undefined) => `start the server with --allow-origin ${origin}`;
+
+/** Answer preflight requests, and name the origin in answers to allowed pages. */
 export async function addCors(app: FastifyInstance, allowed: readonly string[]): Promise<void> {
+  app.addHook("onRequest", async ({ method, headers }) => {
+    const isPreflight = method === "OPTIONS" && headers["access-control-request-method"] !== undefined;
+    if (isPreflight && !isAllowedOrigin(headers, allowed))
+      throw new ForbiddenError(
+        `pages of ${headers.origin} may not send requests here: ${howToAllow(headers.origin)}`,
+      );
+  });
   if (allowed.length === 0) return;
   await app.register(cors, {
     origin: allowed.includes(ANY_ORIGIN) ? ANY_ORIGIN : [...allowed],
     methods: ["GET", "HEAD", "POST"],
-    allowedHeaders: ["authorization", "content-type", "last-event-id", "x-api-key", "x-request-id"],
+    // An allowed page may send any header: clients add their own, such as x-stainless-os.
     exposedHeaders: [
       "allow",
+      "inference-header-content-length",
       "retry-after",
       "ratelimit-limit",
       "ratelimit-remaining",
@@ -24,7 +36,7 @@ export async function addCors(app: FastifyInstance, allowed: readonly string[]):
       "x-request-id",
     ],
     maxAge: MAX_AGE,
-    // Another OPTIONS request is answered like one: there is nothing else to ask.
+    // Answer every OPTIONS request as a preflight: there is nothing else to ask.
     strictPreflight: false,
   });
 }

@@ -2,6 +2,7 @@
 
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { ForbiddenError, InvalidRequestError, UnauthorizedError } from "../../errors.ts";
+import { howToAllow } from "./cors.ts";
 import { type ApiKey, type KeyRing, looksLikeKey } from "./keys.ts";
 import { isAllowedOrigin, isLocalHost } from "./origins.ts";
 
@@ -79,11 +80,11 @@ export function addGuard(
     // With keys, a page that got here by a trick still has none.
     if (loopback && !keys && !isLocalHost(host, allowedOrigins))
       throw new ForbiddenError(
-        `the Host header names ${host}, and this server is for this machine alone: a proxy must name it localhost, or start the server with --allow-origin http://${host}`,
+        `the Host header names ${host}, and this server is for this machine alone: a proxy must name it localhost, or ${howToAllow(`http://${host}`)}`,
       );
     if (request.ws && !isAllowedOrigin(request.headers, allowedOrigins))
       throw new ForbiddenError(
-        `pages of ${request.headers.origin} may not open this WebSocket: start the server with --allow-origin ${request.headers.origin}`,
+        `pages of ${request.headers.origin} may not open this WebSocket: ${howToAllow(request.headers.origin)}`,
       );
     // What is no WebSocket would be opened as one and closed at once.
     if (request.ws && request.routeOptions.config.access !== "socket" && !request.is404)

@@ -32,8 +32,9 @@ export function isLocalHost(host: string | undefined, allowed: readonly string[]
   const named = hostOf(host);
   if (named === undefined || allowed.includes(ANY_ORIGIN)) return true;
   if (named === "") return false;
-  if (allowed.some((origin) => new URL(origin).host === named)) return true;
   const name = new URL(`http://${named}`).hostname;
+  // A name is what a page can rebind; the port is the same for everyone.
+  if (allowed.some((origin) => new URL(origin).hostname === name)) return true;
   return isIP(name.replace(/^\[|\]$/g, "")) !== 0 || !name.includes(".") || name.endsWith(".localhost");
 }
 

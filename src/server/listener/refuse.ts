@@ -2,7 +2,7 @@
 
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { MethodNotAllowedError, NotFoundError, UnauthorizedError } from "../../errors.ts";
-import { methodsOf } from "../openapi.ts";
+import { methodsOf, routesLike } from "../openapi.ts";
 import { type Problem, toProblem } from "../problem.ts";
 import { endRefusedUpgrade } from "../streaming/websocket.ts";
 import { recordOf } from "../telemetry/record.ts";
@@ -30,7 +30,10 @@ export function sendAs(shape: (problem: Problem) => object, contentType = "appli
 export function noRoute({ method, url }: { method: string; url: string }): never {
   const path = url.split("?")[0]!;
   const allowed = methodsOf(path);
-  if (allowed.length === 0) throw new NotFoundError(`${method} ${path} is not a route: see /openapi.yaml`);
+  if (allowed.length === 0)
+    throw new NotFoundError(
+      `${method} ${path} is not a route: there is ${routesLike(path).join(", ")} (see /openapi.yaml)`,
+    );
   if (allowed.includes(method))
     throw new NotFoundError(`${path} is served at another port: see --admin-port`);
   throw new MethodNotAllowedError(`${path} takes ${allowed.join(" or ")}, not ${method}`, allowed);

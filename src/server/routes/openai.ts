@@ -45,6 +45,11 @@ export async function openaiRoutes(
       return card;
     },
   );
+  app.post("/chat/completions", { schema: schemaOf("chatCompletions") }, async () => {
+    throw new NotFoundError(
+      `${name} has no chat template, because it continues text: POST /v1/completions with the text as prompt`,
+    );
+  });
   interface Completions {
     Body: CompletionRequest;
     Reply: CompletionResponse;
@@ -70,7 +75,7 @@ export async function openaiRoutes(
   });
 }
 
-/** Return the fields that every chunk and every answer begins with. */
+/** Return the fields that begin every chunk and every answer. */
 function head(handles: readonly RequestHandle[], model: string) {
   const created = Math.floor(Date.now() / 1000);
   return { id: `cmpl-${handles[0]!.id}`, object: "text_completion" as const, created, model };

@@ -38,7 +38,8 @@ test("by default no page but the server's own may read an answer", async () => {
   const { headers } = await app.inject({ url: "/model", headers: { origin: "https://app.example" } });
   assert.equal(headers["access-control-allow-origin"], undefined);
   const asked = await app.inject(preflight("https://app.example"));
-  assert.equal(asked.statusCode, 405);
+  assert.equal(asked.statusCode, 403);
+  assert.match(asked.json().detail, /--allow-origin https:\/\/app\.example$/);
   assert.equal(asked.headers["access-control-allow-origin"], undefined);
 });
 
@@ -49,7 +50,7 @@ test("allowed pages may, before they have a key too, and others may not", async 
   assert.equal(asked.statusCode, 204);
   assert.equal(asked.headers["access-control-allow-origin"], "https://app.example");
   assert.match(asked.headers["access-control-allow-methods"] as string, /POST/);
-  assert.match(asked.headers["access-control-allow-headers"] as string, /authorization.*x-api-key/);
+  assert.equal(asked.headers["access-control-allow-headers"], "content-type");
   assert.equal(asked.headers["access-control-allow-credentials"], undefined);
   const key = { "x-api-key": keys.alice! };
   for (const [origin, expected] of [
@@ -120,4 +121,44 @@ test("which addresses are this machine's alone", () => {
   for (const host of ["0.0.0.0", "::", "10.0.0.1", "127.0.0.1.evil.example", "localhost.evil.example", ""])
     assert.ok(!isLoopback(host), host);
   for (const host of ["a b", "[", "evil.example/"]) assert.ok(!isLocalHost(host, []), host);
+});
+
+test("an allowed page may send the headers of its client, and another page is told the flag", async () => {
+  const app = await build({ allowedOrigins: ["https://app.example"] });
+  for (const headers of [
+    "authorization,content-type,x-stainless-os,x-stainless-retry-count",
+    "content-type,openai-organization,traceparent",
+    "x-api-key,last-event-id",
+  ]) {
+    const ask = (origin: string) => {
+      const { headers: asked, ...request } = preflight(origin);
+      return app.inject({ ...request, headers: { ...asked, "access-control-request-headers": headers } });
+    };
+    const allowed = await ask("https://app.example");
+    assert.equal(allowed.statusCode, 204);
+    assert.equal(allowed.headers["access-control-allow-headers"], headers);
+    for (const origin of ["https://evil.example", "https://app.example:444", "null"]) {
+      const refused = await ask(origin);
+      assert.equal(refused.statusCode, 403);
+      assert.ok(refused.json().detail.endsWith(`start the server with --allow-origin ${origin}`));
+      assert.equal(refused.headers["access-control-allow-origin"], undefined);
+    }
+  }
+});
+
+test("the name that a container has for its host is taken if the operator allows it, at any port", async () => {
+  const ask = (app: FastifyInstance, host: string) => app.inject({ url: "/model", headers: { host } });
+  const closed = await build({ loopback: true });
+  for (const host of [
+    "host.docker.internal:8080",
+    "host.containers.internal",
+    "gateway.docker.internal:80",
+  ]) {
+    const refused = await ask(closed, host);
+    assert.equal(refused.statusCode, 403);
+    assert.ok(refused.json().detail.endsWith(`start the server with --allow-origin http://${host}`));
+    const open = await build({ loopback: true, allowedOrigins: [`http://${host.split(":")[0]}`] });
+    assert.equal((await ask(open, host)).statusCode, 200);
+    assert.equal((await ask(open, "evil.example:8080")).statusCode, 403);
+  }
 });
