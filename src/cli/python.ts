@@ -14,7 +14,7 @@ import { StartupError } from "../errors.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
 
 /** How to install what our modules import. */
-export const INSTALL = "pip install -r training/requirements.txt";
+export const INSTALL = "pip install -r training/requirements-convert.txt";
 
 /** Where our modules lie. */
 const TRAINING = join(PACKAGE_ROOT, "training");

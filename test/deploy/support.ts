@@ -6,6 +6,7 @@ import { findProgram } from "../support/programs.ts";
 /** How the programs are installed. */
 const INSTALL = {
   promtool: "apt-get install prometheus",
+  prometheus: "apt-get install prometheus",
   nginx: "apt-get install nginx",
   "redis-server": "apt-get install redis-server",
   "kubernetes-validate": "pip install -r test/deploy/requirements.txt",

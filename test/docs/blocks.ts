@@ -25,9 +25,9 @@ export const FILES = [
     .map((name) => join("docs", name)),
 ];
 
-/** The blocks of a file, in order. */
-export function blocksOf(file: string): Block[] {
-  const text = readFileSync(join(PACKAGE_ROOT, file), "utf8");
+/** Return the blocks of a file, in order. */
+export function blocksOf(file: string, root = PACKAGE_ROOT): Block[] {
+  const text = readFileSync(join(root, file), "utf8");
   const blocks: Block[] = [];
   for (const match of text.matchAll(/^```(\w+)\n([\s\S]*?)^```$/gm)) {
     const head = text.slice(0, match.index);
@@ -42,7 +42,7 @@ export function blocksOf(file: string): Block[] {
   return blocks;
 }
 
-/** The commands of a shell block, continued lines as one. */
+/** Return the commands of a shell block, continued lines as one. */
 export function commandsOf({ text }: Block): string[] {
   return text
     .replaceAll("\\\n", " ")

@@ -1,4 +1,4 @@
-/** deploy/nginx/nginx.conf as it is, but for the ports and for where nginx may write without being root. */
+/** deploy/nginx/nginx.conf with other ports, without TLS, and with folders that a user who is not root may write. */
 
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -22,7 +22,8 @@ export async function writeNginxConf(folder: string, [first, second]: readonly n
     .map((name) => `${name}_temp_path ${join(folder, name)};`)
     .join(" ");
   const ours = text
-    .replace("listen 8080;", `listen 127.0.0.1:${port};`)
+    .replace("listen 8443 ssl;", `listen 127.0.0.1:${port};`)
+    .replaceAll(/^ *ssl_.*\n/gm, "")
     .replace("127.0.0.1:8081", `127.0.0.1:${first}`)
     .replace("127.0.0.1:8082", `127.0.0.1:${second}`)
     .replace("http {", `http { ${temporary}`);
