@@ -281,7 +281,7 @@ export const CONVERT_OPTIONS: readonly Option[] = [
   new Option("--licence <licence>", "licence of the weights, for the manifest"),
   new Option("--heads <n>", "attention heads (default: hidden width / 64)").argParser(integer(1, 1024)),
   new Option("--context <n>", "longest canvas in tokens (default: 1024)").argParser(integer(1, 1 << 20)),
-  new Option("--python <program>", "Python 3.11 or newer with training/requirements.txt installed")
+  new Option("--python <program>", "Python 3.11 or newer with training/requirements-convert.txt installed")
     .env("DIDI_PYTHON")
     .default("python3"),
 ];

@@ -1,6 +1,7 @@
 /** Commands of the documents that no test runs, each with the reason. */
 
 const NOT_RUN: [command: RegExp, reason: string][] = [
+  [/^npm ci && npm start$/, "roles.full.ts runs it"],
   [/^npm ci && npm test$/, "runs this test"],
   [/^npm run cuda -- /, "fetches CUDA binaries from the network"],
   [/^npm start -- .*--device cuda$/, "needs a GPU"],
@@ -14,7 +15,7 @@ const NOT_RUN: [command: RegExp, reason: string][] = [
   [/^npm run loadtest -- (--url \S+ )?--quick$/, "takes half a minute; .ci/run runs it"],
   [
     /^npm run loadtest -- (compare|gate) /,
-    "needs the results of two runs; test/loadtest/sweep.test.ts runs it",
+    "needs the results of two runs; test/loadtest/sweep.full.ts runs it",
   ],
 ];
 
