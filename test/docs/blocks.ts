@@ -16,9 +16,10 @@ export interface Block {
   previous: Block | undefined;
 }
 
-/** README.md and every page of docs/ that people write; reports are the output of programs. */
+/** README.md, CONTRIBUTING.md and every page of docs/ that people write; reports are the output of programs. */
 export const FILES = [
   "README.md",
+  "CONTRIBUTING.md",
   ...readdirSync(join(PACKAGE_ROOT, "docs"), { recursive: true, encoding: "utf8" })
     .filter((name) => name.endsWith(".md") && !name.startsWith("reports"))
     .toSorted()

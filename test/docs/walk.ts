@@ -110,7 +110,9 @@ function textOf(block: Block, hasEnvironment: boolean): string | null {
   // The gate has made an environment of the same packages: installing 6 GB again would show nothing new.
   const installs = (command: string) =>
     hasEnvironment && /^(python3 -m venv|\S+\/pip install) /.test(command);
-  const left = commands.filter((command) => !reasonNotToRun(command) && !installs(command));
+  const left = commands.filter(
+    (command) => SERVER.test(command) || !(reasonNotToRun(command) || installs(command)),
+  );
   if (left.length === 0) return null;
   return left.length === commands.length ? block.text : left.join("\n");
 }

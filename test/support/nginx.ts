@@ -1,4 +1,7 @@
-/** deploy/nginx/nginx.conf with other ports, without TLS, and with folders that a user who is not root may write. */
+/**
+ * deploy/nginx/nginx.conf with other ports, without TLS, its logs on the standard streams, and with folders that a user
+ * who is not root may write.
+ */
 
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -23,6 +26,8 @@ export async function writeNginxConf(folder: string, [first, second]: readonly n
     .join(" ");
   const ours = text
     .replace("listen 8443 ssl;", `listen 127.0.0.1:${port};`)
+    .replace("access.log", "/dev/stdout")
+    .replace("error.log", "stderr")
     .replaceAll(/^ *ssl_.*\n/gm, "")
     .replace("127.0.0.1:8081", `127.0.0.1:${first}`)
     .replace("127.0.0.1:8082", `127.0.0.1:${second}`)
