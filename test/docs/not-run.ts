@@ -1,7 +1,7 @@
 /** Commands of the documents that no test runs, each with the reason. */
 
 const NOT_RUN: [command: RegExp, reason: string][] = [
-  [/^npm ci && npm start$/, "roles.full.ts runs it"],
+  [/^npm ci && npm start$/, "test/docs/roles runs it"],
   [/^npm ci && npm test$/, "runs this test"],
   [/^npm run cuda -- /, "fetches CUDA binaries from the network"],
   [/^npm start -- .*--device cuda$/, "needs a GPU"],

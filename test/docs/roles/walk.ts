@@ -3,14 +3,27 @@
  * own, one shell for all commands and a terminal of its own for a server in the foreground.
  */
 
+import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { after, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { freePort } from "../support/programs.ts";
-import { type Block, blocksOf, commandsOf } from "./blocks.ts";
-import { reasonNotToRun } from "./not-run.ts";
+import { PACKAGE_ROOT } from "../../../src/package-root.ts";
+import { freePort } from "../../support/programs.ts";
+import { type Block, blocksOf, commandsOf } from "../blocks.ts";
+import { reasonNotToRun } from "../not-run.ts";
 
 /** Ports that the documents name. Each walk takes free ones in their place, in the documents and in deploy/. */
 const PORTS = [8080, 8081, 8082, 8443, 9081, 9082, 9091, 6380];
@@ -120,14 +133,32 @@ function textOf(block: Block, hasEnvironment: boolean): string | null {
 /** Python environment of .ci/run with training/requirements.txt; undefined if it was not made. */
 function preparedEnvironment(): string | undefined {
   const cache = process.env.XDG_CACHE_HOME ?? join(process.env.HOME ?? "", ".cache");
-  const file = join(PACKAGE_ROOT, "training", "requirements.txt");
-  const hash = execFileSync("sha256sum", [file], { encoding: "utf8" }).slice(0, 16);
+  const requirements = readFileSync(join(PACKAGE_ROOT, "training", "requirements.txt"));
+  const hash = createHash("sha256").update(requirements).digest("hex").slice(0, 16);
   const path = join(cache, "didi-serve", `venv-${hash}`);
-  return existsSync(join(path, "complete")) || existsSync(join(path, "bin", "python")) ? path : undefined;
+  return existsSync(join(path, "complete")) ? path : undefined;
+}
+
+/** Return what the one block printed whose text matches. */
+export function outputOf(ran: readonly Ran[], pattern: RegExp): string {
+  const found = ran.filter(({ block }) => pattern.test(block.text));
+  assert.equal(found.length, 1, `${found.length} blocks match ${pattern}`);
+  return found[0]!.output;
+}
+
+/** Print how long each block took, and all together. */
+function printTimes(t: TestContext, ran: readonly Ran[]): void {
+  const line = (seconds: number, what: string) =>
+    t.diagnostic(`${seconds.toFixed(1).padStart(7)} s  ${what}`);
+  for (const { block, seconds } of ran) line(seconds, `${block.where}  ${block.text.split("\n")[0]}`);
+  line(
+    ran.reduce((sum, { seconds }) => sum + seconds, 0),
+    "in all",
+  );
 }
 
 /**
- * Follow a page in a fresh clone under `folder` and return what each block printed.
+ * Follow a page in a fresh clone and return what each block printed. Print how long each took.
  *
  * A block of JavaScript or Python that begins with a comment such as `// stream.mjs` is saved under that name.
  * A block with `npm start` runs in a terminal of its own, until the server says that it is ready. Throws at the first
@@ -135,7 +166,9 @@ function preparedEnvironment(): string | undefined {
  *
  * @param until heading after which nothing is run, such as "The published checkpoint"
  */
-export async function walk(page: string, folder: string, limitMs: number, until?: string): Promise<Ran[]> {
+export async function walk(t: TestContext, page: string, limitMs: number, until?: string): Promise<Ran[]> {
+  const folder = mkdtempSync(join(tmpdir(), "didi-walk-"));
+  after(() => rmSync(folder, { recursive: true, force: true }));
   const clone = join(folder, "didi-serve");
   const home = join(folder, "home");
   mkdirSync(home, { recursive: true });
@@ -189,6 +222,7 @@ export async function walk(page: string, folder: string, limitMs: number, until?
     }
   } finally {
     for (const terminal of terminals) await terminal.close();
+    printTimes(t, ran);
   }
   return ran;
 }
