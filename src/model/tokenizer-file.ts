@@ -23,7 +23,7 @@ export interface TokenizerDefinition {
  */
 const LONGEST_TOKEN = 256;
 
-/** The expressions that known vocabularies were made with: each is linear (test/fuzz/linear.test.ts). */
+/** The expressions that known vocabularies were made with: each is linear (test/fuzz/linear.full.ts). */
 export const PATTERNS = {
   "GPT-2": String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
   "Llama 3": String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,

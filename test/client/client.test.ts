@@ -7,14 +7,14 @@ import type { FastifyInstance } from "fastify";
 import { DidiClient, DidiError, type GenerateRequest, type StreamEvent } from "../../src/client/index.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { listen } from "../server/support.ts";
-import { startEngine } from "../support/engine.ts";
+import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 import { type Cut, countingFetch, cuttingProxy } from "./support.ts";
 
 let engine: Engine;
 let app: FastifyInstance;
 let origin: string;
 before(async () => {
-  engine = await startEngine({ maxActive: 2, maxQueue: 0 });
+  engine = await startEngine();
   ({ app, origin } = await listen(engine));
 });
 after(async () => {
@@ -147,9 +147,13 @@ test("with a deadline a stream that broke is not begun again", async () => {
 });
 
 test("a full queue is waited for as long as the server says", async () => {
+  const small = await startEngine({ maxActive: 2, maxQueue: 0 }, TINY_GUIDED);
+  const { app, origin } = await listen(small);
   const { fetch, answers } = countingFetch();
   const client = new DidiClient(origin, { ...quick, fetch });
-  const blockers = [1, 2].map((seed) => new DidiClient(origin).stream({ ...LONG, seed }));
+  const blockers = [1, 2].map((seed) =>
+    new DidiClient(origin).stream({ prompt: "", length: 100, steps: 1024, seed }),
+  );
   for (const blocker of blockers) await blocker.next();
   const answer = client.generate(request);
   while (answers.length === 0) await sleep(5);
@@ -163,6 +167,8 @@ test("a full queue is waited for as long as the server says", async () => {
   const retryAfter = Number(refused!.response.headers.get("retry-after"));
   assert.ok(retryAfter >= 1);
   assert.ok(taken!.at - refused!.at >= retryAfter * 1000 - 5);
+  await app.close();
+  await small.pool.close();
 });
 
 test("an aborted signal ends a call wherever it is, with its reason, and frees the rows", async () => {

@@ -46,3 +46,8 @@ export function fakeCuda(provider: string, folder: string): void {
     execFileSync("gcc", [...flags, "-o", join(folder, library), source]);
   }
 }
+
+/** Hide every GPU from the workers that this process starts: a test then has the same outcome on every machine. */
+export function hideGpus(): void {
+  process.env.CUDA_VISIBLE_DEVICES = "";
+}

@@ -1,0 +1,78 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { promptCanvas } from "../../src/diffusion/canvas.ts";
+import { Sample } from "../../src/diffusion/sampler.ts";
+import { denoiseBatch } from "../../src/engine/scheduling/batch.ts";
+import { type Model, openModel } from "../../src/model/model.ts";
+import { WorkerPool } from "../../src/runtime/pool.ts";
+import type { DenoiseInput, DenoiseResult } from "../../src/runtime/protocol.ts";
+import { MODEL } from "../support/engine.ts";
+
+let model: Model;
+let pool: WorkerPool;
+before(async () => {
+  model = await openModel(MODEL);
+  pool = await WorkerPool.start({ graphs: model.graphs, device: "cpu", threads: 1 });
+});
+after(() => pool.close());
+
+function rows(count: number, padded = 96) {
+  return Array.from({ length: count }, (_, i) => {
+    const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
+    const canvas = promptCanvas([5, 6, 7 + i], 70 + i, model.manifest.mask_token_id);
+    const params = { canvas, steps: 4, seed: 40 + i, sample: 0, ...draw };
+    const { schedule } = model;
+    const sample = new Sample(params, schedule, model.manifest.mask_token_id);
+    return { padded, tokens: sample.canvas.tokens, ...draw, schedule, plan: sample.plan() };
+  });
+}
+
+const plain = ({ token, logprob, entropy }: DenoiseResult) => ({
+  token: [...token],
+  logprob: [...logprob],
+  entropy: [...entropy],
+});
+
+test("a batch that ends every process is given up, and the one that waits behind it runs", {
+  timeout: 120_000,
+}, async () => {
+  const [row] = rows(1, 256);
+  const batch = denoiseBatch([row!]);
+  // Long enough to be in flight whenever the process is killed.
+  const slow: DenoiseInput = {
+    ...batch,
+    rows: 256,
+    tokens: new Int32Array(256 * 256),
+    length: new Int32Array(256).fill(256),
+    sigma: new Float32Array(256),
+    maskBias: new Float32Array(256),
+  };
+  const pass = pool.run("denoise", slow, 2);
+  const behind = pool.run("denoise", batch, 1);
+  const chase = setInterval(() => {
+    try {
+      // One that still loads has no pass to lose.
+      if (pool.healthy > 0) process.kill(pool.pids[0]!, "SIGKILL");
+    } catch {
+      // It is dead already.
+    }
+  }, 1500);
+  await assert.rejects(pass, /ended 2 workers/).finally(() => clearInterval(chase));
+  assert.ok((await behind).token.length > 0);
+});
+
+test("a process that hangs is replaced, at work and at rest", { timeout: 120_000 }, async () => {
+  const batch = denoiseBatch(rows(2));
+  const expected = plain(await pool.run("denoise", batch));
+  let restarts = 0;
+  pool.on("restart", () => restarts++);
+  process.kill(pool.pids[0]!, "SIGSTOP");
+  assert.deepEqual(plain(await pool.run("denoise", batch)), expected);
+  assert.equal(restarts, 1);
+  const stopped = pool.pids[0]!;
+  process.kill(stopped, "SIGSTOP");
+  // It is asked after a while, and given up after another.
+  while (pool.pids[0] === stopped) await sleep(100);
+  assert.deepEqual(plain(await pool.run("denoise", batch)), expected);
+});
