@@ -18,7 +18,7 @@ module.exports = {
       name: "product-never-imports-tests",
       severity: "error",
       from: { path: "^src/" },
-      to: { path: "^(test|loadtest|scripts)/" },
+      to: { path: "^(test|loadtest|docs|deploy)/" },
     },
     {
       name: "the-client-stands-alone",

@@ -11,7 +11,7 @@ import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { dirname, join, sep } from "node:path";
 import { fileURLToPath } from "node:url";
-import { readArguments } from "../scripts/flags.ts";
+import { readArguments } from "./support/flags.ts";
 
 /** Of one file of tests, milliseconds. */
 const TEST_LIMIT_MS = { quick: 240_000, full: 600_000 };

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import ts from "typescript";
@@ -14,13 +14,13 @@ const root = await mkdtemp(join(tmpdir(), "didi-client-"));
 after(() => rm(root, { recursive: true }));
 const installed = join(root, "node_modules", "didi-serve");
 
-/** The options of a tsconfig of ours. */
+/** Return the compiler options of a file of this project, with those that it extends. */
 function optionsOf(file: string): ts.CompilerOptions {
   const path = join(PACKAGE_ROOT, file);
   const { config } = ts.readConfigFile(path, ts.sys.readFile);
   const { extends: base, compilerOptions } = config;
-  const own = ts.convertCompilerOptionsFromJson(compilerOptions, PACKAGE_ROOT).options;
-  return { ...(base && optionsOf(base)), ...own };
+  const own = ts.convertCompilerOptionsFromJson(compilerOptions, dirname(path)).options;
+  return { ...(base && optionsOf(join(dirname(file), base))), ...own };
 }
 
 const faultsOf = (program: ts.Program, more: readonly ts.Diagnostic[] = []) =>
@@ -30,7 +30,7 @@ const faultsOf = (program: ts.Program, more: readonly ts.Diagnostic[] = []) =>
 
 before(async () => {
   // As `npm run build` does, the client's files alone.
-  const { incremental: _, tsBuildInfoFile: __, ...options } = optionsOf("tsconfig.build.json");
+  const { incremental: _, tsBuildInfoFile: __, ...options } = optionsOf("src/tsconfig.json");
   const program = ts.createProgram([join(PACKAGE_ROOT, "src", "client", "index.ts")], {
     ...options,
     outDir: join(installed, "dist"),

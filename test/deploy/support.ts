@@ -8,6 +8,7 @@ const INSTALL = {
   promtool: "apt-get install prometheus",
   prometheus: "apt-get install prometheus",
   nginx: "apt-get install nginx",
+  "systemd-analyze": "apt-get install systemd",
   "redis-server": "apt-get install redis-server",
   "kubernetes-validate": "pip install -r test/deploy/requirements.txt",
   gcc: "apt-get install gcc libc6-dev",

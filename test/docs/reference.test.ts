@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { test } from "node:test";
-import { PAGES, renewed } from "../../scripts/docs.ts";
+import { PAGES, renewed } from "../../docs/tools/tables.ts";
 import { SERVE_OPTIONS } from "../../src/cli/options.ts";
 
 const pages = new Map<string, string>();

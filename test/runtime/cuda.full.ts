@@ -82,7 +82,7 @@ test("provider missing", { skip }, () => assertFault({}, "provider", /npm run cu
 test("npm run cuda takes the provider out of the wheel of onnxruntime-node's version", { skip }, () => {
   const said = execFileSync(
     process.execPath,
-    ["--import", "tsx", "scripts/cuda/main.ts", "--into", onnxruntime],
+    ["--import", "tsx", "deploy/cuda/main.ts", "--into", onnxruntime],
     { cwd: PACKAGE_ROOT, encoding: "utf8" },
   );
   assert.match(said, /CUDA provider for CUDA \d+\.\d+ in /);

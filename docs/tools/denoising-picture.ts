@@ -2,12 +2,12 @@
 
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { script } from "../loadtest/cli/script.ts";
-import { ONE_AT_A_TIME, startEngine, warmUp } from "../src/cli/start-engine.ts";
-import type { StepEvent } from "../src/engine/answers/step-emitter.ts";
-import { MASK_GLYPH } from "../src/model/byte-level.ts";
-import { PACKAGE_ROOT } from "../src/package-root.ts";
-import { readFlags } from "./flags.ts";
+import { script } from "../../loadtest/cli/script.ts";
+import { ONE_AT_A_TIME, startEngine, warmUp } from "../../src/cli/start-engine.ts";
+import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
+import { MASK_GLYPH } from "../../src/model/byte-level.ts";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { readFlags } from "../../test/support/flags.ts";
 
 readFlags(
   `npm run picture

@@ -2,11 +2,11 @@
 
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { script } from "../loadtest/cli/script.ts";
-import { Server } from "../loadtest/servers/server.ts";
-import { PACKAGE_ROOT } from "../src/package-root.ts";
-import { launchChromium } from "../test/support/chromium.ts";
-import { readFlags } from "./flags.ts";
+import { script } from "../../loadtest/cli/script.ts";
+import { Server } from "../../loadtest/servers/server.ts";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { launchChromium } from "../../test/support/chromium.ts";
+import { readFlags } from "../../test/support/flags.ts";
 
 readFlags(
   `npm run screenshot

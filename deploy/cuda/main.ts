@@ -15,7 +15,7 @@ import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type CudaWheel, cudaEnvironment, cudaFiles, lookForCuda } from "../../src/runtime/cuda.ts";
-import { readFlags } from "../flags.ts";
+import { readFlags } from "../../test/support/flags.ts";
 
 const UNPACK = fileURLToPath(new URL("./unpack.py", import.meta.url));
 const PYTHON = process.env.DIDI_PYTHON ?? "python3";

@@ -5,14 +5,14 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Command, Option } from "commander";
-import { script } from "../loadtest/cli/script.ts";
-import { table } from "../loadtest/report/table.ts";
-import type { Parser } from "../src/cli/options.ts";
-import { buildProgram } from "../src/cli/program.ts";
-import type { Engine } from "../src/engine/engine.ts";
-import { PACKAGE_ROOT } from "../src/package-root.ts";
-import { KINDS, type ProblemKind } from "../src/server/problem.ts";
-import { createMetrics } from "../src/server/telemetry/metrics.ts";
+import { script } from "../../loadtest/cli/script.ts";
+import { table } from "../../loadtest/report/table.ts";
+import type { Parser } from "../../src/cli/options.ts";
+import { buildProgram } from "../../src/cli/program.ts";
+import type { Engine } from "../../src/engine/engine.ts";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { KINDS, type ProblemKind } from "../../src/server/problem.ts";
+import { createMetrics } from "../../src/server/telemetry/metrics.ts";
 
 /** The pages with generated tables. */
 export const PAGES = ["flags", "metrics", "errors"].map((name) =>
