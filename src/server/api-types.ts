@@ -215,8 +215,71 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Generate text from a tensor of prompts */
+        /**
+         * Generate text from a tensor of prompts
+         * @description With the header `Inference-Header-Content-Length`, tensors follow the JSON as bytes, as in Triton's extension `binary_tensor_data`; `binary_data` or `binary_data_output` asks for an answer of that form. A body without Content-Type is read as JSON, unless a page of another origin sends it.
+         */
         post: operations["infer"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/models/{model}/versions/{version}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+                version: string;
+            };
+            cookie?: never;
+        };
+        /** Describe the tensors of version 1 of the model */
+        get: operations["inferenceModelVersion"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/models/{model}/versions/{version}/ready": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+                version: string;
+            };
+            cookie?: never;
+        };
+        /** The same as /readyz, for version 1 of the model */
+        get: operations["inferenceModelVersionReady"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v2/models/{model}/versions/{version}/infer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+                version: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Generate text with version 1 of the model */
+        post: operations["inferVersion"];
         delete?: never;
         options?: never;
         head?: never;
@@ -748,6 +811,7 @@ export interface components {
         };
         InferenceModel: {
             name: string;
+            versions: string[];
             platform: string;
             inputs: components["schemas"]["TensorType"][];
             outputs: components["schemas"]["TensorType"][];
@@ -763,7 +827,10 @@ export interface components {
             /** @constant */
             datatype: "BYTES";
             data: string[];
-            parameters?: Record<string, never>;
+            parameters?: {
+                /** @description Bytes of the tensor after the JSON */
+                binary_data_size?: number;
+            };
         };
         InferenceRequest: {
             id?: string;
@@ -772,7 +839,10 @@ export interface components {
             outputs?: {
                 /** @constant */
                 name: "text_output";
-                parameters?: Record<string, never>;
+                parameters?: {
+                    /** @description Answer with bytes after the JSON */
+                    binary_data?: boolean;
+                };
             }[];
             /** @description Fields of GenerateRequest that choose the tokens, without those of the canvas and of the answer */
             parameters?: {
@@ -787,11 +857,16 @@ export interface components {
                 top_p?: number;
                 deadline_ms?: number;
                 guidance?: components["schemas"]["Guidance"];
+                /** @description Answer with bytes after the JSON */
+                binary_data_output?: boolean;
+                /** @enum {unknown} */
+                priority?: 0 | null;
             };
         };
         InferenceResponse: {
             id: string;
             model_name: string;
+            model_version: string;
             outputs: components["schemas"]["TextTensor"][];
         };
         InferenceError: {
@@ -1516,6 +1591,119 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["InferenceResponse"];
+                    "application/octet-stream": unknown;
+                };
+            };
+            400: components["responses"]["InferenceError"];
+            401: components["responses"]["InferenceUnauthorized"];
+            404: components["responses"]["InferenceError"];
+            413: components["responses"]["InferenceError"];
+            415: components["responses"]["InferenceError"];
+            429: components["responses"]["InferenceError"];
+            500: components["responses"]["InferenceError"];
+            503: components["responses"]["InferenceError"];
+        };
+    };
+    inferenceModelVersion: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The served model */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InferenceModel"];
+                };
+            };
+            400: components["responses"]["InferenceError"];
+            401: components["responses"]["InferenceUnauthorized"];
+            404: components["responses"]["InferenceError"];
+            429: components["responses"]["InferenceError"];
+        };
+    };
+    inferenceModelVersionReady: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Ready to serve */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InferenceModelReady"];
+                };
+            };
+            400: components["responses"]["InferenceError"];
+            401: components["responses"]["InferenceUnauthorized"];
+            404: components["responses"]["InferenceError"];
+            429: components["responses"]["InferenceError"];
+            503: components["responses"]["InferenceError"];
+        };
+    };
+    inferVersion: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                model: string;
+                version: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "inputs": [
+                 *         {
+                 *           "name": "text_input",
+                 *           "shape": [
+                 *             1
+                 *           ],
+                 *           "datatype": "BYTES",
+                 *           "data": [
+                 *             "Once upon a time"
+                 *           ]
+                 *         }
+                 *       ],
+                 *       "parameters": {
+                 *         "length": 64,
+                 *         "steps": 16,
+                 *         "seed": 7
+                 *       }
+                 *     }
+                 */
+                "application/json": components["schemas"]["InferenceRequest"];
+            };
+        };
+        responses: {
+            /** @description One text for each prompt */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InferenceResponse"];
+                    "application/octet-stream": unknown;
                 };
             };
             400: components["responses"]["InferenceError"];

@@ -3,17 +3,12 @@
 import type { IncomingMessage } from "node:http";
 import accepts from "@fastify/accepts";
 import websocket from "@fastify/websocket";
-import Fastify, {
-  type FastifyInstance,
-  type FastifyRequest,
-  type FastifyServerOptions,
-  LogController,
-} from "fastify";
+import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from "fastify";
 import { type LimitStore, MemoryLimitStore } from "../quota/memory.ts";
 import { addCors } from "./access/cors.ts";
 import { type AccessOptions, addGuard } from "./access/guard.ts";
 import { addRequestLimit } from "./access/request-limit.ts";
-import { parseJson, turn } from "./json.ts";
+import { jsonReader } from "./json.ts";
 import { createListener, LISTENER, type ListenerOptions, refuseClient } from "./listener/listener.ts";
 import { noRoute, sendAs } from "./listener/refuse.ts";
 import { ignoreOtherProtocols } from "./other-protocols.ts";
@@ -82,7 +77,8 @@ export async function createBase({
   const app = Fastify(Object.assign(options, bounds.tls && { https: {} }));
   // A page of any origin may send plain text without a preflight; no route accepts it.
   app.removeContentTypeParser("text/plain");
-  addJsonBodies(app);
+  app.removeContentTypeParser("application/json");
+  app.addContentTypeParser("application/json", { parseAs: "buffer" }, jsonReader(app));
   /** Ids by request: the handshake of a WebSocket is answered outside Fastify. */
   const ids = new WeakMap<IncomingMessage, string>();
   app.addHook("onRequest", async (request, reply) => {
@@ -106,25 +102,6 @@ export async function createBase({
   });
   if (access.keys) await addRequestLimit(app, store);
   return app;
-}
-
-/** Reads bodies as JSON, with bounded work. */
-function addJsonBodies(app: FastifyInstance): void {
-  const parse = app.getDefaultJsonParser("error", "error");
-  app.removeContentTypeParser("application/json");
-  const read = async (request: FastifyRequest, body: Buffer) => {
-    await turn(body.length);
-    return parseJson(body, (text) => {
-      let parsed: unknown;
-      // Calls back before it returns.
-      parse(request, text, (error, value) => {
-        if (error) throw error;
-        parsed = value;
-      });
-      return parsed;
-    });
-  };
-  app.addContentTypeParser("application/json", { parseAs: "buffer" }, read);
 }
 
 async function addSockets(app: FastifyInstance, maxPayload: number, pingMs: number): Promise<void> {

@@ -5,6 +5,7 @@
 
 import { isUtf8 } from "node:buffer";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { FastifyInstance, FastifyRequest } from "fastify";
 import { InvalidRequestError } from "../errors.ts";
 
 /** Most strings, lists and objects of one request. The largest useful request has some eighty. */
@@ -105,4 +106,23 @@ export function turn(bytes: number): Promise<void> {
   if (bytes < LARGE) return nextTurn();
   last = last.then(() => nextTurn());
   return last;
+}
+
+/** Return the reader of JSON bodies for a content type parser of `app`. */
+export function jsonReader(
+  app: FastifyInstance,
+): (request: FastifyRequest, body: Buffer) => Promise<unknown> {
+  const parse = app.getDefaultJsonParser("error", "error");
+  return async (request, body) => {
+    await turn(body.length);
+    return parseJson(body, (text) => {
+      let parsed: unknown;
+      // Calls back before it returns.
+      parse(request, text, (error, value) => {
+        if (error) throw error;
+        parsed = value;
+      });
+      return parsed;
+    });
+  };
 }

@@ -1,9 +1,11 @@
 /** `/v2`: the Open Inference Protocol (KServe). Texts are tensors of BYTES. */
 
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import { errorCodes, type FastifyInstance, type FastifyRequest } from "fastify";
 import type { Engine } from "../../engine/engine.ts";
 import { InvalidRequestError, NotFoundError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
+import { bytesOf, fillTensors, JSON_LENGTH, jsonEnd } from "../inference/tensors.ts";
+import { jsonReader } from "../json.ts";
 import { noRoute, sendAs } from "../listener/refuse.ts";
 import { type Schemas, VERSION } from "../openapi.ts";
 import { checkReady } from "../readiness.ts";
@@ -15,8 +17,11 @@ import { recordOf } from "../telemetry/record.ts";
 const INPUT = { name: "text_input", datatype: "BYTES", shape: [-1] };
 const OUTPUT = { name: "text_output", datatype: "BYTES", shape: [-1] };
 
+/** A model has one version. */
+const VERSION_OF_MODEL = "1";
+
 interface ByName {
-  Params: { model: string };
+  Params: { model: string; version?: string };
 }
 
 export async function inferenceRoutes(
@@ -24,19 +29,16 @@ export async function inferenceRoutes(
   { engine, admission }: { engine: Engine; admission: Admission },
 ) {
   const config = { access: "open" as const };
-  const { name } = engine.model.manifest;
-  const checkModel = (model: string) => {
-    if (model !== name) throw new NotFoundError(`the model ${model} is not served here: it is ${name}`);
-  };
   app.setErrorHandler(sendAs(({ detail }): Schemas["InferenceError"] => ({ error: detail })));
   app.setNotFoundHandler(noRoute);
+  addTensorBodies(app);
   app.get(
     "/",
     { schema: schemaOf("inferenceServer") },
     async (): Promise<Schemas["InferenceServer"]> => ({
       name: "didi-serve",
       version: VERSION,
-      extensions: [],
+      extensions: ["binary_tensor_data"],
     }),
   );
   app.get(
@@ -52,49 +54,97 @@ export async function inferenceRoutes(
       return { ready: true };
     },
   );
+  for (const path of ["/models/:model", "/models/:model/versions/:version"])
+    modelRoutes(app, path, engine, admission);
+}
+
+/** Add the routes of one model at a path that names it, with its version or without. */
+function modelRoutes(app: FastifyInstance, path: string, engine: Engine, admission: Admission) {
+  const { name } = engine.model.manifest;
+  const suffix = path.includes(":version") ? "Version" : "";
+  const checkModel = async ({ params: { model, version = VERSION_OF_MODEL } }: FastifyRequest<ByName>) => {
+    if (model !== name) throw new NotFoundError(`the model ${model} is not served here: it is ${name}`);
+    if (version !== VERSION_OF_MODEL)
+      throw new NotFoundError(`${name} has no version ${version}: it is ${VERSION_OF_MODEL}`);
+  };
+  const described = { name, versions: [VERSION_OF_MODEL], platform: "onnxruntime_onnx" };
   app.get<ByName>(
-    "/models/:model",
-    { schema: schemaOf("inferenceModel") },
-    async ({ params }): Promise<Schemas["InferenceModel"]> => {
-      checkModel(params.model);
-      return { name, platform: "onnxruntime_onnx", inputs: [INPUT], outputs: [OUTPUT] };
-    },
+    path,
+    { schema: schemaOf(`inferenceModel${suffix}`), preValidation: checkModel },
+    async (): Promise<Schemas["InferenceModel"]> => ({ ...described, inputs: [INPUT], outputs: [OUTPUT] }),
   );
   app.get<ByName>(
-    "/models/:model/ready",
-    { schema: schemaOf("inferenceModelReady") },
-    async ({ params }): Promise<Schemas["InferenceModelReady"]> => {
-      checkModel(params.model);
+    `${path}/ready`,
+    { schema: schemaOf(`inferenceModel${suffix}Ready`), preValidation: checkModel },
+    async (): Promise<Schemas["InferenceModelReady"]> => {
       checkReady(engine);
       return { name, ready: true };
     },
   );
   interface Infer extends ByName {
     Body: Schemas["InferenceRequest"];
-    Reply: Schemas["InferenceResponse"];
+    Reply: Schemas["InferenceResponse"] | Buffer;
   }
   // The name of the model is checked before the body.
-  const preValidation = async ({ params }: FastifyRequest<Infer>) => checkModel(params.model);
   app.post<Infer>(
-    "/models/:model/infer",
-    { schema: schemaOf("infer"), preValidation },
+    `${path}/infer`,
+    {
+      schema: schemaOf(`infer${suffix}`),
+      preValidation: checkModel as (request: FastifyRequest<Infer>) => Promise<void>,
+    },
     async (request, reply) => {
-      const { id, inputs, parameters } = request.body;
-      const [input] = inputs as [Schemas["TextTensor"]];
-      const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
-      if (input.name !== INPUT.name) throw refuse("/inputs/0/name", `must be ${INPUT.name}`);
-      if (input.shape[0] !== input.data.length)
-        throw refuse("/inputs/0/shape", `must be the number of texts, [${input.data.length}]`);
-      const settings = { steps: 16, ...parameters };
+      const { id, inputs, outputs, parameters } = request.body;
+      const { binary_data_output, priority: _, ...settings } = { steps: 16, ...parameters };
+      const { shape, data } = textsOf(inputs[0]!);
       const handles = await admission.submitAll(
         request,
-        input.data.map((prompt) => ({ ...settings, prompt })),
+        data.map((prompt) => ({ ...settings, prompt })),
       );
       recordOf(request)?.add(...handles);
       cancelOnClose(reply.raw, handles);
-      const data = (await answersOf(handles)).map(({ samples }) => samples[0]!.text);
-      const output = { ...OUTPUT, datatype: "BYTES" as const, shape: [data.length], data };
-      return { id: id ?? handles[0]!.id, model_name: name, outputs: [output] };
+      const texts = (await answersOf(handles)).map(({ samples }) => samples[0]!.text);
+      const head = { id: id ?? handles[0]!.id, model_name: name, model_version: VERSION_OF_MODEL };
+      const output = { ...OUTPUT, datatype: "BYTES" as const, shape };
+      if (outputs?.[0]?.parameters?.binary_data ?? binary_data_output ?? false) {
+        const bytes = bytesOf(texts);
+        const parameters = { binary_data_size: bytes.length };
+        const json = Buffer.from(JSON.stringify({ ...head, outputs: [{ ...output, parameters }] }));
+        reply.header(JSON_LENGTH, json.length).type("application/octet-stream");
+        return Buffer.concat([json, bytes]);
+      }
+      return { ...head, outputs: [{ ...output, data: texts }] };
     },
   );
+}
+
+/** Return the texts of the input tensor. Throws InvalidRequestError for another tensor, or another shape than theirs. */
+function textsOf({ name, shape, data }: Schemas["TextTensor"]) {
+  const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
+  if (name !== INPUT.name) throw refuse("/inputs/0/name", `must be ${INPUT.name}, and is ${name}`);
+  const size = shape.reduce((product, length) => product * length, 1);
+  if (size !== data.length)
+    throw refuse(
+      "/inputs/0/shape",
+      `must be the number of texts, [${data.length}], and is [${shape.join()}]`,
+    );
+  return { shape, data };
+}
+
+/** Read bodies with binary tensors, and bodies without a Content-Type: Triton's clients send none. */
+function addTensorBodies(app: FastifyInstance): void {
+  const readJson = jsonReader(app);
+  const read = async (request: FastifyRequest, body: Buffer) => {
+    const end = jsonEnd(request.headers[JSON_LENGTH], body);
+    const json = await readJson(request, body.subarray(0, end));
+    fillTensors(json, body.subarray(end));
+    return json;
+  };
+  app.removeContentTypeParser("application/json");
+  app.addContentTypeParser(["application/json", "application/octet-stream"], { parseAs: "buffer" }, read);
+  app.addContentTypeParser("*", { parseAs: "buffer" }, async (request: FastifyRequest, body: Buffer) => {
+    const { origin, "content-type": type } = request.headers;
+    // A page may send a body without a type to any origin, unasked.
+    if (type === undefined && origin === undefined) return read(request, body);
+    throw new errorCodes.FST_ERR_CTP_INVALID_MEDIA_TYPE(type ?? "none");
+  });
 }
