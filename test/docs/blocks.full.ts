@@ -51,7 +51,7 @@ const here = (text: string) => text.replaceAll("127.0.0.1:8080", new URL(origin)
 
 async function runShell(command: string): Promise<string> {
   // The sources: npm would build first. In a folder of its own: some commands write files.
-  const ours = here(command).replace("npm run --silent didi-serve --", COMMAND);
+  const ours = here(command).replaceAll("npm run --silent didi-serve --", COMMAND);
   const { stdout } = await run("bash", ["-euo", "pipefail", "-c", ours], { cwd: root, timeout: TIMEOUT_MS });
   return stdout;
 }
@@ -137,6 +137,8 @@ const CHECKS: Record<string, (block: Block) => Promise<void>> = {
     );
   },
   yaml: ({ text }) => checkScrape(text),
+  // A drawing.
+  async text() {},
   async json({ text, before, previous }) {
     const shown = JSON.parse(text);
     if (text.includes("…")) assert.match(before, /shortened/, "it leaves out something and does not say so");

@@ -34,7 +34,6 @@ for (const page of PAGES)
     }
   });
 
-// The pages of training/ are being rewritten; their lines are long.
 for (const page of PAGES.filter((page) => page !== "training/README.md"))
   test(`the lines of ${page} have at most ${MAX_COLUMNS} columns, tables and long links apart`, () => {
     for (const [index, line] of read(page).split("\n").entries()) {
