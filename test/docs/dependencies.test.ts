@@ -77,3 +77,19 @@ test("npm run sbom lists what is installed, each with its version, licence and h
     assert.ok(licenses?.length && hashes?.length, name);
   }
 });
+
+test("requirements-convert.txt has the versions of requirements.txt, and what model convert imports", async () => {
+  const pins = async (file: string) =>
+    new Map(
+      Array.from((await read("training", file)).matchAll(/^([\w-]+)==(\S+)$/gm), ([, name, version]) => [
+        name!,
+        version!,
+      ]),
+    );
+  const all = await pins("requirements.txt");
+  const converter = await pins("requirements-convert.txt");
+  assert.ok(converter.size < all.size);
+  for (const [name, version] of converter) assert.equal(version, all.get(name), name);
+  const checked = /for n in \(([^)]+)\)/.exec(await read("src", "cli", "commands", "convert.ts"))![1]!;
+  for (const [, name] of checked.matchAll(/"(\w+)"/g)) assert.ok(converter.has(name!), name);
+});
