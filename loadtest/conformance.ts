@@ -1,7 +1,7 @@
 /** `npm run conformance`: cases of test/conformance, and a report. */
 
 import { writeFileSync } from "node:fs";
-import { integer } from "../src/cli/options.ts";
+import { integer } from "../src/cli/parsers.ts";
 import { COMPANIES, ROUND } from "../test/conformance/cases.ts";
 import { MODES } from "../test/conformance/modes.ts";
 import { conform, type Outcome, type Run, SUBJECTS, seedOf } from "../test/conformance/run.ts";

@@ -1,6 +1,6 @@
 /** `npm run kills`: requests to an engine while its workers are killed at random. */
 
-import { integer } from "../src/cli/options.ts";
+import { integer } from "../src/cli/parsers.ts";
 import { underKills } from "../test/engine/kills.ts";
 import { flag, interruption, script } from "./cli/script.ts";
 

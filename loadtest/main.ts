@@ -1,7 +1,7 @@
 /** `npm run loadtest`: sweep, compare and gate. */
 
 import { Command } from "commander";
-import { decimal } from "../src/cli/options.ts";
+import { decimal } from "../src/cli/parsers.ts";
 import { filledIn, SWEEP_OPTIONS, type SweepConfig } from "./cli/flags.ts";
 import { runProgram } from "./cli/script.ts";
 import { compare, describe, gate } from "./report/compare.ts";

@@ -4,5 +4,5 @@
 import { run } from "./cli/run.ts";
 
 const code = await run(process.argv.slice(2));
-// What is still open, such as a connection to Redis, does not keep a command that failed.
+// A failed command exits at once, even with an open connection to Redis.
 if (code !== 0) process.exit(code);

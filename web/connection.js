@@ -24,7 +24,7 @@ export class Connection {
   #wait = FIRST_WAIT_MS;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
-  #why = "This server needs an API key.";
+  #why = "This server requires an API key.";
 
   /**
    * @param {string} address ws: or wss:

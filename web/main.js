@@ -17,7 +17,7 @@ const LOST = {
   detail: "The server went away before this run ended. Generate again once the page says it is connected.",
 };
 const UNAUTHORIZED = {
-  title: "The server needs an API key",
+  title: "The server requires an API key",
   detail: "Enter one at the top of the page, then generate again.",
 };
 const UNREACHABLE = {
@@ -141,7 +141,7 @@ const connection = new Connection(address.href, storedKey, {
     try {
       const model = await fetchModel(storedKey());
       if (model === "unauthorized")
-        return askForKey("This server needs an API key. It is kept until this tab is closed.");
+        return askForKey("This server requires an API key. It is kept until this tab is closed.");
       connectionText.dataset.state = "open";
       connectionText.textContent = "connected";
       keyForm.hide();

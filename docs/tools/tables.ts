@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import type { Command, Option } from "commander";
 import { script } from "../../loadtest/cli/script.ts";
 import { table } from "../../loadtest/report/table.ts";
-import type { Parser } from "../../src/cli/options.ts";
+import type { Parser } from "../../src/cli/parsers.ts";
 import { buildProgram } from "../../src/cli/program.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";

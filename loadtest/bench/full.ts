@@ -1,7 +1,8 @@
 /**
  * `npm run bench:full`: the published model's size, from checkpoint to answers, with random weights.
  *
- * Makes a random checkpoint, converts it, starts the server on it, and measures what `npm run bench` measures.
+ * Makes a random checkpoint, converts it, starts the server on it, and measures what `npm run bench`
+ * measures.
  */
 
 import { spawn } from "node:child_process";
@@ -9,7 +10,7 @@ import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { integer } from "../../src/cli/options.ts";
+import { integer } from "../../src/cli/parsers.ts";
 import { gpt2Tokenizer, tokenizerFromRanks } from "../../src/model/gpt2-tokenizer.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { StreamClient } from "../../test/server/support.ts";

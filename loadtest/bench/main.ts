@@ -1,12 +1,13 @@
 /**
  * `npm run bench`: what serving costs, and what each saving brings.
  *
- * Every ratio is between two sides measured in turn in one run, as the median of the repeats with their range.
+ * Every ratio is between two sides measured in turn in one run, as the median of the repeats with their
+ * range.
  */
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { integer } from "../../src/cli/options.ts";
+import { integer } from "../../src/cli/parsers.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { flag, list, oneOf, PYTHON, script } from "../cli/script.ts";
 import { machine } from "../servers/machine.ts";

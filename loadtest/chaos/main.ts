@@ -1,7 +1,9 @@
-/** `npm run chaos`: mixed traffic while workers are killed, frozen, starved of memory and damaged. */
+/**
+ * `npm run chaos`: mixed traffic while workers are killed, frozen, starved of memory and damaged.
+ */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { decimal, integer } from "../../src/cli/options.ts";
+import { decimal, integer } from "../../src/cli/parsers.ts";
 import { Progress } from "../cli/progress.ts";
 import { flag, interruption, script } from "../cli/script.ts";
 import { publish } from "../report/checks.ts";
@@ -77,7 +79,8 @@ await script<Flags>(
       await sleep(random.next() * 400);
       const pids = server.workerPids();
       if (pids.length < 2) continue;
-      // The server recovers soonest from a kill, so kills are more frequent; sometimes both processes are struck.
+      // The server recovers soonest from a kill, so kills are more frequent; sometimes both processes are
+      // struck.
       const kind = random.chance(0.35) ? "kill" : random.pick(KINDS);
       const victims = random.chance(0.35) ? pids : [random.pick(pids)];
       struck.push(...(await Promise.all(victims.map((pid) => strike(server, kind, pid, elapsed())))));

@@ -1,7 +1,7 @@
 /** Flags of the load test. */
 
 import { InvalidArgumentError, Option } from "commander";
-import { decimal, integer, type Parser } from "../../src/cli/options.ts";
+import { decimal, integer, type Parser } from "../../src/cli/parsers.ts";
 import { PEERS, type PeerName } from "../servers/peers/names.ts";
 import type { ServedTransport } from "../sweep/plan.ts";
 import { list, oneOf, PYTHON } from "./script.ts";

@@ -1,6 +1,6 @@
 /** `npm run overload`: ten times the capacity, and clients that are slow or silent. */
 
-import { decimal, integer } from "../../src/cli/options.ts";
+import { decimal, integer } from "../../src/cli/parsers.ts";
 import { flag, script } from "../cli/script.ts";
 import { publish } from "../report/checks.ts";
 import { machine } from "../servers/machine.ts";

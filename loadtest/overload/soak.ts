@@ -1,6 +1,6 @@
 /** `npm run soak`: 80% of the capacity for a long time; memory and the event loop must not drift. */
 
-import { decimal } from "../../src/cli/options.ts";
+import { decimal } from "../../src/cli/parsers.ts";
 import { flag, interruption, script } from "../cli/script.ts";
 import { type Check, checkTable, percentiles, publish } from "../report/checks.ts";
 import { table } from "../report/table.ts";

@@ -1,4 +1,4 @@
-/** From flags to what the server takes from whom: whether it may listen, its keys, its TLS, and both of them read again. */
+/** Access settings from flags: exposed addresses, API keys and TLS, and their reload on SIGHUP. */
 
 import { Server as TlsServer } from "node:https";
 import type { FastifyBaseLogger, FastifyInstance } from "fastify";
@@ -10,17 +10,19 @@ import { readTls } from "../server/listener/tls.ts";
 import { createLogStream } from "./log-stream.ts";
 import type { AccessConfig } from "./options.ts";
 
-/** What the applications are built with, and how it is renewed. */
+/** The options of the two applications, and how to reload what they were read from. */
 export interface AccessSetup {
   main: BaseOptions;
   admin: BaseOptions;
-  /** Whether there is a file to read again. */
+  /** Whether there is a key file or a certificate to reload. */
   reloads: boolean;
-  /** Reads them again. What cannot be used is one error in the log, and what was there before goes on. */
+  /**
+   * Reload keys and certificate. A file that cannot be used is logged as an error; the values in use stay.
+   */
   reload(apps: readonly FastifyInstance[], log: FastifyBaseLogger): Promise<void>;
 }
 
-/** Reads the files. Throws StartupError if one cannot be used. */
+/** Read the key file and the certificate. Throws StartupError if one cannot be used. */
 export async function readAccess(config: AccessConfig & { logLevel: string }): Promise<AccessSetup> {
   const { apiKeys, tlsCert, tlsKey, host, adminHost, allowOrigin: allowedOrigins } = config;
   const keys = apiKeys === undefined ? undefined : await KeyRing.open(apiKeys);
@@ -46,26 +48,26 @@ export async function readAccess(config: AccessConfig & { logLevel: string }): P
         await work();
       } catch (error) {
         if (!(error instanceof StartupError)) throw error;
-        log.error(`SIGHUP: ${error.message}; what was read before goes on`);
+        log.error(`SIGHUP: ${error.message}; the values read before stay in use`);
       }
     };
     await attempt(async () => {
       if (!keys) return;
       const { added, revoked } = await keys.reload();
-      log.info(`SIGHUP: ${keys.size} API keys, ${added} of them new; ${revoked} revoked`);
+      log.info(`SIGHUP: ${keys.path} read again: ${keys.size} API keys, ${added} new, ${revoked} revoked`);
     });
     await attempt(async () => {
       const files = await readFiles();
       if (!files) return;
-      // Connections that are open keep the certificate that they have seen.
+      // Open connections keep the certificate of their handshake.
       for (const { server } of apps) if (server instanceof TlsServer) server.setSecureContext({ ...files });
-      log.info(`SIGHUP: the certificate of ${tlsCert} is in use`);
+      log.info(`SIGHUP: ${tlsCert} read again: new connections get this certificate`);
     });
   };
   return {
     main: { ...common, access: { keys, allowedOrigins, loopback: isLoopback(host) } },
-    // Who can reach this machine's own interface is on it; Prometheus there needs no key.
-    // And it speaks plain HTTP, so that Prometheus needs to trust no certificate.
+    // Only this machine can reach its loopback interface, so Prometheus needs no key there, and no
+    // certificate.
     admin: {
       ...common,
       listener: adminIsLocal ? { ...listener, tls: undefined } : listener,

@@ -1,13 +1,14 @@
-/** Standard output as the place of the log. */
+/** Standard output as the destination of the log. */
 
 import { writeSync } from "node:fs";
 
-/** Bytes that may wait for a reader of the log; lines beyond are lost. */
+/** Bytes that may wait for a slow reader of the log; further lines are dropped. */
 const MOST_WAITING = 1024 * 1024;
 
 /**
- * Takes a line of the log. One that cannot be written, for a full disk or a reader that is gone, is lost: the server goes
- * on. (The logger's own writer would wait for room on the disk, and nothing would be served meanwhile.)
+ * Return a stream that writes log lines to standard output and drops those that cannot be written.
+ *
+ * The logger's own writer would block the event loop until a full disk has room again.
  */
 export function createLogStream(): { write(line: string): void } {
   process.stdout.on("error", () => {});
@@ -17,10 +18,10 @@ export function createLogStream(): { write(line: string): void } {
       if (writable && writableLength < MOST_WAITING) process.stdout.write(line);
       if (writable) return;
       try {
-        // A stream that failed stays so, and the disk may have room again.
+        // A stream does not recover from an error, but the disk may have room again.
         writeSync(1, line);
       } catch {
-        // As before.
+        // Still no room: the line is dropped.
       }
     },
   };

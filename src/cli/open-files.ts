@@ -1,14 +1,14 @@
-/** How many files and connections the system lets this process have open. */
+/** The limit on open files, which bounds the connections of the server. */
 
 import { readdirSync, readFileSync } from "node:fs";
 import { StartupError } from "../errors.ts";
 
-/** Fewer are not enough to load a model and to replace a worker. */
+/** Descriptors needed to load a model and to replace a worker. */
 const LEAST = 128;
-/** Kept free of connections: a worker that is replaced takes some. */
+/** Descriptors kept free of connections, for workers that are replaced. */
 const RESERVE = 48;
 
-/** The limit; undefined if there is none, or the system does not say (it does on Linux). */
+/** Return the soft limit; undefined without one, and on systems other than Linux. */
 function openFileLimit(): number | undefined {
   try {
     const [, soft] = /^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8")) ?? [];
@@ -18,16 +18,16 @@ function openFileLimit(): number | undefined {
   }
 }
 
-/** Throws StartupError if a server could not work under the limit. */
+/** Throw StartupError if the limit is too low for a server. */
 export function checkOpenFiles(): void {
   const limit = openFileLimit();
   if (limit !== undefined && limit < LEAST)
     throw new StartupError(
-      `this process may have only ${limit} files open, and needs ${LEAST} or more: raise the limit (ulimit -n 4096)`,
+      `the limit on open files is ${limit}, and the server needs ${LEAST} or more: raise it (ulimit -n 4096)`,
     );
 }
 
-/** Connections that there is room for beside what is open now; undefined if there is no limit. */
+/** Return how many connections the limit leaves room for; undefined without a limit. */
 export function roomForConnections(): number | undefined {
   const limit = openFileLimit();
   return limit === undefined ? undefined : Math.max(1, limit - RESERVE - readdirSync("/proc/self/fd").length);

@@ -1,4 +1,4 @@
-/** What a server shares with others of the same model, if --redis is given: quotas, and answers that are kept. */
+/** Quotas and cached answers shared with other servers of the same model through --redis. */
 
 import type { FastifyBaseLogger } from "fastify";
 import { SharedCache } from "../engine/answers/shared-cache.ts";
@@ -9,20 +9,22 @@ import { RedisAnswers } from "../redis/answers.ts";
 import { RedisLink } from "../redis/link.ts";
 import type { ServeConfig } from "./options.ts";
 
-/** A Redis that is in use, or will be as soon as it is there. */
+/** A connection to Redis, which may be down at the moment. */
 export interface Share {
-  /** What keys use, counted for all servers. */
+  /** Quotas, counted over all servers. */
   store: LimitStore;
-  /** The second tier of the cache; undefined if nothing is to be kept. */
+  /** Return the second tier of the cache; undefined if the cache is disabled. */
   cacheOf(model: Model): SharedCache | undefined;
   /** Whether Redis answers. */
   up(): boolean;
-  /** Says in the log when it goes, and when it comes back. */
+  /** Log when Redis goes down and when it is back. */
   watch(log: FastifyBaseLogger): void;
   close(): void;
 }
 
-/** Connects to --redis; undefined without. Throws StartupError if ioredis is not installed, not if Redis is away. */
+/**
+ * Connect to --redis; undefined without. Throws StartupError if ioredis is missing, but not if Redis is down.
+ */
 export async function openShare({ redis, cacheMb, cacheTtl }: ServeConfig): Promise<Share | undefined> {
   if (redis === undefined) return undefined;
   const link = await RedisLink.open(redis);
@@ -35,13 +37,14 @@ export async function openShare({ redis, cacheMb, cacheTtl }: ServeConfig): Prom
     watch(log) {
       const warn = (reason: string) =>
         log.warn(
-          `Redis at ${link.address} is away (${reason}): quotas and the cache stay in this process until it is back`,
+          `Redis at ${link.address} is down (${reason}): quotas and the cache stay in this process meanwhile`,
         );
       if (link.down !== undefined) warn(link.down);
       link.on("down", warn);
       link.on("refused", (command, reason) =>
         log.warn(
-          `Redis at ${link.address} refuses ${command} (${reason}): what needs it stays in this process. Allow the user of --redis to run GET, SET and EVAL on didi:*`,
+          `Redis at ${link.address} refuses ${command} (${reason}): what needs it stays in this process. ` +
+            "Allow the user of --redis to run GET, SET and EVAL on didi:*",
         ),
       );
       link.on("up", () =>

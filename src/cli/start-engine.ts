@@ -1,4 +1,4 @@
-/** From settings to an engine that has run its model once. */
+/** Starts an engine from the settings of the command line. */
 
 import type { SharedCache } from "../engine/answers/shared-cache.ts";
 import { Engine, type EngineLimits } from "../engine/engine.ts";
@@ -9,7 +9,7 @@ import type { Device } from "../runtime/protocol.ts";
 import { splitOf } from "../runtime/split.ts";
 import type { ModelConfig, ServeConfig } from "./options.ts";
 
-/** Limits of a command that generates once. */
+/** Limits of a command that runs one request. */
 export const ONE_AT_A_TIME: EngineLimits = {
   maxBatchTokens: 1,
   maxActive: 1,
@@ -17,7 +17,7 @@ export const ONE_AT_A_TIME: EngineLimits = {
   cache: { maxBytes: 0, ttlMs: 0 },
 };
 
-/** The device asked for; int8 graphs run on the CPU alone. Throws StartupError. */
+/** Return the device of the settings; int8 graphs run on the CPU only. Throws StartupError. */
 function deviceFor({ device, precision }: ModelConfig): Device {
   if (precision !== "int8") return device;
   if (device === "cuda")
@@ -25,7 +25,10 @@ function deviceFor({ device, precision }: ModelConfig): Device {
   return "cpu";
 }
 
-/** Opens the model and starts its workers; `warmUp` is left to the caller. `share` makes the cache shared with other servers. Throws StartupError. */
+/**
+ * Open the model and start its workers; the caller calls `warmUp`. `share` returns the cache shared with
+ * other servers. Throws StartupError.
+ */
 export async function startEngine(
   config: ModelConfig,
   limits: EngineLimits,
@@ -40,7 +43,7 @@ export async function startEngine(
   return new Engine(model, pool, limits, share?.(model));
 }
 
-/** Runs the model once. Throws StartupError if it cannot, with the worker ended. */
+/** Run the model once. If it fails, end the workers and throw StartupError. */
 export async function warmUp(engine: Engine): Promise<void> {
   try {
     await engine.warmUp();

@@ -1,4 +1,4 @@
-/** What every application has: bounds, request ids, headers, the guard, problems and the log. */
+/** The base of every application: limits, request ids, headers, access control, errors and the log. */
 
 import type { IncomingMessage } from "node:http";
 import accepts from "@fastify/accepts";
@@ -36,7 +36,7 @@ export interface BaseOptions {
   maxMessageBytes?: number | undefined;
   /** Milliseconds between pings of a WebSocket. */
   pingMs?: number;
-  /** Counts what keys have used of their limits. */
+  /** Counts the usage of keys. */
   store?: LimitStore;
   /** Receive the record of every request. */
   sinks?: readonly TelemetrySink[];

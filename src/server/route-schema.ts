@@ -1,4 +1,4 @@
-/** Schemas of the HTTP routes: openapi.yaml says which schema an operation's body and answers have. */
+/** Schemas of the HTTP routes, taken from the operations of openapi.yaml. */
 
 import buildSerializer from "fast-json-stringify";
 import type { FastifyInstance, FastifySchema } from "fastify";

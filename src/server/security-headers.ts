@@ -1,9 +1,9 @@
-/** What answers may do in a browser: security headers, and a content security policy for each kind of answer. */
+/** Security headers, and a content security policy for each kind of answer. */
 
 import helmet from "@fastify/helmet";
 import type { FastifyInstance } from "fastify";
 
-/** Names of directives, and what they allow. */
+/** Directives with their sources. */
 type Directives = Record<string, readonly string[]>;
 
 const FRAMED_NOWHERE: Directives = {
@@ -14,7 +14,7 @@ const FRAMED_NOWHERE: Directives = {
 
 /** Content security policies. */
 const POLICIES = {
-  /** The playground loads from its own server alone, and runs no inline script or style. */
+  /** The playground loads from its own server only, without inline scripts and styles. */
   playground: {
     "default-src": ["'self'"],
     "object-src": ["'none'"],
@@ -22,7 +22,7 @@ const POLICIES = {
     "require-trusted-types-for": ["'script'"],
     "trusted-types": ["'none'"],
   },
-  /** Swagger UI has its icons in its style sheet, and sets styles on elements. */
+  /** Swagger UI has data: icons in its style sheet, and inline styles. */
   reference: {
     "default-src": ["'none'"],
     "script-src": ["'self'"],
@@ -31,11 +31,11 @@ const POLICIES = {
     "connect-src": ["'self'"],
     ...FRAMED_NOWHERE,
   },
-  /** An answer that is no page loads nothing. */
+  /** Answers other than pages load nothing. */
   data: { "default-src": ["'none'"], ...FRAMED_NOWHERE },
 } satisfies Record<string, Directives>;
 
-/** Add the headers that every answer has: helmet's own, and the policy of an answer that is no page. */
+/** Add the headers of every answer: those of helmet, and the policy for answers other than pages. */
 export async function addSecurityHeaders(app: FastifyInstance, overTls: boolean): Promise<void> {
   const directives = Object.entries<readonly string[]>(POLICIES.data);
   await app.register(helmet, {
@@ -44,14 +44,14 @@ export async function addSecurityHeaders(app: FastifyInstance, overTls: boolean)
       directives: Object.fromEntries(directives.map(([directive, sources]) => [directive, [...sources]])),
     },
     xFrameOptions: { action: "deny" },
-    // Of no use without TLS, and a server of this machine must not bind its name for other ports.
+    // Only with TLS, and not for subdomains: HSTS binds the host name, localhost included, for all ports.
     strictTransportSecurity: overTls && { maxAge: 15_552_000, includeSubDomains: false },
   });
 }
 
 /**
- * Make every route of `app` serve pages under `policy` and without a key: a key can only be entered into a page that has
- * loaded, and the pages hold nothing that the package does not. Call it before the routes are added.
+ * Make every route of `app` serve pages under `policy` and without a key: users enter the key into the loaded
+ * page, and the pages hold nothing secret. Call it before the routes are added.
  */
 export function servePages(app: FastifyInstance, policy: keyof typeof POLICIES): void {
   const text = Object.entries<readonly string[]>(POLICIES[policy])

@@ -205,9 +205,12 @@ test("verify computes an answer again, and says where it differs", async () => {
   other.receipt.request.seed = 6;
   const differs = await check(other);
   assert.equal(differs.code, 1);
-  assert.match(differs.stdout, /^differs: sample 0, generated token \d+: \d+ there, \d+ here\n$/);
+  assert.match(
+    differs.stdout,
+    /^differs: sample 0, generated token \d+: \d+ in the file, \d+ computed now\n$/,
+  );
   other.receipt.model_sha256 = "0".repeat(64);
-  assert.match((await check(other)).stdout, /another model here/);
+  assert.match((await check(other)).stdout, /this is another model/);
 
   const bad = await check({ samples: [] });
   assert.equal(bad.code, 2);

@@ -1,4 +1,7 @@
-/** `npm run contract`: holds a live server to openapi.yaml with schemathesis, and to OpenAI's client for Python. */
+/**
+ * `npm run contract`: holds a live server to openapi.yaml with schemathesis, and to OpenAI's client for
+ * Python.
+ */
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -7,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { flag, script } from "../../loadtest/cli/script.ts";
 import { Server } from "../../loadtest/servers/server.ts";
-import { integer } from "../../src/cli/options.ts";
+import { integer } from "../../src/cli/parsers.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createKey } from "../../src/server/access/keys.ts";
 

@@ -227,11 +227,11 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     const address = await its.start();
     const { page, check } = await open(browser, address);
     const form = page.locator("#key-form");
-    await form.getByText("needs an API key").waitFor();
+    await form.getByText("requires an API key").waitFor();
     assert.ok(await page.locator("#api-link").isHidden());
     await page.locator("#key").fill(alice!.replace(/.{4}$/, "AAAA"));
     await page.locator("#key").press("Enter");
-    await form.getByText("no such API key").waitFor();
+    await form.getByText("unknown API key").waitFor();
     assert.deepEqual(await lowContrasts(page, 4.5), []);
     await page.locator("#key").fill(` ${alice} `);
     await page.getByRole("button", { name: "Use this key" }).click();
@@ -249,8 +249,8 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await panelIn(page, "running").waitFor();
     await made.remove("alice");
     await panelIn(page, "failed").waitFor();
-    assert.match((await page.getByRole("alert").first().textContent())!, /needs an API key/);
-    await form.getByText("was removed").waitFor();
+    assert.match((await page.getByRole("alert").first().textContent())!, /requires an API key/);
+    await form.getByText("was revoked").waitFor();
     assert.equal(await page.evaluate(() => sessionStorage.length), 0);
     check(/401 \(Unauthorized\)/);
     await page.close();

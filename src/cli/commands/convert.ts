@@ -1,4 +1,4 @@
-/** `didi-serve model convert`: a published checkpoint into a folder the server loads; the work is done in Python. */
+/** `didi-serve model convert`: convert a published checkpoint into a model folder, in Python. */
 
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -8,7 +8,7 @@ import type { Precision } from "../../model/manifest.ts";
 import { parseTokenizer } from "../../model/tokenizer-file.ts";
 import { INSTALL, Python } from "../python.ts";
 
-/** Settings of the command; those of `python -m didi.convert`, and which Python. */
+/** Settings of the command: those of `python -m didi.convert`, and the Python to run it with. */
 export interface ConvertConfig {
   from: string;
   out: string;
@@ -25,15 +25,16 @@ export interface ConvertConfig {
   python: string;
 }
 
-/** What `python -c CHECK` exits with when a package is missing. */
+/** Exit code of `python -c CHECK` if a package is missing. */
 const PACKAGES_MISSING = 3;
 const CHECK = `
 import importlib.util, sys
-missing = [n for n in ("torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "tokenizers") if importlib.util.find_spec(n) is None]
+names = ("torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "tokenizers")
+missing = [name for name in names if importlib.util.find_spec(name) is None]
 print(", ".join(missing), end="")
 sys.exit(${PACKAGES_MISSING} if missing else 0)`;
 
-/** Throws StartupError if Python lacks a package that the conversion imports. */
+/** Throw StartupError if Python lacks a package that the conversion imports. */
 async function checkPackages(python: Python): Promise<void> {
   const { code, output } = await python.run(["-c", CHECK], "pipe");
   if (code === PACKAGES_MISSING)
@@ -43,7 +44,10 @@ async function checkPackages(python: Python): Promise<void> {
   if (code !== 0) throw new StartupError(`${python.program} does not run: it exited with ${code}`);
 }
 
-/** Whether there is a tokenizer. Throws StartupError if no server would take it: converting takes minutes. */
+/**
+ * Return whether there is a tokenizer. Throws StartupError if it cannot be used, before minutes of
+ * conversion.
+ */
 async function checkTokenizer(path: string): Promise<boolean> {
   const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return undefined;
@@ -59,8 +63,8 @@ async function checkTokenizer(path: string): Promise<boolean> {
 }
 
 /**
- * Convert. Resolves with the exit code of Python. Throws StartupError if there is no folder, or no Python 3.11 or newer
- * with the packages for it.
+ * Convert a checkpoint and return the exit code of Python. Throws StartupError if there is no folder, or no
+ * Python 3.11 or newer with the packages.
  */
 export async function convert(config: ConvertConfig): Promise<number> {
   const from = resolve(config.from);
@@ -82,7 +86,7 @@ export async function convert(config: ConvertConfig): Promise<number> {
     for (const name of ["name", "licence", "heads", "context"] as const)
       if (config[name] !== undefined) args.push(`--${name}`, String(config[name]));
     if (!hasTokenizer) {
-      console.log(`${from} has no tokenizer.json: taking GPT-2's`);
+      console.log(`${from} has no tokenizer.json: using the tokenizer of GPT-2 (npm package gpt-tokenizer)`);
       const file = join(python.folder, "tokenizer.json");
       await writeFile(file, JSON.stringify(await gpt2Tokenizer()));
       args.push("--tokenizer", file);

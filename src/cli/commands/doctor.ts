@@ -1,4 +1,7 @@
-/** `didi-serve doctor`: what this machine has, and where and how the server would run a model on it. */
+/**
+ * `didi-serve doctor`: report the machine's abilities, and the device and precision that a model would run
+ * on.
+ */
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -15,7 +18,7 @@ export interface DoctorConfig extends ModelConfig {
   json: boolean;
 }
 
-/** Instructions that ONNX Runtime's CPU kernels have paths for, as Linux names them. */
+/** Instruction sets that ONNX Runtime's CPU kernels use, by their names in /proc/cpuinfo. */
 const FEATURES = ["avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimd"];
 const MEGABYTE = 1 << 20;
 
@@ -23,16 +26,16 @@ interface Report {
   versions: { didi_serve: string; node: string; onnxruntime_node: string };
   processor: { name: string; cores: number; features: string[] };
   memory_mb: { total: number; free: number };
-  /** What nvidia-smi lists: name, driver version, memory. */
+  /** One line of nvidia-smi for each: name, driver version, memory. */
   gpus: string[];
   cuda: CudaState;
-  /** Where and how the model runs; absent if it does not. */
+  /** Device and precision of the model; absent if it does not run. */
   runs?: { model: string; device: string; precision: string; reason: string };
   /** Why the model does not run. */
   fault?: string;
 }
 
-/** Those of FEATURES that the processor has; none where the system does not say. */
+/** Return the processor's FEATURES; none on systems without /proc. */
 function features(): string[] {
   try {
     const line = readFileSync("/proc/cpuinfo", "utf8").match(/^(?:flags|Features)\s*:(.*)$/m)?.[1] ?? "";
@@ -43,7 +46,7 @@ function features(): string[] {
   }
 }
 
-/** The GPUs that nvidia-smi lists; none without it. */
+/** Return the GPUs that nvidia-smi lists; none without nvidia-smi. */
 function gpus(): string[] {
   try {
     const query = ["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"];
@@ -56,7 +59,7 @@ function gpus(): string[] {
   }
 }
 
-/** Loads the model and runs each graph once. Throws StartupError if it does not run. */
+/** Load the model and run each graph once. Throws StartupError if it does not run. */
 async function tryModel(config: DoctorConfig): Promise<Report["runs"]> {
   const engine = await startEngine(config, ONE_AT_A_TIME);
   try {
@@ -82,9 +85,12 @@ function lines({ versions, processor, memory_mb, gpus, cuda, runs, fault }: Repo
     : "provider not installed";
   return [
     `didi-serve ${versions.didi_serve}, Node ${versions.node}, onnxruntime-node ${versions.onnxruntime_node}`,
-    `processor: ${processor.name}, ${processor.cores} cores, ${processor.features.join(" ") || "features unknown"}`,
+    [
+      `processor: ${processor.name}, ${processor.cores} cores`,
+      processor.features.join(" ") || "features unknown",
+    ].join(", "),
     `memory: ${memory_mb.total} MB, ${memory_mb.free} MB free`,
-    `GPUs: ${gpus.join("; ") || "none (nvidia-smi lists none, or is not there)"}`,
+    `GPUs: ${gpus.join("; ") || "none (nvidia-smi lists none, or is missing)"}`,
     `CUDA: ${found}${cuda.driver ? `, driver ${cuda.driver}` : ""}`,
     runs
       ? `${runs.model} runs on ${runs.device} in ${runs.precision} (${runs.reason})`
@@ -92,7 +98,7 @@ function lines({ versions, processor, memory_mb, gpus, cuda, runs, fault }: Repo
   ];
 }
 
-/** Prints the report. Returns the exit code: 0 if the model runs, else 1. */
+/** Print the report. Return the exit code: 0 if the model runs, else 1. */
 export async function doctor(config: DoctorConfig): Promise<0 | 1> {
   const require = createRequire(import.meta.url);
   const report: Report = {

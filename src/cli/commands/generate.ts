@@ -1,4 +1,4 @@
-/** `didi-serve generate`: the same engine in the terminal. */
+/** `didi-serve generate`: run one request in the terminal. */
 
 import { logUpdateStderr } from "log-update";
 import type { Order } from "../../diffusion/sampler.ts";
@@ -21,14 +21,14 @@ export interface GenerateConfig extends ModelConfig {
   json: boolean;
 }
 
-/** Draws a step: in place on a terminal, as lines elsewhere. */
+/** Show a step: in place on a terminal, as a line otherwise. */
 function showStep(prompt: string, { step, steps, masked, text }: StepEvent): void {
   const head = `step ${step}/${steps}, ${masked} masked`;
   if (process.stderr.isTTY) logUpdateStderr(`${head}\n${prompt}${text}`);
   else console.error(`${head}: ${JSON.stringify(text)}`);
 }
 
-/** Generates once and prints prompt and text. Throws StartupError; Ctrl-C ends it at once with status 130. */
+/** Run one request and print its text. Throws StartupError; Ctrl-C exits with 130. */
 export async function generate(prompt: string, config: GenerateConfig): Promise<void> {
   const engine = await startEngine(config, ONE_AT_A_TIME);
   const interrupt = () => {

@@ -1,4 +1,4 @@
-/** `didi-serve keys`: the file of API keys. */
+/** `didi-serve keys`: add, list and revoke API keys. */
 
 import { type LimitName, StartupError } from "../../errors.ts";
 import {
@@ -9,9 +9,9 @@ import {
   readKeyFile,
 } from "../../server/access/key-file.ts";
 import { checkKeyId, createKey } from "../../server/access/keys.ts";
-import type { KeysConfig } from "../options.ts";
+import type { KeysConfig } from "../command-options.ts";
 
-/** Flags' limits in the file's words. */
+/** Return the limits under their names in the key file. */
 function limitsOf({ requestsPerMinute, concurrentRequests, tokenPassesPerMinute }: KeysConfig): KeyLimits {
   const given: Record<LimitName, number | undefined> = {
     requests_per_minute: requestsPerMinute,
@@ -21,31 +21,34 @@ function limitsOf({ requestsPerMinute, concurrentRequests, tokenPassesPerMinute 
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
 }
 
-/** Whether there is a key of that name. Throws StartupError naming the line at fault. */
+/** Return whether the file has a key of that name. Throws StartupError that names the wrong line. */
 const hasKey = (text: string, { file, id }: Pick<KeysConfig, "file" | "id">) =>
   parseKeys(text, file).some((record) => record.id === id);
 
-/** Said on standard error, so that standard output is the answer alone. */
-const HINT = "A server that is running takes the file anew on SIGHUP.";
+/** Goes to standard error, so that standard output holds the key alone. */
+const HINT = "A running server reads the file again on SIGHUP.";
 
-/** Warn on standard error if others can write the file. */
+/** Warn on standard error if other users can write the file. */
 async function warnOfWriters(file: string): Promise<void> {
   const warning = await keyFileWarning(file);
   if (warning) console.error(`warning: ${warning}`);
 }
 
-/** Adds a key and prints it; it is not to be had again. Throws StartupError. */
+/** Add a key and print it; it cannot be printed again. Throws StartupError. */
 export async function addKey(config: KeysConfig): Promise<void> {
   const { file, id } = config;
   checkKeyId(id);
   const { key, record } = createKey(id, limitsOf(config));
   await changeKeyFile(file, (text) => {
     if (hasKey(text, config))
-      throw new StartupError(`${file} has a key ${id} already: choose another --id, or remove it first`, 2);
+      throw new StartupError(
+        `${file} already has a key ${id}: choose another --id, or revoke that key first`,
+        2,
+      );
     return `${text && !text.endsWith("\n") ? `${text}\n` : text}${JSON.stringify(record)}\n`;
   });
   console.log(key);
-  console.error(`This is the key ${id}: keep it now, the file holds only its hash. ${HINT}`);
+  console.error(`Save this key (${id}) now: the file holds only its hash. ${HINT}`);
   await warnOfWriters(file);
 }
 
@@ -54,10 +57,7 @@ export async function removeKey({ file, id }: KeysConfig): Promise<void> {
   await readKeyFile(file);
   await changeKeyFile(file, (text) => {
     if (!hasKey(text, { file, id }))
-      throw new StartupError(
-        `${file} has no key ${id}: \`didi-serve keys list\` shows those that there are`,
-        2,
-      );
+      throw new StartupError(`${file} has no key ${id}: \`didi-serve keys list\` prints the keys`, 2);
     return text
       .split("\n")
       .filter((line) => !/^\s*\{/.test(line) || JSON.parse(line).id !== id)
@@ -67,7 +67,7 @@ export async function removeKey({ file, id }: KeysConfig): Promise<void> {
   await warnOfWriters(file);
 }
 
-/** Prints the keys, without what they are checked by. Throws StartupError. */
+/** Print the keys without their hashes. Throws StartupError. */
 export async function listKeys({ file, json }: { file: string; json: boolean }): Promise<void> {
   await warnOfWriters(file);
   const keys = (await readKeyFile(file)).map(({ id, created, limits = {} }) => ({ id, created, limits }));

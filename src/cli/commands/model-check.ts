@@ -1,4 +1,4 @@
-/** `didi-serve model check`: everything that can be wrong with a model folder, before it is served. */
+/** `didi-serve model check`: check a model folder before it is served. */
 
 import { join } from "node:path";
 import type { BatchReport } from "../../engine/scheduling/dispatcher.ts";
@@ -21,10 +21,10 @@ import { ONE_AT_A_TIME, startEngine, warmUp } from "../start-engine.ts";
 /** Settings of the command. */
 export type CheckConfig = Pick<ModelConfig, "device" | "threads">;
 
-/** Text that must come back as it was. */
+/** Text that encoding and decoding must return unchanged. */
 const SAMPLE = "Once upon a time there was a café.";
 
-/** Every file that a manifest names, once. */
+/** Return every file of a manifest, without duplicates. */
 function filesOf(manifest: Manifest): ModelFile[] {
   const { tokenizer, graphs } = manifest;
   const entries = [
@@ -35,7 +35,7 @@ function filesOf(manifest: Manifest): ModelFile[] {
   return [...new Map(entries.map((entry) => [JSON.stringify(entry), entry])).values()];
 }
 
-/** Tokenises once. Throws StartupError if it is not a tokenizer of the manifest's vocabulary. */
+/** Encode and decode a text. Throws StartupError if the tokenizer does not fit the manifest's vocabulary. */
 async function checkTokenizer(folder: string, manifest: Manifest): Promise<string> {
   const { vocab_size, mask_token_id, end_of_text_token_id } = manifest;
   const path = join(folder, manifest.tokenizer.file);
@@ -44,13 +44,13 @@ async function checkTokenizer(folder: string, manifest: Manifest): Promise<strin
   const ids = tokenizer.encode(SAMPLE, Buffer.byteLength(SAMPLE))!;
   const wrong = ids.find((id) => id === mask_token_id || id === end_of_text_token_id);
   if (wrong !== undefined)
-    throw new StartupError(`${path} makes the special id ${wrong} of ordinary text: ${SAMPLE}`);
+    throw new StartupError(`${path} encodes ordinary text as the special id ${wrong}: ${SAMPLE}`);
   const text = tokenizer.decode(ids);
-  if (text !== SAMPLE) throw new StartupError(`${path} does not give text back: "${text}" for "${SAMPLE}"`);
+  if (text !== SAMPLE) throw new StartupError(`${path} decodes "${SAMPLE}" as "${text}"`);
   return `${manifest.tokenizer.file}: ${vocab_size} ids, ${ids.length} for "${SAMPLE}"`;
 }
 
-/** Loads the graphs of a precision and runs each at least once. Yields a line for each. Throws StartupError. */
+/** Load the graphs of a precision and run each. Yield a line for each graph. Throws StartupError. */
 async function* runGraphs(folder: string, graphs: string[], precision: Precision, config: CheckConfig) {
   const engine = await startEngine({ ...config, model: folder, precision }, ONE_AT_A_TIME);
   try {
@@ -59,7 +59,7 @@ async function* runGraphs(folder: string, graphs: string[], precision: Precision
     await warmUp(engine);
     for (const graph of graphs) {
       const report = reports.get(graph);
-      if (!report) throw new StartupError(`${folder}: the graph ${graph} was not reached by any step`);
+      if (!report) throw new StartupError(`${folder}: no step used the graph ${graph}`);
       yield `${graph} in ${precision} on ${engine.pool.provider}, ${report.milliseconds.toFixed(1)} ms`;
     }
   } finally {
@@ -67,7 +67,9 @@ async function* runGraphs(folder: string, graphs: string[], precision: Precision
   }
 }
 
-/** Checks a model by name or folder and prints a line for each check. Throws StartupError at the first fault. */
+/**
+ * Check a model by name or folder and print a line for each check. Throws StartupError at the first fault.
+ */
 export async function checkModel(nameOrFolder: string, config: CheckConfig): Promise<void> {
   const passed = (what: string, detail: string) => console.log(`ok  ${what.padEnd(9)}  ${detail}`);
   const folder = await existingFolder(nameOrFolder);

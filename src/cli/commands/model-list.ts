@@ -1,19 +1,19 @@
-/** `didi-serve model list`: what lies under models/. */
+/** `didi-serve model list`: list the models under models/. */
 
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { StartupError } from "../../errors.ts";
 import { type Precision, precisionsOf, readManifest } from "../../model/manifest.ts";
 import { MODELS } from "../../model/model.ts";
-import { printable } from "../printable.ts";
+import { columns, printable } from "../terminal.ts";
 
-/** A model folder; where its manifest cannot be used, why. */
+/** A model folder, with the reason if its manifest cannot be used. */
 export type ListedModel = { name: string; folder: string; bytes: number } & (
   | { parameters: number; context_length: number; precisions: Precision[]; guidance: boolean }
   | { fault: string }
 );
 
-/** Bytes of the files of a folder, those of folders in it included. */
+/** Return the size of a folder in bytes, subfolders included. */
 async function bytesOf(folder: string): Promise<number> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
   const files = entries.filter((entry) => entry.isFile());
@@ -36,7 +36,9 @@ async function describe(parent: string, name: string): Promise<ListedModel> {
   }
 }
 
-/** The folders of `parent` that have a model.json, by name. Throws StartupError if there is no such folder. */
+/**
+ * Return the folders of `parent` that hold a model.json, by name. Throws StartupError if `parent` is missing.
+ */
 export async function listModels(parent: string = MODELS): Promise<ListedModel[]> {
   const names = await readdir(parent).catch((error: NodeJS.ErrnoException) => {
     throw new StartupError(`cannot read ${parent}: ${error.code}`);
@@ -55,7 +57,7 @@ export async function listModels(parent: string = MODELS): Promise<ListedModel[]
 const millions = (count: number) => `${(count / 1e6).toFixed(count < 1e8 ? 1 : 0)} M`;
 const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(bytes < 1e8 ? 1 : 0)} MB`;
 
-/** The models as a table; what cannot be used is told below it. */
+/** Return the models as a table, and below it the reason for each that cannot be used. */
 export function tableOf(models: readonly ListedModel[]): string {
   const rows = models.map((model) =>
     "fault" in model
@@ -70,20 +72,13 @@ export function tableOf(models: readonly ListedModel[]): string {
         ],
   );
   const table = [["name", "parameters", "context", "precisions", "guidance", "on disk"], ...rows];
-  const widths = table[0]!.map((_, i) => Math.max(...table.map((row) => row[i]!.length)));
-  const lines = table.map((row) =>
-    row
-      .map((cell, i) => cell.padEnd(widths[i]!))
-      .join("  ")
-      .trimEnd(),
-  );
   const faults = models.flatMap((model) =>
     "fault" in model ? [`cannot be used: ${printable(model.fault)}`] : [],
   );
-  return `${[...lines, ...faults].join("\n")}\n`;
+  return `${[...columns(table), ...faults].join("\n")}\n`;
 }
 
-/** Prints the models under models/. Throws StartupError if there is no such folder. */
+/** Print the models under models/. Throws StartupError if there is no such folder. */
 export async function printModels(json: boolean): Promise<void> {
   const models = await listModels();
   console.log(json ? JSON.stringify(models, null, 2) : tableOf(models).trimEnd());

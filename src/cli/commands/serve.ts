@@ -1,11 +1,11 @@
-/** `didi-serve serve`: the server as a process. */
+/** `didi-serve serve`: run the server until a signal. */
 
 import closeWithGrace from "close-with-grace";
 import type { FastifyInstance } from "fastify";
 import { StartupError } from "../../errors.ts";
 import { keyFileWarning } from "../../server/access/key-file.ts";
 import { readAccess } from "../access.ts";
-import { checkExposure } from "../exposure.ts";
+import { checkExposure } from "../check-flags.ts";
 import { checkOpenFiles, roomForConnections } from "../open-files.ts";
 import type { ServeConfig } from "../options.ts";
 import { openShare } from "../share.ts";
@@ -18,7 +18,10 @@ const LISTEN_ERRORS: Record<string, string> = {
   ENOTFOUND: "the host name is unknown: choose another with",
 };
 
-/** Listens. Throws StartupError naming the flag at fault; `prefix` is that of the flags, as in --admin-port. */
+/**
+ * Listen. Throws StartupError that names the wrong flag; `prefix` is "admin-" for --admin-host and
+ * --admin-port.
+ */
 async function listen(app: FastifyInstance, host: string, port: number, prefix = ""): Promise<void> {
   try {
     await app.listen({ host, port });
@@ -32,7 +35,7 @@ async function listen(app: FastifyInstance, host: string, port: number, prefix =
   }
 }
 
-/** Serves until a signal. Throws StartupError when it cannot start. */
+/** Serve until a signal. Throws StartupError if the server cannot start. */
 export async function serve(config: ServeConfig): Promise<void> {
   checkOpenFiles();
   checkExposure(config);
@@ -72,7 +75,7 @@ export async function serve(config: ServeConfig): Promise<void> {
   pool.on("load-failed", (message) => app.log.error(`worker cannot load the model: ${message}`));
 
   share?.watch(app.log);
-  // However this process ends: one that is frozen would not see that its server is gone.
+  // A frozen worker would not notice that the server has ended, so the server kills it.
   process.once("exit", () => pool.kill());
   const stop = async () => {
     const limit = setTimeout(() => engine.abort(), config.grace * 1000);
@@ -82,7 +85,7 @@ export async function serve(config: ServeConfig): Promise<void> {
     share?.close();
     await pool.close();
   };
-  // With files that can be read again, that is what SIGHUP asks for.
+  // SIGHUP reloads the files if there are any, and stops the server otherwise.
   const skip = setup.reloads ? (["SIGHUP"] as const) : [];
   if (setup.reloads) process.on("SIGHUP", () => void setup.reload(apps, app.log));
   closeWithGrace(
@@ -106,7 +109,7 @@ export async function serve(config: ServeConfig): Promise<void> {
     await pool.close();
     throw error;
   }
-  // More would take the descriptors that a worker needs which is replaced.
+  // Keep the descriptors free that a replaced worker needs.
   const most = app.server.maxConnections ?? Number.POSITIVE_INFINITY;
   app.server.maxConnections = Math.min(most, roomForConnections() ?? most);
   await warmUp(engine);
@@ -120,7 +123,8 @@ export async function serve(config: ServeConfig): Promise<void> {
   const address = app.listeningOrigin;
   const key = config.apiKeys === undefined ? "" : " -H 'authorization: Bearer KEY'";
   const where = admin ? `; /metrics and /docs at ${admin.listeningOrigin}` : "";
-  console.log(`didi-serve: ${model.manifest.name} (${model.precision[pool.provider]}) on ${pool.provider}${where}, ready at ${address}
+  const served = `${model.manifest.name} (${model.precision[provider]}) on ${provider}${where}`;
+  console.log(`didi-serve: ${served}, ready at ${address}
 
   curl -s ${address}/generate${key} -H 'content-type: application/json' \\
     -d '{"prompt": "Once upon a time", "length": 64, "steps": 16}'

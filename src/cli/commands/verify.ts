@@ -1,4 +1,4 @@
-/** `didi-serve verify`: computes an answer again from its receipt, and says whether it is the same. */
+/** `didi-serve verify`: compute an answer again from its receipt and compare. */
 
 import { readFile } from "node:fs/promises";
 import type { Answer } from "../../engine/answers/answer.ts";
@@ -8,10 +8,10 @@ import { precisionsOf, readManifest } from "../../model/manifest.ts";
 import { existingFolder, identityOf } from "../../model/model.ts";
 import { valid, validator } from "../../server/openapi.ts";
 import type { ModelConfig } from "../options.ts";
-import { printable } from "../printable.ts";
 import { ONE_AT_A_TIME, startEngine, warmUp } from "../start-engine.ts";
+import { printable } from "../terminal.ts";
 
-/** Settings of the command; the model is the receipt's unless given. */
+/** Settings of the command; the default model is the receipt's. */
 export interface VerifyConfig extends Pick<ModelConfig, "device" | "threads"> {
   model?: string;
 }
@@ -50,34 +50,36 @@ async function readStdin(): Promise<string> {
   return text;
 }
 
-/** Where two answers differ first. */
-function difference(before: Answer["samples"], now: Answer["samples"]): string {
-  for (const [i, sample] of now.entries()) {
-    const told = before[i]?.tokens ?? [];
-    const at = sample.tokens.findIndex((token, j) => token !== told[j]);
-    if (at >= 0) return `sample ${i}, generated token ${at}: ${told[at]} there, ${sample.tokens[at]} here`;
+/** Return the first difference of two answers. */
+function difference(before: Answer["samples"], after: Answer["samples"]): string {
+  for (const [i, sample] of after.entries()) {
+    const filed = before[i]?.tokens ?? [];
+    const at = sample.tokens.findIndex((token, j) => token !== filed[j]);
+    const [then, now] = [filed[at], sample.tokens[at]];
+    if (at >= 0) return `sample ${i}, generated token ${at}: ${then} in the file, ${now} computed now`;
   }
-  return "the tokens are the same, the log-probabilities or rewards are not";
+  return "the tokens are equal, the log-probabilities or rewards differ";
 }
 
-/** What a model that lies under models/ may be called (models/model.schema.json): a receipt may name no path. */
+/** Name of a model under models/ (models/model.schema.json): a receipt must not name a path. */
 const PLAIN_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 
 /**
- * The model to compute with: the one given, or the receipt's. Only its manifest is read here, so that no file is loaded of
- * a model that is not the receipt's. Undefined, and a line about it, if it is another. Throws StartupError if there is none.
+ * Return the model to compute with: the given one, or the receipt's. If it is not the model of the receipt,
+ * print why and return undefined; only the manifest has been read then. Throws StartupError if there is no
+ * such model.
  */
 async function matchingModel(receipt: Receipt, given: string | undefined): Promise<string | undefined> {
   if (given === undefined && !PLAIN_NAME.test(receipt.model))
     throw new StartupError(
-      `the receipt's model is called "${receipt.model}", which is not the name of a model: give the model with --model`,
+      `"${receipt.model}" in the receipt is not a valid model name: give the model with --model`,
       2,
     );
   const model = given ?? receipt.model;
   const manifest = await readManifest(await existingFolder(model));
   if (!precisionsOf(manifest.graphs.denoise).includes(receipt.precision)) {
     console.log(
-      `differs: the model here has no ${receipt.precision} graphs, and the receipt's was run in them`,
+      `differs: the receipt is of ${receipt.precision}, and this model has no ${receipt.precision} graphs`,
     );
     return undefined;
   }
@@ -85,20 +87,24 @@ async function matchingModel(receipt: Receipt, given: string | undefined): Promi
   if (sha256 === receipt.model_sha256) return model;
   console.log(
     printable(
-      `differs: ${receipt.model} is another model here, or the receipt is of an older version (sha256 ${sha256})`,
+      `differs: the sha256 of ${receipt.model} is ${receipt.model_sha256} in the file, ${sha256} here: ` +
+        "this is another model, or another version of it",
     ),
   );
   return undefined;
 }
 
 /**
- * Compute the answer again. Resolves with 0 if it is the same and 1 if not, and says so. Throws StartupError if it
- * cannot be computed: no such model, or an answer that met its deadline.
+ * Compute an answer again, print the comparison and return the exit code: 0 if it is equal, 1 if it differs.
+ * Throws StartupError if it cannot be computed: the model is missing, or the answer was cut short by its
+ * deadline.
  */
 export async function verify(path: string, config: VerifyConfig): Promise<number> {
   const { receipt, samples } = await readEvidence(path);
   if (samples?.some(({ finish_reason }) => finish_reason === "deadline"))
-    throw new StartupError("the answer met its deadline: which steps were left out depends on the clock");
+    throw new StartupError(
+      "the answer was cut short by its deadline, which depends on the clock: it cannot be verified",
+    );
   const model = await matchingModel(receipt, config.model);
   if (model === undefined) return 1;
   const engine = await startEngine({ ...config, model, precision: receipt.precision }, ONE_AT_A_TIME);
@@ -111,9 +117,11 @@ export async function verify(path: string, config: VerifyConfig): Promise<number
       console.log(`equal: every step of ${result.usage.completion_tokens} tokens`);
       return 0;
     }
-    const where = samples ? difference(samples, result.samples) : "give the whole answer to learn where";
+    const where = samples
+      ? difference(samples, result.samples)
+      : "verify the whole answer instead of its receipt to see where";
     const processor =
-      provider === receipt.provider ? "" : ` (computed on ${receipt.provider} there, on ${provider} here)`;
+      provider === receipt.provider ? "" : ` (computed on ${receipt.provider} then, on ${provider} now)`;
     console.log(`differs${processor}: ${where}`);
     return 1;
   } catch (error) {

@@ -1,4 +1,4 @@
-/** The way into the engine: what a key's limits allow is submitted, and what it takes is counted. */
+/** Submits requests to the engine within the limits of the client's API key. */
 
 import type { FastifyBaseLogger } from "fastify";
 import type { StepEvent } from "../../engine/answers/step-emitter.ts";
@@ -9,17 +9,17 @@ import { type LimitStore, MINUTE_MS } from "../../quota/memory.ts";
 import { cancelAll } from "../streaming/cancellation.ts";
 import type { ApiKey } from "./keys.ts";
 
-/** Who asks: a request of Fastify is one. */
+/** A client; a Fastify request is one. */
 export interface Caller {
-  /** Null where the server asks for no key. */
+  /** Null if the server requires no key. */
   key: ApiKey | null;
   log: FastifyBaseLogger;
 }
 
-/** Whole seconds to wait for the end of a window. */
+/** Return milliseconds as whole seconds, at least 1, for Retry-After. */
 const secondsOf = (ms: number) => Math.max(1, Math.ceil(ms / 1000));
 
-/** The error of a limit by the minute, for every way in. */
+/** Return the error of a limit a minute, for HTTP and WebSockets. */
 export function minuteLimitReached(limit: LimitName, most: number, resetMs: number): LimitReachedError {
   const seconds = secondsOf(resetMs);
   const what = limit.replaceAll("_", " ").replace(" per minute", "");
@@ -30,18 +30,19 @@ export function minuteLimitReached(limit: LimitName, most: number, resetMs: numb
   );
 }
 
-/** Submits requests for callers. */
+/** Submits requests to the engine. */
 export class Admission {
   constructor(
     readonly engine: Engine,
     readonly store: LimitStore,
-    /** Whether prompts and texts go to the log. */
+    /** Whether to log prompts and texts. */
     readonly logPrompts: boolean,
   ) {}
 
   /**
-   * Submits them: all are taken or none. Steps are announced after this has resolved. Rejects with what `engine.check`
-   * and `engine.start` throw, with LimitReachedError, or with InvalidRequestError if they alone are more than the key may ever use.
+   * Submit all requests or none. Steps are emitted after this resolves. Rejects with the errors of
+   * `engine.check` and `engine.start`, with LimitReachedError, and with InvalidRequestError if the requests
+   * alone exceed a limit of the key.
    */
   async submitAll(
     caller: Caller,
@@ -65,7 +66,7 @@ export class Admission {
     return handles;
   }
 
-  /** The same for one request. */
+  /** Submit one request, as `submitAll` does. */
   async submit(
     caller: Caller,
     request: GenerateRequest,
@@ -75,7 +76,7 @@ export class Admission {
     return handle!;
   }
 
-  /** Counts a request that came on a socket. Rejects with LimitReachedError. */
+  /** Count a message of a WebSocket as a request. Rejects with LimitReachedError. */
   async countRequest({ key }: Caller): Promise<void> {
     const most = key?.limits.requests_per_minute;
     if (!key || most === undefined) return;
@@ -83,7 +84,7 @@ export class Admission {
     if (used > most) throw minuteLimitReached("requests_per_minute", most, resetMs);
   }
 
-  /** When it is over: free its place, and correct what was taken for it by what has run. */
+  /** At the end of a request, give back its place, and the token passes that did not run. */
   #settle({ id, limits }: ApiKey, { result, price, spent }: RequestHandle): void {
     const over = () => {
       if (limits.concurrent_requests !== undefined)
@@ -94,7 +95,7 @@ export class Admission {
     result.then(over, over);
   }
 
-  /** Takes what they may cost from a key's limits; returns what gives all of it back. */
+  /** Take the cost of the requests from the limits of a key; return a function that gives all of it back. */
   async #take({ id, limits }: ApiKey, requests: readonly CheckedRequest[]): Promise<() => void> {
     const { concurrent_requests: side, token_passes_per_minute: most } = limits;
     const cost = requests.reduce((sum, { price }) => sum + price, 0);
@@ -103,7 +104,8 @@ export class Admission {
       throw tooLarge(`asks for ${count} generations at once, and this API key may run ${side}: send fewer`);
     if (most !== undefined && cost > most)
       throw tooLarge(
-        `may cost ${cost} token passes, and this API key may use ${most} a minute: ask for fewer steps, tokens or samples`,
+        `may cost ${cost} token passes, and this API key may use ${most} a minute: ` +
+          "ask for fewer steps, tokens or samples",
       );
     const taken: (() => void)[] = [];
     const giveBack = () => {
@@ -136,7 +138,7 @@ export class Admission {
   }
 
   #give(id: string, limit: LimitName, amount: number, windowMs: number): void {
-    // A store that fails now says so itself; the request has its answer.
+    // The store logs its own failures, and the request has been answered.
     this.store.take(id, limit, -amount, windowMs).catch(() => {});
   }
 

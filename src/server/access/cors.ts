@@ -1,17 +1,17 @@
-/** Cross-origin requests: pages of allowed origins may send them, and pages of other origins may not. */
+/** CORS headers for the pages of allowed origins; browsers refuse other cross-origin requests by default. */
 
 import cors from "@fastify/cors";
 import type { FastifyInstance } from "fastify";
 import { ForbiddenError } from "../../errors.ts";
 import { ANY_ORIGIN, isAllowedOrigin } from "./origins.ts";
 
-/** Seconds for which a browser does not ask again. */
+/** Seconds that a browser may cache the answer to a preflight request. */
 const MAX_AGE = 600;
 
 /** Return what an operator can do so that a page may send requests. */
 export const howToAllow = (origin: string | undefined) => `start the server with --allow-origin ${origin}`;
 
-/** Answer preflight requests, and name the origin in answers to allowed pages. */
+/** Answer preflight requests and add CORS headers for allowed origins; refuse preflight requests of others. */
 export async function addCors(app: FastifyInstance, allowed: readonly string[]): Promise<void> {
   app.addHook("onRequest", async ({ method, headers }) => {
     const isPreflight = method === "OPTIONS" && headers["access-control-request-method"] !== undefined;
@@ -36,7 +36,7 @@ export async function addCors(app: FastifyInstance, allowed: readonly string[]):
       "x-request-id",
     ],
     maxAge: MAX_AGE,
-    // Answer every OPTIONS request as a preflight: there is nothing else to ask.
+    // An OPTIONS request without the preflight headers gets the same answer: no route has another.
     strictPreflight: false,
   });
 }

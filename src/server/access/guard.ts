@@ -1,4 +1,4 @@
-/** Who may come in: asked of each request before anything else is. */
+/** Access control: checks host, origin and API key of every request before anything else. */
 
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { ForbiddenError, InvalidRequestError, UnauthorizedError } from "../../errors.ts";
@@ -8,67 +8,69 @@ import { isAllowedOrigin, isLocalHost } from "./origins.ts";
 
 declare module "fastify" {
   interface FastifyRequest {
-    /** The key that the request came with; null where none is asked for, or not yet. */
+    /** The API key of the request; null if none is required, or not yet sent on a WebSocket. */
     key: ApiKey | null;
   }
   interface FastifyContextConfig {
     /**
-     * `open`: asks for no key. `socket`: a WebSocket, which may bring its key in its first message. Absent: asks for a
-     * key, so that a route that nobody thought about is closed.
+     * `open`: no key is required. `socket`: a WebSocket, whose key may come in its first message. Absent: a
+     * key is required, so that a new route is closed by default.
      */
     access?: "open" | "socket";
   }
 }
 
-/** Who may come in. */
+/** Settings of the access control. */
 export interface AccessOptions {
-  /** Absent: no key is asked for. */
+  /** Absent: no key is required. */
   keys?: KeyRing | undefined;
-  /** Origins of pages beside the server's own, or `*`. */
+  /** Origins whose pages may use the server, or `*`; its own origin is always allowed. */
   allowedOrigins?: readonly string[] | undefined;
-  /** True if the server listens on the loopback interface: requests must then name a host that can be there. */
+  /** True if the server listens on the loopback interface: the Host header must then name this machine. */
   loopback?: boolean | undefined;
 }
 
-/** Parameters that people put keys in. */
+/** Query parameters that other APIs take keys in. */
 const KEY_PARAMETERS = /^(api[-_]?key|key|x-api-key|access[-_]token|auth[-_]?token|token|authorization)$/i;
 
-/** What to do about a missing key. */
+/** How to send a key. */
 const HOW = "send Authorization: Bearer KEY, or X-API-Key: KEY";
 
-/** The key of a request's headers; undefined if there is none. Throws UnauthorizedError if there is another scheme alone. */
+/**
+ * Return the key in the headers; undefined if there is none. Throws UnauthorizedError for another scheme
+ * alone.
+ */
 function keyOf({ headers }: FastifyRequest): string | undefined {
   const { authorization } = headers;
   const [, token] = /^Bearer +(\S+) *$/i.exec(authorization ?? "") ?? [];
   if (token !== undefined) return token;
-  // Beside it, another scheme is for a proxy.
+  // With X-API-Key, an Authorization header of another scheme is for a proxy.
   const own = headers["x-api-key"];
   if (typeof own === "string") return own;
   if (authorization === undefined) return undefined;
   throw new UnauthorizedError(`the Authorization header holds no key: ${HOW}`, true);
 }
 
-/** Throws InvalidRequestError if a URL seems to hold a key. */
+/** Throw InvalidRequestError if the query seems to hold a key. */
 function refuseKeyInUrl({ query }: FastifyRequest): void {
   for (const [name, value] of Object.entries((query ?? {}) as Record<string, string | string[]>))
     if (KEY_PARAMETERS.test(name) || [value].flat().some(looksLikeKey))
       throw new InvalidRequestError([
         {
           path: "/query",
-          message: `may not hold a key, as ${name} seems to: URLs stay in logs and histories. Replace the key, and ${HOW}`,
+          message: `must not hold a key (${name}): logs and histories keep URLs. Revoke the key, and ${HOW}`,
         },
       ]);
 }
 
-/** The key of that text. Throws UnauthorizedError if there is no such key. */
+/** Return the key that a client sent. Throws UnauthorizedError if it is not in the file. */
 export function knownKey(keys: KeyRing, given: string): ApiKey {
   const key = keys.find(given);
-  if (!key)
-    throw new UnauthorizedError("there is no such API key: it may have been removed or mistyped", true);
+  if (!key) throw new UnauthorizedError("unknown API key: it may be mistyped, revoked or expired", true);
   return key;
 }
 
-/** Lets in who may; `request.key` says who it is. */
+/** Refuse requests without access; set `request.key` for the others. */
 export function addGuard(
   app: FastifyInstance,
   { keys, allowedOrigins = [], loopback = false }: AccessOptions,
@@ -77,18 +79,20 @@ export function addGuard(
 
   app.addHook("onRequest", async (request) => {
     const { host } = request.headers;
-    // With keys, a page that got here by a trick still has none.
+    // With keys, DNS rebinding gains nothing: the page has no key.
     if (loopback && !keys && !isLocalHost(host, allowedOrigins))
       throw new ForbiddenError(
-        `the Host header names ${host}, and this server is for this machine alone: a proxy must name it localhost, or ${howToAllow(`http://${host}`)}`,
+        `the Host header names ${host}, and this server accepts requests for this machine only: ` +
+          `let the proxy send Host: localhost, or ${howToAllow(`http://${host}`)}`,
       );
+    const { origin } = request.headers;
     if (request.ws && !isAllowedOrigin(request.headers, allowedOrigins))
-      throw new ForbiddenError(
-        `pages of ${request.headers.origin} may not open this WebSocket: ${howToAllow(request.headers.origin)}`,
-      );
-    // What is no WebSocket would be opened as one and closed at once.
+      throw new ForbiddenError(`pages of ${origin} may not open this WebSocket: ${howToAllow(origin)}`);
+    // @fastify/websocket would open a WebSocket on any route, and close it at once.
     if (request.ws && request.routeOptions.config.access !== "socket" && !request.is404)
-      throw new InvalidRequestError([{ path: "/headers/Upgrade", message: "has no use here" }]);
+      throw new InvalidRequestError([
+        { path: "/headers/Upgrade", message: "is not supported on this route" },
+      ]);
   });
 
   if (!keys) return;
@@ -99,12 +103,12 @@ export function addGuard(
     const given = keyOf(request);
     if (given === undefined) {
       if (access === "socket" && request.ws) return;
-      throw new UnauthorizedError(`this server needs an API key: ${HOW}`, false);
+      throw new UnauthorizedError(`this server requires an API key: ${HOW}`, false);
     }
     const key = knownKey(keys, given);
     request.key = key;
     if (request.ws) return;
-    // Whoever loses the key loses what is still running with it.
+    // Revoking a key ends its running requests.
     const end = () => reply.raw.destroy();
     key.revoked.addEventListener("abort", end);
     reply.raw.once("close", () => key.revoked.removeEventListener("abort", end));

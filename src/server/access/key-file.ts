@@ -1,10 +1,10 @@
-/** The file that keys are kept in: a JSON object a line, so that a line is a key and diffs read well. */
+/** The key file: one JSON object a line, so that each key is one line of a diff. */
 
 import { type FileHandle, lstat, open, readFile, realpath, rename, rm, stat } from "node:fs/promises";
 import { type LimitName, StartupError } from "../../errors.ts";
 import { createAjv } from "../../json-schema.ts";
 
-/** Most that a key may use; what is absent is not limited. */
+/** Limits of a key; an absent limit is unlimited. */
 export type KeyLimits = Partial<Record<LimitName, number>>;
 
 /** A line of the file. */
@@ -42,7 +42,7 @@ const validate = createAjv({ allErrors: true }).compile<KeyRecord>({
   },
 });
 
-/** Parses a line; never repeats what is in it, since it may be a key that was pasted. */
+/** Parse a line. Errors do not quote it, since it may hold a key that was pasted by mistake. */
 function parseLine(text: string, where: string): KeyRecord {
   let value: unknown;
   try {
@@ -55,7 +55,7 @@ function parseLine(text: string, where: string): KeyRecord {
   throw new StartupError(`${where} is not a key: ${faults.join("; ")}`);
 }
 
-/** Reads the keys; empty lines and those that begin with # are none. Throws StartupError naming the line at fault. */
+/** Read the keys of a file. Throws StartupError that names the wrong line. */
 export async function readKeyFile(path: string): Promise<KeyRecord[]> {
   let text: string;
   try {
@@ -66,20 +66,23 @@ export async function readKeyFile(path: string): Promise<KeyRecord[]> {
   return parseKeys(text, path);
 }
 
-/** Reads the keys of a file's text; `path` is where it is from. Throws StartupError naming the line at fault. */
+/**
+ * Parse the text of a key file; empty lines and lines that begin with # are skipped. `path` is for errors.
+ * Throws StartupError that names the wrong line.
+ */
 export function parseKeys(text: string, path: string): KeyRecord[] {
   const lines = text.split("\n").map((line, i) => ({ text: line.trim(), where: `${path}:${i + 1}` }));
   const keys = new Map<string, KeyRecord>();
   for (const { text, where } of lines) {
     if (text === "" || text.startsWith("#")) continue;
     const record = parseLine(text, where);
-    if (keys.has(record.id)) throw new StartupError(`${where}: there is a key ${record.id} already`);
+    if (keys.has(record.id)) throw new StartupError(`${where}: a second key ${record.id}`);
     keys.set(record.id, record);
   }
   return [...keys.values()];
 }
 
-/** The file that a path means, links followed. Throws StartupError if it is a link to a file that is not there. */
+/** Return the path with symbolic links resolved. Throws StartupError for a link to a missing file. */
 async function resolveKeyFile(path: string): Promise<string> {
   try {
     return await realpath(path);
@@ -92,33 +95,33 @@ async function resolveKeyFile(path: string): Promise<string> {
     );
     if (isLink)
       throw new StartupError(
-        `${path} is a link to a file that is not there: make the file or remove the link`,
+        `${path} is a symbolic link to a missing file: create the file or remove the link`,
       );
     return path;
   }
 }
 
-/** What an operator should know of who else can write the file; undefined if nobody can. */
+/** Return a warning if other users can write the file; undefined if they cannot. */
 export async function keyFileWarning(path: string): Promise<string | undefined> {
   const info = await stat(path).catch(() => undefined);
   if (!info || process.platform === "win32" || (info.mode & 0o022) === 0) return undefined;
   const who = info.mode & 0o002 ? "every user of this machine" : "its group";
-  return `${path} can be written by ${who}, who can give themselves keys: chmod go-w ${path}`;
+  return `${path} can be written by ${who}, which can add keys: chmod go-w ${path}`;
 }
 
 /**
- * Change the file as a whole: a server that reads it sees the keys from before or from after. A link stays, and the file
- * it leads to is changed, with the owner and the mode that it had. `change` gets the text, empty if there is no file yet,
- * and gives the new one. Throws StartupError if it cannot be written, or somebody else is at it.
+ * Replace the text of the file atomically: a server that reads it sees either the old or the new keys. A
+ * symbolic link stays, and its target keeps owner and mode. `change` maps the old text, empty without a file,
+ * to the new one. Throws StartupError if the file cannot be written, or another command is changing it.
  */
 export async function changeKeyFile(path: string, change: (text: string) => string): Promise<void> {
   const target = await resolveKeyFile(path);
   const draft = `${target}.new`;
-  // Made only if it is not there: it keeps two changes apart. Hashes are no secrets of worth, but nobody needs them.
+  // "wx" fails if the draft exists: it is the lock against another command.
   const file = await open(draft, "wx", 0o600).catch((error: NodeJS.ErrnoException) => {
     throw new StartupError(
       error.code === "EEXIST"
-        ? `${draft} is there: another command is changing the keys, or was interrupted; then delete it`
+        ? `${draft} exists: another command is changing the keys; if it was interrupted, delete that file`
         : `cannot write ${draft}: ${error.code}`,
     );
   });
@@ -139,7 +142,10 @@ export async function changeKeyFile(path: string, change: (text: string) => stri
   }
 }
 
-/** Give the draft the owner and the mode of the file that it replaces: a server of another user goes on reading it. */
+/**
+ * Give the draft the owner and mode of the file it replaces, so that a server of another user can still read
+ * it.
+ */
 async function keepOwner(target: string, draft: FileHandle): Promise<void> {
   const before = await stat(target).catch(() => undefined);
   if (!before) return;

@@ -1,10 +1,10 @@
 /**
- * API keys: what they look like, how they are kept, how they are compared.
+ * API keys: format, storage and comparison.
  *
- * A key is `didi_ID_SECRET`. The id is public: it names the key in the file and in logs, and finds it without comparing
- * secrets. The secret is 256 random bits, of which the file holds a salted HMAC-SHA-256. A slow hash such as scrypt
- * makes guessing dear where secrets are few and human; here there are 2^256, and a slow hash would only make each
- * request dear.
+ * A key is `didi_ID_SECRET`. The id is public: it names the key in the file and in logs, and the server looks
+ * keys up by id without comparing secrets. The secret is 256 random bits; the file holds its salted
+ * HMAC-SHA-256. A slow hash such as scrypt protects passwords, which can be guessed; 256 random bits cannot,
+ * and a slow hash would slow every request.
  */
 
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
@@ -17,13 +17,13 @@ const SECRET_BYTES = 32;
 /** An id, and the base64url of 32 bytes. */
 const FORMAT = /^didi_([A-Za-z0-9][A-Za-z0-9.-]{0,63})_([A-Za-z0-9_-]{43})$/;
 
-/** True if a text has the form of a key, wherever it comes from. */
+/** Return whether a text has the format of a key. */
 export const looksLikeKey = (text: string): boolean => FORMAT.test(text);
 
-/** What is kept of a secret: 32 bytes. */
+/** Return the stored hash of a secret: 32 bytes. */
 const digest = (salt: Buffer, secret: string) => createHmac("sha256", salt).update(secret).digest();
 
-/** A new key, to be shown once, and the record to keep of it. `limits` are those of the key. */
+/** Create a key to print once, and its record for the file. */
 export function createKey(id: string, limits: KeyLimits): { key: string; record: KeyRecord } {
   const secret = randomBytes(SECRET_BYTES).toString("base64url");
   const salt = randomBytes(16);
@@ -36,13 +36,13 @@ export function createKey(id: string, limits: KeyLimits): { key: string; record:
   };
 }
 
-/** A key that the server knows. */
+/** A key of the file. */
 export class ApiKey {
   readonly id: string;
   readonly #salt: Buffer;
   readonly #hash: Buffer;
   readonly #revocation = new AbortController();
-  /** What it may use; changes when the file is read again. */
+  /** Limits of the key; a reload of the file may change them. */
   limits: KeyLimits;
 
   constructor({ id, salt, hash, limits = {} }: KeyRecord) {
@@ -50,32 +50,32 @@ export class ApiKey {
     this.#salt = Buffer.from(salt, "base64url");
     this.#hash = Buffer.from(hash, "base64url");
     this.limits = limits;
-    // One listener for each connection.
+    // Every connection adds a listener.
     setMaxListeners(0, this.#revocation.signal);
   }
 
-  /** Aborted once the key is no longer in the file. */
+  /** Aborted when the key is revoked. */
   get revoked(): AbortSignal {
     return this.#revocation.signal;
   }
 
-  /** Whether it is the key of this secret; takes the same time whatever the answer is. */
+  /** Return whether this is the secret of the key, in constant time. */
   matches(secret: string): boolean {
     return timingSafeEqual(digest(this.#salt, secret), this.#hash);
   }
 
-  /** Whether it is kept under the same hash as `other`. */
+  /** Return whether both records are of the same key. */
   equals(other: ApiKey): boolean {
     return this.id === other.id && this.#hash.equals(other.#hash) && this.#salt.equals(other.#salt);
   }
 
-  /** Ends every connection that listens to `revoked`. */
+  /** End every connection that listens to `revoked`. */
   revoke(): void {
     this.#revocation.abort();
   }
 }
 
-/** Compared with where an id is unknown, so that the time of an answer does not tell which ids there are. */
+/** Compared with an unknown id, so that the response time does not show which ids exist. */
 const NOBODY = new ApiKey(createKey("nobody", {}).record);
 
 /** The keys of a file. */
@@ -84,19 +84,19 @@ export class KeyRing {
 
   private constructor(readonly path: string) {}
 
-  /** Reads a key file. Throws StartupError naming the line at fault. */
+  /** Read a key file. Throws StartupError that names the wrong line. */
   static async open(path: string): Promise<KeyRing> {
     const ring = new KeyRing(path);
     await ring.reload();
     return ring;
   }
 
-  /** How many keys there are. */
+  /** Number of keys. */
   get size(): number {
     return this.#keys.size;
   }
 
-  /** The key that a client gave; undefined if it is none of these. */
+  /** Return the key that a client sent; undefined if it is unknown. */
   find(given: string): ApiKey | undefined {
     const [, id, secret] = FORMAT.exec(given) ?? [];
     if (id === undefined || secret === undefined) return undefined;
@@ -105,8 +105,8 @@ export class KeyRing {
   }
 
   /**
-   * Reads the file again: keys that are gone or were replaced are revoked, the others go on with the limits that they
-   * now have. Throws StartupError if the file cannot be used; the keys are then as before.
+   * Read the file again. Keys that were removed or replaced are revoked; the others get their new limits.
+   * Throws StartupError if the file cannot be used; the keys then stay as they are.
    */
   async reload(): Promise<{ added: number; revoked: number }> {
     const next = new Map<string, ApiKey>();
@@ -127,8 +127,8 @@ export class KeyRing {
   }
 }
 
-/** Throws StartupError unless `id` can be that of a key. */
+/** Throw StartupError if `id` is not a valid name of a key. */
 export function checkKeyId(id: string): void {
   if (!looksLikeKey(`didi_${id}_${"A".repeat(43)}`))
-    throw new StartupError(`--id ${id} must be 1 to 64 letters, digits, dots and dashes, no dash first`, 2);
+    throw new StartupError(`--id ${id}: use 1 to 64 letters, digits, dots and dashes, no dash first`, 2);
 }

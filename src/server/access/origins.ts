@@ -1,19 +1,19 @@
-/** Which pages and host names a request may come from. */
+/** Allowed origins and host names of requests. */
 
 import type { IncomingMessage } from "node:http";
 import { isIP } from "node:net";
 
-/** Any page. */
+/** Every origin is allowed. */
 export const ANY_ORIGIN = "*";
 
-/** True for an address that only this machine reaches. */
+/** Return whether only this machine can reach an address. */
 export function isLoopback(host: string): boolean {
   return /^(localhost|127(\.\d{1,3}){3}|\[?::1\]?|\[?::ffff:127(\.\d{1,3}){3}\]?)$/i.test(host);
 }
 
 /**
- * Whether the page that a browser names may open a WebSocket here: none is named (no browser), it is this server's own,
- * or it is allowed. The scheme is not compared: a proxy may have taken TLS off.
+ * Return whether a page may open a WebSocket: its origin is this server's or allowed, or there is no Origin
+ * header, which browsers always send. The scheme is not compared, because a proxy may have terminated TLS.
  */
 export function isAllowedOrigin(
   { origin, host }: Pick<IncomingMessage["headers"], "origin" | "host">,
@@ -24,9 +24,9 @@ export function isAllowedOrigin(
 }
 
 /**
- * Whether a Host header can be that of a server on the loopback interface. A page can give its own name the address
- * 127.0.0.1 after it has loaded (DNS rebinding): its requests then pass for this server's own, but still name its
- * host. Such names have a dot; what has none cannot be bought.
+ * Return whether a Host header names this machine, for a server on the loopback interface. A page can point
+ * its own host name to 127.0.0.1 after it has loaded (DNS rebinding): its requests are then same-origin, but
+ * still name its host. Such names have a dot; names without one cannot be registered.
  */
 export function isLocalHost(host: string | undefined, allowed: readonly string[]): boolean {
   const named = hostOf(host);
@@ -38,7 +38,7 @@ export function isLocalHost(host: string | undefined, allowed: readonly string[]
   return isIP(name.replace(/^\[|\]$/g, "")) !== 0 || !name.includes(".") || name.endsWith(".localhost");
 }
 
-/** A Host header as URLs write it; undefined if there is none, "" if it is no host. */
+/** Return a Host header in the form of `URL.host`; undefined without the header, "" if it is not a host. */
 function hostOf(host: string | undefined): string | undefined {
   if (host === undefined) return undefined;
   return URL.canParse(`http://${host}`) ? new URL(`http://${host}`).host : "";

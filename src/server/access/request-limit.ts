@@ -1,13 +1,13 @@
-/** Requests by the minute, counted for HTTP by @fastify/rate-limit in the store that the other limits use. */
+/** The limit on requests a minute, by @fastify/rate-limit over the store of the other limits. */
 
 import rateLimit, { type FastifyRateLimitStore } from "@fastify/rate-limit";
 import type { FastifyInstance } from "fastify";
 import { type LimitStore, MINUTE_MS } from "../../quota/memory.ts";
 import { minuteLimitReached } from "./admission.ts";
 
-/** Counts the requests of keys that are limited, and says so in RateLimit headers. Goes before the routes. */
+/** Count the requests of limited keys and add RateLimit headers. Call it before the routes are added. */
 export async function addRequestLimit(app: FastifyInstance, store: LimitStore): Promise<void> {
-  /** The plugin makes its store itself. */
+  /** The plugin takes a class, which it instantiates itself. */
   class Adapter implements FastifyRateLimitStore {
     incr(key: string, done: (error: Error | null, result?: { current: number; ttl: number }) => void) {
       store.take(key, "requests_per_minute", 1, MINUTE_MS).then(
@@ -23,7 +23,7 @@ export async function addRequestLimit(app: FastifyInstance, store: LimitStore): 
   await app.register(rateLimit, {
     store: Adapter,
     timeWindow: MINUTE_MS,
-    // RateLimit-Limit, -Remaining and -Reset, as the draft of the IETF has them.
+    // RateLimit-Limit, -Remaining and -Reset of the IETF draft.
     enableDraftSpec: true,
     allowList: ({ key }) => key?.limits.requests_per_minute === undefined,
     keyGenerator: ({ key }) => key?.id ?? "",

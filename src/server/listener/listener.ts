@@ -1,4 +1,4 @@
-/** How connections are taken: over TLS or not, how many, how large their headers, how slow their clients. */
+/** The HTTP server below Fastify: TLS, and limits on connections, headers and time. */
 
 import { randomUUID } from "node:crypto";
 import http, { type RequestListener, type Server } from "node:http";
@@ -7,38 +7,38 @@ import type { Duplex } from "node:stream";
 import { type ProblemKind, problem } from "../problem.ts";
 import type { TlsFiles } from "./tls.ts";
 
-/** Bounds of what a client may send before a route sees it. */
+/** Limits that apply before a route sees a request. */
 export interface ListenerOptions {
   /** Bytes of the request line and all headers. */
   maxHeaderBytes: number;
-  /** Milliseconds in which a request must arrive whole, headers and body. */
+  /** Milliseconds in which a whole request must arrive, headers and body. */
   requestTimeoutMs: number;
-  /** Connections at a time; more are closed as they come. */
+  /** Connections at a time; further ones are closed. */
   maxConnections: number;
   /** Absent: no TLS. */
   tls?: TlsFiles | undefined;
 }
 
-/** What the command line takes where nothing is said. */
+/** Defaults of the command line. */
 export const LISTENER: ListenerOptions = {
-  // Node's own.
+  // The default of Node.
   maxHeaderBytes: 16 * 1024,
   // A body of 1 MiB at 300 kbit/s.
   requestTimeoutMs: 30_000,
-  // A socket costs some 20 KB, one with a generation more.
+  // A connection takes about 20 KB, with a running request more.
   maxConnections: 4096,
 };
 
-/** Milliseconds for the headers alone: they are small, whatever the line. */
+/** Milliseconds in which the headers must arrive; they are small even on a slow line. */
 const HEADERS_MS = 10_000;
-/** Longer than proxies keep idle connections to use again (60 s, commonly), so that it is they who close. */
+/** Longer than proxies keep idle connections (commonly 60 s): the proxy must be the side that closes. */
 const KEEP_ALIVE_MS = 65_000;
-/** Milliseconds between looks at which requests are late. */
+/** Milliseconds between checks for late requests. */
 const CHECK_MS = 1_000;
-/** Milliseconds between two warnings about connections that were not taken. */
+/** Milliseconds between two warnings about refused connections. */
 const WARNING_MS = 10_000;
 
-/** The server beneath the application; `warn` is told of connections that were not taken. */
+/** Create the HTTP server; it calls `warn` when it refuses connections. */
 export function createListener(
   { maxHeaderBytes, requestTimeoutMs, maxConnections, tls }: ListenerOptions,
   handler: RequestListener,
@@ -55,32 +55,32 @@ export function createListener(
     ? https.createServer({ ...options, ...tls, handshakeTimeout: HEADERS_MS, minVersion: "TLSv1.2" }, handler)
     : http.createServer(options, handler);
   server.maxConnections = maxConnections;
-  // A client that sends no more still gets its answer; in-flight.ts tells it from one that has gone.
+  // A client may close its sending side and wait for the answer; in-flight.ts detects those that are gone.
   Object.assign(server, { httpAllowHalfOpen: true });
   let warnedAt = Number.NEGATIVE_INFINITY;
   server.on("drop", () => {
     if (performance.now() - warnedAt < WARNING_MS) return;
     warnedAt = performance.now();
-    warn(`${maxConnections} connections are open: more are closed as they come (--max-connections)`);
+    warn(`${maxConnections} connections are open: further ones are closed (--max-connections)`);
   });
   return server;
 }
 
-/** What Node's parser and clock find, as problems. */
+/** Errors of Node's parser and timeouts as problems. */
 const CLIENT_ERRORS: Record<string, [kind: ProblemKind, detail: string]> = {
-  HPE_HEADER_OVERFLOW: ["headers-too-large", "the headers are larger than the server takes: send fewer"],
-  ERR_SSL_HTTP_REQUEST: ["invalid-request", "this port takes HTTPS: begin the address with https://"],
-  ERR_HTTP_REQUEST_TIMEOUT: ["request-timeout", "the request did not arrive whole in time: send it faster"],
+  HPE_HEADER_OVERFLOW: ["headers-too-large", "the headers are above the limit: send fewer or shorter ones"],
+  ERR_SSL_HTTP_REQUEST: ["invalid-request", "this port speaks HTTPS: use an https:// address"],
+  ERR_HTTP_REQUEST_TIMEOUT: ["request-timeout", "the whole request did not arrive in time: send it faster"],
 };
 
-/** The connection to answer on: what is no TLS is answered beneath it. */
+/** Return the socket to answer on: plain HTTP on a TLS port is answered without TLS. */
 const answerable = (code: string | undefined, socket: Duplex) =>
   (code === "ERR_SSL_HTTP_REQUEST" && (socket as { _parent?: Duplex })._parent) || socket;
 
-/** Answers what is no request, or too slow to become one, and ends its connection. */
+/** Answer a malformed or late request and close its connection. */
 export function refuseClient(error: NodeJS.ErrnoException, connection: Duplex): void {
   const socket = answerable(error.code, connection);
-  // The answer of an earlier request may be on its way.
+  // The answer to an earlier request may be in transit.
   const answering = (socket as { _httpMessage?: { _headerSent?: boolean } | null })._httpMessage?._headerSent;
   if (error.code === "ECONNRESET" || !socket.writable || answering) return void socket.destroy();
   const [kind, detail] = CLIENT_ERRORS[error.code ?? ""] ?? ["invalid-request", "this is not HTTP/1.1"];
@@ -95,6 +95,6 @@ export function refuseClient(error: NodeJS.ErrnoException, connection: Duplex): 
     "connection: close",
   ];
   socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
-  // One that does not read the answer is not waited for.
+  // Do not wait for a client that does not read the answer.
   setTimeout(() => socket.destroy(), 1000).unref();
 }

@@ -35,6 +35,6 @@ export function noRoute({ method, url }: { method: string; url: string }): never
       `${method} ${path} is not a route: there is ${routesLike(path).join(", ")} (see /openapi.yaml)`,
     );
   if (allowed.includes(method))
-    throw new NotFoundError(`${path} is served at another port: see --admin-port`);
-  throw new MethodNotAllowedError(`${path} takes ${allowed.join(" or ")}, not ${method}`, allowed);
+    throw new NotFoundError(`${path} is served on another port: see --admin-port`);
+  throw new MethodNotAllowedError(`${path} allows ${allowed.join(" or ")}, not ${method}`, allowed);
 }

@@ -1,4 +1,4 @@
-/** TLS from files. */
+/** Reads the certificate and its key. */
 
 import { readFile } from "node:fs/promises";
 import { createSecureContext } from "node:tls";
@@ -10,7 +10,7 @@ export interface TlsFiles {
   key: Buffer;
 }
 
-/** Reads them. Throws StartupError if they cannot be read or do not belong together. */
+/** Read certificate and key. Throws StartupError if they cannot be read or do not match. */
 export async function readTls(certPath: string, keyPath: string): Promise<TlsFiles> {
   const read = (flag: string, path: string) =>
     readFile(path).catch((error: NodeJS.ErrnoException) => {
@@ -21,7 +21,7 @@ export async function readTls(certPath: string, keyPath: string): Promise<TlsFil
     createSecureContext({ cert, key });
   } catch (error) {
     throw new StartupError(
-      `${certPath} and ${keyPath} are no certificate with its key: ${(error as Error).message}`,
+      `${certPath} and ${keyPath} are not a certificate and its key: ${(error as Error).message}`,
     );
   }
   return { cert, key };

@@ -29,17 +29,20 @@ export async function generateRoute(app: FastifyInstance, { admission }: { admis
   });
 }
 
-/** Answer with the events after those the client has. Before it sends anything, throw what `submit` throws. */
+/**
+ * Answer with the events after those the client has received. Errors of `submit` are thrown before anything
+ * is sent.
+ */
 async function stream(
   admission: Admission,
   body: Body,
-  told: Progress | undefined,
+  received: Progress | undefined,
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<undefined> {
-  // A deadline skips steps by the clock, so that the same request need not have the same steps.
+  // A deadline skips steps by the clock, so that a repeated request may have other steps.
   const resumable = body.deadline_ms === undefined;
-  const seen = resumable ? told : undefined;
+  const seen = resumable ? received : undefined;
   const seeded = { ...body, seed: seen?.seed ?? body.seed };
   const handle = await admission.submit(request, seeded, (step) => {
     if (step.step > (seen?.steps[step.sample] ?? 0)) outbox.send({ type: "step", id, ...step });

@@ -1,4 +1,4 @@
-/** GET /generate/stream: a WebSocket that streams every denoising step of several generations. */
+/** GET /generate/stream: a WebSocket that streams every denoising step of several requests. */
 
 import type { FastifyInstance } from "fastify";
 import { UpgradeRequiredError } from "../../errors.ts";

@@ -1,15 +1,17 @@
-/** Requests that are answered as one: the first failure, or a closed connection, cancels all of them. */
+/**
+ * Cancellation of requests that are answered together: the first failure or a closed connection cancels all.
+ */
 
 import type { ServerResponse } from "node:http";
 import type { Answer } from "../../engine/answers/answer.ts";
 import type { RequestHandle } from "../../engine/engine.ts";
 
-/** Cancel all of them. */
+/** Cancel all requests. */
 export function cancelAll(handles: readonly RequestHandle[]): void {
   for (const handle of handles) handle.cancel();
 }
 
-/** Cancel the requests when, or if, the client has closed its connection. */
+/** Cancel the requests when the client closes its connection, or at once if it has. */
 export function cancelOnClose(response: ServerResponse, handles: readonly RequestHandle[]): void {
   if (response.destroyed) cancelAll(handles);
   else response.once("close", () => cancelAll(handles));

@@ -1,29 +1,32 @@
-/** Answers that are on their way: they arrive before the server stops, unless nobody takes them. */
+/** Answers in transit: the server stops after they have arrived, and closes connections that read nothing. */
 
 import type { ServerResponse } from "node:http";
 import { Socket } from "node:net";
 import type { FastifyInstance } from "fastify";
 
-/** Milliseconds that a server which stops gives its last answers to arrive. */
+/** Milliseconds that a stopping server waits for its last answers to arrive. */
 const LAST_ANSWERS_MS = 3000;
 
-/** Milliseconds from one probe of a half-closed client to the next: doubles from the first to the second. */
-const ASK_AGAIN_MS = 20;
-const ASK_EVERY_MS = 5000;
+/**
+ * Milliseconds between probes of a half-closed client; the interval doubles from the first to the second
+ * value.
+ */
+const [FIRST_PROBE_MS, PROBE_MS] = [20, 5000];
 
 /**
- * A client that has ended its side of the connection may still wait for its answer (`nc -N`), or be gone: the system
- * tells them apart only by what becomes of bytes that are sent. So it is sent `102 Processing` until the answer begins:
- * one that is gone refuses the first, and the next then fails and closes the connection.
+ * Probe a client that has closed its sending side: it may still wait for its answer (`nc -N`), or be gone.
+ * The system tells the difference only for bytes that are sent, so `102 Processing` is sent until the answer
+ * begins. If the client is gone, the first probe is refused, and the next one fails and closes the
+ * connection.
  */
 function watchHalfClosed(answer: ServerResponse, socket: Socket): void {
   let timer: NodeJS.Timeout | undefined;
-  const ask = (nextMs: number) => {
+  const probe = (nextMs: number) => {
     if (answer.headersSent || answer.destroyed || answer.req.httpVersion !== "1.1") return;
     answer.writeProcessing();
-    timer = setTimeout(() => ask(Math.min(2 * nextMs, ASK_EVERY_MS)), nextMs);
+    timer = setTimeout(() => probe(Math.min(2 * nextMs, PROBE_MS)), nextMs);
   };
-  const halfClosed = () => ask(ASK_AGAIN_MS);
+  const halfClosed = () => probe(FIRST_PROBE_MS);
   socket.once("end", halfClosed);
   answer.once("close", () => {
     clearTimeout(timer);
@@ -32,9 +35,9 @@ function watchHalfClosed(answer: ServerResponse, socket: Socket): void {
 }
 
 /**
- * Watches over every answer of `app`, those of WebSockets apart. A connection whose client takes nothing of what waits for
- * it for `stallMs` is ended; a slow reader is none of these as long as its side takes some now and then. Once `stopping`,
- * clients are told not to keep their connections, and `app.close()` waits for answers that are being sent.
+ * Watch every answer of `app` except WebSockets. A connection is closed if its client reads none of the
+ * waiting data for `stallMs`; slow readers are kept. Once `stopping` returns true, answers have `Connection:
+ * close`, and `app.close()` waits for answers in transit.
  */
 export function watchAnswers(app: FastifyInstance, stallMs: number, stopping: () => boolean): void {
   const open = new Set<ServerResponse>();
@@ -46,11 +49,11 @@ export function watchAnswers(app: FastifyInstance, stallMs: number, stopping: ()
       open.delete(raw);
       if (open.size === 0) emptied();
     });
-    // A test's injected request has no real socket.
+    // A request injected by a test has no socket.
     const { socket } = raw;
     if (!(socket instanceof Socket)) return;
     watchHalfClosed(raw, socket);
-    // Silence while the model works is no stall: then there is nothing to take.
+    // While the model runs, there is nothing to read: that is no stall.
     raw.setTimeout(stallMs, () => {
       if (socket.writableLength > 0) socket.destroy();
     });

@@ -1,41 +1,41 @@
 /**
- * What comes in over a WebSocket: messages wait here for the one before them, in bounded number and bytes.
+ * The incoming messages of a WebSocket, handled one after the other, with bounds on their number and bytes.
  *
- * This is the one owner of a socket's pausing. Whatever else has a reason to read no further (a client that does not
- * read its answers, one that has been expelled) tells it here, so that no reason lifts another.
+ * The intake is the one owner of pausing and resuming its socket. Other reasons to pause (a client that does
+ * not read its answers, a socket that is being closed) go through `blocked` and `end`.
  */
 
 import type { WebSocket } from "ws";
 import { turn } from "../json.ts";
 
-/** Messages of one socket that may wait. */
+/** Most messages of one socket that wait. */
 const MAX_WAITING = 256;
 
 /**
- * A paused socket still hands on what was read before. Compressed, that may be much: beyond so many times the bytes that
- * may wait, the socket is given up.
+ * Factor on the bytes that may wait, above which the socket is closed. A paused socket still emits messages
+ * that were read before, and compressed ones may be large.
  */
 const MOST_FACTOR = 4;
 
-/** A message as it came. */
+/** A message as received. */
 export interface Message {
   data: Buffer;
   isBinary: boolean;
 }
 
-/** What an intake works with. */
+/** Options of an intake. */
 export interface IntakeOptions {
-  /** Bytes of messages that may wait: at least those of the largest message. */
+  /** Most bytes of messages that wait; at least the size of the largest message. */
   maxBytes: number;
-  /** Carries out one message. Never rejects. */
+  /** Handle one message. Must not reject. */
   receive(message: Message): Promise<void>;
-  /** True while nothing more is to be taken in, whatever waits; call `update` when this changes. */
+  /** Return true while no message may be handled; call `update` when this changes. */
   blocked(): boolean;
-  /** More waits than a client can have meant; called once. */
+  /** Called once, when far too many bytes wait. */
   flooded(): void;
 }
 
-/** The messages of one socket, in order, and whether it is read. */
+/** Handles the messages of one socket in order, and pauses the socket. */
 export class Intake {
   readonly #waiting: Message[] = [];
   #bytes = 0;
@@ -47,7 +47,7 @@ export class Intake {
     readonly options: IntakeOptions,
   ) {}
 
-  /** Takes a message in; it is carried out after those before it. */
+  /** Add a message; it is handled after the earlier ones. */
   push(message: Message): void {
     if (this.#ended) return;
     this.#waiting.push(message);
@@ -60,19 +60,19 @@ export class Intake {
     this.update();
   }
 
-  /** Goes on with what waits if it may, and reads from the socket only while there is room. */
+  /** Handle waiting messages unless blocked, and read from the socket only while there is room. */
   update(): void {
     const { socket, options } = this;
     const { length } = this.#waiting;
     const full = length > MAX_WAITING || this.#bytes > options.maxBytes;
-    // Once full, all that waits is carried out before more is read.
+    // Once full, handle all waiting messages before reading again.
     const paused = this.#ended || options.blocked() || full || (socket.isPaused && length > 0);
     if (paused && !socket.isPaused) socket.pause();
     if (!paused && socket.isPaused) socket.resume();
     if (!this.#working && length > 0) void this.#work();
   }
 
-  /** Reads nothing more, and forgets what waits. */
+  /** Discard the waiting messages and stop reading. */
   end(): void {
     this.#ended = true;
     this.#waiting.length = 0;

@@ -1,8 +1,8 @@
 /**
- * What goes out to a client, bounded for a reader that falls behind.
+ * The outgoing events of a client, bounded for slow readers.
  *
- * While more than MOST_WAITING bytes wait, it is congested: steps are held back and merged, one for each sample. Every
- * reveal still arrives exactly once.
+ * While more than MOST_WAITING bytes wait, the outbox is congested: it holds steps back and merges them, one
+ * event for each sample. Every reveal still arrives exactly once.
  */
 
 import type { Schemas } from "../openapi.ts";
@@ -13,28 +13,28 @@ type StepEvent = Schemas["StepEvent"];
 /** Bytes that may wait before steps are merged. */
 export const MOST_WAITING = 256 * 1024;
 
-/** Where events go. */
+/** Destination of events. */
 export interface Sink {
   /** False once nothing more can be written. */
   readonly open: boolean;
-  /** Bytes written and not yet taken by the network. */
+  /** Bytes written and not yet sent. */
   readonly waiting: number;
-  /** Calls back when it is on its way. */
+  /** Write an event; `sent` is called when it has been handed to the network. */
   write(event: ServerEvent, sent: () => void): void;
 }
 
 /** Sends events in order. */
 export class Outbox {
-  /** Merged steps that wait, by generation and sample. */
+  /** Merged steps that are held back, by request and sample. */
   readonly #held = new Map<string, StepEvent>();
 
-  /** `changed` is called after `congested` may have changed. */
+  /** `changed` is called when `congested` may have changed. */
   constructor(
     readonly sink: Sink,
     readonly changed: () => void = () => {},
   ) {}
 
-  /** Sends an event, or holds a step back. Does nothing once the client is gone. */
+  /** Send an event, or hold a step back. Does nothing once the client is gone. */
   send(event: ServerEvent): void {
     if (!this.sink.open) return;
     if (event.type === "step" && this.congested) {
@@ -45,7 +45,7 @@ export class Outbox {
     this.#write(event);
   }
 
-  /** Whether the client reads too slowly for what waits. */
+  /** Whether more bytes wait than the client reads. */
   get congested(): boolean {
     return this.sink.waiting > MOST_WAITING;
   }
@@ -56,7 +56,7 @@ export class Outbox {
     this.#held.set(key, held ? { ...event, revealed: [...held.revealed, ...event.revealed] } : event);
   }
 
-  /** Writes held steps whose key starts with `prefix`. */
+  /** Write the held steps whose key starts with `prefix`. */
   #flush(prefix: string): void {
     for (const [key, event] of this.#held)
       if (key.startsWith(prefix)) {

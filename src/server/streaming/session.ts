@@ -1,4 +1,4 @@
-/** One WebSocket of /generate/stream: who it belongs to, and the generations that run on it. */
+/** One WebSocket of /generate/stream: its API key and its running requests. */
 
 import type { FastifyRequest } from "fastify";
 import type { WebSocket } from "ws";
@@ -15,24 +15,24 @@ import { Intake, type Message } from "./intake.ts";
 import { Outbox } from "./outbox.ts";
 import { isFar, socketSink } from "./websocket.ts";
 
-/** Generations that one socket may have running. */
+/** Most running requests of one socket. */
 const MAX_PER_SOCKET = 64;
 
-/** Bytes of the one message that a socket without a key may send: a key has at most 112. */
+/** Largest message with a key, in bytes; a key has at most 112. */
 const MAX_AUTH_BYTES = 1024;
 
-/** Bytes, frames and all, that are read from a socket before it has brought a key; then nothing more is. */
-const MAX_STRANGE_BYTES = 16 * 1024;
+/** Bytes, frames included, that are read from a socket before its key has come. */
+const MAX_UNAUTHENTICATED_BYTES = 16 * 1024;
 
-/** Milliseconds that a peer has to take the news that it is expelled. */
-const FAREWELL_MS = 500;
+/** Milliseconds between the close frame and closing the connection. */
+const CLOSE_MS = 500;
 
-/** Characters of an id that are repeated to who sent it; the contract allows no longer one. */
+/** Longest id, in characters, that an error quotes: the limit of the contract. */
 const MAX_ID = 128;
 
-/** Close code of a socket without a key: as 401 is in HTTP. */
+/** Close code of a socket without a valid key, after HTTP's 401. */
 const UNAUTHORIZED = 4401;
-/** Close code of one that sends more than can be meant (RFC 6455). */
+/** Close code of a socket that sends far too much (RFC 6455). */
 const POLICY = 1008;
 
 const validators = {
@@ -44,23 +44,23 @@ const validators = {
 /** Settings of a socket. */
 export interface StreamSessionOptions {
   admission: Admission;
-  /** Absent: no key is asked for. */
+  /** Absent: no key is required. */
   keys: KeyRing | undefined;
-  /** Milliseconds in which a socket without a key must bring one. */
+  /** Milliseconds in which a socket without a key must send one. */
   authMs: number;
-  /** Bytes of the largest message. */
+  /** Largest message in bytes. */
   maxMessageBytes: number;
 }
 
-/** Serves a socket until it closes. */
+/** Serves one socket until it closes. */
 export class StreamSession {
   readonly #handles = new Map<string, RequestHandle>();
   readonly #outbox: Outbox;
   readonly #intake: Intake;
   readonly #late: NodeJS.Timeout;
-  /** Bytes that came while no key had. */
-  #strangeBytes = 0;
-  #expelled = false;
+  /** Bytes received before a key. */
+  #unauthenticatedBytes = 0;
+  #closing = false;
 
   constructor(
     readonly socket: WebSocket,
@@ -72,15 +72,15 @@ export class StreamSession {
     this.#intake = new Intake(socket, {
       maxBytes: maxMessageBytes,
       receive: (data) => this.#receive(data),
-      blocked: () => this.#outbox.congested || this.#strangeBytes > MAX_STRANGE_BYTES,
-      flooded: () => this.#end(POLICY, "too many messages wait"),
+      blocked: () => this.#outbox.congested || this.#unauthenticatedBytes > MAX_UNAUTHENTICATED_BYTES,
+      flooded: () => this.#close(POLICY, "too many messages wait"),
     });
     this.#late = setTimeout(
-      () => this.#expel(new UnauthorizedError(`no key came within ${authMs} ms: send it first`, false)),
+      () => this.#refuse(new UnauthorizedError(`no key came within ${authMs} ms: send it first`, false)),
       authMs,
     );
-    if (!this.#strange) clearTimeout(this.#late);
-    else request.raw.socket.on("data", this.#countStrange);
+    if (!this.#unauthenticated) clearTimeout(this.#late);
+    else request.raw.socket.on("data", this.#countUnauthenticated);
     if (request.key) this.#enter(request.key);
     socket.on("message", (data, isBinary) => this.#take(data as Buffer, isBinary));
     socket.on("error", (error) => request.log.info({ err: error }, "socket failed"));
@@ -90,39 +90,43 @@ export class StreamSession {
     });
   }
 
-  /** Whether a key is asked for and none has come. */
-  get #strange(): boolean {
+  /** Whether a key is required and none has come. */
+  get #unauthenticated(): boolean {
     return this.options.keys !== undefined && this.request.key === null;
   }
 
-  // A message that is not whole yet is seen by nobody else.
-  readonly #countStrange = ({ length }: Buffer) => {
-    this.#strangeBytes += length;
-    if (this.#strangeBytes <= MAX_STRANGE_BYTES) return;
+  /** Counts the bytes of the connection: an incomplete message emits no event. */
+  readonly #countUnauthenticated = ({ length }: Buffer) => {
+    this.#unauthenticatedBytes += length;
+    if (this.#unauthenticatedBytes <= MAX_UNAUTHENTICATED_BYTES) return;
     this.#intake.update();
-    // What came may hold a key and still be decompressed.
-    setTimeout(() => this.#strange && this.#expel(new UnauthorizedError(HOW, false)), FAREWELL_MS).unref();
+    // A message with a key may have been read already and be decompressing.
+    setTimeout(() => {
+      if (this.#unauthenticated) this.#refuse(new UnauthorizedError(HOW, false));
+    }, CLOSE_MS).unref();
   };
 
   #take(data: Buffer, isBinary: boolean): void {
-    if (this.#expelled) return;
-    if (this.#strange) this.#authenticate(data, isBinary);
+    if (this.#closing) return;
+    if (this.#unauthenticated) this.#authenticate(data, isBinary);
     else this.#intake.push({ data, isBinary });
   }
 
-  /** The first message of a socket without a key, at once: it brings the key, or the socket is closed. */
+  /**
+   * Handle the first message of a socket without a key: it must hold the key, otherwise the socket is closed.
+   */
   #authenticate(data: Buffer, isBinary: boolean): void {
     try {
-      if (isBinary || data.length > MAX_AUTH_BYTES) throw new Error("it is no message with a key");
+      if (isBinary || data.length > MAX_AUTH_BYTES) throw new Error("not a message with a key");
       const { key } = valid(validators.auth(parseJson(data)));
       this.#enter(knownKey(this.options.keys!, key));
     } catch (error) {
-      this.#expel(error instanceof UnauthorizedError ? error : new UnauthorizedError(HOW, false));
+      this.#refuse(error instanceof UnauthorizedError ? error : new UnauthorizedError(HOW, false));
     }
-    if (this.#expelled) return;
+    if (this.#closing) return;
     clearTimeout(this.#late);
-    this.request.raw.socket.removeListener("data", this.#countStrange);
-    this.#strangeBytes = 0;
+    this.request.raw.socket.removeListener("data", this.#countUnauthenticated);
+    this.#unauthenticatedBytes = 0;
     this.#outbox.send({ type: "authenticated" });
     this.#intake.update();
   }
@@ -130,41 +134,41 @@ export class StreamSession {
   #enter(key: ApiKey): void {
     const { request, socket } = this;
     request.key = key;
-    const revoked = () => this.#expel(new UnauthorizedError("the API key was removed", true));
-    // It may have been, while the handshake was on its way.
+    const revoked = () => this.#refuse(new UnauthorizedError("the API key was revoked", true));
+    // The key may have been revoked during the handshake.
     if (key.revoked.aborted) revoked();
     key.revoked.addEventListener("abort", revoked);
     socket.once("close", () => key.revoked.removeEventListener("abort", revoked));
   }
 
-  /** Sends a stranger away, whatever is running. */
-  #expel(error: UnauthorizedError): void {
-    if (this.#expelled) return;
+  /** Send an error and close the socket with its running requests. */
+  #refuse(error: UnauthorizedError): void {
+    if (this.#closing) return;
     this.#fail(undefined, error);
-    this.#end(UNAUTHORIZED, "unauthorized");
+    this.#close(UNAUTHORIZED, "unauthorized");
   }
 
-  /** Closes the socket and reads nothing more from it, not even that its peer closes it too. */
-  #end(code: number, reason: string): void {
-    this.#expelled = true;
+  /** Close the socket without reading from it again, not even the client's close frame. */
+  #close(code: number, reason: string): void {
+    this.#closing = true;
     this.socket.close(code, reason);
     this.#intake.end();
     this.#cancelRunning();
-    setTimeout(() => this.socket.terminate(), FAREWELL_MS);
+    setTimeout(() => this.socket.terminate(), CLOSE_MS);
   }
 
   #cancelRunning(): void {
     for (const handle of this.#handles.values()) handle.cancel();
   }
 
-  /** Carries out one message, or answers why not. */
+  /** Handle one message, or answer with its error. */
   async #receive({ data, isBinary }: Message): Promise<void> {
     let id: unknown;
     let over: LimitReachedError | undefined;
     try {
-      // Counted whatever it is: what cannot be used costs as much to find out.
+      // Invalid messages count as well: checking them costs as much.
       over = await this.#countMessage();
-      // The limit may not keep a client from ending what it has begun.
+      // A client above its limit may still cancel its requests; a cancel message is short.
       if (over && data.length > MAX_AUTH_BYTES) throw over;
       if (isBinary) throw invalid("", "must be a text frame with JSON");
       const message = parseJson(data);
@@ -173,13 +177,13 @@ export class StreamSession {
       if (over && named.type !== "cancel") throw over;
       await this.#dispatch(named.type, message);
     } catch (error) {
-      if (error instanceof UnauthorizedError) return this.#expel(error);
-      const told = error instanceof SyntaxError && over ? over : error;
-      this.#fail(typeof id === "string" && id.length <= MAX_ID ? id : undefined, told);
+      if (error instanceof UnauthorizedError) return this.#refuse(error);
+      const cause = error instanceof SyntaxError && over ? over : error;
+      this.#fail(typeof id === "string" && id.length <= MAX_ID ? id : undefined, cause);
     }
   }
 
-  /** The error of the limit that is reached; undefined if none is. */
+  /** Count a message; return the error if it exceeds a limit of the key. */
   async #countMessage(): Promise<LimitReachedError | undefined> {
     try {
       await this.options.admission.countRequest(this.request);
@@ -197,7 +201,7 @@ export class StreamSession {
     throw invalid("/type", "must be generate, cancel or auth");
   }
 
-  /** A key on a socket that needs none any more: its own changes nothing, another is a mistake. */
+  /** Answer a key on a socket that has one: the same key is accepted, another one is an error. */
   #authenticateAgain({ key }: Schemas["AuthMessage"]): void {
     const { keys } = this.options;
     if (keys && knownKey(keys, key) !== this.request.key)
@@ -208,9 +212,9 @@ export class StreamSession {
   async #generate({ type: _, id, ...body }: Schemas["GenerateMessage"]): Promise<void> {
     const { request } = this;
     const handles = this.#handles;
-    if (handles.has(id)) throw invalid("/id", `${id} is still running on this socket`);
+    if (handles.has(id)) throw invalid("/id", `${id} is the id of a running request of this socket`);
     if (handles.size >= MAX_PER_SOCKET)
-      throw invalid("/id", `a socket runs at most ${MAX_PER_SOCKET} generations at once`);
+      throw invalid("/id", `exceeds the ${MAX_PER_SOCKET} running requests of a socket: open another socket`);
     const handle = await this.options.admission.submit(request, body, (step) =>
       this.#outbox.send({ type: "step", id, ...step }),
     );
@@ -225,13 +229,13 @@ export class StreamSession {
       })
       .catch((error) => this.#fail(id, error, record))
       .finally(() => handles.delete(id));
-    // It closed while the limits were looked up.
+    // The socket may have closed while the limits were looked up.
     if (this.socket.readyState !== this.socket.OPEN) handle.cancel();
   }
 
   #cancel({ id }: Schemas["CancelMessage"]): void {
     const handle = this.#handles.get(id);
-    if (!handle) throw invalid("/id", "names no running generation of this socket");
+    if (!handle) throw invalid("/id", "is not the id of a running request of this socket");
     handle.cancel();
   }
 
@@ -240,8 +244,8 @@ export class StreamSession {
     if (bug) this.request.log.error({ err: error }, "generation failed");
     record?.fail(problem);
     record?.end(problem.status);
-    const told = { ...problem, request_id: this.request.id };
-    this.#outbox.send({ type: "error", ...(id !== undefined && { id }), error: told });
+    const answer = { ...problem, request_id: this.request.id };
+    this.#outbox.send({ type: "error", ...(id !== undefined && { id }), error: answer });
   }
 }
 
@@ -250,6 +254,8 @@ const notJson = ({ message }: SyntaxError): ProblemAnswer => ({
   bug: false,
 });
 
-const HOW = `this server needs an API key: send {"type": "auth", "key": …} first, in at most ${MAX_AUTH_BYTES} bytes`;
+const HOW =
+  "this server requires an API key: send " +
+  `{"type": "auth", "key": …} first, in at most ${MAX_AUTH_BYTES} bytes`;
 
 const invalid = (path: string, message: string) => new InvalidRequestError([{ path, message }]);

@@ -1,4 +1,4 @@
-/** A WebSocket as a place for events to go: when messages are compressed, and when a socket is given up. */
+/** WebSockets: compression, pings, and closing of stalled and refused ones. */
 
 import { randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
@@ -7,8 +7,8 @@ import type { PerMessageDeflateOptions, WebSocket, WebSocketServer } from "ws";
 import type { Sink } from "./outbox.ts";
 
 /**
- * permessage-deflate: a step of 1 to 10 KB shrinks to about a quarter in 50 microseconds. No context is kept between
- * messages: it would take some hundred KB for each socket.
+ * permessage-deflate: a step of 1 to 10 KB shrinks to about a quarter in 50 microseconds. A context kept
+ * between messages would take several hundred KB for each socket.
  */
 export const COMPRESSION: PerMessageDeflateOptions = {
   threshold: 1024,
@@ -17,13 +17,13 @@ export const COMPRESSION: PerMessageDeflateOptions = {
   zlibDeflateOptions: { level: 1, memLevel: 7 },
 };
 
-/** Whether compressing pays: not on the machine itself, unless the peer is a proxy for somebody else. */
+/** Return whether the client is on another machine, so that compression pays; a local proxy counts as one. */
 export function isFar({ headers, socket }: Pick<IncomingMessage, "headers" | "socket">): boolean {
   const proxied = headers.forwarded !== undefined || headers["x-forwarded-for"] !== undefined;
   return proxied || !/^(127\.|::1$|::ffff:127\.)/.test(socket.remoteAddress ?? "");
 }
 
-/** A socket's outgoing side. */
+/** Return the sink of a socket. */
 export function socketSink(socket: WebSocket, compress: boolean): Sink {
   return {
     get open() {
@@ -37,8 +37,8 @@ export function socketSink(socket: WebSocket, compress: boolean): Sink {
 }
 
 /**
- * Ends a connection that asked for another protocol and is answered as if it had not, once the answer is sent: nobody
- * reads from it any more.
+ * Close the connection of a refused upgrade once the answer is sent: Node does not read from such a
+ * connection again.
  */
 export function endRefusedUpgrade(request: IncomingMessage, response: ServerResponse): void {
   if (!(request as IncomingMessage & { upgrade?: boolean }).upgrade) return;
@@ -46,38 +46,38 @@ export function endRefusedUpgrade(request: IncomingMessage, response: ServerResp
   else response.once("finish", () => request.socket.destroySoon());
 }
 
-/** The same for every answer that Fastify's hooks see; errors of its own making pass them by. */
+/** Call `endRefusedUpgrade` for every answer that passes the hooks; errors of Fastify itself do not. */
 export function endRefusedUpgrades(app: FastifyInstance): void {
   app.addHook("onResponse", async (request, reply) => endRefusedUpgrade(request.raw, reply.raw));
 }
 
 /** Close code of a WebSocket whose server is going away (RFC 6455). */
 const GOING_AWAY = 1001;
-/** Milliseconds that a peer has to answer that its socket is being closed. */
-const FAREWELL_MS = 1500;
+/** Milliseconds in which a client must answer the close frame. */
+const CLOSE_MS = 1500;
 
-/** Closes every socket, what waits to be sent first; one whose peer does not answer is ended. */
+/** Close every socket after its waiting data is sent; terminate those whose client does not answer. */
 export function closeAll(server: WebSocketServer, done: (error?: Error) => void): void {
   for (const socket of server.clients) socket.close(GOING_AWAY, "the server is shutting down");
   const late = setTimeout(() => {
     for (const socket of server.clients) socket.terminate();
-  }, FAREWELL_MS);
+  }, CLOSE_MS);
   server.close((error) => {
     clearTimeout(late);
     done(error);
   });
 }
 
-/** Rounds of pings in which a socket whose peer takes nothing of what waits for it is kept. */
+/** Rounds of pings after which a socket is closed whose client reads none of the waiting data. */
 const STALLED_ROUNDS = 3;
 
 /**
- * Pings every socket; one that has not answered by the next ping is ended, and so is one whose peer takes nothing of what
- * waits for it for STALLED_ROUNDS. Returns what stops it.
+ * Ping every socket; terminate those that have not answered by the next ping, and those whose client reads
+ * none of the waiting data for STALLED_ROUNDS. Return a function that stops the pings.
  */
 export function keepAlive(server: WebSocketServer, everyMs: number): () => void {
   const silent = new WeakSet<WebSocket>();
-  /** Bytes that waited for a reader that is too slow, and for how many rounds they have been as many. */
+  /** Bytes that wait for a slow reader, and the rounds since their number last changed. */
   const waiting = new WeakMap<WebSocket, { bytes: number; rounds: number }>();
   const isStalled = (socket: WebSocket) => {
     const bytes = socket.bufferedAmount;
@@ -88,7 +88,7 @@ export function keepAlive(server: WebSocketServer, everyMs: number): () => void 
   };
   const timer = setInterval(() => {
     for (const socket of server.clients) {
-      // While we do not read from it, because it reads too slowly, its answer cannot arrive.
+      // A paused socket is not read, so that its pong cannot arrive.
       if (socket.isPaused) {
         if (isStalled(socket)) socket.terminate();
         continue;
@@ -98,15 +98,15 @@ export function keepAlive(server: WebSocketServer, everyMs: number): () => void 
         continue;
       }
       silent.add(socket);
-      // A peer that reads nothing cannot know what to answer, so that its own pongs do not count.
-      const question = randomBytes(8);
-      const heard = (answer: Buffer) => {
-        if (!answer.equals(question)) return;
+      // A random payload, so that a client that does not read cannot send the right pong.
+      const payload = randomBytes(8);
+      const pong = (answer: Buffer) => {
+        if (!answer.equals(payload)) return;
         silent.delete(socket);
-        socket.off("pong", heard);
+        socket.off("pong", pong);
       };
-      socket.on("pong", heard);
-      socket.ping(question);
+      socket.on("pong", pong);
+      socket.ping(payload);
     }
   }, everyMs);
   return () => clearInterval(timer);

@@ -1,24 +1,24 @@
-/** What may stand in the log: no key, and of an error nothing but what it is and where it came from. */
+/** Redaction of the log: no API keys, and of an error only type, message, stack and code. */
 
 import type { FastifyServerOptions } from "fastify";
 
-/** Keys, wherever they were put. */
+/** A key anywhere in a text. */
 const KEYS = /didi_[A-Za-z0-9.-]+_[A-Za-z0-9_-]{16,}/g;
 
-/** A text without the keys in it. */
+/** Return a text with its keys redacted. */
 export const withoutKeys = (text: string): string => text.replace(KEYS, "didi_…");
 
-/** Whether a key stands in a text. */
+/** Return whether a text holds a key. */
 export const holdsKey = (text: string): boolean => withoutKeys(text) !== text;
 
-/** Times that an address may be percent-encoded: a proxy may encode what a client has encoded already. */
+/** Levels of percent-encoding that are decoded: a proxy may encode a path again. */
 const MOST_DECODED = 5;
 
-/** A path without the keys in it. One that holds a key in percent-encoding is given decoded. */
+/** Return a path with its keys redacted. A path with a percent-encoded key is returned decoded. */
 export function pathWithoutKeys(path: string): string {
   let decoded = path;
   for (let i = 0; i < MOST_DECODED && decoded.includes("%"); i++) {
-    // What is no percent-encoding stays; the rest is decoded byte by byte, since a key is plain ASCII.
+    // Decode byte by byte: a key is ASCII, and invalid encodings stay.
     const next = decoded.replace(/%[2-7][0-9a-f]/gi, (code) =>
       String.fromCharCode(parseInt(code.slice(1), 16)),
     );
@@ -29,7 +29,9 @@ export function pathWithoutKeys(path: string): string {
   return withoutKeys(path);
 }
 
-/** An error's own fields may hold anything, such as the bytes that a client sent. */
+/**
+ * Return the fields to log: further fields of an error may hold anything, such as bytes that a client sent.
+ */
 function errorFields(error: Error & { code?: string }) {
   const { name, message, stack = "", code } = error;
   return {
@@ -42,7 +44,7 @@ function errorFields(error: Error & { code?: string }) {
 
 type Logger = NonNullable<FastifyServerOptions["logger"]>;
 
-/** Fastify's option, with that added. */
+/** Return Fastify's option with the redaction. */
 export function safeLogger(logger: Logger): Logger {
   if (typeof logger !== "object") return logger;
   return {

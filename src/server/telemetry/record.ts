@@ -1,4 +1,4 @@
-/** What is kept of a request while it runs, for its line in the log, its span and the metrics. No text goes there. */
+/** The record of a running request for log, traces and metrics. It holds no prompt and no text. */
 
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { Answer } from "../../engine/answers/answer.ts";
@@ -6,25 +6,27 @@ import type { RequestHandle } from "../../engine/engine.ts";
 import type { Problem, ProblemKind } from "../problem.ts";
 import { pathWithoutKeys } from "./logger.ts";
 
-/** Told of every request and of every generation of a WebSocket. */
+/** Receives the records of HTTP requests and of WebSocket messages. */
 export interface TelemetrySink {
   begin?(record: RequestRecord): void;
-  /** One of its generations was accepted. */
+  /** The engine has accepted a request. */
   accepted?(record: RequestRecord, handle: RequestHandle): void;
-  /** It is over; called once. */
+  /** The record is complete; called once. */
   end(record: RequestRecord): void;
 }
 
-/** One HTTP request, or one message of a WebSocket. A WebSocket is itself a request, over when it closes. */
+/**
+ * One HTTP request or one WebSocket message. A WebSocket itself is an HTTP request that ends when it closes.
+ */
 export class RequestRecord {
   /** Answers so far. */
   readonly answers: Answer[] = [];
-  /** Ids of its generations. */
+  /** Ids of the accepted requests. */
   readonly ids: string[] = [];
   status = 0;
-  /** Why it was not answered. */
+  /** Kind of the error, if there was one. */
   problem: ProblemKind | undefined;
-  /** Of its trace, if it has one. */
+  /** Id of its trace, if it is traced. */
   traceId: string | undefined;
   readonly #startedAt = performance.now();
   #over = false;
@@ -32,56 +34,56 @@ export class RequestRecord {
   constructor(
     readonly request: FastifyRequest,
     readonly sinks: readonly TelemetrySink[],
-    /** The socket that a message came over. */
+    /** The record of the socket, for a message. */
     readonly parent?: RequestRecord,
   ) {
     for (const sink of sinks) sink.begin?.(this);
   }
 
-  /** The pattern of its route, such as `/v1/models/:model`; `none` where no route matched. */
+  /** The pattern of the route, such as `/v1/models/:model`; `none` for an unknown path. */
   get route(): string {
     return this.request.routeOptions?.url ?? "none";
   }
 
-  /** Without the query, and without a key that somebody put there. */
+  /** The path without the query, its keys redacted. */
   get path(): string {
     return pathWithoutKeys(this.request.url.split("?")[0]!);
   }
 
-  /** True if it is a WebSocket, or came over one. */
+  /** True for a WebSocket and for its messages. */
   get socket(): boolean {
     return this.request.headers.upgrade !== undefined;
   }
 
-  /** Milliseconds since it came. */
+  /** Milliseconds since the request arrived. */
   get totalMs(): number {
     return performance.now() - this.#startedAt;
   }
 
-  /** A record of one message that came over this socket. */
+  /** Return a record for a message of this socket. */
   message(): RequestRecord {
     return new RequestRecord(this.request, this.sinks, this);
   }
 
-  /** Takes note of generations that were accepted, and later of their answers. */
+  /** Add accepted requests; their answers are added as they arrive. */
   add(...handles: readonly RequestHandle[]): void {
     for (const handle of handles) {
       this.ids.push(handle.id);
       for (const sink of this.sinks) sink.accepted?.(this, handle);
       handle.result.then(
         (answer) => this.answers.push(answer),
-        () => {}, // whoever waits for it says why
+        () => {}, // The caller reports the error.
       );
     }
   }
 
-  /** Takes note of the problem that it was answered with. */
+  /** Set the problem of the answer. */
   fail({ type, status }: Problem): void {
     this.problem = type.split(":").at(-1) as ProblemKind;
     this.status = status;
   }
 
-  /** It is over, with this status if it did not fail. A second call does nothing. */
+  /** Complete the record, with this status unless it failed. A second call does nothing. */
   end(status: number): void {
     if (this.#over) return;
     this.#over = true;
@@ -92,15 +94,15 @@ export class RequestRecord {
 
 const records = new WeakMap<FastifyRequest, RequestRecord>();
 
-/** The record of a request; there is one from the first hook on. */
+/** Return the record of a request, which exists from the first hook on. */
 export function recordOf(request: FastifyRequest): RequestRecord | undefined {
   return records.get(request);
 }
 
-/** Status of a request whose client left before its answer, as nginx has it. */
+/** Status of a request whose client left before its answer; nginx uses the same. */
 const CLIENT_GONE = 499;
 
-/** Begins the record of a request; it ends with the answer, or the connection. */
+/** Begin the record of a request; it ends with the answer or the connection. */
 export function beginRecord(
   request: FastifyRequest,
   reply: FastifyReply,
@@ -109,7 +111,7 @@ export function beginRecord(
   const record = new RequestRecord(request, sinks);
   records.set(request, record);
   const { raw } = reply;
-  // What was thrown on the way is answered, and noted, before this runs.
+  // setImmediate: an error is answered and recorded first.
   raw.once("close", () =>
     setImmediate(() => record.end(raw.headersSent ? raw.statusCode : record.socket ? 101 : CLIENT_GONE)),
   );

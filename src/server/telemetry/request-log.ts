@@ -1,10 +1,10 @@
-/** One line of the log for each request, and for each generation of a WebSocket. Never a prompt, never a text. */
+/** One log line for each request and each WebSocket message, without prompts and texts. */
 
 import type { RequestRecord, TelemetrySink } from "./record.ts";
 
 const round = (ms: number) => Math.round(ms * 100) / 100;
 
-/** What the answers of one request come to: tokens and passes added up, of steps and times the most. */
+/** Summarise the answers of a request: sums of tokens and passes, maxima of steps and times. */
 export function summary({ answers }: RequestRecord) {
   const most = (values: number[]) => Math.max(...values);
   const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
@@ -26,7 +26,7 @@ export function summary({ answers }: RequestRecord) {
   };
 }
 
-/** Writes the lines, each under its request's id. */
+/** Writes the lines with the id of the request. */
 export const requestLog: TelemetrySink = {
   end(record) {
     const { ids, route, path, status, problem, traceId, answers, parent, request } = record;

@@ -1,6 +1,6 @@
 /**
- * OpenTelemetry traces, if `@opentelemetry/api` is installed and an SDK was registered before the server started: a span
- * for each request, and one for each step of a batch that is linked to the requests it worked for.
+ * OpenTelemetry traces, if `@opentelemetry/api` is installed and an SDK was registered before the server
+ * started: a span for each request, and one for each batch, linked to the requests of its rows.
  */
 
 import type * as Api from "@opentelemetry/api";
@@ -10,7 +10,7 @@ import { VERSION } from "../openapi.ts";
 import type { RequestRecord, TelemetrySink } from "./record.ts";
 import { summary } from "./request-log.ts";
 
-/** The API, or undefined if it is not installed. */
+/** Return the API; undefined if it is not installed. */
 export async function loadTracing(
   load: () => Promise<typeof Api> = () => import("@opentelemetry/api"),
 ): Promise<typeof Api | undefined> {
@@ -22,15 +22,15 @@ export async function loadTracing(
   }
 }
 
-/** Makes spans of the requests it is told of and of the engine's calls. Without a registered SDK it makes none. */
+/** Create spans of requests and batches. Without a registered SDK there are none. */
 export function createTracing(api: typeof Api, engine: Engine): TelemetrySink {
   const { SpanKind, SpanStatusCode, context, propagation, trace } = api;
   const tracer = trace.getTracer("didi-serve", VERSION);
   const spans = new Map<RequestRecord, Api.Span>();
-  /** Spans of requests by the ids of their generations, for the batches that work for them. */
+  /** Spans of HTTP requests by the ids of their accepted requests, for the links of batches. */
   const bySubscriber = new Map<string, Api.SpanContext>();
 
-  /** Where a request's span hangs: under its socket, a span that is active already, or what the client sent. */
+  /** Return the parent of a request's span: its socket, an active span, or the client's trace context. */
   function parentOf({ parent, request }: RequestRecord): Api.Context {
     const socket = parent && spans.get(parent);
     if (socket) return trace.setSpan(api.ROOT_CONTEXT, socket);
@@ -103,11 +103,11 @@ export function createTracing(api: typeof Api, engine: Engine): TelemetrySink {
 function linksOf({ groups }: BatchReport, spans: ReadonlyMap<string, Api.SpanContext>): Api.Link[] {
   if (spans.size === 0) return [];
   const contexts = [...groups].flatMap(({ handles }) => handles.flatMap((id) => spans.get(id) ?? []));
-  // One request may have several generations in a batch.
+  // One HTTP request may have several rows in a batch.
   return [...new Set(contexts)].map((context) => ({ context }));
 }
 
-/** Attributes of a finished request, named by OpenTelemetry's conventions where they have a name. */
+/** Return the attributes of a finished request, with OpenTelemetry's names where there are any. */
 function attributesOf(record: RequestRecord): Api.Attributes {
   const { ids, status, problem, answers } = record;
   const attributes: Api.Attributes = {

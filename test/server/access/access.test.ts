@@ -137,7 +137,7 @@ test("a key in a URL is refused whether it is right or not, and even beside one 
     for (const url of [`/model?${query}`, `/?${query}`, `/generate/stream?${query}`]) {
       const response = await app.inject({ url, headers });
       assert.equal(response.statusCode, 400, url);
-      assert.match(response.body, /may not hold a key.*Replace the key/);
+      assert.match(response.body, /must not hold a key.*Revoke the key/);
       assert.ok(!response.body.includes(keys.keys.alice!));
     }
   assert.equal((await app.inject({ url: "/model?verbose=1", headers })).statusCode, 200);
@@ -217,7 +217,7 @@ test("a file that cannot be used names the line, never what is in it, and the ke
   const good = await readFile(own.path, "utf8");
   const cases: [text: string, says: RegExp][] = [
     [`${good}${own.keys.alice}\n`, /keys\.jsonl:2 is not JSON/],
-    [`# a comment\n\n${good}${good}`, /keys\.jsonl:4: there is a key alice already/],
+    [`# a comment\n\n${good}${good}`, /keys\.jsonl:4: a second key alice/],
     [good.replace('"hash"', '"hsah"'), /keys\.jsonl:1 is not a key: \/ must have required property 'hash'/],
     [good.replace("}", ',"limits":{"requests_per_minute":0}}'), /limits\/requests_per_minute must be >= 1/],
   ];

@@ -49,7 +49,7 @@ test("two changes through two names keep apart", async () => {
   await writeFile(`${file}.new`, "");
   await assert.rejects(
     changeKeyFile(link, (text) => text),
-    /real\.jsonl\.new is there: another command/,
+    /real\.jsonl\.new exists: another command/,
   );
 });
 
@@ -58,7 +58,7 @@ test("a link to nothing is refused and stays", async () => {
   await symlink("gone.jsonl", link);
   await assert.rejects(
     changeKeyFile(link, (text) => text),
-    /link is a link to a file that is not there/,
+    /link is a symbolic link to a missing file/,
   );
   assert.equal(await readlink(link), "gone.jsonl");
 });

@@ -1,0 +1,70 @@
+/** Parsers of flag values. */
+
+import { InvalidArgumentError, Option } from "commander";
+import { ANY_ORIGIN } from "../server/access/origins.ts";
+
+/**
+ * Parse the value of a flag. Throws InvalidArgumentError, which commander prints in one line. `values`
+ * describes the allowed values for the documentation.
+ */
+export type Parser<T> = ((text: string) => T) & { values: string };
+
+function parser<T>(values: string, parse: (text: string) => T | undefined): Parser<T> {
+  const checked = (text: string) => {
+    const value = parse(text);
+    if (value === undefined) throw new InvalidArgumentError(`It must be ${values}.`);
+    return value;
+  };
+  return Object.assign(checked, { values });
+}
+
+/** Return a parser of integers in [least, most]. */
+export const integer = (least: number, most: number): Parser<number> =>
+  parser(`a whole number from ${least} to ${most}`, (text) => {
+    const value = Number(text);
+    return /^\d+$/.test(text) && value >= least && value <= most ? value : undefined;
+  });
+
+/** Return a parser of numbers in [least, most]. */
+export const decimal = (least: number, most: number): Parser<number> =>
+  parser(`a number from ${least} to ${most}`, (text) => {
+    const value = Number(text);
+    return text.trim() !== "" && value >= least && value <= most ? value : undefined;
+  });
+
+/** Parse the URL of a Redis. */
+export const redisUrl: Parser<string> = parser("redis://HOST:PORT or rediss://HOST:PORT", (text) =>
+  /^rediss?:\/\/[^/]/.test(text) && URL.canParse(text) ? text : undefined,
+);
+
+/** Return a parser of `auto` and of what `parse` accepts. */
+export const orAuto = (parse: Parser<number>): Parser<number | "auto"> =>
+  Object.assign((text: string) => (text === "auto" ? text : parse(text)), {
+    values: `auto, or ${parse.values}`,
+  });
+
+const ORIGINS = "scheme, host and port such as https://example.org, or *";
+
+/** Parse origins separated by commas, and add them to those of earlier flags. */
+export const origins: Parser<string[]> = Object.assign(
+  (text: string, before?: string[]) => [
+    ...(before ?? []),
+    ...text.split(",").map((part) => {
+      const origin = part.trim();
+      if (origin === ANY_ORIGIN || (URL.canParse(origin) && new URL(origin).origin === origin)) return origin;
+      throw new InvalidArgumentError(`It must be ${ORIGINS}, not ${origin}.`);
+    }),
+  ],
+  { values: `${ORIGINS}; several with commas` },
+);
+
+/** Return a flag without a value. */
+export function toggle(flag: string, description: string, variable: string): Option {
+  return new Option(flag, description).env(variable).default(false);
+}
+
+/** Unset the variable of a flag without a value if it says no: commander treats any value of it as true. */
+export function unsetIfNo({ required, optional, envVar }: Option): void {
+  if (required || optional || envVar === undefined) return;
+  if (/^(0|false|no|off)?$/i.test(process.env[envVar] ?? "none")) delete process.env[envVar];
+}
