@@ -4,12 +4,14 @@ import { Option } from "commander";
 import { PRECISIONS } from "../model/manifest.ts";
 import type { KeyLimits } from "../server/access/key-file.ts";
 import { DEVICE_OPTIONS, MODEL_FLAGS, MODEL_OPTIONS } from "./options.ts";
-import { decimal, integer } from "./parsers.ts";
+import { decimal, integer, moment, orAuto } from "./parsers.ts";
 
 /** Settings of the commands that change the key file. */
 export interface KeysConfig {
   file: string;
   id: string;
+  /** ISO 8601, UTC; absent: never. */
+  expires?: string;
   requestsPerMinute?: KeyLimits["requests_per_minute"];
   concurrentRequests?: KeyLimits["concurrent_requests"];
   tokenPassesPerMinute?: KeyLimits["token_passes_per_minute"];
@@ -18,7 +20,10 @@ export interface KeysConfig {
 /** Flags of `generate`. */
 export const GENERATE_OPTIONS: readonly Option[] = [
   new Option("--length <n>", "new tokens (default: 128, or as many as fit)").argParser(integer(1, 1 << 20)),
-  new Option("--steps <n>", "step budget").argParser(integer(1, 1024)).default(16),
+  new Option("--template <text>", "text with spans to fill, {{mask:N}} for N tokens, instead of a prompt"),
+  new Option("--steps <n>", "step budget; auto takes the best that --deadline has time for")
+    .argParser(orAuto(integer(1, 1024)))
+    .default(16),
   new Option("--seed <n>", "seed (default: random)").argParser(integer(0, Number.MAX_SAFE_INTEGER)),
   new Option(
     "--temperature <x>",
@@ -36,6 +41,18 @@ export const GENERATE_OPTIONS: readonly Option[] = [
   new Option("--guidance <mode>", "rgas: reward-guided sampling with the model's discriminator")
     .choices(["none", "rgas"])
     .default("none"),
+  new Option("--n <n>", "samples in the answer").argParser(integer(1, 16)).default(1),
+  new Option(
+    "--best-of <n>",
+    "samples to generate, of which the --n with the highest reward are printed",
+  ).argParser(integer(1, 16)),
+  new Option("--stop <text>", "text before which a generated span ends; repeatable").argParser(
+    (text: string, before: string[] = []) => [...before, text],
+  ),
+  new Option("--deadline <ms>", "milliseconds after which one last pass reveals the rest").argParser(
+    integer(1, 3_600_000),
+  ),
+  new Option("--logprobs", "with --json: the log-probability of each generated token").default(false),
   new Option("--show-steps", "show each denoising step in place").default(false),
   new Option("--json", "print the whole answer as JSON").default(false),
   ...MODEL_OPTIONS,
@@ -68,13 +85,16 @@ export const KEYS_LIST_OPTIONS: readonly Option[] = [
   new Option("--json", "print the keys as JSON").default(false),
 ];
 
-/** Flags of `keys remove`. */
-export const KEYS_REMOVE_OPTIONS: readonly Option[] = [KEY_FILE_OPTION, KEY_ID_OPTION];
+/** Flags of `keys revoke`. */
+export const KEYS_REVOKE_OPTIONS: readonly Option[] = [KEY_FILE_OPTION, KEY_ID_OPTION];
 
 /** Flags of `keys add`. */
 export const KEYS_ADD_OPTIONS: readonly Option[] = [
   KEY_FILE_OPTION,
   KEY_ID_OPTION,
+  new Option("--expires <date>", "date or time from which the key is refused (default: never)").argParser(
+    moment,
+  ),
   new Option("--requests-per-minute <n>", "most requests a minute, WebSocket messages included").argParser(
     LIMIT,
   ),

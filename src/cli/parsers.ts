@@ -63,8 +63,22 @@ export function toggle(flag: string, description: string, variable: string): Opt
   return new Option(flag, description).env(variable).default(false);
 }
 
-/** Unset the variable of a flag without a value if it says no: commander treats any value of it as true. */
-export function unsetIfNo({ required, optional, envVar }: Option): void {
-  if (required || optional || envVar === undefined) return;
-  if (/^(0|false|no|off)?$/i.test(process.env[envVar] ?? "none")) delete process.env[envVar];
+/** Parse a date such as 2027-01-31, or a time such as 2027-01-31T12:00:00Z; return it in ISO 8601, UTC. */
+export const moment: Parser<string> = parser(
+  "a date such as 2027-01-31, or a time 2027-01-31T12:00:00Z",
+  (text) =>
+    /^\d{4}-\d{2}-\d{2}(T[\d:.]+(Z|[+-]\d{2}:\d{2}))?$/.test(text) && !Number.isNaN(Date.parse(text))
+      ? new Date(text).toISOString()
+      : undefined,
+);
+
+/**
+ * Unset the environment variable of a flag if it is empty, and that of a flag without a value if it says no: commander
+ * would parse the empty text, and treat any value of a flag without one as true.
+ */
+export function unsetVariable({ required, optional, envVar }: Option): void {
+  if (envVar === undefined) return;
+  const value = process.env[envVar];
+  const isSwitch = !required && !optional;
+  if (value === "" || (isSwitch && /^(0|false|no|off)$/i.test(value ?? ""))) delete process.env[envVar];
 }

@@ -13,7 +13,7 @@ import {
   GENERATE_OPTIONS,
   KEYS_ADD_OPTIONS,
   KEYS_LIST_OPTIONS,
-  KEYS_REMOVE_OPTIONS,
+  KEYS_REVOKE_OPTIONS,
   type KeysConfig,
   VERIFY_OPTIONS,
 } from "./command-options.ts";
@@ -23,7 +23,7 @@ import type { GenerateConfig } from "./commands/generate.ts";
 import type { CheckConfig } from "./commands/model-check.ts";
 import type { VerifyConfig } from "./commands/verify.ts";
 import { MODEL_OPTIONS, SERVE_OPTIONS, type ServeConfig } from "./options.ts";
-import { unsetIfNo } from "./parsers.ts";
+import { unsetVariable } from "./parsers.ts";
 
 const examples = (...lines: string[]) => `\nExamples:\n${lines.map((line) => `  ${line}`).join("\n")}`;
 
@@ -56,7 +56,7 @@ export function buildProgram(output: OutputConfiguration = {}): Command {
   const add = (parent: Command, name: string, description: string, options: readonly Option[] = []) => {
     const command = parent.command(name).description(description);
     for (const option of options) {
-      unsetIfNo(option);
+      unsetVariable(option);
       command.addOption(option);
     }
     return command;
@@ -82,17 +82,18 @@ export function buildProgram(output: OutputConfiguration = {}): Command {
     });
 
   add(program, "generate", "run one request in the terminal", GENERATE_OPTIONS)
-    .argument("<prompt>", "text to continue; may be empty")
+    .argument("[prompt...]", "text to continue, in quotes; with {{mask:N}} in it, a template")
     .addHelpText(
       "after",
       examples(
         'didi-serve generate "Once upon a time" --steps 16 --show-steps',
+        'didi-serve generate "The {{mask:4}} sat on {{mask:6}}." --n 3',
         'didi-serve generate "Once upon a time" --seed 7 --json > answer.json',
       ),
     )
-    .action(async (prompt: string, config: GenerateConfig) => {
+    .action(async (words: string[], config: GenerateConfig) => {
       const { generate } = await import("./commands/generate.ts");
-      return generate(prompt, config);
+      return generate(words, config);
     });
 
   add(program, "verify", "compute an answer again from its receipt and compare", VERIFY_OPTIONS)
@@ -173,16 +174,17 @@ export function buildProgram(output: OutputConfiguration = {}): Command {
       "after",
       examples(
         "didi-serve keys add --file keys.jsonl --id alice",
-        "didi-serve keys add --file keys.jsonl --id bob --requests-per-minute 60 --concurrent-requests 4",
+        "didi-serve keys add --file keys.jsonl --id bob --expires 2027-01-31 --requests-per-minute 60",
       ),
     )
     .action(async (config: KeysConfig) => (await loadKeys()).addKey(config));
   add(keys, "list", "list the keys of a file with their limits", KEYS_LIST_OPTIONS)
     .addHelpText("after", examples("didi-serve keys list --file keys.jsonl"))
     .action(async (config: { file: string; json: boolean }) => (await loadKeys()).listKeys(config));
-  add(keys, "remove", "remove a key", KEYS_REMOVE_OPTIONS)
-    .addHelpText("after", examples("didi-serve keys remove --file keys.jsonl --id alice"))
-    .action(async (config: KeysConfig) => (await loadKeys()).removeKey(config));
+  add(keys, "revoke", "revoke a key: remove it from the file", KEYS_REVOKE_OPTIONS)
+    .alias("remove")
+    .addHelpText("after", examples("didi-serve keys revoke --file keys.jsonl --id alice"))
+    .action(async (config: KeysConfig) => (await loadKeys()).revokeKey(config));
 
   configureErrors(program, output);
   return program;

@@ -8,6 +8,7 @@ import { pipeline } from "node:stream/promises";
 import { StartupError } from "../errors.ts";
 import { createAjv } from "../json-schema.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
+import { foreignModel } from "./foreign.ts";
 
 /** A file of a model folder. */
 export interface ModelFile {
@@ -92,7 +93,11 @@ export async function readManifest(folder: string): Promise<Manifest> {
   try {
     text = await readFile(path, "utf8");
   } catch (error) {
-    throw new StartupError(`cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`);
+    const { code } = error as NodeJS.ErrnoException;
+    const foreign = code === "ENOENT" ? await foreignModel(folder) : undefined;
+    throw new StartupError(
+      foreign ? `${folder} has no model.json: ${foreign}` : `cannot read ${path}: ${code}`,
+    );
   }
   let manifest: unknown;
   try {

@@ -101,7 +101,13 @@ export function modelFolder(nameOrFolder: string): string {
 /** That folder. Throws StartupError if there is none. */
 export async function existingFolder(nameOrFolder: string): Promise<string> {
   const folder = modelFolder(nameOrFolder);
-  if ((await stat(folder).catch(() => undefined))?.isDirectory()) return folder;
+  const isFolder = async (path: string) => (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
+  if (await isFolder(folder)) return folder;
+  if (folder !== resolve(nameOrFolder) && (await isFolder(resolve(nameOrFolder))))
+    throw new StartupError(
+      `there is no model ${nameOrFolder} under ${MODELS}: for the folder in the current directory, ` +
+        `give a path: ./${nameOrFolder}`,
+    );
   throw new StartupError(
     `model folder ${folder} does not exist: give a name that \`didi-serve model list\` shows, or a path to a folder`,
   );

@@ -545,11 +545,13 @@ export interface components {
         };
         Usage: {
             prompt_tokens: number;
-            /** @description Generated tokens of all samples */
+            /** @description Generated tokens of all samples, those of `best_of` that are not answered and those after an end of text included */
             completion_tokens: number;
             /** @description The step budget */
             steps: number;
-            /** @description Forward passes of the student for all samples; a pass that samples share counts once for each. A step that reveals nothing needs no pass. With a probability of about length x 1e-5, a clean-up pass follows the last step. */
+            /** @description Steps of the budget that ran, in the sample with the fewest. Less than `steps` if the deadline came first: a clean-up pass then revealed the rest. */
+            steps_done: number;
+            /** @description Forward passes of the student for all samples; a pass that samples share counts once for each. It is less than `steps` times the samples if steps are empty: with more steps than masked positions, many steps reveal nothing and need no pass. With a probability of about length x 1e-5, or after a deadline, a clean-up pass follows the last step. */
             student_passes: number;
             /** @description Canvases that the discriminator scored: one in a step that tilts, one for each candidate in a step that re-ranks, and one for each sample with `best_of`. */
             discriminator_passes: number;

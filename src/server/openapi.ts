@@ -8,6 +8,7 @@ import { type FieldError, InvalidRequestError } from "../errors.ts";
 import { createAjv } from "../json-schema.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
 import type { components } from "./api-types.ts";
+import { objectFor, unknownField } from "./suggestions.ts";
 
 /** The component schemas as types. */
 export type Schemas = components["schemas"];
@@ -158,19 +159,10 @@ function faultOf({ keyword, params, data, message, parentSchema }: ErrorObject):
 const sentence = (demands: readonly string[], is: string | undefined) =>
   `${[...new Set(demands)].join(" or ")}${is === undefined ? "" : `, and is ${is}`}`;
 
-/** What to send instead of fields that belong to another route, by name. */
-const ELSEWHERE: Record<string, string> = {
-  messages: "belongs to chat, and this model continues text: send the text as prompt",
-  max_completion_tokens: "belongs to chat: send max_tokens",
-  input: "is not a field of this request: send prompt",
-  max_new_tokens: "is not a field of this request: send length, or max_tokens at /v1/completions",
-};
-
 function fieldError(error: ErrorObject): FieldError {
-  const { keyword, instancePath, schemaPath, params } = error;
+  const { keyword, instancePath, schemaPath, params, parentSchema } = error;
   const child = (name: string) => `${instancePath}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
-  const unknown = (name: string) =>
-    Object.hasOwn(ELSEWHERE, name) ? ELSEWHERE[name]! : "is not a field of this request";
+  const unknown = (name: string) => unknownField(short(name), Object.keys(parentSchema?.properties ?? {}));
   if (keyword === "additionalProperties")
     return {
       path: child(short(params.additionalProperty)),
@@ -180,6 +172,8 @@ function fieldError(error: ErrorObject): FieldError {
   if (schemaPath.endsWith("/unevaluatedProperties/type"))
     return { path: short(instancePath), message: unknown(instancePath.slice(1)) };
   if (keyword === "required") return { path: child(params.missingProperty), message: "is required" };
+  const object = objectFor(error);
+  if (object !== undefined) return { path: instancePath, message: `must be an object: ${object}` };
   const { demand, is } = faultOf(error);
   return { path: instancePath, message: sentence([demand], is) };
 }

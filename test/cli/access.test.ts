@@ -44,10 +44,13 @@ async function serve(...args: string[]) {
 }
 
 for (const [command, explains] of [
-  ["keys", /add.*list.*remove/s],
-  ["keys add", /--file <file>.*DIDI_API_KEYS.*--id.*--requests-per-minute.*--token-passes-per-minute/s],
+  ["keys", /add.*list.*revoke/s],
+  [
+    "keys add",
+    /--file <file>.*DIDI_API_KEYS.*--id.*--expires.*--requests-per-minute.*--token-passes-per-minute/s,
+  ],
   ["keys list", /--json/],
-  ["keys remove", /--id <name>/],
+  ["keys revoke", /--id <name>/],
 ] as const)
   test(`didi-serve ${command} --help explains itself, with examples`, async () => {
     const { code, stdout } = await didiHere([...command.split(" "), "--help"]);
@@ -87,9 +90,9 @@ test("keys are added, listed and removed; the key itself is on standard output a
   );
   assert.match(
     (await keys("list")).stdout,
-    /^alice +\d{4}-\d\d-\d\d 60 requests per minute, 2 concurrent requests\n/,
+    /^id +created +expires +limits\nalice +\d{4}-\d\d-\d\d +never +60 requests per minute, 2 concurrent requests\nbob\.1 .*none\n$/,
   );
-  const removed = await keys("remove", "--id", "alice");
+  const removed = await keys("revoke", "--id", "alice");
   assert.equal(removed.code, 0, removed.stderr);
   assert.match(await readFile(file, "utf8"), /^# the team\n\{"id":"bob\.1"[^\n]*\}\n$/);
   const gone = await keys("remove", "--id", "alice");
@@ -99,6 +102,25 @@ test("keys are added, listed and removed; the key itself is on standard output a
   await writeFile(`${file}.new`, "");
   const locked = await keys("add", "--id", "carol");
   assert.deepEqual([locked.code, /another command is changing the keys/.test(locked.stderr)], [1, true]);
+});
+
+test("keys expire; a date that is wrong is refused", async () => {
+  const file = join(root, "expiring.jsonl");
+  const add = (id: string, date: string) =>
+    didiHere(["keys", "add", "--file", file, "--id", id, "--expires", date]);
+  assert.equal((await add("old", "2020-01-31")).code, 0);
+  assert.equal((await add("new", "2999-01-31T12:00:00+02:00")).code, 0);
+  const { stdout } = await didiHere(["keys", "list", "--file", file, "--json"]);
+  assert.deepEqual(
+    JSON.parse(stdout).map(({ expires }: { expires: string }) => expires),
+    ["2020-01-31T00:00:00.000Z", "2999-01-31T10:00:00.000Z"],
+  );
+  assert.match(
+    (await didiHere(["keys", "list", "--file", file])).stdout,
+    /^old .* 2020-01-31 \(expired\) +none\nnew .* 2999-01-31 +none\n/m,
+  );
+  const wrong = await add("bad", "tomorrow");
+  assert.deepEqual([wrong.code, /--expires.*a date such as 2027-01-31/.test(wrong.stderr)], [2, true]);
 });
 
 test("of several commands that add the same key at once, one does", async () => {
@@ -133,7 +155,7 @@ const REFUSED: [name: string, args: string[], env: Record<string, string>, code:
     ["--allow-origin", "https://a.example/x"],
     {},
     2,
-    /https:\/\/a\.example\/x is none/,
+    /must be scheme, host and port.*, not https:\/\/a\.example\/x/,
   ],
   [
     "keys that are not there",

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { cp, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import type { ServeConfig } from "../../src/cli/options.ts";
-import { applyDeprecatedFlags } from "../../src/cli/useless-flags.ts";
+import { applyDeprecatedFlags } from "../../src/cli/check-flags.ts";
 import { modelFolder } from "../../src/model/model.ts";
 import { StreamClient } from "../server/support.ts";
 import { MODEL, TEACHER, TINY_GUIDED } from "../support/engine.ts";
@@ -13,13 +13,26 @@ import { didi, didiHere, serve } from "./support.ts";
 const root = await mkdtemp(join(tmpdir(), "didi-cli-"));
 after(() => rm(root, { recursive: true }));
 
+/** A folder with the names of a checkpoint's files. */
+const CHECKPOINT = join(root, "checkpoint");
+await mkdir(CHECKPOINT);
+for (const name of ["model", "discriminator"]) await writeFile(join(CHECKPOINT, `${name}.safetensors`), "");
+const PLAIN = join(root, "plain");
+await mkdir(PLAIN);
+await writeFile(join(PLAIN, "model.safetensors"), "");
+await writeFile(join(PLAIN, "config.json"), '{"architectures": ["MDLM"]}');
+const GPT2 = join(root, "hf-gpt2");
+await mkdir(GPT2);
+await writeFile(join(GPT2, "model.safetensors"), "");
+await writeFile(join(GPT2, "config.json"), '{"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}');
+
 const MODEL_FLAG = /--model <name\|folder>.*\(default:\s+"stories-didi",\s+env:\s+DIDI_MODEL\)/s;
 
 const HELP: [command: string, explains: RegExp][] = [
   ["", /serve.*generate.*verify.*model/s],
   ["serve", MODEL_FLAG],
   ["generate", MODEL_FLAG],
-  ["verify", /receipt.*Exits with 0 if it is equal/s],
+  ["verify", /receipt.*Exits with 0 if the answers are equal/s],
   ["model", /list.*check.*convert/s],
   ["model list", /--json/],
   ["model check", /<name\|folder>.*--device.*exits with 1 at the first fault/s],
@@ -67,12 +80,47 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
   ],
   [
     "a Python that is not there",
-    ["model", "convert", "--from", ".", "--out", "x"],
+    ["model", "convert", "--from", CHECKPOINT, "--out", "x"],
     { DIDI_PYTHON: "no-such-python" },
     1,
     /cannot run no-such-python.*pip install -r training.requirements\.txt/,
   ],
   ["a model that is not there", ["serve"], { DIDI_MODEL: "gone" }, 1, /models.gone does not exist/],
+  [
+    "a folder of the current directory as a name",
+    ["serve", "--model", "docs"],
+    {},
+    1,
+    /no model docs under .*give a path: \.\/docs/,
+  ],
+  [
+    "a model of another program",
+    ["serve", "--model", GPT2],
+    {},
+    1,
+    /hf-gpt2 has no model\.json: config\.json says that it is a GPT2LMHeadModel; .* DiDi-Instruct and MDLM only/,
+  ],
+  [
+    "a checkpoint that is not converted",
+    ["serve", "--model", PLAIN],
+    {},
+    1,
+    /plain has no model\.json: it holds a checkpoint \(MDLM\): convert it with .*--kind mdlm --out/,
+  ],
+  [
+    "a conversion of a model of another program",
+    ["model", "convert", "--from", GPT2, "--out", "x"],
+    {},
+    1,
+    /cannot convert .*hf-gpt2: config\.json says that it is a GPT2LMHeadModel/,
+  ],
+  [
+    "a conversion without a discriminator",
+    ["model", "convert", "--from", PLAIN, "--out", "x"],
+    {},
+    1,
+    /no discriminator\.safetensors: add --kind mdlm/,
+  ],
 ];
 
 test("--runtimes and DIDI_RUNTIMES still set the number of workers, with a warning; --workers wins", async () => {
@@ -93,6 +141,12 @@ test("--runtimes and DIDI_RUNTIMES still set the number of workers, with a warni
     applyDeprecatedFlags(settled, () => given);
     assert.equal(settled.workers, workers);
   }
+});
+
+test("an empty environment variable is unset", async () => {
+  // The model is looked for after every flag has been parsed.
+  const { code, stderr } = await didiHere(["serve"], { DIDI_REDIS: "", DIDI_PORT: "", DIDI_MODEL: "gone" });
+  assert.deepEqual([code, /models.gone does not exist/.test(stderr)], [1, true]);
 });
 
 for (const [name, args, env, expected, says] of WRONG)

@@ -34,7 +34,7 @@ for (const model of ["../../etc", "/etc", ".", "..", "a/b", "a\\b", "", "\u001b[
     const { code, stdout, stderr } = await verify({ ...RECEIPT, model });
     assert.equal(code, 2);
     assert.equal(stdout, "");
-    assert.match(stderr, /^didi-serve: the receipt's model is called [^\n]*--model\n$/);
+    assert.match(stderr, /^didi-serve: "[^\n]*" in the receipt is not a valid model name[^\n]*--model\n$/);
     assert.doesNotMatch(stderr.trimEnd(), HOSTILE);
   });
 
@@ -51,7 +51,10 @@ test("a model of another sha256 is not loaded", async () => {
 
 test("a receipt of a precision that the model lacks differs", async () => {
   const { code, stdout } = await verify({ ...RECEIPT, model: "stories-mdlm", precision: "int8" });
-  assert.deepEqual([code, /^differs: the model here has no int8 graphs/.test(stdout)], [1, true]);
+  assert.deepEqual(
+    [code, /^differs: the receipt is of int8, and this model has no int8 graphs/.test(stdout)],
+    [1, true],
+  );
 });
 
 for (const [name, content] of Object.entries({

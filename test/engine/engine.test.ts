@@ -215,12 +215,16 @@ test("at its deadline a request gets its best canvas", async () => {
   const { result, steps } = await run(request);
   const milliseconds = performance.now() - before;
   assert.equal(result.samples[0]!.finish_reason, "deadline");
+  assert.equal(result.usage.steps, 1024);
+  assert.equal(result.usage.steps_done, steps.filter(({ step }) => step <= 1024).length);
+  assert.ok(result.usage.steps_done < 1024);
   assert.ok(result.usage.student_passes < 200, `${result.usage.student_passes} passes`);
   assert.ok(steps.length > 2 && steps.at(-1)!.masked === 0);
   assert.equal(steps.at(-1)!.step, 1025);
   assert.ok(milliseconds < 2000, `${milliseconds} ms`);
   const free = await run({ ...request, steps: 8, deadline_ms: 60_000 });
   assert.notEqual(free.result.samples[0]!.finish_reason, "deadline");
+  assert.equal(free.result.usage.steps_done, 8);
   assert.deepEqual(free.steps, (await run({ ...request, steps: 8, deadline_ms: undefined })).steps);
 });
 

@@ -48,6 +48,7 @@ function honest(request: GenerateRequest): StreamEvent[] {
         prompt_tokens: 0,
         completion_tokens: length,
         steps,
+        steps_done: steps,
         student_passes: steps,
         discriminator_passes: 0,
         gradient_passes: 0,

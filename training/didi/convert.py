@@ -61,9 +61,13 @@ def infer_config(tensors: dict[str, Tensor], file: str, heads: int | None, conte
     numbers = [n for n, count in tally.items() if count > 3]  # fewer are strays, to be named as such
     if not numbers:
         raise ConversionError(f"{file} has no tensor named blocks.N.*: it is not a checkpoint of this architecture")
-    heads = heads or max(1, hidden // HEAD_DIM)
+    asked, heads = heads, heads or max(1, hidden // HEAD_DIM)
     if hidden % heads or (hidden // heads) % 2:
-        raise ConversionError(f"{file}: a hidden width of {hidden} does not split into {heads} heads of even width: give --heads")
+        possible = ", ".join(str(n) for n in range(1, hidden // 2 + 1) if hidden % n == 0 and (hidden // n) % 2 == 0)
+        raise ConversionError(
+            f"{'--heads ' if asked else ''}{heads}: the hidden width of {file} is {hidden}, which must be an even multiple of "
+            f"the number of heads: give --heads with one of {possible}, the number that the model was trained with"
+        )
     return BackboneConfig(
         vocab_size=vocab_size,
         hidden=hidden,

@@ -3,6 +3,7 @@
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { StartupError } from "../../errors.ts";
+import { notConvertible } from "../../model/foreign.ts";
 import { gpt2Tokenizer } from "../../model/gpt2-tokenizer.ts";
 import type { Precision } from "../../model/manifest.ts";
 import { parseTokenizer } from "../../model/tokenizer-file.ts";
@@ -44,6 +45,22 @@ async function checkPackages(python: Python): Promise<void> {
   if (code !== 0) throw new StartupError(`${python.program} does not run: it exited with ${code}`);
 }
 
+/** Return a folder as a path for --model, which takes a bare name as a model under models/. */
+const asPath = (folder: string) => (/[/\\]/.test(folder) ? folder : `./${folder}`);
+
+/** Throw StartupError if the folder does not hold a checkpoint of this kind: Python would take a minute to tell. */
+async function checkCheckpoint(folder: string, kind: ConvertConfig["kind"]): Promise<void> {
+  const has = async (name: string) => (await stat(join(folder, name)).catch(() => undefined)) !== undefined;
+  const why = await notConvertible(folder);
+  if (why !== undefined) throw new StartupError(`cannot convert ${folder}: ${why}`);
+  if (!(await has("model.safetensors")))
+    throw new StartupError(`cannot convert ${folder}: it has no model.safetensors`);
+  if (kind === "didi-instruct" && !(await has("discriminator.safetensors")))
+    throw new StartupError(
+      `${folder} has no discriminator.safetensors: add --kind mdlm to convert it as a plain model, without guidance`,
+    );
+}
+
 /**
  * Return whether there is a tokenizer. Throws StartupError if it cannot be used, before minutes of
  * conversion.
@@ -73,6 +90,7 @@ export async function convert(config: ConvertConfig): Promise<number> {
   const isFolder = (await stat(from).catch(() => undefined))?.isDirectory();
   if (!isFolder)
     throw new StartupError(`${from} is not a folder: --from takes the folder of the checkpoint's files`);
+  await checkCheckpoint(from, config.kind);
   const hasTokenizer = await checkTokenizer(join(from, "tokenizer.json"));
   const python = await Python.open(config.python);
   try {
@@ -91,7 +109,12 @@ export async function convert(config: ConvertConfig): Promise<number> {
       await writeFile(file, JSON.stringify(await gpt2Tokenizer()));
       args.push("--tokenizer", file);
     }
-    return (await python.run(args, "inherit")).code;
+    const { code } = await python.run(args, "inherit");
+    if (code === 0)
+      console.log(
+        `next:\n  didi-serve model check ${config.out}\n  didi-serve serve --model ${asPath(config.out)}`,
+      );
+    return code;
   } finally {
     await python.close();
   }

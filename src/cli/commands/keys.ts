@@ -10,6 +10,7 @@ import {
 } from "../../server/access/key-file.ts";
 import { checkKeyId, createKey } from "../../server/access/keys.ts";
 import type { KeysConfig } from "../command-options.ts";
+import { columns } from "../terminal.ts";
 
 /** Return the limits under their names in the key file. */
 function limitsOf({ requestsPerMinute, concurrentRequests, tokenPassesPerMinute }: KeysConfig): KeyLimits {
@@ -38,7 +39,7 @@ async function warnOfWriters(file: string): Promise<void> {
 export async function addKey(config: KeysConfig): Promise<void> {
   const { file, id } = config;
   checkKeyId(id);
-  const { key, record } = createKey(id, limitsOf(config));
+  const { key, record } = createKey(id, limitsOf(config), config.expires);
   await changeKeyFile(file, (text) => {
     if (hasKey(text, config))
       throw new StartupError(
@@ -52,8 +53,8 @@ export async function addKey(config: KeysConfig): Promise<void> {
   await warnOfWriters(file);
 }
 
-/** Removes a key. Throws StartupError. */
-export async function removeKey({ file, id }: KeysConfig): Promise<void> {
+/** Remove a key from the file. Throws StartupError. */
+export async function revokeKey({ file, id }: KeysConfig): Promise<void> {
   await readKeyFile(file);
   await changeKeyFile(file, (text) => {
     if (!hasKey(text, { file, id }))
@@ -63,19 +64,28 @@ export async function removeKey({ file, id }: KeysConfig): Promise<void> {
       .filter((line) => !/^\s*\{/.test(line) || JSON.parse(line).id !== id)
       .join("\n");
   });
-  console.error(`The key ${id} is removed. ${HINT}`);
+  console.error(`The key ${id} is revoked. ${HINT}`);
   await warnOfWriters(file);
 }
 
 /** Print the keys without their hashes. Throws StartupError. */
 export async function listKeys({ file, json }: { file: string; json: boolean }): Promise<void> {
   await warnOfWriters(file);
-  const keys = (await readKeyFile(file)).map(({ id, created, limits = {} }) => ({ id, created, limits }));
+  const keys = (await readKeyFile(file)).map(({ salt: _, hash: __, limits = {}, ...key }) => ({
+    ...key,
+    limits,
+  }));
   if (json) return console.log(JSON.stringify(keys, null, 2));
-  for (const { id, created, limits } of keys) {
-    const allowed = Object.entries(limits).map(([name, value]) => `${value} ${name.replaceAll("_", " ")}`);
-    console.log(
-      `${id.padEnd(24)} ${created?.slice(0, 10) ?? "undated   "} ${allowed.join(", ") || "no limits"}`,
-    );
-  }
+  const rows = keys.map(({ id, created, expires, limits }) => {
+    const expired = expires !== undefined && Date.parse(expires) <= Date.now();
+    return [
+      id,
+      created?.slice(0, 10) ?? "unknown",
+      expires === undefined ? "never" : `${expires.slice(0, 10)}${expired ? " (expired)" : ""}`,
+      Object.entries(limits)
+        .map(([name, value]) => `${value} ${name.replaceAll("_", " ")}`)
+        .join(", ") || "none",
+    ];
+  });
+  for (const line of columns([["id", "created", "expires", "limits"], ...rows])) console.log(line);
 }

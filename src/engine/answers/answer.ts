@@ -3,6 +3,7 @@
 import { maskedPositions } from "../../diffusion/canvas.ts";
 import type { Passes } from "../../diffusion/sampler.ts";
 import type { Provider } from "../../runtime/protocol.ts";
+import type { SamplingParams } from "../request.ts";
 import { type Receipt, receiptOf } from "./receipt.ts";
 import type { SampleRecord, StepEmitter, StepEvent } from "./step-emitter.ts";
 import { render } from "./text.ts";
@@ -52,6 +53,8 @@ export interface Answer {
     prompt_tokens: number;
     completion_tokens: number;
     steps: number;
+    /** Steps that ran, in the sample with the fewest: below `steps` if the deadline cut it short. */
+    steps_done: number;
     student_passes: number;
     discriminator_passes: number;
     gradient_passes: number;
@@ -86,6 +89,13 @@ function sampleResult(
   if (logprobs) result.logprobs = generated.map((position) => logprobs.get(position)!);
   if (params.ranked) result.reward = rewards[sample]!;
   return result;
+}
+
+/** Return the steps that ran in the sample with the fewest; the clean-up pass is not a step of the budget. */
+function stepsDone(records: readonly SampleRecord[], { samples, steps }: SamplingParams): number {
+  const done = Array<number>(samples).fill(0);
+  for (const { sample, record } of records) if (record.step <= steps) done[sample]!++;
+  return Math.min(...done);
 }
 
 /** Log-probabilities by position, for each of `samples` samples. */
@@ -126,6 +136,7 @@ export async function answer(
       prompt_tokens: params.canvas.length - generated,
       completion_tokens: params.samples * generated,
       steps: params.steps,
+      steps_done: stepsDone(records, params),
       student_passes: passes.student,
       discriminator_passes: passes.discriminator,
       gradient_passes: passes.gradient,

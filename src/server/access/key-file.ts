@@ -16,6 +16,8 @@ export interface KeyRecord {
   hash: string;
   /** ISO 8601. */
   created?: string;
+  /** ISO 8601, UTC; from then on the key is refused. */
+  expires?: string;
   limits?: KeyLimits;
 }
 
@@ -30,6 +32,7 @@ const validate = createAjv({ allErrors: true }).compile<KeyRecord>({
     salt: { type: "string", pattern: "^[A-Za-z0-9_-]{22}$" },
     hash: { type: "string", pattern: "^[A-Za-z0-9_-]{43}$" },
     created: { type: "string" },
+    expires: { type: "string", pattern: "^\\d{4}-\\d{2}-\\d{2}T\\d{2}:\\d{2}:\\d{2}(\\.\\d+)?Z$" },
     limits: {
       type: "object",
       additionalProperties: false,

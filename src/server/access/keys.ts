@@ -23,13 +23,17 @@ export const looksLikeKey = (text: string): boolean => FORMAT.test(text);
 /** Return the stored hash of a secret: 32 bytes. */
 const digest = (salt: Buffer, secret: string) => createHmac("sha256", salt).update(secret).digest();
 
-/** Create a key to print once, and its record for the file. */
-export function createKey(id: string, limits: KeyLimits): { key: string; record: KeyRecord } {
+/** Create a key to print once, and its record for the file. `expires` is an ISO 8601 time; absent: never. */
+export function createKey(
+  id: string,
+  limits: KeyLimits,
+  expires?: string,
+): { key: string; record: KeyRecord } {
   const secret = randomBytes(SECRET_BYTES).toString("base64url");
   const salt = randomBytes(16);
   const hash = digest(salt, secret).toString("base64url");
   const created = new Date().toISOString();
-  const kept = { id, salt: salt.toString("base64url"), hash, created };
+  const kept = { id, salt: salt.toString("base64url"), hash, created, ...(expires && { expires }) };
   return {
     key: `didi_${id}_${secret}`,
     record: Object.keys(limits).length > 0 ? { ...kept, limits } : kept,
@@ -44,12 +48,15 @@ export class ApiKey {
   readonly #revocation = new AbortController();
   /** Limits of the key; a reload of the file may change them. */
   limits: KeyLimits;
+  /** Time of expiry in milliseconds since 1970; infinite if the key does not expire. A reload may change it. */
+  expiresAt: number;
 
-  constructor({ id, salt, hash, limits = {} }: KeyRecord) {
+  constructor({ id, salt, hash, limits = {}, expires }: KeyRecord) {
     this.id = id;
     this.#salt = Buffer.from(salt, "base64url");
     this.#hash = Buffer.from(hash, "base64url");
     this.limits = limits;
+    this.expiresAt = expires === undefined ? Number.POSITIVE_INFINITY : Date.parse(expires);
     // Every connection adds a listener.
     setMaxListeners(0, this.#revocation.signal);
   }
@@ -78,15 +85,22 @@ export class ApiKey {
 /** Compared with an unknown id, so that the response time does not show which ids exist. */
 const NOBODY = new ApiKey(createKey("nobody", {}).record);
 
+/** Longest delay of a timer in milliseconds: Node treats a longer one as 1. */
+const LONGEST_DELAY_MS = 2 ** 31 - 1;
+
 /** The keys of a file. */
 export class KeyRing {
   #keys = new Map<string, ApiKey>();
+  #expiry: NodeJS.Timeout | undefined;
 
-  private constructor(readonly path: string) {}
+  private constructor(
+    readonly path: string,
+    readonly now: () => number,
+  ) {}
 
-  /** Read a key file. Throws StartupError that names the wrong line. */
-  static async open(path: string): Promise<KeyRing> {
-    const ring = new KeyRing(path);
+  /** Read a key file. `now` is the clock of expiry. Throws StartupError that names the wrong line. */
+  static async open(path: string, now: () => number = Date.now): Promise<KeyRing> {
+    const ring = new KeyRing(path, now);
     await ring.reload();
     return ring;
   }
@@ -96,16 +110,29 @@ export class KeyRing {
     return this.#keys.size;
   }
 
-  /** Return the key that a client sent; undefined if it is unknown. */
+  /** Return the key that a client sent; undefined if it is unknown or expired. */
   find(given: string): ApiKey | undefined {
     const [, id, secret] = FORMAT.exec(given) ?? [];
     if (id === undefined || secret === undefined) return undefined;
     const key = this.#keys.get(id);
-    return (key ?? NOBODY).matches(secret) ? key : undefined;
+    return (key ?? NOBODY).matches(secret) && key && this.now() < key.expiresAt ? key : undefined;
+  }
+
+  /** Revoke the keys that have expired, and set a timer for the next one. */
+  #revokeExpired(): void {
+    clearTimeout(this.#expiry);
+    const now = this.now();
+    const next = [...this.#keys.values()].filter((key) => {
+      if (key.expiresAt <= now) key.revoke();
+      return key.expiresAt > now && Number.isFinite(key.expiresAt);
+    });
+    if (next.length === 0) return;
+    const delay = Math.min(...next.map(({ expiresAt }) => expiresAt)) - now;
+    this.#expiry = setTimeout(() => this.#revokeExpired(), Math.min(delay, LONGEST_DELAY_MS)).unref();
   }
 
   /**
-   * Read the file again. Keys that were removed or replaced are revoked; the others get their new limits.
+   * Read the file again. Keys that were removed or replaced are revoked; the others get their new limits and expiry.
    * Throws StartupError if the file cannot be used; the keys then stay as they are.
    */
   async reload(): Promise<{ added: number; revoked: number }> {
@@ -113,7 +140,7 @@ export class KeyRing {
     for (const record of await readKeyFile(this.path)) {
       const key = new ApiKey(record);
       const known = this.#keys.get(record.id);
-      if (known?.equals(key)) known.limits = key.limits;
+      if (known?.equals(key)) Object.assign(known, { limits: key.limits, expiresAt: key.expiresAt });
       next.set(record.id, known?.equals(key) ? known : key);
     }
     const [before, after] = [new Set(this.#keys.values()), new Set(next.values())];
@@ -123,6 +150,7 @@ export class KeyRing {
     ];
     this.#keys = next;
     for (const key of gone) key.revoke();
+    this.#revokeExpired();
     return { added: fresh.length, revoked: gone.length };
   }
 }

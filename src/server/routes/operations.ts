@@ -17,7 +17,9 @@ export async function healthRoutes(app: FastifyInstance, { engine }: { engine: E
 }
 
 export async function metricsRoute(app: FastifyInstance, { metrics }: { metrics: Registry }) {
-  app.get("/metrics", { schema: schemaOf("metrics") }, async (_request, reply) =>
+  // A scrape does not count against the requests of its key.
+  const config = { rateLimit: false as const };
+  app.get("/metrics", { config, schema: schemaOf("metrics") }, async (_request, reply) =>
     reply.type(metrics.contentType).send(await metrics.metrics()),
   );
 }

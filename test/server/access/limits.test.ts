@@ -1,4 +1,4 @@
-/** What a key may use, and what is said when it is used up. */
+/** The limits of a key, and the answers above them. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -53,7 +53,7 @@ function assertReached(
 
 const small = { prompt: "a", length: 4, steps: 2, seed: 1 };
 
-test("requests by the minute: counted for each key, told in RateLimit headers, free again after Retry-After", async () => {
+test("requests by the minute: counted for each key, in RateLimit headers, free again after Retry-After", async () => {
   const { clock, get } = await limited({ requests_per_minute: 3 });
   for (const left of [2, 1, 0]) {
     const { statusCode, headers } = await get();
@@ -72,10 +72,10 @@ test("requests by the minute: counted for each key, told in RateLimit headers, f
   for (let i = 0; i < 10; i++) assert.equal((await get("free")).headers["ratelimit-limit"], undefined);
 });
 
-test("health and the page's files count for nobody, and strangers use nothing up", async () => {
+test("health, pages, metrics and wrong keys do not count against a key", async () => {
   const { app, keys, get } = await limited({ requests_per_minute: 1 });
   const headers = { "x-api-key": keys.alice! };
-  for (const url of ["/healthz", "/readyz", "/v2/health/live", "/", "/main.js"])
+  for (const url of ["/healthz", "/readyz", "/v2/health/live", "/", "/main.js", "/metrics"])
     assert.equal((await app.inject({ url, headers })).statusCode, 200);
   for (let i = 0; i < 3; i++)
     await app.inject({ url: "/model", headers: { "x-api-key": keys.alice!.replace(/.{5}$/, "AAAAA") } });
