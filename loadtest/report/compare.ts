@@ -1,6 +1,8 @@
 /** Two results, cell by cell, and whether the second is worse than the first by more than noise. */
 
+import { columns } from "../../src/cli/terminal.ts";
 import { median, type Ratio, ratioOf } from "../traffic/statistics.ts";
+import { clientsOf } from "./select.ts";
 import { FIGURES } from "./summary.ts";
 import type { Cell, Results } from "./types.ts";
 
@@ -25,6 +27,8 @@ export interface Difference extends Ratio {
 /** The result of `compare`. */
 export interface Comparison {
   differences: Difference[];
+  /** Why no cell is in both results; undefined if there is one. */
+  noMatch: string | undefined;
   /** Cells of one result alone. */
   onlyA: string[];
   onlyB: string[];
@@ -81,8 +85,28 @@ export function compare(a: Results, b: Results): Comparison {
     differences: [...differences, ...knees],
     onlyA: [...inA].filter((id) => !inB.has(id)),
     onlyB: [...inB.keys()].filter((id) => !inA.has(id)),
+    noMatch: differences.length + knees.length > 0 ? undefined : whyNoMatch(closed(a), closed(b)),
     machine: speedA.length > 0 && speedB.length > 0 ? ratioOf(speedA, speedB) : undefined,
   };
+}
+
+/** The axes of a cell that its id is made of. */
+const AXES: Record<string, (cell: Cell) => string> = {
+  sides: ({ side }) => side,
+  transports: ({ transport }) => transport,
+  clients: (cell) => `${clientsOf(cell)}`,
+  shapes: ({ shapes }) => shapes.map(({ name }) => name).join(" + "),
+};
+
+/** Return which axes of two results have no value in common. */
+function whyNoMatch(a: readonly Cell[], b: readonly Cell[]): string {
+  if (a.length === 0 || b.length === 0) return `${a.length === 0 ? "A" : "B"} has no cells of a closed loop`;
+  const apart = Object.entries(AXES).flatMap(([axis, read]) => {
+    const [inA, inB] = [new Set(a.map(read)), new Set(b.map(read))];
+    if ([...inA].some((value) => inB.has(value))) return [];
+    return [`${axis}: A has ${[...inA].join("; ")}, B has ${[...inB].join("; ")}`];
+  });
+  return apart.join("\n  ") || "the values of each axis overlap, but not in the same cell";
 }
 
 const kneeId = ({ transport, shape }: Results["knees"][number]) =>
@@ -97,7 +121,7 @@ export function showRatio({ ratio, interval }: Ratio): string {
 }
 
 /** Return the comparison as text. */
-export function describe({ differences, onlyA, onlyB, machine }: Comparison): string {
+export function describe({ differences, noMatch, onlyA, onlyB, machine }: Comparison): string {
   const rows = differences.map((d) => [
     d.id,
     d.unit,
@@ -107,13 +131,7 @@ export function describe({ differences, onlyA, onlyB, machine }: Comparison): st
     d.verdict === "noise" ? "within noise" : d.verdict,
   ]);
   const all = [["cell", "figure", "A", "B", "B / A (95%)", ""], ...rows];
-  const widths = all[0]!.map((_, i) => Math.max(...all.map((row) => row[i]!.length)));
-  const lines = all.map((row) =>
-    row
-      .map((text, i) => text.padEnd(widths[i]!))
-      .join("  ")
-      .trimEnd(),
-  );
+  const lines = noMatch === undefined ? columns(all) : [`no cell is in both results:\n  ${noMatch}`];
   for (const [name, ids] of [
     ["A", onlyA],
     ["B", onlyB],
@@ -122,7 +140,7 @@ export function describe({ differences, onlyA, onlyB, machine }: Comparison): st
   if (machine) lines.push(`machine speed in B / in A: ${showRatio(machine)}`);
   if (machine && Math.abs(Math.log(machine.ratio)) > Math.log(1.1))
     lines.push(
-      "The machine itself was not the same: measure A and B again, in turn, before you believe the rest.",
+      "The speed of the machine differed: measure A and B again, in turn, before trusting the other figures.",
     );
   return lines.join("\n");
 }

@@ -31,6 +31,28 @@ const DASHES = [
 const WIDTH = 520;
 const RANGE = "Median of the repeats; bars from the lowest to the highest";
 
+/** Steps of a decade at which an axis may have a number. */
+const NICE = [1, 1.5, 2, 3, 5, 7];
+/** Fewest numbers on an axis. */
+const LEAST_TICKS = 3;
+
+/**
+ * Return the numbers of a logarithmic axis: `own` values if there are enough, otherwise round ones around the data too, so
+ * that an axis of less than a decade has more than one number.
+ */
+export function ticksOf(data: readonly number[], own: readonly number[] = []): number[] | undefined {
+  const positive = data.filter((value) => value > 0);
+  const [low, high] = [Math.min(...positive), Math.max(...positive)];
+  if (own.length >= LEAST_TICKS) return [...own];
+  if (positive.length === 0 || high / low > 30) return own.length > 0 ? [...own] : undefined;
+  const decades = Array.from({ length: 40 }, (_, i) => 10 ** (i - 20));
+  const nice = decades.flatMap((decade) => NICE.map((step) => Number((step * decade).toPrecision(2))));
+  const within = nice.filter((value) => value >= low && value <= high);
+  const around = [nice.findLast((value) => value < low)!, ...within, nice.find((value) => value > high)!];
+  const chosen = within.length >= LEAST_TICKS ? within : around;
+  return own.length > 0 ? [...new Set([...own, ...within])].toSorted((a, b) => a - b) : chosen;
+}
+
 interface Point {
   x: number;
   y: number;
@@ -55,7 +77,6 @@ async function draw(points: readonly Point[], picture: Picture): Promise<string>
   const series = [...new Set(points.map((point) => point.series))].toSorted((a, b) =>
     a.localeCompare(b, "en", { numeric: true }),
   );
-  const padding = points.some(({ label }) => label) ? 45 : 12;
   const scale = (log: boolean | undefined) => (log ? { type: "log" as const, nice: false } : { zero: true });
   const axis = (values: number[] | undefined) => ({
     ...(values && { values }),
@@ -64,19 +85,42 @@ async function draw(points: readonly Point[], picture: Picture): Promise<string>
     format: "~g",
     labelOverlap: true as const,
   });
+  const heights = [
+    ...points.flatMap(({ y, low, high }) => [low ?? y, high ?? y]),
+    ...(picture.limit ? [picture.limit.y] : []),
+  ];
   const x = {
     field: "x",
     type: "quantitative" as const,
     title: picture.x.title,
-    scale: { ...scale(picture.x.log), padding },
-    axis: axis(picture.x.values),
+    scale: { ...scale(picture.x.log), padding: 12 },
+    axis: axis(
+      picture.x.log
+        ? ticksOf(
+            points.map((point) => point.x),
+            picture.x.values,
+          )
+        : undefined,
+    ),
   };
   const y = {
     type: "quantitative" as const,
     title: picture.y.title,
-    scale: { ...scale(picture.y.log), padding: 12 },
-    axis: axis(undefined),
+    scale: { ...scale(picture.y.log), padding: points.some(({ label }) => label) ? 24 : 12 },
+    axis: axis(picture.y.log ? ticksOf(heights) : undefined),
   };
+  // Labels of points on the right are left of the point, so that they stay inside.
+  const [first, last] = [points.at(0)?.x ?? 1, points.at(-1)?.x ?? 1];
+  const labels = (right: boolean) => ({
+    transform: [
+      { filter: `isValid(datum.label) && ${right ? "" : "!"}(datum.x > ${Math.sqrt(first * last)})` },
+    ],
+    mark: {
+      ...{ type: "text" as const, dy: -9, fontSize: 11 },
+      ...(right ? { dx: -8, align: "right" as const } : { dx: 8, align: "left" as const }),
+    },
+    encoding: { x, y: { field: "y", ...y }, text: { field: "label" } },
+  });
   const by = { field: "series", type: "nominal" as const, title: picture.legend, sort: null };
   const color = { ...by, scale: { domain: series, range: GREYS } };
   const spec: TopLevelSpec = {
@@ -113,11 +157,8 @@ async function draw(points: readonly Point[], picture: Picture): Promise<string>
           shape: { ...by, scale: { domain: series, range: SHAPES } },
         },
       },
-      {
-        transform: [{ filter: "isValid(datum.label)" }],
-        mark: { type: "text" as const, dx: 8, dy: -8, align: "left" as const, fontSize: 11 },
-        encoding: { x, y: { field: "y", ...y }, text: { field: "label" } },
-      },
+      labels(false),
+      labels(true),
       ...(picture.limit
         ? [
             {

@@ -3,7 +3,7 @@
 import { ratios } from "../traffic/statistics.ts";
 import { besides, clientsOf, plainCells, SERVER } from "./select.ts";
 import { spread } from "./summary.ts";
-import { short, showQuantiles, showSpread, table } from "./table.ts";
+import { short, showKnee, showQuantiles, showSpread, table } from "./table.ts";
 import type { Cell, Results, Shape } from "./types.ts";
 
 const TRANSPORTS: Record<Cell["transport"], string> = {
@@ -130,8 +130,8 @@ function openTables(results: Results): string[] {
       ["budget", "requests/s", ""],
       results.knees.map(({ shape, requests_per_second, reached }) => [
         shape.name,
-        showSpread(requests_per_second),
-        reached ? "" : "the next rate was not tried in every repeat: it may hold more",
+        showKnee(requests_per_second),
+        reached ? "" : "not every repeat tried a higher rate: the true value may be higher",
       ]),
     ),
     table(

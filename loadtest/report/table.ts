@@ -25,6 +25,12 @@ export function showSpread(spread: Spread | undefined, scale = 1): string {
   return `${median} (${lowest} to ${highest})`;
 }
 
+/** Return the rate of a knee in requests a second, or that no tried rate held. */
+export function showKnee(rate: Spread): string {
+  if (rate.highest === 0) return "none of the tried rates held";
+  return rate.lowest === 0 ? `${showSpread(rate)}; 0: none of the tried rates held` : showSpread(rate);
+}
+
 /** Return "p50 / p90 / p99 / max"; a dash if there is none. */
 export function showQuantiles(quantiles: Quantiles | undefined): string {
   if (!quantiles) return "-";

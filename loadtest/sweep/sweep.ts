@@ -8,7 +8,7 @@ import { Progress, percentAndClock } from "../cli/progress.ts";
 import { interruption } from "../cli/script.ts";
 import { writeResults } from "../report/results.ts";
 import { SERVER } from "../report/select.ts";
-import type { Results } from "../report/types.ts";
+import type { Results, Spread } from "../report/types.ts";
 import { warningsOf } from "../report/warnings.ts";
 import { environment } from "../servers/machine.ts";
 import { peerCellsFor, startPeers } from "../servers/peers/peers.ts";
@@ -73,7 +73,7 @@ export async function sweep(config: SweepConfig, flags: readonly string[]): Prom
   const deadline = started + (config.time - RESERVE) * 1000;
   const say = (done: number, seconds: number, what: string) =>
     progress.show(() => `${percentAndClock(done, seconds)}  ${what}`);
-  say(0, config.time, "starting the server");
+  say(0, config.time, origin === undefined ? "starting the server" : `connecting to ${origin}`);
   const sides = new Map<string, Side>();
   let failure: Error | undefined;
   try {
@@ -129,15 +129,19 @@ export async function sweep(config: SweepConfig, flags: readonly string[]): Prom
   }
 }
 
-/** Print what a run measured. */
+/** Return the rate of a knee for the summary. */
+export function kneeText({ median }: Spread, reached: boolean): string {
+  return median === 0 ? "none of the tried rates held" : `${reached ? "" : "at least "}${median} requests/s`;
+}
+
+/** Print a summary of the results. */
 function summary(results: Results, folder: string): void {
   const measured = results.cells.reduce((sum, { measurements }) => sum + measurements.length, 0);
   console.log(`${results.cells.length} cells, ${measured} measurements, ${Math.round(results.seconds)} s`);
   if (!results.complete) console.log(`not complete: ${results.left_out} planned measurements were not made`);
+  const limit = results.settings.p99_limit_ms;
   for (const { shape, requests_per_second, reached } of results.knees)
-    console.log(
-      `${shape.name}: ${reached ? "" : "at least "}${requests_per_second.median} requests/s at p99 under ${results.settings.p99_limit_ms} ms`,
-    );
+    console.log(`${shape.name}: ${kneeText(requests_per_second, reached)} at p99 under ${limit} ms`);
   for (const warning of results.warnings) console.log(`warning: ${warning}`);
   console.log(`${folder}/report.md`);
 }

@@ -68,7 +68,24 @@ test("compare says that the machine was another", () => {
   for (const measurement of slower.measurements) measurement.machine_speed = 500;
   const text = describe(compare(resultsOf([measured(closed(4), BEFORE)]), resultsOf([slower])));
   assert.match(text, /machine speed in B \/ in A: 0\.500/);
-  assert.match(text, /not the same/);
+  assert.match(text, /speed of the machine differed/);
+});
+
+test("compare says why no cell is in both", () => {
+  const of = (...cells: ReturnType<typeof closed>[]) =>
+    resultsOf(cells.map((cell) => measured(cell, BEFORE)));
+  const text = describe(compare(of(closed(4, 1), closed(8, 1)), of(closed(16, 1), closed(16, 8))));
+  assert.match(
+    text,
+    /^no cell is in both results:\n {2}shapes: A has 4 steps, .*; 8 steps, .*, B has 16 steps/,
+  );
+  assert.doesNotMatch(text, /clients: A/);
+  assert.match(describe(compare(of(closed(4, 1)), of(closed(4, 8)))), /clients: A has 1, B has 8/);
+  assert.match(describe(compare(resultsOf([]), of(closed(4)))), /A has no cells of a closed loop/);
+  assert.match(
+    describe(compare(of(closed(4, 1), closed(8, 8)), of(closed(4, 8), closed(8, 1)))),
+    /overlap, but not in the same cell/,
+  );
 });
 
 test("the gate fails on a loss beyond noise and tolerance, on new errors and on missing cells, and on nothing else", () => {

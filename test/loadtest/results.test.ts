@@ -3,9 +3,12 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { ticksOf } from "../../loadtest/report/pictures.ts";
 import { readResults, writeResults } from "../../loadtest/report/results.ts";
+import { showKnee } from "../../loadtest/report/table.ts";
 import type { Results } from "../../loadtest/report/types.ts";
 import { servedCell, shapeOf } from "../../loadtest/sweep/plan.ts";
+import { kneeText } from "../../loadtest/sweep/sweep.ts";
 import { StartupError } from "../../src/errors.ts";
 import { closed, measured, resultsOf } from "./support.ts";
 
@@ -103,6 +106,39 @@ test("pictures name their axes with units, and tell series apart without colour"
   assert.match(svg("throughput-steps.svg"), /stroke-dasharray/);
   for (const name of readdirSync(folder).filter((file) => file.endsWith(".svg")))
     assert.doesNotMatch(svg(name), /NaN|undefined|Infinity/, name);
+});
+
+test("an axis has at least three numbers, and labels stay inside the picture", async () => {
+  assert.deepEqual(ticksOf([4, 16], [4, 16]), [4, 5, 7, 10, 15, 16]);
+  assert.deepEqual(ticksOf([1000, 1100]), [700, 1000, 1500]);
+  assert.deepEqual(ticksOf([4, 8, 16], [4, 8, 16]), [4, 8, 16]);
+  assert.equal(ticksOf([1, 1000]), undefined);
+  assert.deepEqual(ticksOf([1, 64], [1, 64]), [1, 64]);
+  const folder = join(root, "quick");
+  await writeResults(folder, whole());
+  const svg = readFileSync(join(folder, "quality-throughput.svg"), "utf8");
+  const labels = [
+    ...svg.matchAll(
+      /<text [^>]*text-anchor="(start|end)" transform="translate\(([-\d.]+),([-\d.]+)\)"[^>]*>(\d+ steps)</g,
+    ),
+  ];
+  assert.equal(labels.length, 3);
+  for (const [, anchor, x, y, text] of labels) {
+    const width = 7 * text!.length;
+    const [left, right] = anchor === "end" ? [Number(x) - width, Number(x)] : [Number(x), Number(x) + width];
+    assert.ok(left >= 0 && right <= 520 && Number(y) >= 11, `${text} at ${left} to ${right}, ${y}`);
+  }
+});
+
+test("a knee without a rate that held says so", () => {
+  const none = { median: 0, lowest: 0, highest: 0 };
+  assert.equal(showKnee(none), "none of the tried rates held");
+  assert.equal(kneeText(none, true), "none of the tried rates held");
+  assert.equal(
+    showKnee({ median: 5, lowest: 0, highest: 6 }),
+    "5.00 (0 to 6.00); 0: none of the tried rates held",
+  );
+  assert.equal(kneeText({ median: 5, lowest: 5, highest: 6 }, false), "at least 5 requests/s");
 });
 
 test("what has no figures has no picture, and an old one goes", async () => {
