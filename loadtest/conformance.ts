@@ -1,4 +1,4 @@
-/** `npm run conformance`: cases of test/conformance, and a report. */
+/** `npm run conformance`: runs the cases of test/conformance and writes a report. */
 
 import { writeFileSync } from "node:fs";
 import { integer } from "../src/cli/parsers.ts";
@@ -10,10 +10,10 @@ import { flag, interruption, script } from "./cli/script.ts";
 import { table } from "./report/table.ts";
 import { machine } from "./servers/machine.ts";
 
-/** Different cases that are printed whole. */
+/** Most differing cases that are printed. */
 const SHOWN = 10;
 
-/** Cases of a cell, and how many of them differ if any does. */
+/** Return the number of cases, and of those that differ. */
 function cell(runs: readonly Run[]): string {
   const different = runs.filter(({ same }) => !same).length;
   return different === 0 ? `${runs.length}` : `${runs.length} (**${different} differ**)`;

@@ -1,7 +1,8 @@
-/** `npm run kills`: requests to an engine while its workers are killed at random. */
+/** `npm run kills`: runs requests on an engine while its workers are killed at random. */
 
 import { integer } from "../src/cli/parsers.ts";
 import { underKills } from "../test/engine/kills.ts";
+import { Progress } from "./cli/progress.ts";
 import { flag, interruption, script } from "./cli/script.ts";
 
 await script<{ kills: number; seed: number; split: number }>(
@@ -13,11 +14,10 @@ await script<{ kills: number; seed: number; split: number }>(
     flag("--split <n>", "parts that each worker divides its batches into", integer(1, 64), 1),
   ],
   async ({ kills, seed, split }) => {
-    const progress = (done: number) => {
-      if (process.stderr.isTTY || done % 50 === 0) process.stderr.write(`\r${done}/${kills} kills `);
-    };
-    const report = await underKills(kills, seed, progress, interruption(), split);
-    process.stderr.write("\n");
+    const progress = new Progress();
+    const show = (done: number) => progress.show(() => `${done} of ${kills} kills`);
+    const report = await underKills(kills, seed, show, interruption(), split);
+    progress.close();
     console.log(
       `${report.kills} kills in ${report.seconds.toFixed(0)} s: ${report.answers} requests answered, ` +
         `${report.different} differ from those without kills`,

@@ -1,4 +1,4 @@
-/** `npm run loadtest`: sweep, compare and gate. */
+/** `npm run loadtest`: the commands sweep, compare and gate. */
 
 import { Command } from "commander";
 import { decimal } from "../src/cli/parsers.ts";
@@ -17,22 +17,22 @@ Examples:
   npm run loadtest -- compare results/before results/after
   npm run loadtest -- gate results/after/results.json results/before/results.json`;
 
-/** Return the flags as `--help` of the command lists them. */
+/** Return the flags of a command as its `--help` lists them. */
 function flagsOf(command: Command): string {
   const help = command.helpInformation();
   return help.slice(help.indexOf("Options:\n") + "Options:\n".length).trimEnd();
 }
 
-/** Build the tree of commands; `argv` is what stands after the program. */
+/** Build the command line; `argv` are the arguments after the program. */
 function buildProgram(argv: readonly string[]): Command {
   const program = new Command("loadtest")
     .description(
-      "Throughput and latency of a didi-serve against step budget, concurrency, length and guidance.",
+      "Measure throughput and latency of a didi-serve over step budget, concurrency, length and guidance.",
     )
     .enablePositionalOptions();
   const sweeping = program.command("sweep", { isDefault: true }).description("measure (the default command)");
   for (const option of SWEEP_OPTIONS) sweeping.addOption(option);
-  // `--help` without a command lists what to sweep over as well.
+  // `--help` without a command lists the flags of sweep as well.
   program.addHelpText("after", () => `\nFlags of sweep:\n${flagsOf(sweeping)}\n${EXAMPLES}`);
   sweeping.addHelpText("after", EXAMPLES).action(async (given: SweepConfig) => {
     const flags = argv[0] === "sweep" ? argv.slice(1) : argv;
@@ -41,7 +41,7 @@ function buildProgram(argv: readonly string[]): Command {
 
   program
     .command("compare")
-    .description("print B over A for each cell, and what is within noise")
+    .description("print B over A for each cell, and which ratios are within noise")
     .argument("<A>", "results.json, or its folder")
     .argument("<B>", "the same")
     .action((a: string, b: string) => console.log(describe(compare(readResults(a), readResults(b)))));
@@ -51,7 +51,7 @@ function buildProgram(argv: readonly string[]): Command {
     .description("exit with 1 if results are worse than a baseline beyond noise")
     .argument("<results>", "results.json, or its folder")
     .argument("<baseline>", "the same")
-    .option("--tolerance <share>", "of a figure that may be lost", decimal(0, 10), 0.05)
+    .option("--tolerance <share>", "largest loss of a figure that passes", decimal(0, 10), 0.05)
     .action((results: string, baseline: string, { tolerance }: { tolerance: number }) => {
       const { passed, comparison, regressions, faults } = gate(
         readResults(results),

@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { untilReady } from "../loadtest/servers/until-ready.ts";
+import { untilReady } from "../loadtest/servers/server.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
 import { StreamClient } from "./server/support.ts";
 import { readFlags } from "./support/flags.ts";

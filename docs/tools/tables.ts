@@ -113,7 +113,10 @@ function errors(): string {
   return table(["status", "kind", "title", "what to do"], rows);
 }
 
-/** Return a page with its generated parts, each between `<!-- name: npm run docs -->` and `<!-- end -->`, renewed. */
+/**
+ * Return a page with its generated parts, each between `<!-- name: npm run docs -->` and `<!-- end -->`,
+ * renewed.
+ */
 export function renewed(page: string): string {
   const parts: Record<string, () => string> = {
     flags: () => flags(buildProgram()).join("\n\n"),

@@ -24,7 +24,7 @@ import { sayMemory } from "./requests.ts";
 import { throughput } from "./serving.ts";
 
 const GPT2_VOCAB = 50_258;
-/** Steps of the requests whose steps are timed, and of the longer lengths beside the reference. */
+/** Steps of the timed requests, and of the longer lengths in the comparison with the reference. */
 const STEPS = 16;
 
 const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6).toLocaleString("en")} MB`;
@@ -48,27 +48,28 @@ interface Flags {
 
 await script<Flags>(
   "bench:full",
-  `Measure the published model's size with random weights, from a checkpoint to answers: 4 GB of disk and half an hour.
+  `Measure a model of the published size with random weights, from checkpoint to answers.
+It needs 4 GB of disk and half an hour.
 Small: npm run bench:full -- --hidden 64 --blocks 2 --vocab 512 --lengths 32,64`,
   [
     flag("--hidden <n>", "width of the model", count, 768),
     flag("--blocks <n>", "blocks of the model", count, 12),
     flag(
       "--vocab <n>",
-      "ids, the mask included (default: with GPT-2's tokenizer)",
+      "size of the vocabulary, mask included (default: that of GPT-2 and the mask)",
       integer(258, 1 << 20),
       GPT2_VOCAB,
     ),
     flag("--cond <n>", "width of the conditioning", count, 128),
     flag("--context <n>", "longest canvas", count, 1024),
-    flag("--lengths <n,...>", "lengths of the canvases that are timed", list(count), [128, 512, 1024]),
+    flag("--lengths <n,...>", "timed lengths of the canvas", list(count), [128, 512, 1024]),
     flag(
       "--steps <n,...>",
-      `budgets at the first length; the others take ${STEPS}`,
+      `step budgets at the first length; the other lengths use ${STEPS}`,
       list(count),
       [1, 4, 8, 16, 32, 64, 128],
     ),
-    flag("--repeats <n>", "repeats of each cell, in turn", count, 3),
+    flag("--repeats <n>", "repeats of each measurement, interleaved", count, 3),
     flag("--precision <name>", "fp32 or fp16", oneOf(["fp32", "fp16"]), "fp32"),
     flag("--folder <dir>", "keep checkpoint and model here for the next run (default: a temporary folder)"),
     flag("--only <section,...>", `sections of ${SECTIONS.join(", ")}`, list(oneOf(SECTIONS)), [...SECTIONS]),
@@ -77,7 +78,7 @@ Small: npm run bench:full -- --hidden 64 --blocks 2 --vocab 512 --lengths 32,64`
   run,
 );
 
-/** Run a command to its end, its output shown; return seconds. */
+/** Run a command to its end with its output shown; return the seconds it took. */
 async function command(command: string, args: string[], env: Record<string, string> = {}): Promise<number> {
   const started = performance.now();
   const child = spawn(command, args, {
@@ -90,7 +91,7 @@ async function command(command: string, args: string[], env: Record<string, stri
   return (performance.now() - started) / 1000;
 }
 
-/** Make a random checkpoint with a tokenizer that fits, and convert it to a model folder. */
+/** Create a random checkpoint with a matching tokenizer, and convert it to a model folder. */
 async function makeModel(flags: Flags, checkpoint: string, folder: string): Promise<void> {
   const sizes = ["vocab", "hidden", "blocks", "cond"] as const;
   const args = ["-P", "-m", "didi.random_checkpoint", "--out", checkpoint];
@@ -109,7 +110,7 @@ async function makeModel(flags: Flags, checkpoint: string, folder: string): Prom
   console.log(`\nconversion: ${converted.toFixed(1)} s, folder ${megabytes(total)}`);
 }
 
-/** Return the seconds of each step of one request of `length` new tokens, as a client sees them. */
+/** Return the seconds of each step of one request of `length` new tokens, measured by the client. */
 async function stepSeconds(
   client: StreamClient,
   id: string,
@@ -134,7 +135,7 @@ async function run(flags: Flags): Promise<number> {
   const root = flags.folder ?? mkdtempSync(join(tmpdir(), "didi-full-"));
   mkdirSync(root, { recursive: true });
   const [checkpoint, folder] = [join(root, "checkpoint"), join(root, "full-size")];
-  // A Ctrl-C leaves no gigabytes behind.
+  // Remove the gigabytes after Ctrl-C as well.
   process.once("exit", () => {
     if (!flags.folder) rmSync(root, { recursive: true, force: true });
   });

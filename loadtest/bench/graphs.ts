@@ -1,4 +1,4 @@
-/** What each saving of the graphs and the batches brings, measured with and without it in this process. */
+/** Measures each optimisation of graphs and batches with and without it, in this process. */
 
 import type { DrawPlan } from "../../src/diffusion/sampler.ts";
 import { type DrawRow, denoiseBatch, tiltBatch } from "../../src/engine/scheduling/batch.ts";
@@ -19,7 +19,7 @@ export class HalfWay {
     readonly length: number,
   ) {}
 
-  /** Return a row that draws at `positions` for each of `candidates`. */
+  /** Return a row of `candidates` candidates, each of which draws at `positions`. */
   row(kind: "plain" | "tilt" | "rerank", positions: number[], candidates = 1): DrawRow {
     const { mask_token_id, context_length } = this.model.manifest;
     const tokens = new Int32Array(this.length).fill(mask_token_id).fill(5, 0, this.length / 2);
@@ -55,7 +55,7 @@ const timed = async (graphs: LoadedModel, batches: Batch[]) => {
   return performance.now() - started;
 };
 
-/** Print the table of what each saving brings and what each kind of guided step costs. */
+/** Print the gain of each optimisation and the cost of each kind of guided step. */
 export async function graphCosts(folder: string, length: number, repeats: number): Promise<void> {
   const model = await openModel(folder);
   const split = await splitOf("auto", model, 0);
@@ -71,9 +71,10 @@ export async function graphCosts(folder: string, length: number, repeats: number
     ),
   );
   console.log(
-    `\nMilliseconds, canvases of ${length} tokens of which a sixteenth is revealed; median of ${repeats} (lowest to highest)\n`,
+    `\nMilliseconds, canvases of ${length} tokens of which a sixteenth is revealed; ` +
+      `median of ${repeats} (lowest to highest)\n`,
   );
-  tableHead("what", "with", "without, or a plain step", "ratio");
+  tableHead("optimisation or step", "with", "without, or a plain step", "ratio");
 
   async function compare(
     name: string,
@@ -104,7 +105,7 @@ export async function graphCosts(folder: string, length: number, repeats: number
   };
 
   await saves(
-    "last block and head at revealed positions alone: one step",
+    "last block and head at revealed positions only: one step",
     () => timed(graphs, [plain]),
     () => timed(graphs, [head]),
   );

@@ -1,4 +1,4 @@
-/** The loop of the sampler around `denoise`, with no queue, no worker and no HTTP. */
+/** The loop of the sampler around `denoise`, without queue, worker and HTTP. */
 
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import { isEmpty, Sample } from "../../src/diffusion/sampler.ts";
@@ -8,7 +8,7 @@ import type { Model } from "../../src/model/model.ts";
 import type { DenoiseResult } from "../../src/runtime/protocol.ts";
 import type { LoadedModel } from "../../src/runtime/worker/session.ts";
 
-/** The samples to run: `keys` gives the seed and the number of each. */
+/** The samples to run; `keys` holds the seed and the index of each. */
 export interface LoopJob {
   keys: readonly { seed: number; sample: number }[];
   length: number;
@@ -17,7 +17,7 @@ export interface LoopJob {
 
 const DRAW = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
 
-/** Run the samples side by side to their end, as one batch a step, with or without two of the server's savings. */
+/** Run the samples to their end, one batch a step, with or without two optimisations of the server. */
 export async function runLoop(
   { manifest, schedule }: Model,
   graphs: Pick<LoadedModel, "run">,
@@ -42,7 +42,7 @@ export async function runLoop(
     const empty = rows.filter(({ plan }) => isEmpty(plan));
     for (const { sample, plan } of empty) sample.apply(plan, []);
     if (working.length > 0) {
-      // Rows share a canvas in their first step alone: with another number the step is not shared.
+      // Rows share a canvas in step 0 only; another step number prevents the sharing.
       const sent = savings.shareFirst
         ? working
         : working.map((row) => ({ ...row, plan: { ...row.plan, step: 1 } }));

@@ -35,7 +35,7 @@ interface Flags {
 
 await script<Flags>(
   "bench",
-  "Measure what serving costs, and what each saving brings.",
+  "Measure the cost of serving, and the gain of each optimisation.",
   [
     flag("--model <name|folder>", "model to measure", undefined, "stories-didi"),
     flag(
@@ -45,8 +45,8 @@ await script<Flags>(
       SECTIONS.filter((section) => section !== "reference"),
     ),
     flag("--length <n>", "new tokens of each request", count, 128),
-    flag("--repeats <n>", "repeats of each cell, in turn", count, 5),
-    flag("--seconds <n>", "approximate length of one measurement of throughput", count, 2),
+    flag("--repeats <n>", "repeats of each measurement, interleaved", count, 5),
+    flag("--seconds <n>", "approximate duration of one measurement of throughput", count, 2),
     flag("--clients <n,...>", "clients in the table of throughput", list(count), [1, 8, 16]),
     flag("--steps <n,...>", "step budgets in the table of throughput", list(count), [8, 16, 32]),
     flag(
@@ -56,10 +56,7 @@ await script<Flags>(
       0,
     ),
     flag("--workers <n>", "workers of the server, and bare loops side by side", count, 1),
-    flag(
-      "--beside <flags>",
-      "a second server in the table of throughput, with these flags, such as --beside='--split 1'",
-    ),
+    flag("--beside <flags>", "also measure a second server with these flags, such as --beside='--split 1'"),
     PYTHON,
   ],
   async ({ model, only, length, repeats, seconds, steps, clients, threads, workers, beside, python }) => {

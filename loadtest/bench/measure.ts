@@ -1,4 +1,4 @@
-/** How a figure of the benchmarks is taken and shown: sides in turn, the median of the repeats with their range. */
+/** Interleaved measurements, and tables of their medians and ranges. */
 
 import { median } from "../traffic/statistics.ts";
 
@@ -9,8 +9,8 @@ export function range(values: readonly number[], digits: number): string {
 }
 
 /**
- * Run the sides in turn, `repeats` times; return the values of each side. On a noisy machine, neighbours in time
- * compare best.
+ * Run the sides alternately, `repeats` times; return the values of each side. On a noisy machine,
+ * measurements that are close in time compare best.
  */
 export async function interleave(repeats: number, ...sides: (() => Promise<number>)[]): Promise<number[][]> {
   const values: number[][] = sides.map(() => []);
@@ -24,7 +24,7 @@ export function tableHead(...columns: string[]): void {
   tableRow(...columns.map(() => "---"));
 }
 
-/** Print a row of a Markdown table, as soon as it has been measured. */
+/** Print a row of a Markdown table. */
 export function tableRow(...cells: (string | number)[]): void {
   console.log(`| ${cells.join(" | ")} |`);
 }

@@ -1,4 +1,7 @@
-/** The server beside the published sampler in PyTorch on the same weights, and beside its matrix products alone. */
+/**
+ * Compares the server with the published sampler in PyTorch on the same weights, and with its matrix products
+ * alone.
+ */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -14,12 +17,15 @@ import { HalfWay } from "./graphs.ts";
 import { interleave, range, tableHead, tableRow } from "./measure.ts";
 import { generate } from "./requests.ts";
 
-/** The process `python -m didi.reference_speed`: it takes a job as a line of JSON and returns its seconds. */
+/**
+ * The process `python -m didi.reference_speed`: it reads a job as a line of JSON and prints the seconds it
+ * took.
+ */
 export class Reference {
   readonly #child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
 
-  /** PyTorch and threads of that process. */
+  /** Version of PyTorch, and its threads. */
   versions = { torch: "", threads: 0 };
 
   private constructor(child: ChildProcess, lines: Interface) {
@@ -27,7 +33,7 @@ export class Reference {
     this.#lines = lines[Symbol.asyncIterator]();
   }
 
-  /** Start it; `weights` are the flags that name the weights. Reject if the process does not start. */
+  /** Start the process; `weights` are the flags that name the weights. Rejects if it does not start. */
   static async start(python: string, weights: readonly string[]): Promise<Reference> {
     const child = spawn(python, ["-P", "-m", "didi.reference_speed", ...weights], {
       stdio: ["pipe", "pipe", "inherit"],
@@ -71,14 +77,14 @@ export class Reference {
   }
 }
 
-/** Print the seconds of a request through the server and through the PyTorch sampler. */
+/** Print the seconds of a request to the server and to the PyTorch sampler. */
 export async function againstReference(
   { origin }: Server,
   reference: Reference,
   grid: readonly { length: number; steps: number }[],
   repeats: number,
 ): Promise<void> {
-  console.log(`\nSeconds a generation, 1 client; median of ${repeats} (lowest to highest)\n`);
+  console.log(`\nSeconds a request, 1 client; median of ${repeats} (lowest to highest)\n`);
   tableHead("length", "steps", "served", "PyTorch, all logits every step", "times as fast");
   for (const { length, steps } of grid) {
     const ours = async (seed: number) => {
@@ -97,7 +103,7 @@ export async function againstReference(
   }
 }
 
-/** Print the milliseconds of a call of `denoise` and of its matrix products alone. */
+/** Print the milliseconds of a batch of `denoise` and of its matrix products alone. */
 export async function againstProducts(
   folder: string,
   reference: Reference,

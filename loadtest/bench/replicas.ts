@@ -1,6 +1,6 @@
 /**
- * `npm run bench:replicas`: how throughput grows with replicas. One replica with one thread, two of them side by side,
- * directly and behind nginx, and one with two threads, measured in turn on one machine.
+ * `npm run bench:replicas`: throughput against replicas. Measures one replica with one thread, two of them
+ * directly and behind nginx, and one with two threads, alternately on one machine.
  */
 
 import { spawn } from "node:child_process";
@@ -21,7 +21,7 @@ const STEPS = 16;
 const REPEATS = 5;
 /** Approximate seconds of one measurement. */
 const SECONDS = 2.5;
-/** Clients of one replica for the fit of the costs of a call and of a row, and clients of the comparison. */
+/** Clients of one replica for the fit of the cost of a batch and of a row, and clients of the comparison. */
 const FEW = [1, 2, 4, 8];
 const CLIENTS = 8;
 
@@ -29,7 +29,7 @@ const CLIENTS = 8;
 const measure = (origin: string | readonly string[], clients: number, rounds: number) =>
   served(origin, clients, rounds, LENGTH, STEPS);
 
-/** Start nginx with the configuration of deploy/ in front of the replicas; resolve once it answers. */
+/** Start nginx with the configuration of deploy/ in front of the replicas; resolve when it answers. */
 async function startNginx(folder: string, replicas: readonly Server[]) {
   const { path, args, origin } = await writeNginxConf(
     folder,
@@ -46,7 +46,9 @@ async function startNginx(folder: string, replicas: readonly Server[]) {
   return { child, origin };
 }
 
-/** Fit the fixed milliseconds of a call and those of a row: least squares of 1/T = (a + b r) / (L r) over one replica. */
+/**
+ * Fit the milliseconds of a batch and of a row by least squares: 1/T = (a + b r) / (L r) over one replica.
+ */
 function fitCall(clients: readonly number[], tokensPerSecond: readonly number[]) {
   // Seconds of a round of r requests: r L / T = a S + b S r.
   const times = clients.map((r, i) => (r * LENGTH) / tokensPerSecond[i]!);
@@ -61,7 +63,7 @@ function fitCall(clients: readonly number[], tokensPerSecond: readonly number[])
 
 await script(
   "bench:replicas",
-  "Measure how throughput grows with replicas: one, two side by side, two behind nginx, one with two threads.",
+  "Measure throughput against replicas: one, two, two behind nginx, and one with two threads.",
   [],
   async () => {
     const folder = await mkdtemp(join(tmpdir(), "didi-replicas-"));
@@ -70,7 +72,7 @@ await script(
     const other = await Server.start([...flags, "--threads", "1"]);
     const wide = await Server.start([...flags, "--threads", "2"]);
     const nginx = await startNginx(folder, [one, other]);
-    // Its workers outlive a master that is killed.
+    // SIGKILL of the master would leave the workers of nginx.
     process.once("exit", () => nginx.child.kill("SIGTERM"));
     process.once("SIGINT", () => process.exit(130));
     try {
@@ -103,7 +105,7 @@ async function compare(one: Server, other: Server, wide: Server, nginx: string):
   const [two, both, behind, double] = results.slice(FEW.length) as [number[], number[], number[], number[]];
   const base = alone.at(-1)!;
   console.log(
-    `\nTokens a second, ${LENGTH} new tokens in ${STEPS} steps; median of ${REPEATS} (lowest to highest), in turn\n`,
+    `\nTokens a second, ${LENGTH} new tokens in ${STEPS} steps; median of ${REPEATS} (lowest to highest)\n`,
   );
   tableHead("replicas", "threads each", "clients", "tokens a second", "times one replica");
   for (const [i, clients] of FEW.entries())
@@ -118,16 +120,16 @@ async function compare(one: Server, other: Server, wide: Server, nginx: string):
   tableRow("2, behind nginx", 1, CLIENTS, range(behind, 0), range(ratios(behind, base), 2));
   tableRow(2, 1, 2 * CLIENTS, range(double, 0), range(ratios(double, base), 2));
   tableRow(1, 2, CLIENTS, range(two, 0), range(ratios(two, base), 2));
-  console.log(`\nTwo of one thread over one of two: ${range(ratios(both, two), 2)}`);
+  console.log(`\nTwo replicas of one thread over one of two threads: ${range(ratios(both, two), 2)}`);
 
   const { a, b } = fitCall(
     FEW,
     alone.map((values) => median(values)),
   );
-  /** Tokens a second of n replicas and c clients. */
+  /** Return tokens a second of n replicas and c clients. */
   const formula = (n: number, c: number) => (c * LENGTH * 1000) / (STEPS * (a + (b * c) / n));
   console.log(
-    `A call of r rows of one replica takes ${a.toFixed(2)} ms + r x ${b.toFixed(2)} ms; ` +
+    `A batch of r rows takes ${a.toFixed(2)} ms + r x ${b.toFixed(2)} ms; ` +
       `two replicas and ${CLIENTS} clients: ${formula(2, CLIENTS).toFixed(0)} by the formula, ` +
       `${((100 * median(both)) / formula(2, CLIENTS)).toFixed(0)}% of it measured; ` +
       `${2 * CLIENTS} clients: ${formula(2, 2 * CLIENTS).toFixed(0)}, ${((100 * median(double)) / formula(2, 2 * CLIENTS)).toFixed(0)}%\n`,

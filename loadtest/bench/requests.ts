@@ -1,4 +1,4 @@
-/** What the benchmarks ask of a server: plain requests, many at once, and its memory. */
+/** Requests of the benchmarks to a server, and its memory. */
 
 import type { Server } from "../servers/server.ts";
 import { closedLoop } from "../traffic/closed.ts";
@@ -11,7 +11,10 @@ export interface Job {
   seed: number;
 }
 
-/** Send one request with an empty prompt; return its number of new tokens. Reject with what the server says. */
+/**
+ * Send one request with an empty prompt; return the number of new tokens. Rejects with the answer of the
+ * server.
+ */
 export async function generate(origin: string, job: Job): Promise<number> {
   const { status, body } = await post(`${origin}/generate`, {
     ...{ prompt: "", guidance: { mode: "none" } },
@@ -21,7 +24,9 @@ export async function generate(origin: string, job: Job): Promise<number> {
   return (JSON.parse(body) as { usage: { completion_tokens: number } }).usage.completion_tokens;
 }
 
-/** Return tokens a second of a closed loop of `rounds` requests a client, spread evenly over several servers. */
+/**
+ * Return tokens a second of a closed loop of `rounds` requests a client, spread evenly over several servers.
+ */
 export async function served(
   origin: string | readonly string[],
   clients: number,

@@ -1,4 +1,4 @@
-/** What serving costs beside a bare loop around the model, and how a busy server answers. */
+/** The cost of serving compared with a bare loop around the model, and the latency of a busy server. */
 
 import { Agent, get } from "node:http";
 import { paddedLength } from "../../src/engine/scheduling/scheduler.ts";
@@ -8,7 +8,7 @@ import { BareLoop } from "./bare-loop.ts";
 import { interleave, range, tableHead, tableRow } from "./measure.ts";
 import { generate, sayMemory, served } from "./requests.ts";
 
-/** What the table of throughput covers. */
+/** The cells of the throughput table. */
 export interface ServingOptions {
   model: string;
   /** New tokens of a request. */
@@ -18,7 +18,7 @@ export interface ServingOptions {
   repeats: number;
   /** Approximate seconds of one measurement. */
   seconds: number;
-  /** Threads of a call, of the server and of the bare loop; 0 is one for each core. */
+  /** Threads of the server and of the bare loop; 0 is one for each core. */
   threads?: number;
   /** Workers of the server, and bare loops side by side. */
   workers?: number;
@@ -28,8 +28,8 @@ export interface ServingOptions {
 const WARM_UP_SECONDS = 10;
 
 /**
- * Print tokens a second of the server and of bare loops whose batches are as large as the server's calls.
- * `other` is a second server, measured in turn.
+ * Print tokens a second of the server and of bare loops with batches of the same size. `other` is a second
+ * server, measured alternately.
  */
 export async function throughput(
   server: Server,
@@ -111,12 +111,13 @@ export async function saturation(server: Server, length: number): Promise<void> 
   }
   await generations;
   const busy = await server.metric(delay);
-  sayMemory(server, "after 16 generations side by side");
+  sayMemory(server, "after 16 concurrent requests");
   agent.destroy();
   const milliseconds = (value: number) => `${value.toFixed(2)} ms`;
   console.log(
-    `Event-loop delay as Node measures it, p99: ${milliseconds(idle * 1000)} idle, ${milliseconds(busy * 1000)} at saturation\n` +
-      `GET /healthz meanwhile: p50 ${milliseconds(quantile(latencies, 0.5))}, p99 ${milliseconds(quantile(latencies, 0.99))}, ` +
+    `Event-loop delay, p99: ${milliseconds(idle * 1000)} idle, ${milliseconds(busy * 1000)} at saturation\n` +
+      `GET /healthz meanwhile: p50 ${milliseconds(quantile(latencies, 0.5))}, ` +
+      `p99 ${milliseconds(quantile(latencies, 0.99))}, ` +
       `max ${milliseconds(Math.max(...latencies))} (${latencies.length} requests)`,
   );
 }
@@ -132,7 +133,7 @@ async function shortRequests(origin: string, length: number, count: number): Pro
   return latencies;
 }
 
-/** Print the latency of a short request beside long ones. */
+/** Print the latency of a short request while long ones run. */
 export async function fairness({ origin }: Server, length: number): Promise<void> {
   await shortRequests(origin, length, 5);
   const idle = median(await shortRequests(origin, length, 40));
@@ -149,7 +150,8 @@ export async function fairness({ origin }: Server, length: number): Promise<void
   await long;
   const [p50, p95] = [quantile(busy, 0.5), quantile(busy, 0.95)];
   console.log(
-    `A request of 4 steps: ${idle.toFixed(1)} ms on an idle server (median of 40); while 8 generations of 128 steps run, ` +
-      `p50 ${p50.toFixed(1)} ms, p95 ${p95.toFixed(1)} ms (of 100): ${(p95 / idle).toFixed(2)} times`,
+    `A request of 4 steps: ${idle.toFixed(1)} ms on an idle server (median of 40); ` +
+      `while 8 requests of 128 steps run, p50 ${p50.toFixed(1)} ms, p95 ${p95.toFixed(1)} ms (of 100): ` +
+      `${(p95 / idle).toFixed(2)} times as long`,
   );
 }

@@ -7,21 +7,21 @@ import { promisify } from "node:util";
 
 const run = promisify(execFile);
 
-/** Names of the faults; FAULTS has what each does. */
+/** Names of the faults. */
 export const KINDS = ["kill", "freeze", "memory", "nan"] as const;
 export type FaultKind = (typeof KINDS)[number];
 
-/** End the process at once, as the kernel does when memory runs out. */
+/** Kill the process, as the kernel does when memory runs out. */
 async function kill(pid: number): Promise<void> {
   process.kill(pid, "SIGKILL");
 }
 
-/** Stop every thread: the process lives and does nothing. */
+/** Stop every thread: the process stays alive and does nothing. */
 async function freeze(pid: number): Promise<void> {
   process.kill(pid, "SIGSTOP");
 }
 
-/** Limit the process to the memory that it has now. */
+/** Limit the process to its current memory. */
 async function memory(pid: number): Promise<void> {
   const bytes = Number(/VmSize:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) * 1024;
   await run("prlimit", ["--pid", String(pid), `--as=${bytes}:`]);
@@ -34,12 +34,14 @@ async function untilStopped(pid: number): Promise<void> {
   while (!readdirSync(`/proc/${pid}/task`).every(stopped)) await sleep(1);
 }
 
-/** Numbers of epoll_wait and epoll_pwait, in which a process waits for its next batch, on x86-64 and on arm64. */
+/**
+ * System calls in which a worker waits for its next batch: epoll_wait and epoll_pwait on x86-64 and on arm64.
+ */
 const WAITING = new Set(process.arch === "arm64" ? ["22"] : ["232", "281"]);
-/** How often a process that runs a batch is continued and stopped again. */
+/** Attempts to stop a process while no batch runs. */
 const TRIES = 2000;
 
-/** Stop a process between two batches. Reject if it never is between two. */
+/** Stop a process between two batches. Rejects if all attempts fail. */
 async function stopBetweenPasses(pid: number): Promise<void> {
   for (let left = TRIES; left > 0; left--) {
     process.kill(pid, "SIGSTOP");
@@ -50,12 +52,13 @@ async function stopBetweenPasses(pid: number): Promise<void> {
     process.kill(pid, "SIGCONT");
     await sleep(1);
   }
-  throw new Error(`process ${pid} was never between two passes`);
+  throw new Error(`process ${pid} never waited for a batch`);
 }
 
 /**
- * Writes NaN over the weights in its memory, those of the file that is mapped; the file stays as it is. It is done between
- * two passes: one whose weights change on the way may give numbers that are finite and wrong, and nothing can see that.
+ * Write NaN over the mapped weights in the memory of the process; the file does not change. This happens
+ * between two batches: a batch whose weights change while it runs may give finite but wrong numbers, which
+ * cannot be detected.
  */
 async function nan(pid: number): Promise<void> {
   const maps = readFileSync(`/proc/${pid}/maps`, "utf8").split("\n");
@@ -78,10 +81,10 @@ async function nan(pid: number): Promise<void> {
   }
 }
 
-/** Each does its fault to the process of that id. Reject if it cannot. */
+/** Cause a fault in the process with this id. Rejects if that fails. */
 export const FAULTS: Record<FaultKind, (pid: number) => Promise<void>> = { kill, freeze, memory, nan };
 
-/** Remove the limit on a process's memory. */
+/** Remove the memory limit of a process. */
 export async function relieve(pid: number): Promise<void> {
   await run("prlimit", ["--pid", String(pid), "--as=unlimited:"]).catch(() => {});
 }

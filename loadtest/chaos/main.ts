@@ -29,7 +29,7 @@ interface Flags {
 
 const OUTCOMES = ["done", "failed", "cancelled"] as const;
 
-/** Return how many requests the server has counted by outcome. */
+/** Return the server's count of requests by outcome. */
 async function counts(server: Server): Promise<Run["counted"]> {
   const count = async (outcome: string) =>
     [outcome, await server.metric(`didi_requests_total{outcome="${outcome}"}`)] as const;
@@ -40,10 +40,10 @@ await script<Flags>(
   "chaos",
   "Break workers at random while clients ask, and hold every answer to the one without faults. Linux.",
   [
-    flag("--seconds <n>", "how long faults happen", integer(1, 86_400), 600),
-    flag("--seed <n>", "seed of the faults, their moments and the requests", integer(0, 2 ** 31), 1),
+    flag("--seconds <n>", "duration of the faults", integer(1, 86_400), 600),
+    flag("--seed <n>", "seed of the faults, their times and the requests", integer(0, 2 ** 31), 1),
     flag("--model <name|folder>", "model to serve", undefined, "stories-didi"),
-    flag("--clients <n>", "clients that ask without a pause", integer(1, 1000), 6),
+    flag("--clients <n>", "clients that send requests without a pause", integer(1, 1000), 6),
     flag("--faults <n>", "fail if fewer faults took effect", integer(0, 1e6), 0),
     flag("--recovery <seconds>", "fail if the server needs longer to recover", decimal(0, 3600), 5),
     flag("--split <n>", "parts that each worker divides its batches into", integer(1, 64), 1),
@@ -51,12 +51,12 @@ await script<Flags>(
   ],
   async ({ seconds, seed, model, clients, faults, recovery, split, out }) => {
     const limits = ["--workers", "2", "--threads", "1", "--cache-mb", "0", "--max-batch-tokens", "1024"];
-    // What the answers are compared with is computed in fp32, and NaN can be written over float weights only.
+    // The expected answers are in fp32, and NaN can be written over float weights only.
     limits.push("--precision", "fp32");
     limits.push("--split", `${split}`);
     const server = await Server.start(["--model", model, ...limits]);
     const interrupted = interruption();
-    console.error("every request once, without faults");
+    console.error("running every request once without faults");
     const expected = await withoutFaults(server.origin);
     const restarts = () => server.metric("didi_worker_restarts_total");
     const before = { counted: await counts(server), restarts: await restarts(), memory: server.memory() };

@@ -1,4 +1,4 @@
-/** The checks and the report of a run of chaos. */
+/** The checks and the report of a chaos run. */
 
 import { type Check, checkTable, percentiles } from "../report/checks.ts";
 import { table } from "../report/table.ts";
@@ -7,7 +7,7 @@ import { KINDS } from "./faults.ts";
 import type { Struck } from "./strike.ts";
 import type { Tally } from "./traffic.ts";
 
-/** What a run has measured. */
+/** The measurements of a run. */
 export interface Run {
   machine: string;
   seed: number;
@@ -30,11 +30,14 @@ export interface Run {
 
 const first = (faults: readonly string[]) => (faults.length > 0 ? `: ${faults[0]}` : "");
 
-/** Return the milliseconds that a process did not work. With a limit on memory it works until it needs more. */
+/** Return the milliseconds that a worker was down. With a memory limit it works until it needs more. */
 const downMs = ({ kind, noticedMs, recoveredMs }: Struck) =>
   kind === "memory" ? recoveredMs - noticedMs : recoveredMs;
 
-/** Return the checks: at least `least` faults took effect, and the server recovered from each within the limit. */
+/**
+ * Return the checks. `least` is the required number of effective faults, `limitSeconds` the limit on
+ * recovery.
+ */
 export function checksOf(run: Run, least: number, limitSeconds: number): Check[] {
   const { tally, counted, struck, unready, ending } = run;
   const answers = Object.values(tally.answered).reduce((a, b) => a + b);
@@ -48,34 +51,36 @@ export function checksOf(run: Run, least: number, limitSeconds: number): Check[]
       seen: `${answers} answered, ${tally.lost.length} lost, ${counted.failed} failed${first(tally.lost)}`,
     },
     {
-      // A stream that was broken on purpose may have been complete at that moment.
-      claim: "the server counts as many answers as the clients, apart from streams that were broken off",
+      // A stream that a client broke off may already have been complete.
+      claim: "server and clients count the same answers, except for streams that clients broke off",
       holds: beyond >= 0 && beyond <= tally.resumes,
       seen: `${counted.done} by the server, ${answers} by the clients, ${tally.resumes} broken and resumed`,
     },
     {
-      claim: "every seeded answer equals the one without faults",
+      claim: "every answer equals the answer without faults",
       holds: tally.different.length === 0,
       seen: `${tally.different.length} differ${first(tally.different)}`,
     },
     {
       claim: "no stream skipped, repeated or changed a step",
       holds: tally.steps.length === 0,
-      seen: `${tally.answered.sse + tally.answered.websocket} streams, ${tally.steps.length} wrong, ${tally.merged} steps merged for a reader that fell behind${first(tally.steps)}`,
+      seen:
+        `${tally.answered.sse + tally.answered.websocket} streams, ${tally.steps.length} wrong, ` +
+        `${tally.merged} steps merged for slow readers${first(tally.steps)}`,
     },
     {
-      claim: `${limitSeconds} s after each fault (of memory: after it was felt) every worker held the model`,
+      claim: `every worker had the model again within ${limitSeconds} s of a fault (memory: of its effect)`,
       holds: slowest <= 1000 * limitSeconds,
       seen: `the slowest took ${Math.round(slowest)} ms`,
     },
     {
-      claim: `/readyz was never other than 200 for ${limitSeconds} s`,
+      claim: `/readyz was never other than 200 for longer than ${limitSeconds} s`,
       holds: Math.max(0, ...unready) <= 1000 * limitSeconds && run.readyAfter,
       seen: `${unready.length} times, at most ${Math.round(Math.max(0, ...unready))} ms`,
     },
     {
-      // On a busy machine a process must not be mistaken for a frozen one.
-      claim: "no process was replaced without a fault",
+      // On a busy machine, a slow worker must not be taken for a frozen one.
+      claim: "no worker was replaced without a fault",
       holds: run.restarts <= effective.length,
       seen: `${run.restarts} replaced, ${effective.length} faults`,
     },
@@ -85,7 +90,7 @@ export function checksOf(run: Run, least: number, limitSeconds: number): Check[]
       seen: `${effective.length} of ${struck.length}`,
     },
     {
-      claim: "SIGTERM ends it with exit code 0, and no process is left",
+      claim: "after SIGTERM the exit code is 0 and no process is left",
       holds: ending.code === 0 && ending.left === 0,
       seen: `exit ${ending.code ?? ending.signal}, ${ending.left} left`,
     },
@@ -112,11 +117,13 @@ ${run.machine}. ${run.seconds} s, seed ${run.seed}${run.interrupted ? ", interru
 
 ${checkTable(checks)}
 
-Faults: \`kill\` is SIGKILL, \`freeze\` SIGSTOP, \`memory\` a limit (RLIMIT_AS) at what the process has, \`nan\` NaN written over the weights in its memory.
-Milliseconds from the fault, median / 95% / largest; "without effect" are processes that lived on within their limit.
+Faults: \`kill\` is SIGKILL, \`freeze\` is SIGSTOP, \`memory\` a limit (RLIMIT_AS) at the current memory of the process,
+\`nan\` writes NaN over the weights in its memory. Times in milliseconds from the fault: median / 95% / largest;
+"without effect" counts processes that stayed within their limit.
 
-${table(["fault", "times", "without effect", "noticed", "all processes whole again", "the log said"], rows)}
+${table(["fault", "times", "without effect", "noticed", "worker replaced", "cause in the log"], rows)}
 
-Answers: ${post} by POST, ${sse} by server-sent events (${tally.resumes} resumptions), ${websocket} by WebSocket; ${tally.refused} requests refused with 429 or 503.
+Answers: ${post} by POST, ${sse} by server-sent events (${tally.resumes} resumptions), ${websocket} by WebSocket;
+${tally.refused} requests refused with 429 or 503.
 Resident memory of the server: ${Math.round(memory.before.server)} MB before, ${Math.round(memory.after.server)} MB after.`;
 }

@@ -1,4 +1,4 @@
-/** The requests that are sent while faults happen, and the comparison with the answers without faults. */
+/** The requests of a chaos run, and the comparison of their answers with those without faults. */
 
 import type { GenerateRequest } from "../../src/client/types.ts";
 import type { Schemas } from "../../src/server/openapi.ts";
@@ -7,13 +7,13 @@ export type Body = GenerateRequest;
 export type Step = Schemas["StepEvent"];
 export type Sample = Schemas["GenerateResponse"]["samples"][number];
 
-/** An answer without faults, and its steps. */
+/** An answer and its steps. */
 export interface Answer {
   samples: Sample[];
   steps: Step[];
 }
 
-/** Plain, by confidence, guided, ranked and infilling requests of many lengths and budgets; one is the largest allowed. */
+/** Plain, guided, ranked, infilling and confidence-ordered requests; one is the largest that is allowed. */
 export const REQUESTS: readonly Body[] = Array.from({ length: 40 }, (_, i): Body => {
   const base = { length: 8 + 5 * (i % 9), steps: 2 + 3 * (i % 6), seed: 1000 + i };
   const prompt = ["", "Once upon a time", "The dog and the boy", "Long ago there was"][i % 4]!;
@@ -39,7 +39,7 @@ export const REQUESTS: readonly Body[] = Array.from({ length: 40 }, (_, i): Body
   }
 });
 
-/** Return the steps of each sample, in the order of their arrival, without the id of the request. */
+/** Return the steps of each sample in order of arrival, without the id of the request. */
 function bySample(steps: readonly Step[]): Map<number, Omit<Step, "id">[]> {
   const samples = new Map<number, Omit<Step, "id">[]>();
   for (const { id: _, ...step } of steps)
@@ -47,15 +47,15 @@ function bySample(steps: readonly Step[]): Map<number, Omit<Step, "id">[]> {
   return samples;
 }
 
-/** The comparison of a stream with the one without faults. */
+/** The comparison of a stream with the stream without faults. */
 export interface Comparison {
-  /** How it differs, if it does. */
+  /** The first difference, if any. */
   fault: string | undefined;
-  /** Steps that came merged into a later one, because the reader fell behind. */
+  /** Steps that were merged into a later one for a slow reader. */
   merged: number;
 }
 
-/** Return the steps after `from`, up to `to`, merged into one, as a reader that falls behind gets them. */
+/** Return the steps after `from` up to `to` merged into one, as a slow reader gets them. */
 function mergedSteps(steps: readonly Omit<Step, "id">[], from: number, to: number): Omit<Step, "id"> {
   const parts = steps.filter(({ step }) => step > from && step <= to);
   return { ...parts.at(-1)!, revealed: parts.flatMap(({ revealed }) => revealed) };
@@ -69,9 +69,9 @@ export function compareSteps(answers: readonly Step[], expected: readonly Step[]
     let last = 0;
     for (const event of ours.get(sample) ?? []) {
       const where = `sample ${sample}, step ${event.step} after ${last}`;
-      if (event.step <= last) return { fault: `${where}: it came before`, merged };
+      if (event.step <= last) return { fault: `${where}: repeated`, merged };
       if (JSON.stringify(event) !== JSON.stringify(mergedSteps(steps, last, event.step)))
-        return { fault: `${where}: it differs`, merged };
+        return { fault: `${where}: different`, merged };
       merged += event.step - last - 1;
       last = event.step;
     }

@@ -1,4 +1,4 @@
-/** One fault, and how long the server took to recover. */
+/** Causes one fault and measures the recovery. */
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { LogLine, Server } from "../servers/server.ts";
@@ -9,9 +9,9 @@ export interface Struck {
   kind: FaultKind;
   /** Seconds after the start of the run. */
   at: number;
-  /** False if the process was not replaced. */
+  /** Whether the worker was replaced. */
   effect: boolean;
-  /** Until the server noticed it. */
+  /** Until the server noticed the fault. */
   noticedMs: number;
   /** Until another process had loaded the model. */
   recoveredMs: number;
@@ -19,10 +19,10 @@ export interface Struck {
   said: string;
 }
 
-/** How long to wait for an effect: a process with a limit on memory may not need more. */
+/** Milliseconds to wait for an effect; a process with a memory limit may never need more. */
 const PATIENCE_MS: Record<FaultKind, number> = { kill: 20_000, freeze: 20_000, nan: 20_000, memory: 5_000 };
 
-/** Do a fault to one process and wait until another has replaced it. */
+/** Cause a fault in one worker and wait until another has replaced it. */
 export async function strike(server: Server, kind: FaultKind, pid: number, at: number): Promise<Struck> {
   const struck: Struck = { kind, at, effect: false, noticedMs: 0, recoveredMs: 0, said: "" };
   const started = performance.now();
@@ -39,12 +39,12 @@ export async function strike(server: Server, kind: FaultKind, pid: number, at: n
   };
   server.on("log", listen);
   try {
-    // Once the server has noticed it, it is a fault like any other.
+    // Once the server has noticed the fault, it takes as long as a kill.
     const late = () => performance.now() - started > PATIENCE_MS[struck.noticedMs > 0 ? "kill" : kind];
     await FAULTS[kind](pid);
     while (!struck.effect && server.alive && !late()) await sleep(10);
   } catch (error) {
-    // For example, the process has just ended.
+    // The process may have ended just now.
     struck.said = (error as Error).message;
   } finally {
     server.off("log", listen);

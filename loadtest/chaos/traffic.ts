@@ -1,4 +1,4 @@
-/** Clients that ask without a pause, and compare every answer with the one without faults. */
+/** Clients that send requests without a pause and compare every answer with the one without faults. */
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Random } from "../traffic/random.ts";
@@ -10,15 +10,15 @@ export type Way = (typeof WAYS)[number];
 
 /** The outcomes of all requests. */
 export interface Tally {
-  /** Answers. */
+  /** Answers by transport. */
   answered: Record<Way, number>;
   /** Requests that were refused with 429 or 503. */
   refused: number;
-  /** Streams that were broken on purpose and resumed. */
+  /** Streams that a client broke off and resumed. */
   resumes: number;
-  /** Steps that came merged into a later one, because the reader fell behind. */
+  /** Steps that were merged into a later one for a slow reader. */
   merged: number;
-  /** Requests that were accepted and not answered exactly once. */
+  /** Accepted requests that were not answered exactly once. */
   lost: string[];
   /** Answers that differ from those without faults. */
   different: string[];
@@ -36,7 +36,7 @@ export const emptyTally = (): Tally => ({
   steps: [],
 });
 
-/** Send every request once, one after the other. Reject if one is not answered. */
+/** Send every request once, one after the other. Rejects if one is not answered. */
 export async function withoutFaults(origin: string): Promise<Answer[]> {
   const answers: Answer[] = [];
   for (const body of REQUESTS) {
@@ -47,10 +47,10 @@ export async function withoutFaults(origin: string): Promise<Answer[]> {
   return answers;
 }
 
-/** Requests at a time on one socket. */
+/** Concurrent requests on one socket. */
 const PER_SOCKET = 3;
 
-/** Send what one client sends at a time, and add what came of it to `tally`. */
+/** Send the requests of one round of a client, and add the outcomes to `tally`. */
 export async function ask(
   origin: string,
   way: Way,
@@ -71,7 +71,7 @@ export async function ask(
     outcomes = [{ kind: "lost", why: (error as Error).message }];
   }
   for (const [i, outcome] of outcomes.entries()) judge(outcome, way, indices[i]!, expected, tally);
-  // A client that was refused waits before its next request.
+  // A refused client waits before its next request.
   if (outcomes.some(({ kind }) => kind !== "answered")) await sleep(200);
 }
 

@@ -1,4 +1,4 @@
-/** The transports: POST, server-sent events that are broken and resumed, WebSockets. */
+/** The transports: POST, server-sent events with broken and resumed connections, and WebSockets. */
 
 import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -13,12 +13,12 @@ export type Outcome =
   | { kind: "answered"; resumes: number; steps: Step[] | undefined; samples: Sample[] }
   /** Refused with 429 or 503. */
   | { kind: "refused"; status: number }
-  /** Accepted, and not answered as it should be. */
+  /** Accepted and not answered correctly. */
   | { kind: "lost"; why: string };
 
-/** Longest that an answer may take. */
+/** Time limit of an answer. */
 const TIMEOUT_MS = 60_000;
-/** Times that a stream is broken at most. */
+/** Most times that a stream is broken off. */
 const MOST_BREAKS = 3;
 
 const refusal = (status: number | undefined): Outcome | undefined =>
@@ -34,7 +34,7 @@ export async function byPost(origin: string, body: Body): Promise<Outcome> {
   return { kind: "answered", resumes: 0, steps: undefined, samples };
 }
 
-/** Ask for events, break the connection at random, and resume after the last event that came. */
+/** Request events, break the connection at random, and resume after the last event. */
 export async function byEvents(origin: string, body: Body, random: Random): Promise<Outcome> {
   const steps: Step[] = [];
   let resumes = 0;
@@ -48,7 +48,7 @@ export async function byEvents(origin: string, body: Body, random: Random): Prom
     });
     if (response.statusCode !== 200) {
       const said = await text(response);
-      // A resumption that is refused is tried again: an accepted request has to be answered to its end.
+      // A refused resumption is tried again: the request was accepted and must be answered.
       if (refusal(response.statusCode) && lastId !== undefined) {
         await sleep(200);
         continue;
@@ -75,7 +75,7 @@ export async function byEvents(origin: string, body: Body, random: Random): Prom
         }
       }
     if (samples) return { kind: "answered", resumes, steps, samples };
-    if (!broken) return { kind: "lost", why: "the stream ended before the request did" };
+    if (!broken) return { kind: "lost", why: "the stream ended before done" };
     resumes++;
   }
 }
@@ -89,7 +89,7 @@ export async function bySocket(origin: string, bodies: readonly Body[]): Promise
     throw new Error(`the socket closed with ${code}`);
   });
   await Promise.race([Promise.all(ids.map((id) => client.end(id))), broken]);
-  // An event that is sent twice would arrive now.
+  // A repeated event would arrive now.
   await sleep(50);
   broken.catch(() => {});
   client.socket.close();

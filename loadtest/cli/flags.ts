@@ -1,4 +1,4 @@
-/** Flags of the load test. */
+/** Flags of `loadtest sweep`. */
 
 import { InvalidArgumentError, Option } from "commander";
 import { decimal, integer, type Parser } from "../../src/cli/parsers.ts";
@@ -6,7 +6,7 @@ import { PEERS, type PeerName } from "../servers/peers/names.ts";
 import type { ServedTransport } from "../sweep/plan.ts";
 import { list, oneOf, PYTHON } from "./script.ts";
 
-/** Settings of `sweep`. What is undefined was not given. */
+/** Settings of `sweep`; a setting is undefined if its flag was not given. */
 export interface SweepConfig {
   steps?: number[];
   concurrency?: number[];
@@ -51,56 +51,57 @@ export const SWEEP_OPTIONS: readonly Option[] = [
   new Option("--transport <name,...>", "post, sse, ws").argParser(list(oneOf(["post", "sse", "ws"]))),
   new Option("--mix <file>", "mixed traffic: a JSON list of {name, weight, steps, length, guidance, prompt}"),
   new Option("--prompt <text>", "prompt of every request").default("", "none"),
-  new Option("--no-open", "leave the open loop out"),
+  new Option("--no-open", "skip the open loop"),
   new Option(
     "--rates <x,...>",
     "arrival rates of the open loop, requests/s (default: raised to the knee)",
   ).argParser(numbers(decimal(0.01, 10_000))),
-  new Option("--p99 <ms>", "the latency that the knee is held to")
+  new Option("--p99 <ms>", "limit on the 99th percentile of latency that defines the knee")
     .argParser(decimal(1, 3_600_000))
     .default(1000),
-  new Option("--repeats <n>", "times that each cell is measured, in turn (default: 5, quick: 3)").argParser(
+  new Option("--repeats <n>", "measurements of each cell, interleaved (default: 5, quick: 3)").argParser(
     integer(1, 100),
   ),
-  new Option("--time <seconds>", "what the whole run is fitted into (default: 300, quick: 30)").argParser(
+  new Option("--time <seconds>", "duration of the whole run (default: 300, quick: 30)").argParser(
     integer(10, 86_400),
   ),
-  new Option("--max-requests <n>", "bound on all requests together")
+  new Option("--max-requests <n>", "most requests in total")
     .argParser(integer(1, 10_000_000))
     .default(100_000),
-  new Option("--timeout <seconds>", "longest that a request may take")
-    .argParser(integer(1, 3600))
-    .default(60),
+  new Option("--timeout <seconds>", "time limit of a request").argParser(integer(1, 3600)).default(60),
   new Option("--quick", "a small grid in less than 40 seconds").default(false),
-  new Option("--url <address>", "a server that runs already (default: one is started)"),
-  new Option("--i-know <host>", "names the host of --url once more, if it is not this machine"),
-  new Option("--model <name|folder>", "of the server that is started")
+  new Option("--url <address>", "address of a running server (default: start one)"),
+  new Option("--i-know <host>", "the host of --url again, required if it is another machine"),
+  new Option("--model <name|folder>", "model of the started server")
     .env("DIDI_MODEL")
     .default("stories-didi"),
-  new Option("--server-flags <text>", "for the server that is started, such as '--workers 2'")
+  new Option("--server-flags <text>", "flags of the started server, such as '--workers 2'")
     .argParser((text) => text.split(/\s+/).filter(Boolean))
     .default([], "none"),
   new Option("--peers [name,...]", `measure others beside it: ${PEERS.join(", ")} (all without a list)`)
     .argParser(list(oneOf(PEERS)))
     .preset(PEERS.join(",")),
   PYTHON,
-  new Option("--checkpoint <folder>", "of the peer reference, for a model folder without weights"),
+  new Option(
+    "--checkpoint <folder>",
+    "checkpoint for the peer reference, if the model folder has no weights",
+  ),
   new Option(
     "--llama-server <program>",
-    "for the peer llama.cpp (default: what npm run loadtest:peers built)",
+    "program of the peer llama.cpp (default: built by npm run loadtest:peers)",
   ),
-  new Option("--seed <n>", "of the first request; each has its own (default: by the clock)").argParser(
+  new Option("--seed <n>", "seed of the first request; each has its own (default: from the clock)").argParser(
     integer(0, 2 ** 52),
   ),
-  new Option("--name <name>", "of the results (default: model and time)").argParser((text) => {
+  new Option("--name <name>", "name of the results (default: model and time)").argParser((text) => {
     if (!/^[\w.-]{1,100}$/.test(text)) throw new InvalidArgumentError("It must be a plain file name.");
     return text;
   }),
-  new Option("--out <folder>", "where results/<name> is made").default("results"),
-  new Option("--overwrite", "replace results of that name").default(false),
+  new Option("--out <folder>", "folder in which the folder of the results is created").default("results"),
+  new Option("--overwrite", "replace existing results of that name").default(false),
 ];
 
-/** What is left out by the flags as `--quick` and the clock have it. */
+/** Fill in the defaults that depend on `--quick` and the clock. */
 export function filledIn(
   given: Omit<SweepConfig, "repeats" | "time" | "seed"> & Partial<SweepConfig>,
 ): SweepConfig {

@@ -1,4 +1,4 @@
-/** How far a run is, on standard error: in place on a terminal, otherwise a line every 10 seconds. */
+/** Progress on standard error: in place on a terminal, otherwise a line every 10 seconds. */
 
 /** Milliseconds between lines. */
 const [TERMINAL_MS, QUIET_MS] = [100, 10_000];
@@ -9,7 +9,7 @@ export class Progress {
 
   constructor(readonly terminal = process.stderr.isTTY) {}
 
-  /** Show the text, unless another was shown a moment ago. */
+  /** Show the text, unless the last one is too recent. */
   show(text: () => string): void {
     const now = performance.now();
     if (now - this.#shown < (this.terminal ? TERMINAL_MS : QUIET_MS)) return;

@@ -15,12 +15,12 @@ export function flag(
   return fallback === undefined ? option : option.default(fallback, [fallback].flat().join(","));
 }
 
-/** Return a parser of a list with commas, each part parsed by `item`, no value twice. */
+/** Return a parser of comma-separated lists without duplicates; `item` parses a part. */
 export const list =
   <T>(item: (text: string) => T) =>
   (text: string): T[] => [...new Set(text.split(",").map((part) => item(part.trim())))];
 
-/** Return a parser of one of some words. */
+/** Return a parser of a choice. */
 export const oneOf =
   <T extends string>(choices: readonly T[]) =>
   (text: string): T => {
@@ -29,19 +29,19 @@ export const oneOf =
     return choice;
   };
 
-/** The flag `--python`, for what runs the training code. */
+/** The flag `--python`, for commands that run the training code. */
 export const PYTHON = flag("--python <program>", "Python with training/requirements.txt installed")
   .env("DIDI_PYTHON")
   .default("python3");
 
 /**
- * Parse the command line and run what it asks for, then end the process, whatever is still open. A wrong flag exits
- * with 2 and a StartupError with its own code, each after one line on standard error.
+ * Parse the command line, run the command and exit, even with open handles. A wrong flag exits with 2 and a
+ * StartupError with its own code, after one line on standard error.
  */
 export async function runProgram(program: Command, argv = process.argv.slice(2)): Promise<never> {
   for (const command of [program, ...program.commands])
     command.exitOverride().configureOutput({
-      // A suggestion stands in the same line.
+      // Keep the suggestion on the same line.
       outputError: (text, write) => write(text.replaceAll("\n(", " (")),
     });
   try {
@@ -58,7 +58,7 @@ export async function runProgram(program: Command, argv = process.argv.slice(2))
 /**
  * Run a script that has no commands. `run` gets the flags and resolves with the exit code.
  *
- *     await script("kills", "Kill processes.", [flag("--kills <n>", "how many", integer(1, 1e6), 500)], run);
+ *     await script("kills", "Kill workers.", [flag("--kills <n>", "workers to kill", integer(1, 1e6), 500)], run);
  */
 export function script<Flags extends object>(
   name: string,
@@ -74,12 +74,14 @@ export function script<Flags extends object>(
   return runProgram(program);
 }
 
-/** Return an aborted-on-Ctrl-C signal; a second Ctrl-C ends the process at once. */
+/** Return a signal that Ctrl-C aborts; a second Ctrl-C exits at once. */
 export function interruption(): AbortSignal {
   const controller = new AbortController();
   const interrupt = () => {
     if (controller.signal.aborted) process.exit(130);
-    process.stderr.write("\nStopping; what was measured is reported. Press Ctrl-C again to stop at once.\n");
+    process.stderr.write(
+      "\nStopping with a report of the results so far. Press Ctrl-C again to stop at once.\n",
+    );
     controller.abort();
   };
   process.on("SIGINT", interrupt).on("SIGTERM", interrupt);

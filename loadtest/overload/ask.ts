@@ -1,4 +1,4 @@
-/** Requests of the overload and the soak: each with what came of it, refusals included. */
+/** Requests of `overload` and `soak` with their outcomes. */
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { GenerateRequest } from "../../src/client/types.ts";
@@ -19,10 +19,10 @@ export interface Asked {
   finishReason: string | undefined;
 }
 
-/** Milliseconds that half of the requests give the server. */
+/** Deadline of every other request, milliseconds. */
 const DEADLINE_MS = 2000;
 
-/** Return request number `index`: no two are the same, and every other one has a deadline. */
+/** Return the request with this index; all differ, and every other one has a deadline. */
 export const floodBody = (index: number): GenerateRequest => ({
   prompt: "Once upon a time",
   length: 32,
@@ -31,7 +31,7 @@ export const floodBody = (index: number): GenerateRequest => ({
   ...(index % 2 === 0 && { deadline_ms: DEADLINE_MS }),
 });
 
-/** Send a request. Never reject. */
+/** Send a request. Does not reject. */
 export async function ask(origin: string, body: GenerateRequest): Promise<Asked> {
   const sentAt = performance.now();
   const reply = await post(`${origin}/generate`, body).catch(() => undefined);
@@ -47,11 +47,11 @@ export async function ask(origin: string, body: GenerateRequest): Promise<Asked>
   };
 }
 
-/** Return the moments of `perSecond` evenly spaced requests a second, in milliseconds. */
+/** Return the times of `perSecond` evenly spaced requests a second, in milliseconds. */
 export const evenly = (perSecond: number, seconds: number): number[] =>
   Array.from({ length: Math.floor(perSecond * seconds) }, (_, i) => (i * 1000) / perSecond);
 
-/** Return the answers a second that `clients` clients get which wait for their answers. */
+/** Return the answers a second of a closed loop with `clients` clients. */
 export async function capacity(
   origin: string,
   clients: number,

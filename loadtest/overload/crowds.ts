@@ -1,10 +1,10 @@
-/** Clients that are slow, silent or gone, on raw sockets. */
+/** Slow, silent and vanished clients on raw sockets. */
 
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 
-/** Sockets of one kind, and how many of them the server has ended. */
+/** Sockets of one kind, and the number that the server has closed. */
 export class Crowd {
   ended = 0;
   readonly sockets: Socket[] = [];
@@ -28,7 +28,7 @@ export class Crowd {
     return this;
   }
 
-  /** Send one byte a second on each. */
+  /** Send one byte a second on each socket. */
   drip(byte: string): this {
     this.#timer = setInterval(() => {
       for (const socket of this.sockets) if (socket.writable) socket.write(byte);
@@ -36,7 +36,7 @@ export class Crowd {
     return this;
   }
 
-  /** Close with a reset, as a machine does that lost its connection and came back. */
+  /** Close with a reset, as after a lost connection. */
   leave(): void {
     clearInterval(this.#timer);
     for (const socket of this.sockets) socket.resetAndDestroy();
@@ -55,7 +55,7 @@ function largeRequest(accept: string): string {
   return `${HEAD}accept: ${accept}\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
 }
 
-/** Return every kind of slow client: `size` times 100 sockets each, and `size` times 1000 idle ones. */
+/** Open every kind of slow client: `size` times about 100 sockets each, and `size` times 1000 idle ones. */
 export async function crowds(port: number, size: number): Promise<Crowd[]> {
   const count = (n: number) => Math.max(1, Math.round(n * size));
   const crowd = (name: string) => new Crowd(name, port);
@@ -69,7 +69,8 @@ export async function crowds(port: number, size: number): Promise<Crowd[]> {
       socket.write(upgrade());
       answerPings(socket);
     }),
-    // They read: a client that leaves the answer unread does not notice that the server has closed the connection.
+    // These clients read: one that does not read the answer would not notice that the server closed the
+    // connection.
     await crowd("half of a request, then silence").open(count(100), (socket) =>
       socket.resume().write(`${HEAD}content-le`),
     ),

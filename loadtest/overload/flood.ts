@@ -1,4 +1,4 @@
-/** Ten times what the server can answer, and what it says to the requests that it refuses. */
+/** A flood above the capacity of the server, and the answers to refused requests. */
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Percentiles, percentiles } from "../report/checks.ts";
@@ -8,10 +8,10 @@ import { type Asked, ask, evenly, floodBody } from "./ask.ts";
 
 /** Milliseconds after the flood in which answers are counted. */
 const AFTERWARDS_MS = 5000;
-/** How late an answer may come after its deadline: the call that runs, its own call, and the way back. */
+/** Tolerance on deadlines: the running batch, the request's own batch, and the way back. */
 const LATE_MS = 500;
 
-/** A flood, as its clients saw it. Milliseconds. */
+/** The measurements of a flood. Milliseconds. */
 export interface Flood {
   perSecond: number;
   seconds: number;
@@ -22,12 +22,12 @@ export interface Flood {
   other: number;
   /** Answers to requests with a deadline. */
   deadlines: { answered: number; cutShort: number; late: number; lateness: Percentiles };
-  /** What Retry-After said, how long the backlog of that moment took, and the ratio of the two. */
+  /** Retry-After, the time that the backlog of that moment took, and their ratio. */
   retryAfter: { said: Percentiles; took: Percentiles; ratio: Percentiles; true: number; of: number };
   memory: { second: number; server: number; workers: number }[];
   /** Answers a second just after the flood, while the server answered its backlog. */
   afterwardsPerSecond: number;
-  /** Latency of a lone request before the flood, and time until it was at most 1.5 times that again. */
+  /** Latency of a single request before the flood, and the time until it was at most 1.5 times that again. */
   aloneMs: number;
   aloneAgainAfterMs: number;
 }
@@ -42,7 +42,9 @@ async function alone(origin: string): Promise<number> {
   return percentiles(times).median;
 }
 
-/** Return the time at which a lone request took at most `limitMs`; infinite if none does within a minute. */
+/**
+ * Return the time at which a single request took at most `limitMs`; infinite if none does within a minute.
+ */
 async function untilAlone(origin: string, limitMs: number): Promise<number> {
   const started = performance.now();
   while (performance.now() - started < 60_000) {
@@ -55,7 +57,7 @@ async function untilAlone(origin: string, limitMs: number): Promise<number> {
   return Number.POSITIVE_INFINITY;
 }
 
-/** Return for each refusal its Retry-After and how long the requests accepted before it took. Seconds. */
+/** Return for each refusal its Retry-After and the time that the earlier accepted requests took. Seconds. */
 function truth(all: readonly Asked[]): { said: number; took: number }[] {
   const answered = all.filter(({ status }) => status === 200).toSorted((a, b) => a.sentAt - b.sentAt);
   const sent = answered.map(({ sentAt }) => sentAt);
@@ -71,7 +73,7 @@ function truth(all: readonly Asked[]): { said: number; took: number }[] {
   });
 }
 
-/** The header holds whole seconds, so it may be half a second off either way. */
+/** Retry-After is in whole seconds, so that it may be half a second off. */
 const isTrue = ({ said, took }: { said: number; took: number }) =>
   (said <= 2 * took + 0.5 && said >= took / 2) || Math.abs(said - took) <= 1;
 
@@ -135,7 +137,7 @@ export async function flood(server: Server, perSecond: number, seconds: number):
 export interface Return {
   burst: number;
   refused: number;
-  /** Accepted when they were sent again. */
+  /** Accepted on the second attempt. */
   taken: number;
 }
 

@@ -1,4 +1,4 @@
-/** `npm run overload`: ten times the capacity, and clients that are slow or silent. */
+/** `npm run overload`: a flood of ten times the capacity, then slow and silent clients. */
 
 import { decimal, integer } from "../../src/cli/parsers.ts";
 import { flag, script } from "../cli/script.ts";
@@ -20,44 +20,44 @@ interface Flags {
   out?: string;
 }
 
-/** A shorter queue than the default, so that it empties within seconds. */
+/** A shorter queue than the default, which empties within seconds. */
 const [QUEUE, ACTIVE] = [64, 32];
 
 const say = (text: string) => console.error(text);
 
 await script<Flags>(
   "overload",
-  "Send ten times what the server can answer, then hold a thousand idle and slow connections open. Linux.",
+  "Send ten times the capacity of the server, then hold a thousand idle and slow connections open. Linux.",
   [
     flag("--seconds <n>", "length of the flood", integer(1, 86_400), 60),
     flag(
       "--times <x>",
-      "rate of the flood beside the capacity, which is measured first",
+      "rate of the flood over the capacity, which is measured first",
       decimal(0.1, 1000),
       10,
     ),
-    flag("--slow <seconds>", "how long slow clients stay; 0 leaves them out", integer(0, 86_400), 120),
+    flag("--slow <seconds>", "duration of the slow clients; 0 skips them", integer(0, 86_400), 120),
     flag(
       "--size <x>",
-      "slow clients; 1 is a thousand idle connections and 320 slow ones",
+      "number of slow clients; 1 is a thousand idle connections and 320 slow ones",
       decimal(0.001, 100),
       1,
     ),
     flag("--model <name|folder>", "model to serve", undefined, "stories-didi"),
-    flag("--no-speed", "leave out the checks that depend on the speed of the machine"),
+    flag("--no-speed", "skip the checks that depend on the speed of the machine"),
     flag("--out <folder>", "write overload.md and overload.json here (default: print the report alone)"),
   ],
   async ({ seconds, times, slow: stay, size, model, speed, out }) => {
     process.once("SIGINT", () => process.exit(130));
     const limits = ["--cache-mb", "0", "--max-queue", `${QUEUE}`, "--max-active", `${ACTIVE}`];
     const server = await Server.start(["--model", model, ...limits]);
-    say("capacity: 16 clients that wait for their answers");
+    say("measuring the capacity with a closed loop of 16 clients");
     const whole = (index: number) => floodBody(2 * index + 1);
     await capacity(server.origin, 16, Math.min(3, seconds / 4), whole);
     const perSecond = await capacity(server.origin, 16, Math.min(10, seconds / 2), whole);
-    say(`${perSecond.toFixed(1)} a second; now ${times} times as many for ${seconds} s`);
+    say(`capacity ${perSecond.toFixed(1)} requests a second; flood of ${times} times that for ${seconds} s`);
     const flooded = await flood(server, times * perSecond, seconds);
-    say("a burst, whose refused requests are sent again after their Retry-After");
+    say("burst; refused requests are sent again after their Retry-After");
     const returned = await burst(server.origin, QUEUE + ACTIVE + 50);
     if (stay > 0) say(`slow clients, for ${stay} s`);
     const slow = stay > 0 ? await slowClients(server, stay, size) : undefined;

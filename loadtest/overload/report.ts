@@ -1,4 +1,4 @@
-/** The checks and the report of an overload. */
+/** The checks and the report of an overload run. */
 
 import { type Check, checkTable, type Percentiles } from "../report/checks.ts";
 import { table } from "../report/table.ts";
@@ -6,7 +6,7 @@ import type { Ending } from "../servers/server.ts";
 import type { Flood, Return } from "./flood.ts";
 import type { Slow } from "./slow.ts";
 
-/** What a run has measured. */
+/** The measurements of a run. */
 export interface Run {
   machine: string;
   queue: number;
@@ -21,11 +21,11 @@ export interface Run {
 }
 
 const LIMIT_MS = 5000;
-/** Share of the capacity that still counts as all of it: both are measured on a machine that others use. */
+/** Share of the capacity that passes as full speed, because other programs use the machine. */
 const FULL_SPEED = 0.7;
-/** Share of the refusals whose Retry-After has to be true. */
+/** Required share of refusals with a correct Retry-After. */
 const MOSTLY = 0.95;
-/** Megabytes that a server may grow by under a flood, or with the answers of every slow reader in memory. */
+/** Limit on the growth of the server in megabytes, under a flood and with slow readers. */
 const GROWTH_MB = 200;
 
 const show = ({ median, p95, max }: Percentiles) => `${median} / ${p95} / ${max}`;
@@ -43,15 +43,19 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
     },
     {
       speed: true,
-      claim: "accepted requests kept their deadline, or got their best canvas by then",
+      claim: "accepted requests met their deadline, with the best canvas by then",
       holds: deadlines.late <= 0.01 * deadlines.answered,
-      seen: `${deadlines.answered} with a deadline, ${deadlines.cutShort} cut short, ${deadlines.late} more than half a second late; ms late ${show(deadlines.lateness)}`,
+      seen:
+        `${deadlines.answered} with a deadline, ${deadlines.cutShort} cut short, ` +
+        `${deadlines.late} more than half a second late; ms late ${show(deadlines.lateness)}`,
     },
     {
       speed: true,
-      claim: "Retry-After is true within a factor of 2",
+      claim: "Retry-After is right within a factor of 2",
       holds: retryAfter.of > 0 && retryAfter.true >= MOSTLY * retryAfter.of,
-      seen: `${percent(retryAfter.true, retryAfter.of)} of ${retryAfter.of}; said ${show(retryAfter.said)} s, took ${show(retryAfter.took)} s`,
+      seen:
+        `${percent(retryAfter.true, retryAfter.of)} of ${retryAfter.of}; ` +
+        `Retry-After ${show(retryAfter.said)} s, actual ${show(retryAfter.took)} s`,
     },
     {
       speed: true,
@@ -66,15 +70,15 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
     },
     {
       speed: true,
-      claim: "at full speed in the 5 s after the flood, answering what was accepted",
+      claim: "full speed in the 5 s after the flood, on the accepted requests",
       holds: flooded.afterwardsPerSecond >= FULL_SPEED * capacity,
       seen: `${flooded.afterwardsPerSecond.toFixed(1)} answers a second, of a capacity of ${capacity.toFixed(1)}`,
     },
     {
       speed: true,
-      claim: `a lone request as quick as before within ${LIMIT_MS / 1000} s of the last of them`,
+      claim: `a single request as quick as before within ${LIMIT_MS / 1000} s of the last answer`,
       holds: flooded.aloneAgainAfterMs <= LIMIT_MS,
-      seen: `${flooded.aloneMs} ms before; no more than half as long again after ${Math.round(flooded.aloneAgainAfterMs)} ms`,
+      seen: `${flooded.aloneMs} ms before; at most 1.5 times that ${Math.round(flooded.aloneAgainAfterMs)} ms after it`,
     },
   ];
   if (slow) {
@@ -83,29 +87,29 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
     checks.push(
       {
         speed: true,
-        claim: "other clients are served beside idle and slow ones",
+        claim: "other clients are served while idle and slow ones are connected",
         holds: amidTime.count === idleTime.count && amidTime.median <= 3 * idleTime.median + 50,
         seen: `ms of a request ${show(idleTime)} before, ${show(amidTime)} among ${slow.connections[1]} connections`,
       },
       {
-        claim: `they cost less than ${GROWTH_MB} MB`,
+        claim: `slow clients cost less than ${GROWTH_MB} MB`,
         holds: grew < GROWTH_MB,
         seen: `${Math.round(grew)} MB`,
       },
       {
-        claim: "no connection is left after they have closed",
+        claim: "no connection is left after the slow clients have closed",
         holds: slow.connections[2] <= slow.connections[0] + 1,
         seen: `${slow.connections[0]} before, ${slow.connections[1]} with them, ${slow.connections[2]} after`,
       },
       {
-        claim: "requests of a client process that was killed end at once",
+        claim: "the requests of a killed client process end at once",
         holds: slow.killedMs !== undefined,
         seen: slow.killedMs === undefined ? "they ran on" : `${Math.round(slow.killedMs)} ms`,
       },
     );
   }
   checks.push({
-    claim: "ready afterwards, and SIGTERM ends it with exit code 0",
+    claim: "ready afterwards, and exit code 0 after SIGTERM",
     holds: ready && ending.code === 0 && ending.left === 0,
     seen: `ready: ${ready}, exit ${ending.code ?? ending.signal}, ${ending.left} processes left`,
   });

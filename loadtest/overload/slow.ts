@@ -1,4 +1,4 @@
-/** A server with a thousand idle connections and several hundred slow ones, while other clients ask. */
+/** Measures a server with a thousand idle connections and several hundred slow ones. */
 
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -8,18 +8,18 @@ import { ask, floodBody } from "./ask.ts";
 import { crowds } from "./crowds.ts";
 import { untilIdle, vanish } from "./vanish.ts";
 
-/** What was measured. */
+/** The measurements. */
 export interface Slow {
   seconds: number;
   crowds: { name: string; sockets: number; ended: number }[];
-  /** Connections that the server holds: before, with all, after they left. */
+  /** Connections of the server: before, with the slow clients, and after they have left. */
   connections: [number, number, number];
-  /** Latency of another client's request: before, and beside all the slow ones. */
+  /** Latency of another client's request: before, and with the slow clients. */
   asked: [Percentiles, Percentiles];
   memory: [Memory, Memory, Memory];
-  /** Milliseconds until the requests of a client process that was frozen had ended, if they did. */
+  /** Milliseconds until the requests of a frozen client process had ended; undefined if they did not. */
   frozenMs: number | undefined;
-  /** The same for a process that was killed. */
+  /** The same for a killed process. */
   killedMs: number | undefined;
 }
 
@@ -54,7 +54,7 @@ export async function slowClients(server: Server, seconds: number, size: number)
   };
   const all = await crowds(port, size);
   const started = performance.now();
-  // The answers for the clients that never read are computed first.
+  // Wait until the answers to the clients that never read have been computed.
   await untilIdle(server, 60_000);
   const amid = { asked: await timesOf(origin, 15), connections: connections(port), memory: server.memory() };
   while (performance.now() - started < seconds * 1000) await sleep(200);

@@ -1,4 +1,4 @@
-/** `npm run soak`: 80% of the capacity for a long time; memory and the event loop must not drift. */
+/** `npm run soak`: 80% of the capacity for a long time; memory and event-loop delay must not grow. */
 
 import { decimal } from "../../src/cli/parsers.ts";
 import { flag, interruption, script } from "../cli/script.ts";
@@ -17,7 +17,7 @@ interface Flags {
   out?: string;
 }
 
-/** One look at the server. */
+/** One sample of the server's state. */
 interface Sample {
   second: number;
   serverMb: number;
@@ -27,19 +27,19 @@ interface Sample {
   answerMs: number;
 }
 
-/** Share of the time after which the server is warm, and share at the end that is compared with it. */
+/** Share of the time for warm-up, and the shares after it and at the end that are compared. */
 const WARM = 0.25;
 const LAST = 0.2;
 const MOST_GROWTH = 1.05;
-/** Times the delay just after warm-up. Node's own resolution makes it 10 ms for an idle loop. */
+/** Limit on the growth of the event-loop delay. Its resolution in Node is 10 ms. */
 const MOST_DELAY = 1.5;
 const SAMPLES = 60;
 
 await script<Flags>(
   "soak",
-  "Keep the server at a share of its capacity for a long time; memory and event-loop delay must stay flat. Linux.",
+  "Load the server with a share of its capacity for a long time; memory and delay must not grow. Linux.",
   [
-    flag("--minutes <x>", "how long", decimal(0.1, 10_000), 20),
+    flag("--minutes <x>", "duration", decimal(0.1, 10_000), 20),
     flag("--load <x>", "share of the capacity, which is measured first", decimal(0.01, 10), 0.8),
     flag("--model <name|folder>", "model to serve", undefined, "stories-didi"),
     flag("--out <folder>", "write soak.md and soak.json here (default: print the report alone)"),
@@ -49,7 +49,7 @@ await script<Flags>(
 
 async function soak({ minutes, load, model, out }: Flags): Promise<number> {
   const seconds = 60 * minutes;
-  // A small cache that is soon full: until then it grows, as it should.
+  // A small cache is soon full; until then memory grows.
   const server = await Server.start(["--model", model, "--cache-mb", "4"]);
   const interrupted = interruption();
   const body = (index: number) => {
@@ -75,7 +75,7 @@ async function soak({ minutes, load, model, out }: Flags): Promise<number> {
     const second = Math.round((performance.now() - started) / 1000);
     samples.push({ second, serverMb, runtimeMb, delayMs, answerMs: percentiles(times).median });
     process.stderr.write(
-      `${second} s: server ${serverMb.toFixed(0)} MB, event loop ${delayMs.toFixed(1)} ms, ${answered} answers\n`,
+      `${second} s: server ${serverMb.toFixed(0)} MB, delay ${delayMs.toFixed(1)} ms, ${answered} answers\n`,
     );
   };
   const sampling = setInterval(() => void take(), (1000 * seconds) / SAMPLES);
@@ -112,12 +112,12 @@ async function soak({ minutes, load, model, out }: Flags): Promise<number> {
       seen: `${rss.toFixed(1)} MB, then ${rssEnd.toFixed(1)} MB (${((rssEnd / rss - 1) * 100).toFixed(1)}%)`,
     },
     {
-      claim: "event-loop delay (99%) flat",
+      claim: "event-loop delay (99%) did not grow",
       holds: delayEnd <= MOST_DELAY * delay,
       seen: `${delay.toFixed(1)} ms, then ${delayEnd.toFixed(1)} ms`,
     },
     {
-      claim: "ready afterwards, and SIGTERM ends it with exit code 0",
+      claim: "ready afterwards, and exit code 0 after SIGTERM",
       holds: ready && ending.code === 0,
       seen: `ready: ${ready}, exit ${ending.code ?? ending.signal}`,
     },
@@ -129,10 +129,12 @@ async function soak({ minutes, load, model, out }: Flags): Promise<number> {
     s.delayMs.toFixed(1),
     s.answerMs.toFixed(0),
   ]);
+  const minutesRun = `${(until / 60).toFixed(1)} minutes${interrupted.aborted ? ", interrupted" : ""}`;
   const markdown = `# Soak
 
-${machine(model)}. ${(until / 60).toFixed(1)} minutes${interrupted.aborted ? ", interrupted" : ""} at ${load} of a capacity of ${whole.toFixed(1)} requests a second; 32 tokens in 8 steps, no two the same, a cache of 4 MB.
-Warm-up is the first quarter; what is compared is the median of the fifth after it with that of the last fifth.
+${machine(model)}.
+${minutesRun} at ${load} of a capacity of ${whole.toFixed(1)} requests a second; 32 tokens in 8 steps, all different,
+a cache of 4 MB. Warm-up is the first quarter; the checks compare the median of the next fifth with that of the last.
 
 ${checkTable(checks)}
 

@@ -1,4 +1,7 @@
-/** A client process that is killed or frozen in the middle of its requests. Run as a script, this file is that client. */
+/**
+ * A client process that is killed or frozen while its requests run. Run as a script, this file is that
+ * client.
+ */
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -11,7 +14,10 @@ const SCRIPT = fileURLToPath(import.meta.url);
 /** WebSockets of the client, each with one long request. */
 const SOCKETS = 8;
 
-/** Return the milliseconds until the server has no active row; undefined if it has some after `limit`. */
+/**
+ * Return the milliseconds until the server has no active row; undefined if it has one after `limit`
+ * milliseconds.
+ */
 export async function untilIdle(server: Server, limit: number): Promise<number | undefined> {
   const started = performance.now();
   while (performance.now() - started < limit) {
@@ -22,8 +28,8 @@ export async function untilIdle(server: Server, limit: number): Promise<number |
 }
 
 /**
- * Start the client, send it `signal` once all its requests run, and return the milliseconds until the server has freed
- * their rows; undefined if it has not after `limit`.
+ * Start the client, send it `signal` when all its requests run, and return the milliseconds until the server
+ * has freed their rows; undefined if it has not after `limit` milliseconds.
  */
 export async function vanish(
   server: Server,
@@ -42,7 +48,7 @@ export async function vanish(
   return ms;
 }
 
-/** Open a WebSocket with a long request; resolve once the request runs. */
+/** Open a WebSocket with a long request; resolve when the request runs. */
 async function holdOpen(origin: string, seed: number): Promise<void> {
   const socket = new WebSocket(`${origin.replace("http", "ws")}/generate/stream`);
   socket.on("error", () => {});

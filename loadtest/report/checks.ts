@@ -1,21 +1,21 @@
-/** What the overload, the soak and the chaos check, and their reports as Markdown and as JSON. */
+/** The checks of `overload`, `soak` and `chaos`, and their reports as Markdown and JSON. */
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { quantile } from "../traffic/statistics.ts";
 import { table } from "./table.ts";
 
-/** Something that has to hold. */
+/** A claim and its result. */
 export interface Check {
   claim: string;
   holds: boolean;
-  /** What was seen. */
+  /** The measured values. */
   seen: string;
-  /** True if it depends on how fast the machine is. */
+  /** Whether the result depends on the speed of the machine. */
   speed?: boolean;
 }
 
-/** Median, 95th percentile and the largest of some values. */
+/** Median, 95th percentile and maximum. */
 export interface Percentiles {
   count: number;
   median: number;
@@ -38,7 +38,9 @@ export function checkTable(checks: readonly Check[]): string {
   );
 }
 
-/** Print the Markdown, write both forms if there is a folder, and return the exit code: 1 if a check fails. */
+/**
+ * Print the Markdown, write both forms if there is a folder, and return the exit code: 1 if a check fails.
+ */
 export function publish(
   folder: string | undefined,
   name: string,

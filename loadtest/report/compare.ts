@@ -1,4 +1,4 @@
-/** Two results, cell by cell, and whether the second is worse than the first by more than noise. */
+/** Compares two results cell by cell, and decides whether the second is worse by more than noise. */
 
 import { columns } from "../../src/cli/terminal.ts";
 import { median, type Ratio, ratioOf } from "../traffic/statistics.ts";
@@ -6,7 +6,7 @@ import { clientsOf } from "./select.ts";
 import { FIGURES } from "./summary.ts";
 import type { Cell, Results } from "./types.ts";
 
-/** What is compared, and which way is better. */
+/** The compared figures, and which direction is better. */
 const COMPARED = [
   { figure: "tokens_per_second", unit: "tokens/s", better: "more" },
   { figure: "latency_p50_ms", unit: "ms, p50", better: "less" },
@@ -29,7 +29,7 @@ export interface Comparison {
   differences: Difference[];
   /** Why no cell is in both results; undefined if there is one. */
   noMatch: string | undefined;
-  /** Cells of one result alone. */
+  /** Cells of one result only. */
   onlyA: string[];
   onlyB: string[];
   /** Speed of the machine in B over that in A. */
@@ -149,7 +149,7 @@ export function describe({ differences, noMatch, onlyA, onlyB, machine }: Compar
 export interface GateVerdict {
   passed: boolean;
   comparison: Comparison;
-  /** Worse, and the whole interval lies beyond the tolerance. */
+  /** Worse figures whose whole interval lies beyond the tolerance. */
   regressions: Difference[];
   /** Cells of the baseline that were not measured, and cells with errors that the baseline did not have. */
   faults: string[];

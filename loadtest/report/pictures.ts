@@ -1,11 +1,11 @@
-/** The pictures of a result as SVG, through Vega-Lite, without a browser. */
+/** Draws the pictures of a result as SVG with Vega-Lite, without a browser. */
 
 import { parse, View } from "vega";
 import { compile, type TopLevelSpec } from "vega-lite";
 import { budgetCells, clientsOf, commonest, plainCells } from "./select.ts";
 import type { Cell, Results } from "./types.ts";
 
-/** Dark to light. Series also differ in shape and dash. */
+/** Colours from dark to light; series also differ in shape and dash. */
 const GREYS = ["#111111", "#2f6f9f", "#b0561f", "#5f8f3f", "#8a5fa8", "#777777", "#a08a00", "#4f9f9f"];
 const SHAPES = [
   "circle",
@@ -37,8 +37,8 @@ const NICE = [1, 1.5, 2, 3, 5, 7];
 const LEAST_TICKS = 3;
 
 /**
- * Return the numbers of a logarithmic axis: `own` values if there are enough, otherwise round ones around the data too, so
- * that an axis of less than a decade has more than one number.
+ * Return the numbers of a logarithmic axis: `own` values if there are enough, otherwise round ones around the
+ * data too, so that an axis of less than a decade has more than one number.
  */
 export function ticksOf(data: readonly number[], own: readonly number[] = []): number[] | undefined {
   const positive = data.filter((value) => value > 0);
@@ -72,7 +72,7 @@ interface Picture {
   limit?: { y: number; label: string };
 }
 
-/** Draw points, the range of each as a bar. */
+/** Draw points, with the range of each as a bar. */
 async function draw(points: readonly Point[], picture: Picture): Promise<string> {
   const series = [...new Set(points.map((point) => point.series))].toSorted((a, b) =>
     a.localeCompare(b, "en", { numeric: true }),
@@ -134,7 +134,8 @@ async function draw(points: readonly Point[], picture: Picture): Promise<string>
     },
     data: { values: [...points] },
     layer: [
-      // A mark for each series: with a scale, the dashes would also be drawn around the symbols of the legend.
+      // A mark for each series: with a scale, the dashes would also be drawn around the symbols of the
+      // legend.
       ...series.map((name, i) => ({
         transform: [{ filter: { field: "series", equal: name } }],
         mark: { type: "line" as const, strokeWidth: 1.5, strokeDash: DASHES[i % DASHES.length]! },
@@ -199,7 +200,7 @@ function againstSteps(results: Results): Promise<string> | undefined {
     ...spreadOf(cell, "tokens_per_second"),
     series: `${plural(clientsOf(cell)!, "client")}${guidedName(cell)}`,
   }));
-  // A series of one budget shows nothing about budgets.
+  // A series with one budget shows no dependence.
   const points = all.filter(
     ({ series }) => new Set(all.filter((p) => p.series === series).map((p) => p.x)).size > 1,
   );
@@ -299,7 +300,7 @@ const DRAWN: Record<string, (results: Results) => Promise<string> | undefined> =
 /** The names of all pictures. */
 export const PICTURES = Object.keys(DRAWN);
 
-/** Return every picture that the results have the figures for, by file name. */
+/** Return the pictures by file name; those without figures are left out. */
 export async function pictures(results: Results): Promise<Map<string, string>> {
   const made = new Map<string, string>();
   for (const [name, drawIt] of Object.entries(DRAWN)) {

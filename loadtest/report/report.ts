@@ -1,4 +1,4 @@
-/** The report: what was measured, in tables. */
+/** The report of a run in Markdown. */
 
 import { ratios } from "../traffic/statistics.ts";
 import { besides, clientsOf, plainCells, SERVER } from "./select.ts";
@@ -32,7 +32,8 @@ function closedTables(results: Results): string[] {
   const passes = (cell: Cell) =>
     ["student", "discriminator", "gradient"].map((kind) => figure(cell, `${kind}_passes_per_second`));
   return [
-    "## Closed loop\n\nEach client sends its next request once the last one has been answered. Median over the repeats (lowest to highest); latencies are of all repeats together.",
+    "## Closed loop\n\nEach client sends its next request when the last one has been answered. " +
+      "Median over the repeats (lowest to highest); latencies over all repeats.",
     table(
       [...keys, "requests/s", "tokens/s", "latency p50 / p90 / p99 / max, ms", "requests"],
       cells.map((cell) => [
@@ -43,14 +44,14 @@ function closedTables(results: Results): string[] {
         `${cell.summary.times_ms.latency?.count ?? 0}`,
       ]),
     ),
-    "### What the server did",
+    "### Work of the server",
     table(
       [
         ...keys,
         "student passes/s",
         "discriminator",
         "gradient",
-        "rows a call",
+        "rows a batch",
         "model busy",
         "queue p50 / p90 / p99 / max, ms",
       ],
@@ -103,7 +104,7 @@ function mixTable(results: Results): string[] {
   const cells = results.cells.filter(({ summary }) => summary.shapes);
   if (cells.length === 0) return [];
   return [
-    "## Mixed traffic\n\nLatency of each shape apart, in milliseconds.",
+    "## Mixed traffic\n\nLatency of each shape in milliseconds.",
     table(
       ["cell", "shape", "weight", "requests", "p50 / p90 / p99 / max"],
       cells.flatMap((cell) =>
@@ -125,7 +126,8 @@ function openTables(results: Results): string[] {
   const kept = ({ measurements }: Cell) =>
     `${measurements.filter((m) => m.kept_up).length} of ${measurements.length}`;
   return [
-    `## Open loop\n\nPoisson arrivals; latency counts from when a request should have been sent. Requests a second at p99 under ${limit} ms: the highest rate tried in each repeat that held.`,
+    "## Open loop\n\nPoisson arrivals; latency counts from the intended time of sending. " +
+      `Requests a second at p99 under ${limit} ms: the highest tried rate that held, in each repeat.`,
     table(
       ["budget", "requests/s", ""],
       results.knees.map(({ shape, requests_per_second, reached }) => [
@@ -157,7 +159,7 @@ function openTables(results: Results): string[] {
   ];
 }
 
-/** Return server over peer for each repeat, in which both were measured at nearly the same time. */
+/** Return server over peer for each repeat, in which both were measured within a short time. */
 function peerRatios(server: Cell, peer: Cell): number[] {
   const of = new Map(peer.measurements.map((m) => [m.repeat, m.tokens_per_second]));
   const both = server.measurements.filter((m) => of.has(m.repeat));
@@ -199,7 +201,8 @@ function peerSection(results: Results): string[] {
   if (peers.length === 0) return [];
   const rows = peerTable(results);
   return [
-    "## Peers\n\nMeasured in turn with the server's own cells. A ratio is of two measurements of one repeat; below 1 the server is the slower.",
+    "## Peers\n\nMeasured alternately with the server. A ratio compares two measurements of one repeat; " +
+      "below 1 the server is slower.",
     ...(rows ? [rows] : []),
     ...peers.map(({ title, settings, left_out }) => {
       const said = Object.entries(settings).map(([name, value]) => `${name} ${value}`);
@@ -223,7 +226,7 @@ export function report(results: Results, pictures: readonly string[]): string {
       `- ${versions.join(", ")}${e.commit ? `, commit ${e.commit}` : ""}`,
       `- ${model.name}: ${model.parameters.toLocaleString("en")} parameters, context ${model.context_length}`,
       `- server: ${said.join("; ")}`,
-      ...(complete ? [] : [`- **not complete**: ${left_out} planned measurements were not made`]),
+      ...(complete ? [] : [`- **not complete**: ${left_out} planned measurements are missing`]),
     ].join("\n"),
     ...(results.warnings.length > 0
       ? [`## Warnings\n\n${results.warnings.map((warning) => `- ${warning}`).join("\n")}`]

@@ -9,13 +9,13 @@ import { clientsOf } from "./select.ts";
 import { FIGURES } from "./summary.ts";
 import type { Results } from "./types.ts";
 
-/** Lists that every result has, and fields of a cell: what distinguishes a result from other JSON. */
+/** Lists of every result, and fields of every cell, which distinguish results from other JSON. */
 const [LISTS, FIELDS] = [
   ["sides", "cells", "knees", "quality", "warnings"],
   ["id", "load", "shapes", "summary"],
 ];
 
-/** Return why a value is not a result of this format; undefined if it is one. */
+/** Return why a value is not a result; undefined if it is one. */
 function fault(value: unknown): string | undefined {
   const results = value as Partial<Record<string, unknown>> | null;
   if (results?.format_version !== 1) return "format_version is not 1";
@@ -29,7 +29,7 @@ function fault(value: unknown): string | undefined {
   return undefined;
 }
 
-/** Read results from a file, or from the folder that holds it. Throw StartupError. */
+/** Read results from a file or its folder. Throws StartupError. */
 export function readResults(path: string): Results {
   try {
     const file = statSync(path).isDirectory() ? join(path, "results.json") : path;
@@ -42,7 +42,9 @@ export function readResults(path: string): Results {
   }
 }
 
-/** Write a result's folder; return the names of the files. Remove pictures of an earlier run that this one has no figures for. */
+/**
+ * Write the folder of a result; return the names of the files. Removes outdated pictures of an earlier run.
+ */
 export async function writeResults(folder: string, results: Results): Promise<string[]> {
   mkdirSync(folder, { recursive: true });
   const put = (name: string, text: string) => {
@@ -61,7 +63,7 @@ export async function writeResults(folder: string, results: Results): Promise<st
   return written;
 }
 
-/** Round to six digits, which is more than a measurement has. */
+/** Round to six digits, more than a measurement has. */
 function rounded(_: string, value: unknown): unknown {
   return typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(6)) : value;
 }
@@ -69,7 +71,7 @@ function rounded(_: string, value: unknown): unknown {
 const quote = (value: string | number | undefined) =>
   typeof value === "string" && /[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : (value ?? "");
 
-/** Return a header, then a row for each measurement; what was not measured is empty. */
+/** Return a header and a row for each measurement; missing values are empty. */
 function toCsv({ cells }: Results): string {
   const head = ["side", "transport", "clients", "rate_per_second", "steps", "length", "guidance", "traffic"];
   const counts = ["repeat", "started_s", "seconds", "requests", "tokens", "errors"];

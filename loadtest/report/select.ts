@@ -1,4 +1,4 @@
-/** Selects cells of a result for tables and pictures. */
+/** Selects the cells of a result for tables and pictures. */
 
 import type { Cell, Results } from "./types.ts";
 
@@ -32,7 +32,7 @@ export function budgetCells(results: Results): Cell[] {
   return posts.filter(({ shapes }) => shapes[0]!.length === length);
 }
 
-/** Return the server's cells that a peer's cell is compared with; for a peer without steps, one for each budget. */
+/** Return the server's cells to compare with a peer's cell; for a peer without steps, one for each budget. */
 export function besides(results: Results, peer: Cell): Cell[] {
   const [own] = peer.shapes;
   return plainCells(results).filter(

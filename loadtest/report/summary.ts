@@ -1,4 +1,4 @@
-/** From the repeats of a cell to its figures: medians and ranges, and the times of all repeats together. */
+/** Summarises the repeats of a cell: medians, ranges, and the times over all repeats. */
 
 import type { Recorder } from "../traffic/recorder.ts";
 import { median } from "../traffic/statistics.ts";

@@ -1,15 +1,17 @@
-/** What results.json holds: everything that one run of the load test measured. */
+/** The content of results.json: the measurements of one run of the load test. */
 
-/** How a request goes to the server; `none` is a loop without a server. */
+/** Transport of a request; `none` is a loop without a server. */
 export type Transport = "post" | "sse" | "ws" | "none";
 
-/** Which load a cell has: closed, in which a client waits for its answer, or open, with Poisson arrivals a second. */
+/**
+ * Load of a cell: closed, in which clients wait for their answers, or open, with Poisson arrivals a second.
+ */
 export type Load = { kind: "closed"; clients: number } | { kind: "open"; rate: number };
 
-/** What is asked for. */
+/** The requests of a cell. */
 export interface Shape {
   name: string;
-  /** Share of mixed traffic, beside the weights of the other shapes. */
+  /** Share of mixed traffic, relative to the weights of the other shapes. */
   weight: number;
   /** Absent for a model that has no step budget. */
   steps?: number;
@@ -29,15 +31,15 @@ export interface Quantiles {
   max: number;
 }
 
-/** Times by what they are of; absent if nothing of the kind was seen. */
+/** Times by kind; absent kinds were not measured. */
 export interface Times {
-  /** To the whole, correct answer: from sending, or in an open loop from when the request should have been sent. */
+  /** To the correct answer: from sending, or in an open loop from the intended time of sending. */
   latency?: Quantiles;
   /** To the first step of a stream. */
   first_step?: Quantiles;
   /** Between steps of a stream. */
   step_gap?: Quantiles;
-  /** In the server before the first pass, as the server says. */
+  /** In the server before the first pass, by its answer. */
   queue?: Quantiles;
   /** Open loop: how late the client sent. */
   send_lag?: Quantiles;
@@ -67,31 +69,31 @@ export interface Measurement {
   times_ms: Times;
   /** Mixed traffic: the times of each shape, by its name. */
   shapes?: Record<string, Times>;
-  /** From the server's metrics, so of everything that it did at that time. */
+  /** From the server's metrics, which include all its work at that time. */
   batch?: {
     calls: number;
-    /** Mean rows of a call. */
+    /** Mean rows of a batch. */
     rows: number;
-    /** Share of the time in which a call ran; above 1 with several processes that run ONNX Runtime. */
+    /** Share of the time in which a batch ran; above 1 with several workers. */
     busy: number;
   };
   /** Requests without a correct answer, by kind. */
   errors: Record<string, number>;
-  /** Steps that came merged into one event, because the client read too slowly. */
+  /** Steps that were merged into a later event for a slow reader. */
   merged_steps?: number;
   client_cpu_cores?: number;
   server?: {
     cpu_cores: number;
     /** At the end. */
     rss_bytes: number;
-    /** `processes`: the server and those that run ONNX Runtime; `server`: without them, all that a remote server says. */
+    /** `processes`: the server and its workers; `server`: without the workers, for a remote server. */
     of: "processes" | "server";
   };
-  /** What all other programs used at that time; absent if the server's use is not known. */
+  /** Cores used by all other programs at that time; absent if the server's use is unknown. */
   other_cpu_cores?: number;
   /** Open loop: at least 0.9 of the offered rate was answered, with at most 1% errors. */
   kept_up?: boolean;
-  /** Rounds a millisecond of a fixed loop just before: how fast the machine was. */
+  /** Speed of the machine just before: rounds a millisecond of a fixed loop. */
   machine_speed: number;
 }
 
@@ -102,12 +104,12 @@ export interface Spread {
   highest: number;
 }
 
-/** What the repeats of a cell come to. */
+/** The summary of a cell over its repeats. */
 export interface Summary {
   repeats: number;
   errors: Record<string, number>;
   figures: Record<string, Spread>;
-  /** Of all repeats together. */
+  /** Over all repeats. */
   times_ms: Times;
   shapes?: Record<string, Times>;
 }
@@ -142,7 +144,7 @@ export interface SideInfo {
   name: string;
   title: string;
   settings: Record<string, string | number | boolean>;
-  /** Why it could not be measured. */
+  /** Reason if it could not be measured. */
   left_out?: string;
 }
 
@@ -164,17 +166,17 @@ export interface Environment {
   versions: Record<string, string>;
 }
 
-/** What one run measured. */
+/** The results of one run. */
 export interface Results {
   format_version: 1;
   name: string;
   /** ISO 8601. */
   started: string;
-  /** Of the whole run, the start of the servers included. */
+  /** Duration of the run, the start of the servers included. */
   seconds: number;
   /** False if the run was interrupted, or time or requests ran out. */
   complete: boolean;
-  /** Planned measurements that were not made. */
+  /** Planned measurements that are missing. */
   left_out: number;
   settings: {
     /** The command line after the program. */

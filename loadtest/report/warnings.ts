@@ -1,11 +1,11 @@
-/** Warnings to the reader of a report. */
+/** Warnings in a report. */
 
 import { spread } from "./summary.ts";
 import type { Cell } from "./types.ts";
 
-/** Cores of the client above which it may be the limit: it has one thread. */
+/** Cores of the client, which has one thread, above which it may be the limit. */
 const CLIENT_LIMIT = 0.8;
-/** Share of the processor time in use above which the client takes time that the server needs. */
+/** Share of the processor time above which the client takes time from the server. */
 const CLIENT_SHARE = 0.25;
 
 /** Cores of other programs above which they disturb a measurement. */
@@ -55,7 +55,7 @@ export function warningsOf(cells: readonly Cell[], cores: number): string[] {
     const { median, lowest } = spread(speeds);
     if (lowest < 0.8 * median)
       warnings.push(
-        `The machine itself was not steady: a fixed loop ran at ${((100 * lowest) / median).toFixed(0)}% of its median speed at the worst.`,
+        `The machine was not steady: the speed of a fixed loop fell to ${((100 * lowest) / median).toFixed(0)}% of its median.`,
       );
   }
   return warnings;

@@ -1,4 +1,4 @@
-/** The machine that the figures are measured on, and how fast it is at the moment. */
+/** The machine of a measurement and its current speed. */
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -52,14 +52,14 @@ export function machine(model: string): string {
   );
 }
 
-/** Return the processor seconds that all programs have used, over all cores. */
+/** Return the processor seconds of all programs over all cores. */
 export function busySeconds(): number {
   return cpus().reduce((sum, { times }) => sum + times.user + times.nice + times.sys + times.irq, 0) / 1000;
 }
 
 /**
- * Return the rounds a millisecond of a fixed loop on one core, over a few milliseconds: it shows what other programs take
- * away, independent of what is measured.
+ * Return the rounds a millisecond of a fixed loop on one core, measured for a few milliseconds: it shows the
+ * influence of other programs.
  */
 export function machineSpeed(): number {
   const rounds = 1_000_000;

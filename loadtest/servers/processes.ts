@@ -1,8 +1,8 @@
-/** What processes use, read from /proc. Linux. */
+/** Processor time and memory of processes, from /proc. Linux. */
 
 import { readdirSync, readFileSync } from "node:fs";
 
-/** What a process has used. */
+/** Processor time and memory of a process. */
 export interface Use {
   cpuSeconds: number;
   residentBytes: number;
@@ -13,7 +13,7 @@ const TICKS = 100;
 
 /** Return the use of a process. Throw if there is no such process, or no /proc. */
 function useOf(pid: number): Use {
-  // The name, in parentheses, may hold any character: fields are counted after it.
+  // The name in parentheses may hold any character, so fields are counted after it.
   const stat = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)!.split(" ");
   const resident = Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0);
   return { cpuSeconds: (Number(stat[11]) + Number(stat[12])) / TICKS, residentBytes: resident * 1024 };
@@ -31,7 +31,7 @@ export function childrenOf(pid: number): number[] {
   }
 }
 
-/** Return the use of a process, and that of its children added up; undefined without such a process or /proc. */
+/** Return the use of a process and the sum of its children; undefined without such a process or /proc. */
 export function treeUse(pid: number): { own: Use; children: Use } | undefined {
   try {
     const children = childrenOf(pid).map(useOf);

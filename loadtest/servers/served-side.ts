@@ -1,4 +1,4 @@
-/** The server under test: every transport, both loops. */
+/** The server under test, with every transport and both loops. */
 
 import type { SideInfo } from "../report/types.ts";
 import { timed } from "../traffic/closed.ts";
@@ -22,7 +22,7 @@ export class ServedSide implements Side {
 
   async run(job: Job): Promise<Taken> {
     const { cell, amount } = job;
-    if (cell.transport === "none") throw new TypeError("a server is asked over a transport");
+    if (cell.transport === "none") throw new TypeError("a server needs a transport");
     const send = this.#transports.send(cell.transport);
     if (cell.load.kind === "closed") return runClosed(job, (ask, limit) => send(requestOf(ask), limit));
     if (!("seconds" in amount)) throw new TypeError("an open loop takes seconds");

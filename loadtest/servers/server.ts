@@ -1,4 +1,4 @@
-/** The built server as a child process: the one way in which every load and benchmark starts it. */
+/** The built server as a child process, for all load tests and benchmarks. */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { EventEmitter, once } from "node:events";
@@ -8,8 +8,6 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { childrenOf, treeUse } from "./processes.ts";
-import { scrape } from "./scrape.ts";
-import { untilReady } from "./until-ready.ts";
 
 /** A line of the server's log. */
 export interface LogLine {
@@ -33,10 +31,44 @@ export interface Memory {
   workers: number;
 }
 
+/**
+ * Read the standard output of a starting server until it prints its address, and discard the rest. Return the
+ * address and the output so far. Rejects if the server ends before.
+ */
+export async function untilReady(server: ChildProcess): Promise<{ origin: string; output: string }> {
+  let output = "";
+  // The pipe must stay open: a server that cannot write its log would fail.
+  for await (const chunk of server.stdout!.setEncoding("utf8").iterator({ destroyOnReturn: false })) {
+    output += chunk;
+    // The example after the address belongs to the output; a line of the log may follow at once.
+    const ready = /ready at (\S+)\n\n[\s\S]+?\n\n/.exec(output);
+    if (ready) {
+      server.stdout!.resume();
+      return { origin: ready[1]!, output };
+    }
+  }
+  throw new Error(`the server did not start: ${output}`);
+}
+
+/** Return the samples of /metrics by name, with the labels as written. Rejects without an answer. */
+export async function scrape(
+  origin: string,
+  headers: Record<string, string> = {},
+): Promise<Map<string, number>> {
+  const response = await fetch(`${origin}/metrics`, { headers, signal: AbortSignal.timeout(10_000) });
+  if (!response.ok) throw new Error(`${origin}/metrics answers with ${response.status}`);
+  const samples = new Map<string, number>();
+  for (const line of (await response.text()).split("\n")) {
+    const [, name, value] = /^([^#\s{]+(?:\{.*\})?) (\S+)/.exec(line) ?? [];
+    if (name) samples.set(name, Number(value));
+  }
+  return samples;
+}
+
 /** Lines of standard error that are kept. */
 const KEPT_LINES = 200;
 
-/** A server on a free port of the loopback interface. Emits `log` for each line of its log. */
+/** A server on a free loopback port. Emits `log` for each line of its log. */
 export class Server extends EventEmitter<{ log: [LogLine] }> {
   readonly pid: number;
   readonly port: number;
@@ -58,8 +90,8 @@ export class Server extends EventEmitter<{ log: [LogLine] }> {
   }
 
   /**
-   * Start `serve` with these flags and wait until it is ready. The server ends with this process, but not by a Ctrl-C
-   * that is meant for this process: its starter stops it.
+   * Start `serve` with these flags and wait until it is ready. The server ends with this process; Ctrl-C does
+   * not reach it, because its starter stops it.
    *
    * @param options.heapMb limit of the old generation of the server's heap, in megabytes (default: Node's)
    * @throws Error with the server's last lines if it does not get ready
@@ -117,12 +149,14 @@ export class Server extends EventEmitter<{ log: [LogLine] }> {
     }
   }
 
-  /** The value of one of the server's metrics, labels included in its name; 0 if it has no such metric yet. */
+  /**
+   * The value of one of the server's metrics, labels included in its name; 0 if it has no such metric yet.
+   */
   async metric(name: string): Promise<number> {
     return (await scrape(this.origin)).get(name) ?? 0;
   }
 
-  /** End the server by a signal, after `patienceMs` by SIGKILL. Return how it ended; at once if it had ended before. */
+  /** Stop the server with a signal, after `patienceMs` with SIGKILL, and return how it ended. */
   async stop(signal: NodeJS.Signals = "SIGTERM", patienceMs = 40_000): Promise<Ending> {
     const pids = this.workerPids();
     if (this.alive) {

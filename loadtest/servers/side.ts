@@ -1,4 +1,4 @@
-/** What is measured: the server, or a peer that it is compared with. */
+/** The interface of the measured programs: the server and its peers. */
 
 import type { PlannedCell, SideInfo } from "../report/types.ts";
 import { closedLoop, timed } from "../traffic/closed.ts";
@@ -6,14 +6,14 @@ import type { Answer, Recorder } from "../traffic/recorder.ts";
 import { type Ask, type Seeds, traffic } from "../traffic/traffic.ts";
 import type { ServerWatch } from "./watch.ts";
 
-/** How much load one measurement makes. */
+/** Amount of load of one measurement. */
 export type Amount =
   /** Closed loop: requests of each client. */
   | { rounds: number }
   /** Open loop: seconds in which requests arrive. */
   | { seconds: number };
 
-/** What a side is given for one measurement. */
+/** The input of one measurement. */
 export interface Job {
   cell: PlannedCell;
   amount: Amount;
@@ -23,7 +23,7 @@ export interface Job {
   timeoutMs: number;
 }
 
-/** What a measurement took, beside what was recorded. */
+/** The duration of a measurement. */
 export interface Taken {
   /** From the first request to the last answer. */
   seconds: number;
@@ -36,12 +36,12 @@ export interface Side {
   info: SideInfo;
   /** Undefined for a loop without a server. */
   watch?: ServerWatch;
-  /** Make the load and record what comes back. Reject if the side cannot go on. */
+  /** Send the load and record the answers. Rejects if the side has failed. */
   run(job: Job): Promise<Taken>;
   close(): Promise<void>;
 }
 
-/** A peer, and whether it takes step budgets. */
+/** A peer; `budgets` tells whether it has step budgets. */
 export interface PeerSide extends Side {
   budgets: boolean;
 }

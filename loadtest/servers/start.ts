@@ -1,4 +1,4 @@
-/** The server under test: one that is started here, or one that runs already. */
+/** Starts the server under test, or connects to a running one. */
 
 import { StartupError } from "../../src/errors.ts";
 import { SERVER } from "../report/select.ts";
@@ -7,13 +7,15 @@ import { ServedSide } from "./served-side.ts";
 import { Server } from "./server.ts";
 import { ServerWatch } from "./watch.ts";
 
-/** A server and what it says of its model. */
+/** A server and its model. */
 export interface Target {
   side: ServedSide;
   info: ModelInfo;
 }
 
-/** Start the built server without its cache; `flags` go to `didi-serve serve`. Reject with StartupError. */
+/**
+ * Start the built server without its cache; `flags` are for `didi-serve serve`. Rejects with StartupError.
+ */
 export async function startTarget(model: string, flags: readonly string[]): Promise<Target> {
   const server = await Server.start(["--model", model, "--cache-mb", "0", ...flags]).catch((error: Error) => {
     throw new StartupError(error.message);
@@ -29,7 +31,7 @@ export async function startTarget(model: string, flags: readonly string[]): Prom
   }
 }
 
-/** Attach to a server that runs already. Reject with StartupError if none answers. */
+/** Connect to a running server. Rejects with StartupError if it does not answer. */
 export async function attachTarget(origin: string): Promise<Target> {
   const info = await modelInfo(origin).catch((error: Error) => {
     throw new StartupError(`--url ${origin}: ${error.message}: is a didi-serve running there?`);

@@ -1,12 +1,12 @@
-/** What a server used, and how full its batches were, between two moments. */
+/** Measures the resources and the batches of a server between two moments. */
 
 import type { Measurement } from "../report/types.ts";
 import { keyHeaders } from "../traffic/http.ts";
 import { busySeconds } from "./machine.ts";
 import { treeUse } from "./processes.ts";
-import { scrape } from "./scrape.ts";
+import { scrape } from "./server.ts";
 
-/** What a measurement says of the server. */
+/** The figures of the server in a measurement. */
 export type ServerFigures = Pick<Measurement, "batch" | "server" | "other_cpu_cores">;
 
 interface Look {
@@ -17,11 +17,11 @@ interface Look {
   busy: { all: number; client: number };
 }
 
-/** Watches a server, and its processes if it was started here. */
+/** Watches a server, and its processes if this program has started it. */
 export class ServerWatch {
   constructor(
     readonly origin: string,
-    /** Of the process if it was started here. */
+    /** Id of the process; undefined for a server that was running. */
     readonly pid: number | undefined,
     /** Whether it has the metrics of didi-serve. */
     readonly metrics = true,
@@ -35,7 +35,7 @@ export class ServerWatch {
     return { at: performance.now(), metrics, use, busy };
   }
 
-  /** Return the figures between two moments; what is not known is absent. */
+  /** Return the figures between two moments; unknown ones are absent. */
   between(before: Look, after: Look): ServerFigures {
     const seconds = (after.at - before.at) / 1000;
     const grown = (name: string) => total(after.metrics, name) - total(before.metrics, name);
@@ -50,7 +50,7 @@ export class ServerWatch {
     if (before.use && after.use) {
       const cpu = ({ own, children }: NonNullable<Look["use"]>) => own.cpuSeconds + children.cpuSeconds;
       figures.server = {
-        // The seconds of a process that has ended are lost.
+        // The seconds of workers that have ended are not counted.
         cpu_cores: Math.max(0, cpu(after.use) - cpu(before.use)) / seconds,
         rss_bytes: after.use.own.residentBytes + after.use.children.residentBytes,
         of: "processes",

@@ -1,4 +1,4 @@
-/** Rates raised until the knee: the highest at which p99 stays within a limit and the server keeps up. */
+/** Finds the knee: the highest rate at which p99 stays within a limit and the server keeps up. */
 
 import { spread } from "../report/summary.ts";
 import type { Knee, Measurement, PlannedCell } from "../report/types.ts";
@@ -6,10 +6,10 @@ import { type LadderPlan, servedCell } from "./plan.ts";
 
 /** The lowest rate over the closed loop's throughput, and the most rungs. */
 const [FIRST, MOST] = [0.5, 8];
-/** Each rate over the one below it, unless the plan says otherwise. */
+/** Default ratio of a rate to the one below it. */
 const RISE = 1.25;
 
-/** One shape's rates, lowest first. */
+/** The rates of one shape, lowest first. */
 export class Ladder {
   readonly rungs: { cell: PlannedCell; rate: number; held: Map<number, boolean> }[] = [];
 
@@ -18,7 +18,9 @@ export class Ladder {
     readonly limitMs: number,
   ) {}
 
-  /** Make the first rung. `capacity` is the requests a second of a closed loop; not needed where rates are given. */
+  /**
+   * Add the first rung. `capacity` is the requests a second of a closed loop; unused if the plan has rates.
+   */
   begin(capacity: number): void {
     const rates = this.plan.rates ?? [FIRST * capacity];
     for (const rate of rates) this.#add(rate);
@@ -30,7 +32,7 @@ export class Ladder {
     this.rungs.push({ cell, rate: rounded, held: new Map() });
   }
 
-  /** Return whether this repeat has a rung number `index`; make one if the last rung held. */
+  /** Return whether this repeat has a rung `index`; add one if the last rung held. */
   has(index: number, repeat: number): boolean {
     if (index < this.rungs.length) return true;
     const top = this.rungs.at(-1);
@@ -39,7 +41,7 @@ export class Ladder {
     return true;
   }
 
-  /** Take the measurement of a rung. */
+  /** Record the measurement of a rung. */
   take(index: number, { repeat, kept_up, times_ms }: Measurement): void {
     const p99 = times_ms.latency?.p99 ?? Number.POSITIVE_INFINITY;
     this.rungs[index]!.held.set(repeat, kept_up === true && p99 <= this.limitMs);

@@ -1,9 +1,9 @@
-/** The target of a load test. Other hosts must be named twice: a load test of a host by mistake is an attack. */
+/** The target of a load test. Another machine must be named twice: a load test by mistake is an attack. */
 
 import { isIP } from "node:net";
 import { StartupError } from "../../src/errors.ts";
 
-/** Return whether a host name, as `URL` writes it, is of this machine. */
+/** Return whether a host name in the form of `URL.hostname` is this machine. */
 export function isLoopback(hostname: string): boolean {
   const host = hostname.replace(/^\[|\]$/g, "");
   if (isIP(host) === 4) return host.startsWith("127.");
@@ -11,15 +11,16 @@ export function isLoopback(hostname: string): boolean {
 }
 
 /**
- * Return the origin of `address`. Throw StartupError if it is no HTTP URL, or of another machine that `iKnow` does not name.
+ * Return the origin of `address`. Throws StartupError if it is not an HTTP URL, or names another machine than
+ * `iKnow`.
  */
 export function checkTarget(address: string, iKnow: string | undefined): string {
   if (!URL.canParse(address) || !/^https?:$/.test(new URL(address).protocol))
-    throw new StartupError(`--url ${address}: it must be an address such as http://127.0.0.1:8080`, 2);
+    throw new StartupError(`--url ${address}: give an address such as http://127.0.0.1:8080`, 2);
   const { hostname, href } = new URL(address);
   if (!isLoopback(hostname) && hostname !== iKnow)
     throw new StartupError(
-      `--url ${address}: ${hostname} is not this machine. If it is yours to load, say so: --i-know ${hostname}`,
+      `--url ${address}: ${hostname} is not this machine; if you may load it, add --i-know ${hostname}`,
       2,
     );
   return href.replace(/\/+$/, "");

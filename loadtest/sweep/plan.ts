@@ -1,14 +1,14 @@
-/** What is measured: the grid of cells, and the ladders of rates. */
+/** The plan of a run: the grid of cells, and the ladders of rates. */
 
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Load, PlannedCell, Shape } from "../report/types.ts";
 import { readMix, shapeName } from "../traffic/traffic.ts";
 
-/** How a server can be asked. */
+/** Transports of a server. */
 export type ServedTransport = "post" | "sse" | "ws";
 
-/** Axes of a grid; every combination is a cell. */
+/** Axes of the grid; every combination is a cell. */
 export interface Grid {
   steps: readonly number[];
   clients: readonly number[];
@@ -18,21 +18,21 @@ export interface Grid {
   prompt: string;
 }
 
-/** A shape whose highest sustained rate is to be found. */
+/** A shape whose knee is to be found. */
 export interface LadderPlan {
   shape: Shape;
   transport: ServedTransport;
-  /** Rates to try; found from the closed loop's throughput if absent. */
+  /** Rates to try; absent: derived from the throughput of the closed loop. */
   rates?: readonly number[];
-  /** Each rate over the one below it. */
+  /** Ratio of a rate to the one below it. */
   rise?: number;
 }
 
-/** What a run measures of the server. */
+/** The cells and ladders of a run. */
 export interface Plan {
   cells: PlannedCell[];
   ladders: LadderPlan[];
-  /** Repeats in which the ladders are climbed. */
+  /** Repeats with an open loop. */
   climbs: number;
 }
 
@@ -42,7 +42,7 @@ export const CLIMBS = 3;
 /** Traffic of short and long budgets together. */
 const MIX = fileURLToPath(new URL("../traffic/mixes/short-and-long.json", import.meta.url));
 
-/** Return the name of a cell, which is the same in another run. */
+/** Return the id of a cell, which is the same in every run. */
 export function cellId({ side, transport, load, shapes }: Omit<PlannedCell, "id">): string {
   const clients =
     load.kind === "closed" ? `${load.clients} clients` : `${Number(load.rate.toPrecision(3))}/s`;
@@ -96,13 +96,15 @@ export function mixCells(
   });
 }
 
-/** What the served model allows. */
+/** Limits of the served model. */
 export interface Allowed {
   guided: boolean;
   context: number;
 }
 
-/** Return the default plan: each axis through one point, all budgets with few and with many clients. */
+/**
+ * Return the default plan: each axis varied around one point, and all budgets with few and with many clients.
+ */
 export function defaultPlan({ guided, context }: Allowed, quick: boolean, open: boolean): Plan {
   const length = Math.min(quick ? 64 : 128, context);
   const [budgets, few, many] = quick ? [[4, 16], 1, 4] : [[4, 8, 16, 32], 1, 8];

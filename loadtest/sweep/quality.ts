@@ -1,4 +1,4 @@
-/** Judged quality from the model's card: a load test cannot measure it. */
+/** The quality from the model's card, which a load test cannot measure. */
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,10 +7,10 @@ import type { components } from "../../src/server/api-types.ts";
 import type { Quality } from "../report/types.ts";
 import { keyHeaders } from "../traffic/http.ts";
 
-/** What GET /model says. */
+/** The answer of GET /model. */
 export type ModelInfo = components["schemas"]["ModelInfo"];
 
-/** Ask a server for its model. Reject if it is not a didi-serve. */
+/** Return the model of a server. Rejects if it is not a didi-serve. */
 export async function modelInfo(origin: string): Promise<ModelInfo> {
   const response = await fetch(`${origin}/model`, {
     headers: keyHeaders(),

@@ -1,4 +1,4 @@
-/** A run: every cell once a repeat, in turn, until the repeats or the time are used up. */
+/** Runs a plan: every cell once in each repeat, until the repeats or the time are used up. */
 
 import { summarise } from "../report/summary.ts";
 import type { Cell, Knee, Measurement, PlannedCell } from "../report/types.ts";
@@ -13,7 +13,7 @@ import { type Pending, share } from "./share.ts";
 /** Bounds and settings of a run. */
 export interface RunOptions {
   repeats: number;
-  /** On the clock of `performance.now()`: no measurement starts that would end later. */
+  /** Latest end of a measurement, on the clock of `performance.now()`. */
   deadline: number;
   started: number;
   maxRequests: number;
@@ -25,18 +25,18 @@ export interface RunOptions {
   onProgress: (what: string) => void;
 }
 
-/** Seconds around a measurement that are not load. */
+/** Seconds of a measurement that are not load. */
 const OVERHEAD = 0.08;
 /** Shortest measurement of a closed loop in seconds, if a round is shorter. */
 const SHORTEST = 0.3;
-/** Time of a rung of a ladder over that of a cell of the closed loop: p99 needs many requests. */
+/** Time of a rung relative to a cell of the closed loop: p99 needs many requests. */
 const RUNG_WEIGHT = 3;
 /** Assumed number of rungs of a ladder before it is climbed. */
 const RUNGS_EXPECTED = 5;
 /** Fewest arrivals of a rung, and fewest seconds. */
 const [ARRIVALS, RUNG_SECONDS] = [16, 1];
 
-/** Return the least seconds of a rung. */
+/** Return the shortest duration of a rung in seconds. */
 const shortest = (rate: number) => Math.max(RUNG_SECONDS, ARRIVALS / rate);
 
 /** Measures a plan. */
@@ -46,11 +46,11 @@ export class Run {
   readonly #roundSeconds = new Map<string, number>();
   readonly #ladders: Ladder[];
   readonly #seeds: Seeds;
-  /** Planned measurements that were not made. */
+  /** Planned measurements that are missing. */
   leftOut = 0;
   readonly warnings: string[] = [];
 
-  /** `peerCells` are measured next to the server's cells with as many clients. */
+  /** `peerCells` are measured next to the server's cells with the same number of clients. */
   constructor(
     readonly sides: ReadonlyMap<string, Side>,
     readonly plan: Plan,
@@ -61,7 +61,10 @@ export class Run {
     this.#ladders = plan.ladders.map((ladder) => new Ladder(ladder, options.p99LimitMs));
   }
 
-  /** Return the cells of the closed loop, a peer's right after the first of the server's that it is compared with. */
+  /**
+   * Return the cells of the closed loop; a peer's cell follows the first server cell that it is compared
+   * with.
+   */
   #closedCells(): PlannedCell[] {
     const left = new Set(this.peerCells);
     const beside = (cell: PlannedCell) =>
@@ -81,13 +84,13 @@ export class Run {
     return [...ordered, ...left];
   }
 
-  /** Run to the end, the deadline or the signal. Reject if the server itself cannot go on. */
+  /** Run to the end, the deadline or the signal. Rejects if the server fails. */
   async go(): Promise<void> {
     const { repeats, signal } = this.options;
     const closed = this.#closedCells();
     for (const cell of closed) await this.#warmUp(cell);
     for (let repeat = 0; repeat < repeats && !signal.aborted; repeat++) {
-      // Every second repeat goes backwards, so that a machine that slows down slows all cells alike.
+      // Every second repeat runs backwards, so that a drift of the machine's speed affects all cells alike.
       const order = repeat % 2 === 0 ? closed : closed.toReversed();
       for (const [i, cell] of order.entries()) await this.#closed(cell, repeat, order.slice(i), closed);
       if (repeat >= this.plan.climbs) continue;
@@ -113,7 +116,7 @@ export class Run {
     return performance.now() + seconds * 1000 > this.options.deadline;
   }
 
-  /** Return the measurements to come: closed cells and rungs of this repeat, and all of later repeats. */
+  /** Return the remaining measurements: closed cells and rungs of this repeat, and all of later repeats. */
   #pending(
     repeat: number,
     cells: readonly PlannedCell[],
@@ -216,7 +219,7 @@ export class Run {
     return rates.length > 0 ? Math.max(...rates) : undefined;
   }
 
-  /** Measure a cell; return undefined if the side is a peer that failed, which is then left out. */
+  /** Measure a cell; return undefined if the side is a failed peer, which is then left out. */
   async #measure(cell: PlannedCell, amount: Amount, repeat: number) {
     const side = this.#alive(cell);
     if (!side) return undefined;
@@ -226,7 +229,7 @@ export class Run {
       const taken = await measure(side, job, repeat, started);
       const { requests, errors } = taken.measurement;
       if (requests === 0 && errors.connection && !signal.aborted)
-        throw new Error(`${side.info.title} cannot be reached any more`);
+        throw new Error(`${side.info.title} does not answer any more`);
       return taken;
     } catch (error) {
       // A Ctrl-C in a terminal reaches the peers too.
@@ -248,7 +251,7 @@ export class Run {
     kept.all.add(recorder);
   }
 
-  /** Return what has been measured so far. */
+  /** Return the measured cells. */
   cells(): Cell[] {
     return [...this.#kept.values()].map(({ cell, measurements, all }) => ({
       ...cell,

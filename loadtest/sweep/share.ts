@@ -1,16 +1,16 @@
-/** How the time left is shared among the measurements left. */
+/** Divides the remaining time among the remaining measurements. */
 
-/** A measurement to come. */
+/** A remaining measurement. */
 export interface Pending {
   /** Its share of the time, relative to the others. */
   weight: number;
-  /** Its least seconds. */
+  /** Shortest duration in seconds. */
   floor: number;
 }
 
 /**
- * Return the seconds for a weight of 1, so that all of `pending`, each with the greater of its share and its floor, take
- * `seconds`; 0 if the floors alone take longer.
+ * Return the seconds for a weight of 1 with which all of `pending` take `seconds`, where each takes the
+ * greater of its share and its floor; 0 if the floors alone take longer.
  */
 export function share(seconds: number, pending: readonly Pending[]): number {
   const needed = (unit: number) =>

@@ -1,4 +1,4 @@
-/** `loadtest sweep`: plan, measure, and write what was measured, even if the run is interrupted or fails. */
+/** `loadtest sweep`: plans and measures, and writes the results even if the run is interrupted or fails. */
 
 import { existsSync } from "node:fs";
 import { join, relative } from "node:path";
@@ -19,21 +19,21 @@ import { type Allowed, CLIMBS, defaultPlan, mixCells, type Plan, product, shapeO
 import { qualityOf } from "./quality.ts";
 import { Run } from "./run.ts";
 
-/** Seconds kept for pictures and for ending the servers. */
+/** Seconds reserved for drawing the pictures and stopping the servers. */
 const RESERVE = 4;
 
-/** Return the plan for the flags. Throw StartupError if the model cannot do it. */
+/** Return the plan for the flags. Throws StartupError if the model does not support it. */
 export function planFor(config: SweepConfig, { guided, context }: Allowed): Plan {
   const { steps, concurrency, length, guidance, transport, mix, prompt, quick, open, rates } = config;
   const chosen = [steps, concurrency, length, guidance, transport, mix, rates].some(
     (flag) => flag !== undefined,
   );
   if (guidance?.includes("rgas") && !guided)
-    throw new StartupError("--guidance rgas: the model has no discriminator to be guided by", 2);
+    throw new StartupError("--guidance rgas: the model has no discriminator", 2);
   const longest = Math.max(...(length ?? [0]));
   if (longest > context)
     throw new StartupError(
-      `--length ${longest}: the model's context is ${context} tokens, prompt included`,
+      `--length ${longest}: prompt and length must fit the model's context of ${context} tokens`,
       2,
     );
   if (!chosen && !prompt) return defaultPlan({ guided, context }, quick, open);
@@ -43,7 +43,7 @@ export function planFor(config: SweepConfig, { guided, context }: Allowed): Plan
     ...{ steps: steps ?? [4, 8, 16, 32], clients, lengths: length ?? [Math.min(128, context)] },
     ...{ guidance: guidance ?? ["none" as const], transports, prompt },
   };
-  // A mix alone is what was asked for, unless axes are named as well.
+  // With --mix, the grid is measured only if an axis is given as well.
   const mixed = mix === undefined ? [] : transports.flatMap((way) => mixCells(mix, clients, way));
   const axes = [steps, length, guidance].some((flag) => flag !== undefined) || mix === undefined;
   const ladders = grid.steps.map((budget) => ({
@@ -55,16 +55,17 @@ export function planFor(config: SweepConfig, { guided, context }: Allowed): Plan
   return { cells, ladders: open && axes ? ladders : [], climbs: CLIMBS };
 }
 
-/** Measure. Return the exit code: 0, 130 if interrupted, 1 if the server failed. */
+/** Run a sweep. Return the exit code: 0, 130 if interrupted, 1 if the server failed. */
 export async function sweep(config: SweepConfig, flags: readonly string[]): Promise<0 | 1 | 130> {
   const started = performance.now();
   const begun = new Date();
   const origin = config.url === undefined ? undefined : checkTarget(config.url, config.iKnow);
-  if (origin === undefined && config.iKnow) throw new StartupError("--i-know goes with --url", 2);
+  if (origin === undefined && config.iKnow)
+    throw new StartupError("--i-know has no effect without --url: give both, or neither", 2);
   const name = config.name ?? "";
   if (name && existsSync(join(config.out, name, "results.json")) && !config.overwrite)
     throw new StartupError(
-      `${join(config.out, name)} holds results: choose another --name, or say --overwrite`,
+      `${join(config.out, name)} already holds results: choose another --name, or give --overwrite`,
       2,
     );
 
@@ -138,7 +139,7 @@ export function kneeText({ median }: Spread, reached: boolean): string {
 function summary(results: Results, folder: string): void {
   const measured = results.cells.reduce((sum, { measurements }) => sum + measurements.length, 0);
   console.log(`${results.cells.length} cells, ${measured} measurements, ${Math.round(results.seconds)} s`);
-  if (!results.complete) console.log(`not complete: ${results.left_out} planned measurements were not made`);
+  if (!results.complete) console.log(`not complete: ${results.left_out} planned measurements are missing`);
   const limit = results.settings.p99_limit_ms;
   for (const { shape, requests_per_second, reached } of results.knees)
     console.log(`${shape.name}: ${kneeText(requests_per_second, reached)} at p99 under ${limit} ms`);

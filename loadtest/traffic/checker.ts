@@ -1,4 +1,4 @@
-/** Checks that an answer fits its request, and that the steps of a stream add up to its end. */
+/** Checks answers against their requests, and the steps of a stream against its end. */
 
 import type { GenerateRequest, GenerateResponse, StreamEvent } from "../../src/client/index.ts";
 import { Fault } from "./fault.ts";
@@ -7,14 +7,14 @@ import { Fault } from "./fault.ts";
 export type CheckedRequest = GenerateRequest & { seed: number; length: number; steps: number };
 
 /**
- * Check an answer. Throw Fault "malformed", "wrong length", "wrong steps", "other seed", or "cached" if it came from the
- * result cache.
+ * Check an answer. Throw Fault "malformed", "wrong length", "wrong steps", "other seed", or "cached" if it
+ * came from the result cache.
  */
 export function checkAnswer(request: CheckedRequest, answer: Partial<GenerateResponse>): void {
   const { samples, usage, seed, cache } = answer;
   const tokens = samples?.[0]?.tokens;
   if (!usage || samples?.length !== 1 || !tokens?.every(Number.isInteger))
-    throw new Fault("malformed", "the answer does not have the shape of one");
+    throw new Fault("malformed", "the answer does not fit the contract");
   if (seed !== request.seed) throw new Fault("other seed", `asked for seed ${request.seed}, got ${seed}`);
   if (tokens.length !== request.length || usage.completion_tokens !== request.length)
     throw new Fault(
@@ -23,7 +23,7 @@ export function checkAnswer(request: CheckedRequest, answer: Partial<GenerateRes
     );
   if (usage.steps !== request.steps)
     throw new Fault("wrong steps", `asked for ${request.steps} steps, got ${usage.steps}`);
-  if (cache !== "miss") throw new Fault("cached", "the answer was not computed for this request");
+  if (cache !== "miss") throw new Fault("cached", "the answer came from the cache");
 }
 
 /** Checks the events of one stream as they arrive. */
@@ -40,8 +40,8 @@ export class StreamChecker {
   constructor(readonly request: CheckedRequest) {}
 
   /**
-   * Take the next event. Throw Fault as checkAnswer does, or "duplicate step", "missing step", "reveals do not add up",
-   * "malformed".
+   * Take the next event. Throw Fault as checkAnswer does, or "duplicate step", "missing step", "reveals do
+   * not add up", "malformed".
    */
   push(event: StreamEvent): void {
     if (this.#done || (event.type === "accepted") !== (this.#masked === undefined))

@@ -1,12 +1,12 @@
-/** The closed loop: clients that each send their next request once the last one has been answered. */
+/** The closed loop: each client sends its next request when the last one has been answered. */
 
 import { faultKind } from "./fault.ts";
 import type { Answer, Recorder } from "./recorder.ts";
 import type { Ask } from "./traffic.ts";
 
 /**
- * Run clients side by side; each calls `send` with its number and its round while `more(round)` is true.
- * Return the seconds from the first request to the last answer. Reject as soon as a call of `send` does.
+ * Run clients at the same time; each calls `send` with its index and its round while `more(round)` is true.
+ * Return the seconds from the first request to the last answer. Rejects as soon as a call of `send` does.
  *
  *     const seconds = await closedLoop(8, (client, round) => ask(client, round), (round) => round < 10);
  */
@@ -23,7 +23,7 @@ export async function closedLoop(
   return (performance.now() - started) / 1000;
 }
 
-/** Send a request and record how it ended, its latency counted from `since` (of `performance.now()`). */
+/** Send a request and record its outcome; latency counts from `since` (of `performance.now()`). */
 export async function timed(
   { shape }: Ask,
   since: number,

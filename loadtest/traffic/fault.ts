@@ -1,8 +1,8 @@
-/** Why a request counts as an error. */
+/** Errors of requests by kind. */
 
 import { DidiError } from "../../src/client/index.ts";
 
-/** The answer did not come, or does not fit the request. Errors are counted by `kind`. */
+/** There is no answer, or it does not fit the request. Errors are counted by `kind`. */
 export class Fault extends Error {
   override name = "Fault";
   constructor(
@@ -13,7 +13,9 @@ export class Fault extends Error {
   }
 }
 
-/** Return the kind of an error of a request. An unknown error is about the answer: "malformed". */
+/**
+ * Return the kind of an error of a request; "malformed" for unknown errors, which parsing the answer causes.
+ */
 export function faultKind(error: unknown): string {
   if (error instanceof Fault) return error.kind;
   if (error instanceof DidiError) return error.status === undefined ? "connection" : `status ${error.status}`;

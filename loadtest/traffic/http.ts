@@ -1,11 +1,13 @@
-/** POST over kept-alive connections. Node's fetch takes twice the processor time, of which the server wants its share. */
+/**
+ * POST over kept-alive connections. Node's fetch needs twice the processor time, which the server would lack.
+ */
 
 import http, { type IncomingHttpHeaders, type IncomingMessage } from "node:http";
 import https from "node:https";
 import { text } from "node:stream/consumers";
 import { Fault } from "./fault.ts";
 
-/** Headers of a request, and the signal that ends it. */
+/** Headers of a request, and the signal that aborts it. */
 export interface PostOptions {
   headers?: Record<string, string>;
   signal?: AbortSignal;
@@ -23,17 +25,20 @@ const agents = {
   https: new https.Agent({ keepAlive: true }),
 };
 
-/** Headers with the key in DIDI_API_KEY: an environment variable, so that no list of processes and no result shows it. */
+/** Return headers with the key in DIDI_API_KEY; a flag would be visible in process lists and results. */
 export function keyHeaders(): Record<string, string> {
   const key = process.env.DIDI_API_KEY;
   return key ? { authorization: `Bearer ${key}` } : {};
 }
 
-/** The reason of an aborted signal, or a fault of the connection. */
+/** Return the reason of an aborted signal, or a fault of the connection. */
 const failure = (error: Error, signal?: AbortSignal): unknown =>
   signal?.aborted ? signal.reason : new Fault("connection", error.message);
 
-/** Send JSON; resolve with the head of the answer. Reject with the signal's reason, or with Fault "connection". */
+/**
+ * Send JSON; resolve with the head of the answer. Rejects with the signal's reason, or with Fault
+ * "connection".
+ */
 export function open(
   url: string,
   body: object,
@@ -52,7 +57,7 @@ export function open(
   });
 }
 
-/** Send JSON; resolve with the whole answer, whatever its status. Reject as `open` does. */
+/** Send JSON; resolve with the whole answer, whatever its status. Rejects as `open` does. */
 export async function post(url: string, body: object, options: PostOptions = {}): Promise<Reply> {
   const response = await open(url, body, options);
   const read = await text(response).catch((error: Error) => {

@@ -1,9 +1,12 @@
-/** The open loop: Poisson arrivals that do not wait for answers, so that a slow server cannot slow the clock. */
+/**
+ * The open loop: Poisson arrivals that do not wait for answers, so that a slow server does not reduce the
+ * load.
+ */
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { uniformsAt } from "../../src/diffusion/philox.ts";
 
-/** Return when requests should be sent: Poisson arrivals, `rate` a second for `seconds`, in milliseconds. */
+/** Return the intended times of requests in milliseconds: Poisson arrivals, `rate` a second for `seconds`. */
 export function arrivals(rate: number, seconds: number, seed: number): number[] {
   const key = { seed, sample: 0, step: 0, candidate: 0 };
   const times: number[] = [];
@@ -15,8 +18,8 @@ export function arrivals(rate: number, seconds: number, seed: number): number[] 
 }
 
 /**
- * Call `send` for each of `times` with the intended moment (of `performance.now()`), and wait for all calls. A late call is
- * made at once, and the delay counts as latency from the intended moment. Stop sending once `signal` is aborted.
+ * Call `send` for each of `times` with the intended time (of `performance.now()`), and wait for all calls. A
+ * late call is made at once, and its delay counts as latency. Stops sending when `signal` is aborted.
  */
 export async function openLoop(
   times: readonly number[],
@@ -36,8 +39,8 @@ export async function openLoop(
 }
 
 /**
- * Return whether the server kept up with `offered` arrivals in `seconds`: 0.9 of their rate was answered, after the time that a
- * request takes on an idle server is subtracted from the end.
+ * Return whether the server kept up with `offered` arrivals in `seconds`: it answered 0.9 of their rate, the
+ * time of a request on an idle server not counted.
  *
  * `lastAnswer` is in seconds after the start, `shortest` the shortest latency in seconds.
  */

@@ -1,8 +1,8 @@
-/** Random choices that are the same for the same seed. */
+/** Seeded random choices. */
 
 import { uniformsAt } from "../../src/diffusion/philox.ts";
 
-/** A sequence of draws; each `stream` of a seed is independent. */
+/** A sequence of draws; the streams of a seed are independent. */
 export class Random {
   #drawn = 0;
 

@@ -1,9 +1,9 @@
-/** The record of the requests of one measurement: counts, and histograms of times. */
+/** Records the requests of a measurement: counts, and histograms of times. */
 
 import { build, type Histogram } from "hdr-histogram-js";
 import type { Shape, Times } from "../report/types.ts";
 
-/** Times of one kind, in a histogram of microseconds with three significant digits. */
+/** Times of one kind in a histogram of microseconds with three significant digits. */
 export class Durations {
   readonly #histogram: Histogram = build({
     lowestDiscernibleValue: 1,
@@ -68,7 +68,7 @@ export class TimesRecorder {
   }
 }
 
-/** What a correct answer says. */
+/** The figures of a correct answer. */
 export interface Answer {
   /** New tokens. */
   tokens: number;
@@ -82,7 +82,7 @@ export interface Answer {
   mergedSteps?: number;
 }
 
-/** The requests of one measurement, or of several put together. */
+/** The requests of one or more measurements. */
 export class Recorder {
   readonly times = new TimesRecorder();
   /** By the shape's name. */
@@ -93,7 +93,9 @@ export class Recorder {
   tokens = 0;
   mergedSteps = 0;
 
-  /** Record a correct answer, `latencyMs` after the request was, or should have been, sent. */
+  /**
+   * Record a correct answer, `latencyMs` after the request was sent or, in an open loop, should have been.
+   */
   success(shape: Shape, latencyMs: number, answer: Answer): void {
     this.requests++;
     this.tokens += answer.tokens;
@@ -108,12 +110,12 @@ export class Recorder {
     }
   }
 
-  /** Record that there was no answer, or a wrong one. */
+  /** Record a missing or wrong answer. */
   failure(kind: string): void {
     this.errors[kind] = (this.errors[kind] ?? 0) + 1;
   }
 
-  /** Record the answers of a loop that takes no time of each. */
+  /** Record answers without individual times. */
   batch(requests: number, tokens: number): void {
     this.requests += requests;
     this.tokens += tokens;

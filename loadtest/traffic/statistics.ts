@@ -1,4 +1,4 @@
-/** Quantiles, and the ratio of two sides that were measured several times each. */
+/** Quantiles, and ratios of repeated measurements. */
 
 /** Return the value below which a share `q` of `values` lies. */
 export function quantile(values: readonly number[], q: number): number {
@@ -25,9 +25,9 @@ export interface Ratio {
 }
 
 /**
- * Return B over A: the ratio of the geometric means with Welch's t interval, on logarithms. With few repeats the interval is wide,
- * as it should be; resampling three values would make it too narrow. Values that are not above 0 leave the plain ratio of
- * the means.
+ * Return B over A: the ratio of the geometric means with Welch's t interval on logarithms. With few repeats
+ * the interval is wide, as it should be; resampling three values would make it too narrow. If a value is not
+ * above 0, return the ratio of the arithmetic means.
  */
 export function ratioOf(a: readonly number[], b: readonly number[]): Ratio {
   const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
@@ -52,8 +52,9 @@ function moments(values: readonly number[]): { mean: number; squaredError: numbe
 }
 
 /**
- * Return the t that 95% of Student's distribution lies within, for at least 1 degree of freedom. With t = sqrt(n) tan(x) its
- * density becomes that of cos(x)^(n - 1), which is summed by Simpson's rule and inverted by halving.
+ * Return the t that 95% of Student's distribution lies within, for at least 1 degree of freedom. With t =
+ * sqrt(n) tan(x) its density becomes that of cos(x)^(n - 1), which is summed by Simpson's rule and inverted
+ * by halving.
  */
 export function studentQuantile(freedom: number): number {
   const area = (to: number) => {

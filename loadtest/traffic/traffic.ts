@@ -1,4 +1,4 @@
-/** The requests: shapes mixed by weight, each request with its own seed. */
+/** Generates requests: shapes mixed by weight, each request with its own seed. */
 
 import { readFileSync } from "node:fs";
 import { Ajv } from "ajv";
@@ -12,7 +12,7 @@ export interface Ask {
   seed: number;
 }
 
-/** Seeds, none twice in a run, so that the server's cache does not answer. */
+/** Seeds, each used once in a run, so that the cache does not answer. */
 export class Seeds {
   #next: number;
 
@@ -21,7 +21,7 @@ export class Seeds {
     this.#next = first;
   }
 
-  /** Return a seed that was not used before. */
+  /** Return an unused seed. */
   take(): number {
     return this.#next++;
   }
@@ -32,8 +32,8 @@ export class Seeds {
 }
 
 /**
- * Yield requests of the shapes in proportion to their weights, without end. The order is not random, so that few requests
- * have the same mix as many.
+ * Yield requests of the shapes in proportion to their weights, without end. The order is not random, so that
+ * a few requests have the same mix as many.
  */
 export function* traffic(shapes: readonly Shape[], seeds: Seeds): Generator<Ask, never, undefined> {
   const total = shapes.reduce((sum, { weight }) => sum + weight, 0);

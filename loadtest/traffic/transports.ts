@@ -1,4 +1,4 @@
-/** How a request goes over each transport, and how its answer is checked. */
+/** Sends requests over each transport and checks the answers. */
 
 import { WebSocket } from "ws";
 import { problemError } from "../../src/client/error.ts";
@@ -10,7 +10,10 @@ import { Fault } from "./fault.ts";
 import { keyHeaders, post } from "./http.ts";
 import type { Answer } from "./recorder.ts";
 
-/** Send a request and resolve with what the answer says. Reject with Fault, DidiError or the signal's reason. */
+/**
+ * Sends a request and resolves with the figures of the answer. Rejects with Fault, DidiError or the signal's
+ * reason.
+ */
 export type Send = (request: CheckedRequest, signal: AbortSignal) => Promise<Answer>;
 
 /** Return the figures of an answer. */
@@ -26,7 +29,7 @@ export function answerOf({ usage, timing }: GenerateResponse): Answer {
   };
 }
 
-/** Takes the events of a stream as they arrive; its clock starts with the constructor. */
+/** Times and checks the events of a stream; its clock starts with the constructor. */
 class Watch {
   readonly #checker: StreamChecker;
   readonly #started = performance.now();
@@ -61,7 +64,7 @@ class Watch {
   }
 }
 
-/** Open sockets, each with one request at a time, so that a slow request delays no other. */
+/** A pool of sockets, each with one request at a time, so that a slow request does not delay others. */
 class Sockets {
   readonly #idle: WebSocket[] = [];
 
@@ -118,7 +121,7 @@ class Sockets {
   }
 }
 
-/** How requests go to a didi-serve. */
+/** The transports to one didi-serve. */
 export class Transports {
   readonly #client: DidiClient;
   readonly #sockets: Sockets;

@@ -73,8 +73,8 @@ export const moment: Parser<string> = parser(
 );
 
 /**
- * Unset the environment variable of a flag if it is empty, and that of a flag without a value if it says no: commander
- * would parse the empty text, and treat any value of a flag without one as true.
+ * Unset the environment variable of a flag if it is empty, and that of a flag without a value if it says no:
+ * commander would parse the empty text, and treat any value of a flag without one as true.
  */
 export function unsetVariable({ required, optional, envVar }: Option): void {
   if (envVar === undefined) return;

@@ -1,5 +1,6 @@
 /**
- * The commands of the command line. The code of a command is imported when it runs, so that help and errors are quick.
+ * The commands of the command line. The code of a command is imported when it runs, so that help and errors
+ * are quick.
  */
 
 import { readFileSync } from "node:fs";
@@ -45,8 +46,8 @@ function configureErrors(command: Command, output: OutputConfiguration): void {
 const loadKeys = () => import("./commands/keys.ts");
 
 /**
- * Build the command line. Parsing throws CommanderError if it is wrong, or after printing help; `output` replaces the
- * standard streams for both.
+ * Build the command line. Parsing throws CommanderError if it is wrong, or after printing help; `output`
+ * replaces the standard streams for both.
  */
 export function buildProgram(output: OutputConfiguration = {}): Command {
   const program = new Command("didi-serve")

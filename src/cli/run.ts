@@ -8,9 +8,9 @@ import { printable } from "./terminal.ts";
 /**
  * Run a command; `args` are the arguments after the name of the program.
  *
- * Return 0, or the exit code of an error that was printed in one line: 2 for a wrong command line, 1 otherwise. A command
- * with further exit codes, such as `verify`, sets `process.exitCode`. Rejects with an error that is a bug. `output`
- * redirects help and the errors of the command line.
+ * Return 0, or the exit code of an error that was printed in one line: 2 for a wrong command line, 1
+ * otherwise. A command with further exit codes, such as `verify`, sets `process.exitCode`. Rejects with an
+ * error that is a bug. `output` redirects help and the errors of the command line.
  */
 export async function run(args: readonly string[], output: OutputConfiguration = {}): Promise<number> {
   try {

@@ -30,7 +30,9 @@ const exists = (path: string) =>
     () => false,
   );
 
-/** Return what a folder without model.json holds and what to do with it; undefined if it is not recognised. */
+/**
+ * Return what a folder without model.json holds and what to do with it; undefined if it is not recognised.
+ */
 export async function foreignModel(folder: string): Promise<string | undefined> {
   const architecture = await architectureOf(folder);
   const weights = await exists(join(folder, "model.safetensors"));

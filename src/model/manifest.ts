@@ -137,7 +137,10 @@ export function precisionsOf(files: GraphFiles): Precision[] {
   return PRECISIONS.filter((precision) => files[precision] !== undefined);
 }
 
-/** Checks that a file lies in the folder, and its size and sha256 against the manifest. Throws StartupError if not. */
+/**
+ * Checks that a file lies in the folder, and its size and sha256 against the manifest. Throws StartupError if
+ * not.
+ */
 export async function verifyFile(folder: string, entry: ModelFile): Promise<void> {
   const path = join(folder, entry.file);
   const info = await stat(path).catch(() => undefined);

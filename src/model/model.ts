@@ -49,7 +49,10 @@ function filesOf(manifest: Manifest, precision: Precision): Map<string, ModelFil
   return files;
 }
 
-/** The fields of a manifest that tokens depend on, beside the files; those of a guided request's defaults among them. */
+/**
+ * The fields of a manifest that tokens depend on, beside the files; those of a guided request's defaults
+ * among them.
+ */
 const MEANING = [
   "vocab_size",
   "mask_token_id",
@@ -71,8 +74,8 @@ function canonical(value: unknown): string {
 }
 
 /**
- * What identifies a model in a precision: the hash of the hashes that its manifest gives of the files that are loaded,
- * and of the fields of the manifest that tokens depend on.
+ * What identifies a model in a precision: the hash of the hashes that its manifest gives of the files that
+ * are loaded, and of the fields of the manifest that tokens depend on.
  */
 export function identityOf(manifest: Manifest, precision: Precision): string {
   const files = filesOf(manifest, precision);
@@ -113,7 +116,10 @@ export async function existingFolder(nameOrFolder: string): Promise<string> {
   );
 }
 
-/** Opens a model by name or folder, verifying every file it may load. Throws StartupError naming what is wrong. */
+/**
+ * Opens a model by name or folder, verifying every file it may load. Throws StartupError naming what is
+ * wrong.
+ */
 export async function openModel(nameOrFolder: string, choice: PrecisionChoice = "auto"): Promise<Model> {
   const folder = await existingFolder(nameOrFolder);
   const manifest = await readManifest(folder);

@@ -37,7 +37,7 @@ export function unknownField(name: string, known: readonly string[]): string {
   const [asked, names] = [plain(name), known.map(plain)];
   const synonym = known.find((field) => SYNONYMS[field]?.some((other) => plain(other) === asked));
   if (synonym !== undefined) return `is called ${synonym} here`;
-  if (ADVICE[name] !== undefined) return ADVICE[name];
+  if (Object.hasOwn(ADVICE, name)) return ADVICE[name]!;
   const unknown = "is not a field of this request";
   if (names.length === 0) return unknown;
   const nearest = closest(asked, names);

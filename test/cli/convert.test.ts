@@ -60,7 +60,8 @@ test("no module of the checkpoint's folder is run when it is the current directo
 });
 
 test("Python before 3.11, which always looks in the current directory, is refused", async () => {
-  // A stand-in that answers as such a Python does when it is asked for its version, since none may be installed here.
+  // A stand-in that answers as such a Python does when it is asked for its version, since none may be
+  // installed here.
   const old = join(root, "old-python");
   await writeFile(old, `#!/bin/sh\necho 3.10.13\ntouch ${marker}\n`);
   await chmod(old, 0o755);

@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { untilReady } from "../../loadtest/servers/until-ready.ts";
+import { untilReady } from "../../loadtest/servers/server.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { damagedModel, mismadeModel } from "../support/damage.ts";
 import { TINY_GUIDED } from "../support/engine.ts";

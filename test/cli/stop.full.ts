@@ -6,7 +6,7 @@ import type { IncomingMessage } from "node:http";
 import { connect } from "node:net";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { scrape } from "../../loadtest/servers/scrape.ts";
+import { scrape } from "../../loadtest/servers/server.ts";
 import { postRaw, type ServerEvent, StreamClient } from "../server/support.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { serve } from "./support.ts";

@@ -3,7 +3,7 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { join } from "node:path";
 import { format } from "node:util";
-import { untilReady } from "../../loadtest/servers/until-ready.ts";
+import { untilReady } from "../../loadtest/servers/server.ts";
 import { run } from "../../src/cli/run.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 
@@ -33,8 +33,8 @@ export function didi(args: string[], env: Record<string, string> = {}): Promise<
 }
 
 /**
- * Run the command line in this process, for whatever needs no process of its own: it spares the 0.5 to 2 s of starting
- * one. What it writes through `console`, and what the command line itself writes, is collected.
+ * Run the command line in this process, for whatever needs no process of its own: it spares the 0.5 to 2 s of
+ * starting one. What it writes through `console`, and what the command line itself writes, is collected.
  */
 export async function didiHere(args: string[], env: Record<string, string> = {}): Promise<Outcome> {
   const [variables, exitCode, { log, error }] = [{ ...process.env }, process.exitCode, console];

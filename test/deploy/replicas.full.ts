@@ -1,6 +1,6 @@
 /**
- * Two replicas behind nginx, with Redis between them, as deploy/ has it: one is killed, one is drained, Redis goes away.
- * Clients that try again lose nothing, and what is shared is shared.
+ * Two replicas behind nginx, with Redis between them, as deploy/ has it: one is killed, one is drained, Redis
+ * goes away. Clients that try again lose nothing, and what is shared is shared.
  */
 
 import assert from "node:assert/strict";
@@ -11,7 +11,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { untilReady } from "../../loadtest/servers/until-ready.ts";
+import { untilReady } from "../../loadtest/servers/server.ts";
 import { DidiClient, type GenerateResponse } from "../../src/client/index.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createKey } from "../../src/server/access/keys.ts";
@@ -252,7 +252,8 @@ test("one replica is killed and another drained under load: clients lose nothing
   over = true;
   await load;
   assert.equal(answers.size, next - 1000);
-  // The same as from one replica that nothing happens to. So many likeliest tokens are all of them: no cache knows that.
+  // The same as from one replica that nothing happens to. So many likeliest tokens are all of them: no cache
+  // knows that.
   for (const [seed, tokens] of answers) {
     if (seed % 10 > 1) continue;
     const { answer } = await a.generate(keys.load.key, { ...request(seed), top_k: 50_000 });

@@ -1,4 +1,7 @@
-/** Properties of the face: whatever is sent, the answer is one of those that openapi.yaml names, and never a bug. */
+/**
+ * Properties of the face: whatever is sent, the answer is one of those that openapi.yaml names, and never a
+ * bug.
+ */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

@@ -8,7 +8,8 @@ const near = (actual: number, expected: number) =>
   assert.ok(Math.abs(actual / expected - 1) < 1e-6, `${actual} is not ${expected}`);
 
 test("a ratio has Welch's interval on logarithms: by hand", () => {
-  // Logs of A: 0, 1, 2; of B: 3, 4, 5. Variance 1 each, so error = sqrt(2/3), 4 degrees of freedom, t = 2.776445105.
+  // Logs of A: 0, 1, 2; of B: 3, 4, 5. Variance 1 each, so error = sqrt(2/3), 4 degrees of freedom, t =
+  // 2.776445105.
   const e = Math.E;
   const { ratio, interval } = ratioOf([1, e, e ** 2], [e ** 3, e ** 4, e ** 5]);
   near(ratio, e ** 3);

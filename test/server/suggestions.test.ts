@@ -20,6 +20,7 @@ const CASES: [schema: keyof Schemas, field: string, value: unknown, message: str
     "is not a field of this request: send Accept: text/event-stream instead",
   ],
   ["GenerateRequest", "presence_penalty", 1, "is not a field of this request"],
+  ["GenerateRequest", "toString", 1, "is not a field of this request"],
   ["GenerateRequest", "guidance", "rgas", 'must be an object: {"mode":"rgas"}'],
   ["GenerateRequest", "guidance", "on", 'must be an object: {"mode":"none"}'],
   ["GenerateRequest", "guidance", 3, "must be object"],

@@ -1,4 +1,4 @@
-/** A server of the autoregressive model stories-ar, asked by POST in a closed loop. */
+/** A server of the autoregressive model stories-ar, which is measured by POST in a closed loop. */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -18,7 +18,7 @@ export const STORIES_AR = join(PACKAGE_ROOT, "models", "stories-ar");
 /** Its beginning-of-text token, which is the whole prompt. */
 export const BEGINNING = 4094;
 
-/** Count the tokens of an answer. Throw Fault if they are not as many as requested. */
+/** Count the tokens of an answer. Throws Fault if their number is not the requested one. */
 export function countTokens(tokens: unknown, length: number): { tokens: number } {
   if (!Array.isArray(tokens) || !tokens.every(Number.isInteger)) throw new Fault("malformed");
   if (tokens.length !== length)
@@ -26,7 +26,7 @@ export function countTokens(tokens: unknown, length: number): { tokens: number }
   return { tokens: tokens.length };
 }
 
-/** Run a program until `ready` finds the origin in what it prints. Reject with its last lines if it ends before. */
+/** Start a program; `ready` finds the origin in its output. Rejects with its last lines if it ends before. */
 export async function startProgram(
   program: string,
   args: readonly string[],
@@ -51,15 +51,15 @@ export async function startProgram(
   return { child, origin };
 }
 
-/** How a peer is asked by POST. */
+/** The endpoint of a peer. */
 export interface Endpoint {
   url: string;
   body(ask: Ask): object;
-  /** Return what an answer says. Throw Fault if it is not what was asked for. */
+  /** Read an answer. Throws Fault if it does not fit the request. */
   read(ask: Ask, body: string): Answer;
 }
 
-/** Return a running server as a side; it takes the closed loop alone. */
+/** Return a running server as a side, for the closed loop only. */
 export function autoregressiveSide(
   info: SideInfo,
   { child, origin }: { child: ChildProcess; origin: string },

@@ -1,4 +1,6 @@
-/** The peer llama.cpp: a common server of autoregressive models on processors, with the same weights as GGUF. */
+/**
+ * The peer llama.cpp: a common server of autoregressive models on processors, with the same weights as GGUF.
+ */
 
 import { execFile } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
@@ -12,7 +14,7 @@ import type { SideInfo } from "../../report/types.ts";
 import type { PeerSide } from "../side.ts";
 import { autoregressiveSide, BEGINNING, countTokens, STORIES_AR, startProgram } from "./autoregressive.ts";
 
-/** Requests computed together; each has a context of its own. */
+/** Concurrent requests, and the context of each. */
 const [SLOTS, CONTEXT] = [8, 256];
 
 /** Where `npm run loadtest:peers` builds it. */

@@ -17,7 +17,7 @@ interface LoopJob {
   steps: number;
 }
 
-/** Run a closed loop as a loop of batches; `seconds` runs it and returns how long it took. */
+/** Run a closed loop as a loop of batches; `seconds` runs it and returns its duration. */
 async function runLoop(
   { cell, amount, recorder }: Job,
   seconds: (job: LoopJob) => Promise<number>,
@@ -31,7 +31,7 @@ async function runLoop(
   return { seconds: taken };
 }
 
-/** Start a loop around `denoise` in a process of its own. Reject if the model does not run. */
+/** Start a loop around `denoise` in its own process. Rejects if the model does not run. */
 export async function startBare({ model }: SweepConfig, info: SideInfo): Promise<PeerSide> {
   const loop = new BareLoop(model);
   await loop.run({ rows: 1, rounds: 1, length: 8, steps: 1 });
@@ -53,8 +53,8 @@ export async function startBare({ model }: SweepConfig, info: SideInfo): Promise
 }
 
 /**
- * Start the published sampler in PyTorch on the same weights: every step computes the logits of every position.
- * Reject if Python, PyTorch or the weights are missing.
+ * Start the published sampler in PyTorch on the same weights: every step computes the logits of every
+ * position. Reject if Python, PyTorch or the weights are missing.
  */
 export async function startReference(
   { model, python, checkpoint }: SweepConfig,

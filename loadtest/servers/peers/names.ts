@@ -1,6 +1,6 @@
 /** The peers that the server can be compared with, by name. */
 
-/** What each peer is; a report says so even where it could not be started. */
+/** Titles of the peers, also for reports of peers that could not be started. */
 export const TITLES = {
   bare: "bare loop",
   reference: "PyTorch reference",

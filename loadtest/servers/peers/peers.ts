@@ -19,7 +19,7 @@ const STARTS: Record<PeerName, (config: SweepConfig, info: SideInfo) => Promise<
   "llama.cpp-q8": (config, info) => startLlama(config, info, "q8_0"),
 };
 
-/** Start the peers. One that cannot be started is in the list too, with the reason in `info.left_out`. */
+/** Start the peers. For a peer that cannot be started, `info.left_out` holds the reason. */
 export async function startPeers(
   config: SweepConfig,
   onProgress: (what: string) => void,
@@ -40,8 +40,9 @@ export async function startPeers(
 }
 
 /**
- * Return a cell of each peer for the server's plain POST cells, with as many rows or clients; for a peer without budgets one
- * cell for all budgets. If the server has cells at several budgets, only those are compared.
+ * Return a cell of each peer for each plain POST cell of the server, with the same number of rows or clients;
+ * one cell for all budgets of a peer without budgets. If the server has cells at several budgets, only those
+ * are compared.
  */
 export function peerCellsFor(peers: readonly PeerSide[], { cells }: Plan): PlannedCell[] {
   const fit = cells.filter(

@@ -1,8 +1,7 @@
 /**
  * Serve a causal model with Transformers.js: `node --import tsx transformers-server.ts FOLDER`.
  *
- * Requests that wait are generated together, as long as they ask for the same length: the library has no batching of its
- * own that lets them join later.
+ * Waiting requests of the same length are generated as one batch: the library has no continuous batching.
  */
 
 import { readFileSync } from "node:fs";
@@ -12,12 +11,12 @@ import Fastify from "fastify";
 /** The settings of the peer, for the report. */
 export type TransformersSettings = Record<string, string | number>;
 
-/** What POST /generate answers. */
+/** The answer of POST /generate. */
 export interface TransformersAnswer {
   tokens: number[];
 }
 
-/** The part of the library that is used here. It is installed on demand, so its own types may be missing. */
+/** The used part of the library, which is installed on demand, so that its own types may be missing. */
 interface Library {
   env: { allowRemoteModels: boolean; localModelPath: string; version: string };
   AutoModelForCausalLM: {
@@ -33,7 +32,7 @@ interface Library {
   DynamicCache: new (entries: Record<string, object>) => object;
 }
 
-/** Most requests generated together, and how long the first waits for others to arrive. */
+/** Largest batch, and the milliseconds that its first request waits for others. */
 const [MOST, GATHER_MS] = [32, 4];
 
 const folder = process.argv[2]!;
@@ -51,7 +50,10 @@ const model = await AutoModelForCausalLM.from_pretrained(basename(folder), {
   ...{ dtype: "fp32", device: "cpu", local_files_only: true },
 });
 
-/** Return an empty key-value cache. The library would take its size from a name that the graph does not use. */
+/**
+ * Return an empty key-value cache. The library would derive its size from an input that the graph does not
+ * have.
+ */
 function emptyCache(rows: number): object {
   const { num_hidden_layers, num_attention_heads, hidden_size } = config;
   const dims = [rows, num_attention_heads, 0, hidden_size / num_attention_heads];
@@ -63,7 +65,10 @@ function emptyCache(rows: number): object {
   return new DynamicCache(Object.fromEntries(entries));
 }
 
-/** Return the tokens of `rows` texts of `length`, drawn at temperature 1 from the whole vocabulary, past any end of text. */
+/**
+ * Return `rows` samples of `length` tokens at temperature 1 from the whole vocabulary; an end of text does
+ * not stop them.
+ */
 async function write(rows: number, length: number): Promise<number[][]> {
   const ids = (value: number) => new Tensor("int64", new BigInt64Array(rows).fill(BigInt(value)), [rows, 1]);
   const texts = await model.generate({

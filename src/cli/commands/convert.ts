@@ -48,7 +48,10 @@ async function checkPackages(python: Python): Promise<void> {
 /** Return a folder as a path for --model, which takes a bare name as a model under models/. */
 const asPath = (folder: string) => (/[/\\]/.test(folder) ? folder : `./${folder}`);
 
-/** Throw StartupError if the folder does not hold a checkpoint of this kind: Python would take a minute to tell. */
+/**
+ * Throw StartupError if the folder does not hold a checkpoint of this kind: Python would take a minute to
+ * tell.
+ */
 async function checkCheckpoint(folder: string, kind: ConvertConfig["kind"]): Promise<void> {
   const has = async (name: string) => (await stat(join(folder, name)).catch(() => undefined)) !== undefined;
   const why = await notConvertible(folder);

@@ -52,8 +52,8 @@ function textOf(
 }
 
 /**
- * Return the request of a command line. A prompt with spans, such as `{{mask:4}}`, is a template. Throws StartupError,
- * and InvalidRequestError that names a field of the contract.
+ * Return the request of a command line. A prompt with spans, such as `{{mask:4}}`, is a template. Throws
+ * StartupError, and InvalidRequestError that names a field of the contract.
  */
 export function requestOf(words: readonly string[], config: GenerateConfig): GenerateRequest {
   const { length, steps, seed, temperature, topK: top_k, topP: top_p, order, n, bestOf: best_of } = config;

@@ -15,7 +15,10 @@ export interface SampleResult {
   text: string;
   /** Every generated id, in order of position. */
   tokens: number[];
-  /** `deadline` if steps were left out to answer in time; otherwise `stop` if an end of text or a stop string came, else `length`. */
+  /**
+   * `deadline` if steps were left out to answer in time; otherwise `stop` if an end of text or a stop string
+   * came, else `length`.
+   */
   finish_reason: "length" | "stop" | "deadline";
   /** Of a template: each span filled. */
   spans?: string[];
@@ -94,7 +97,7 @@ function sampleResult(
 /** Return the steps that ran in the sample with the fewest; the clean-up pass is not a step of the budget. */
 function stepsDone(records: readonly SampleRecord[], { samples, steps }: SamplingParams): number {
   const done = Array<number>(samples).fill(0);
-  for (const { sample, record } of records) if (record.step <= steps) done[sample]!++;
+  for (const { sample, record } of records) if (record.step < steps) done[sample]!++;
   return Math.min(...done);
 }
 
@@ -107,8 +110,8 @@ function logprobsOf(records: readonly SampleRecord[], samples: number): Map<numb
 }
 
 /**
- * The answer to one who waited, once its steps are told up to the end; `timing` is asked then. Rejects with the error of
- * a step that cannot be told.
+ * The answer to one who waited, once its steps are told up to the end; `timing` is asked then. Rejects with
+ * the error of a step that cannot be told.
  */
 export async function answer(
   outcome: Outcome,

@@ -48,7 +48,9 @@ export class ApiKey {
   readonly #revocation = new AbortController();
   /** Limits of the key; a reload of the file may change them. */
   limits: KeyLimits;
-  /** Time of expiry in milliseconds since 1970; infinite if the key does not expire. A reload may change it. */
+  /**
+   * Time of expiry in milliseconds since 1970; infinite if the key does not expire. A reload may change it.
+   */
   expiresAt: number;
 
   constructor({ id, salt, hash, limits = {}, expires }: KeyRecord) {
@@ -132,8 +134,8 @@ export class KeyRing {
   }
 
   /**
-   * Read the file again. Keys that were removed or replaced are revoked; the others get their new limits and expiry.
-   * Throws StartupError if the file cannot be used; the keys then stay as they are.
+   * Read the file again. Keys that were removed or replaced are revoked; the others get their new limits and
+   * expiry. Throws StartupError if the file cannot be used; the keys then stay as they are.
    */
   async reload(): Promise<{ added: number; revoked: number }> {
     const next = new Map<string, ApiKey>();
