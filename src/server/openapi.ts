@@ -71,10 +71,10 @@ function compiler(allErrors: boolean): Ajv2020 {
 
 const [firstFault, everyFault] = [compiler(false), compiler(true)];
 
-/** Values that are looked through for every fault; of more, the first fault is told. */
+/** Largest number of values for which all errors are reported; above it, only the first is. */
 const MOST_VALUES = 1000;
 
-/** Whether a value holds at most `most` values, itself included. */
+/** Return whether a value holds at most `most` values, itself included. */
 function isSmall(value: unknown, most: number): boolean {
   const found: unknown[] = [value];
   for (const one of found) {
@@ -86,48 +86,48 @@ function isSmall(value: unknown, most: number): boolean {
   return true;
 }
 
-/** Names of the properties of a component schema, in its order. */
+/** Return the property names of a component schema in its order. */
 export function fieldsOf(name: keyof Schemas): string[] {
-  return Object.keys(CONTRACT.components.schemas[name].properties);
+  return Object.keys(CONTRACT.components.schemas[name].properties ?? {});
 }
 
-/** A checked value, or what is wrong with it. */
+/** A valid value, or the errors of an invalid one. */
 export type Checked<T> = { value: T } | { errors: FieldError[] };
 
-/** Checks a value against a component schema and fills in defaults. */
+/** Validates a value against a component schema and fills in defaults. */
 export type Validator<T> = (value: unknown) => Checked<T>;
 
-/** The value of a check that passed. Throws InvalidRequestError if it did not. */
+/** Return a valid value. Throws InvalidRequestError if it is invalid. */
 export function valid<T>(checked: Checked<T>): T {
   if ("errors" in checked) throw new InvalidRequestError(checked.errors);
   return checked.value;
 }
 
-/** Most characters of a client's own names and values that an error repeats. */
+/** Most characters of a client's names and values that an error quotes. */
 const MOST_NAMED = 128;
 
 const short = (text: string) => (text.length > MOST_NAMED ? `${text.slice(0, MOST_NAMED)}…` : text);
 
-/** Return a value as an error shows it; undefined for one that is long or may be private: a list, an object, a text. */
+/** Return a value for an error; undefined for one that is long or may be private: a list, an object, a text. */
 function shown(value: unknown, isSetting = false): string | undefined {
   if (value === null || typeof value === "number" || typeof value === "boolean") return `${value}`;
   const isShort = isSetting && JSON.stringify(value).length <= MOST_NAMED / 2;
   return isShort ? JSON.stringify(value) : undefined;
 }
 
-/** Return a word for what a value is. */
+/** Return the type of a value in words. */
 function kindOf(value: unknown): string {
   if (value === null) return "null";
   return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
-/** A demand that a value does not meet, and the value; undefined if it cannot be shown. */
+/** A demand that a value does not meet, and the value; undefined if an error must not show it. */
 interface Fault {
   demand: string;
   is: string | undefined;
 }
 
-/** Return what is wrong with a value. */
+/** Return the fault of a value. */
 function faultOf({ keyword, params, data, message, parentSchema }: ErrorObject): Fault {
   const neutral: string | undefined = parentSchema?.["x-neutral"];
   if (neutral !== undefined)
@@ -159,18 +159,18 @@ function faultOf({ keyword, params, data, message, parentSchema }: ErrorObject):
 const sentence = (demands: readonly string[], is: string | undefined) =>
   `${[...new Set(demands)].join(" or ")}${is === undefined ? "" : `, and is ${is}`}`;
 
-function fieldError(error: ErrorObject): FieldError {
+/** Return the error of a field; `fields` are those of the whole value. */
+function fieldError(error: ErrorObject, fields: readonly string[]): FieldError {
   const { keyword, instancePath, schemaPath, params, parentSchema } = error;
   const child = (name: string) => `${instancePath}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
-  const unknown = (name: string) => unknownField(short(name), Object.keys(parentSchema?.properties ?? {}));
   if (keyword === "additionalProperties")
     return {
       path: child(short(params.additionalProperty)),
-      message: unknown(params.additionalProperty),
+      message: unknownField(short(params.additionalProperty), Object.keys(parentSchema?.properties ?? {})),
     };
-  // A schema may take unknown fields if they are null.
+  // A schema may accept unknown fields that are null.
   if (schemaPath.endsWith("/unevaluatedProperties/type"))
-    return { path: short(instancePath), message: unknown(instancePath.slice(1)) };
+    return { path: short(instancePath), message: unknownField(short(instancePath.slice(1)), fields) };
   if (keyword === "required") return { path: child(params.missingProperty), message: "is required" };
   const object = objectFor(error);
   if (object !== undefined) return { path: instancePath, message: `must be an object: ${object}` };
@@ -179,19 +179,24 @@ function fieldError(error: ErrorObject): FieldError {
 }
 
 /**
- * Return the fault of a value that has none of the shapes it may have. `missed`: what each shape misses. A shape whose type
- * the value has says more than one whose type it does not have.
+ * Return the error of a value that fits none of the shapes of a `oneOf`; `missed` holds the errors of each shape. A shape
+ * of the value's type tells more than a shape of another type.
  */
-function choiceError(choice: ErrorObject, missed: readonly ErrorObject[]): FieldError {
+function choiceError(
+  choice: ErrorObject,
+  missed: readonly ErrorObject[],
+  fields: readonly string[],
+): FieldError {
   const isNeutral = choice.parentSchema?.["x-neutral"] !== undefined;
   const fits = missed.filter(({ keyword }) => keyword !== "type" && keyword !== "const");
   const deeper = missed.filter(({ instancePath }) => instancePath !== choice.instancePath);
   const telling = [fits, deeper, missed].find((errors) => errors.length > 0);
-  if (isNeutral || !telling) return fieldError(choice);
-  if (telling.some(({ keyword }) => keyword === "additionalProperties")) return fieldError(telling[0]!);
+  if (isNeutral || !telling) return fieldError(choice, fields);
+  if (telling.some(({ keyword }) => keyword === "additionalProperties"))
+    return fieldError(telling[0]!, fields);
   const faults = telling.map(faultOf);
   const demands = faults.map(({ demand }) => demand);
-  // Nearly every field may be null.
+  // Nearly every field may be null, which is no useful advice.
   const real = demands.filter((demand) => demand !== "must be null");
   return {
     path: telling[0]!.instancePath,
@@ -199,11 +204,11 @@ function choiceError(choice: ErrorObject, missed: readonly ErrorObject[]): Field
   };
 }
 
-/** Most faults of one value that an error lists. A megabyte can hold a hundred thousand. */
+/** Most errors that are reported for one value; a megabyte can hold a hundred thousand. */
 const MOST_FAULTS = 20;
 
-/** Return the faults of a value; what each shape of a choice (`oneOf`) misses is one fault of the whole. */
-function fieldErrors(errors: readonly ErrorObject[]): FieldError[] {
+/** Return the errors of a value; those of the shapes of a `oneOf` are combined into one. */
+function fieldErrors(errors: readonly ErrorObject[], known: readonly string[]): FieldError[] {
   const choices = errors.filter(({ keyword }) => keyword === "oneOf").slice(0, MOST_FAULTS);
   const missed = new Map(choices.map((choice): [ErrorObject, ErrorObject[]] => [choice, []]));
   const faults: ErrorObject[] = [];
@@ -218,7 +223,7 @@ function fieldErrors(errors: readonly ErrorObject[]): FieldError[] {
   }
   const fields = faults.map((error) => {
     const shapes = missed.get(error);
-    return shapes ? choiceError(error, shapes) : fieldError(error);
+    return shapes ? choiceError(error, shapes, known) : fieldError(error, known);
   });
   return more > 0 ? [...fields, { path: "", message: `has ${more} more faults` }] : fields;
 }
@@ -226,21 +231,22 @@ function fieldErrors(errors: readonly ErrorObject[]): FieldError[] {
 const validators = new Map<keyof Schemas, Validator<unknown>>();
 
 /**
- * Return a validator for `components.schemas[name]`. Its work is bounded: it stops at the first fault, and looks for all
- * of them only where there are few values to look through.
+ * Return a validator for `components.schemas[name]`. Its work is bounded: it reports all errors of a small value, and only
+ * the first error of a large one.
  */
 export function validator<Name extends keyof Schemas>(name: Name): Validator<Schemas[Name]> {
   const known = validators.get(name);
   if (known) return known as Validator<Schemas[Name]>;
   const schema = { $ref: `openapi#/components/schemas/${name}` };
+  const fields = fieldsOf(name);
   const check = firstFault.compile<Schemas[Name]>(schema);
-  // Compiled when it is needed: half of the time that the validators take at start-up.
+  // Compiled on the first error, which halves the time of the validators at start-up.
   let checkAll: typeof check | undefined;
   const validate: Validator<Schemas[Name]> = (value) => {
     if (check(value)) return { value };
-    if (!isSmall(value, MOST_VALUES)) return { errors: fieldErrors(check.errors!) };
+    if (!isSmall(value, MOST_VALUES)) return { errors: fieldErrors(check.errors!, fields) };
     checkAll ??= everyFault.compile<Schemas[Name]>(schema);
-    return { errors: fieldErrors((checkAll(value) ? check : checkAll).errors!) };
+    return { errors: fieldErrors((checkAll(value) ? check : checkAll).errors!, fields) };
   };
   validators.set(name, validate);
   return validate;

@@ -23,7 +23,7 @@ const CASES: [schema: keyof Schemas, field: string, value: unknown, message: str
   ["GenerateRequest", "toString", 1, "is not a field of this request"],
   ["GenerateRequest", "guidance", "rgas", 'must be an object: {"mode":"rgas"}'],
   ["GenerateRequest", "guidance", "on", 'must be an object: {"mode":"none"}'],
-  ["GenerateRequest", "guidance", 3, "must be object"],
+  ["GenerateRequest", "guidance", 3, "must be object, and is 3"],
   ["CompletionRequest", "length", 64, "is called max_tokens here"],
 ];
 

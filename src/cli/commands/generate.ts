@@ -73,7 +73,7 @@ export function requestOf(words: readonly string[], config: GenerateConfig): Gen
 function showStep(prompt: string, n: number, { sample, step, steps, masked, text }: StepEvent): void {
   const head = `${n > 1 ? `sample ${sample}, ` : ""}step ${step}/${steps}, ${masked} masked`;
   if (process.stderr.isTTY) logUpdateStderr(`${head}\n${prompt}${text}`);
-  else process.stderr.write(`${head}: ${JSON.stringify(text)}\n`);
+  else console.error(`${head}: ${JSON.stringify(text)}`);
 }
 
 /** Return the texts of an answer, several ones numbered, best first if they are ranked. */
