@@ -5,13 +5,17 @@ import { writeSync } from "node:fs";
 /** Bytes that may wait for a slow reader of the log; further lines are dropped. */
 const MOST_WAITING = 1024 * 1024;
 
+/** Without a listener, an error of standard output would end the process. */
+const ignore = () => {};
+
 /**
  * Return a stream that writes log lines to standard output and drops those that cannot be written.
  *
  * The logger's own writer would block the event loop until a full disk has room again.
  */
 export function createLogStream(): { write(line: string): void } {
-  process.stdout.on("error", () => {});
+  // Off first: one listener is enough for several servers in one process.
+  process.stdout.off("error", ignore).on("error", ignore);
   return {
     write(line) {
       const { writable, writableLength } = process.stdout;

@@ -83,7 +83,7 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
     ["model", "convert", "--from", CHECKPOINT, "--out", "x"],
     { DIDI_PYTHON: "no-such-python" },
     1,
-    /cannot run no-such-python.*pip install -r training.requirements\.txt/,
+    /cannot run no-such-python.*pip install -r training.requirements-convert\.txt/,
   ],
   ["a model that is not there", ["serve"], { DIDI_MODEL: "gone" }, 1, /models.gone does not exist/],
   [

@@ -1,4 +1,4 @@
-/** What clients see when a step or an answer cannot be put together, and when a worker cannot be replaced. */
+/** Answers when a step or an answer cannot be built, and when a worker cannot be replaced. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -16,7 +16,7 @@ const root = await mkdtemp(join(tmpdir(), "didi-failures-"));
 after(() => rm(root, { recursive: true }));
 
 const BODY = { prompt: "", length: 20, steps: 4, seed: 1 };
-/** Long after any answer, and long before a test is given up. */
+/** Longer than any answer takes, and shorter than the time limit of a test. */
 const LIMIT_MS = 20_000;
 
 const post = (origin: string, body: object) =>
@@ -27,7 +27,7 @@ const post = (origin: string, body: object) =>
     signal: AbortSignal.timeout(LIMIT_MS),
   });
 
-/** Runs with a server over a small engine. */
+/** Run `act` with a server over a small engine. */
 async function served(
   work: (origin: string, engine: Engine) => Promise<void>,
   ...start: Parameters<typeof startEngine>
@@ -58,7 +58,7 @@ async function assertInternal(response: Response): Promise<void> {
   assert.equal(problem.request_id, response.headers.get("x-request-id"));
 }
 
-test("a request whose answer cannot be put together fails with 500 and its id, and the next one is answered", () =>
+test("a request whose answer cannot be built fails with 500 and its id, and the next one is answered", () =>
   served(
     async (origin, { model }) => {
       const { tokenizer } = model;
@@ -78,7 +78,7 @@ test("a request whose answer cannot be put together fails with 500 and its id, a
     TINY_GUIDED,
   ));
 
-test("so does one whose answer is kept, and one whose step cannot be put together", () =>
+test("a cached answer or a step that cannot be built fails in the same way", () =>
   served(
     async (origin, { model }) => {
       const { tokenizer } = model;
@@ -102,7 +102,7 @@ test("so does one whose answer is kept, and one whose step cannot be put togethe
     TINY_GUIDED,
   ));
 
-test("of requests that share a generation, only the one whose steps cannot be put together fails", () =>
+test("of requests that share their samples, only the one whose steps cannot be built fails", () =>
   served(
     async (_, engine) => {
       const request = { ...BODY, steps: 8 };
@@ -116,7 +116,7 @@ test("of requests that share a generation, only the one whose steps cannot be pu
     TINY_GUIDED,
   ));
 
-test("beside a worker that cannot be replaced, the other one answers everything in time", async () => {
+test("if a worker cannot be replaced, the other one answers everything in time", async () => {
   const folder = await damagedModel(join(root, "gone"), {});
   const graph = join(folder, "denoise.fp32.onnx");
   const metric = async (origin: string, name: string) =>
@@ -153,7 +153,7 @@ test("beside a worker that cannot be replaced, the other one answers everything 
       process.kill(pids[1]!, "SIGKILL");
       while (pool.healthy > 0) await once(pool, "restart");
       assert.deepEqual([await ready(), await metric(origin, "didi_healthy_workers")], [503, 0]);
-      // A request waits for the first worker that is back.
+      // A request waits for the first worker that is ready again.
       const waiting = post(origin, { ...body, seed: 0 });
       await rename(`${graph}.gone`, graph);
       assert.deepEqual(await samplesOf(waiting), expected);

@@ -39,7 +39,7 @@ async function problemOf(response: Response): Promise<Schemas["Problem"]> {
   return body;
 }
 
-test("a prompt is answered as the contract says", async () => {
+test("the answer to a prompt fits the contract", async () => {
   const response = await post({
     prompt: "Once upon a time",
     length: 40,
@@ -69,7 +69,7 @@ test("defaults are 16 steps, temperature 1 and a drawn seed, which reproduces th
   assert.deepEqual(again.samples, first.samples);
 });
 
-test("finish_reason is stop exactly when an end of text came, and the text ends there", async () => {
+test("finish_reason is stop if and only if an end of text was generated, and the text ends there", async () => {
   const end = engine.model.manifest.end_of_text_token_id;
   const seen = new Set<string>();
   for (let seed = 0; seed < 12 && seen.size < 2; seed++) {
@@ -108,7 +108,7 @@ const REFUSED: [name: string, body: unknown, status: number, path: string | unde
 ];
 
 for (const [name, body, status, path, type] of REFUSED)
-  test(`${name} is answered ${status} with the field at fault`, async () => {
+  test(`${name} gets ${status} with the wrong field`, async () => {
     const response = await post(body);
     assert.equal(response.status, status);
     const problem = await problemOf(response);
@@ -116,7 +116,7 @@ for (const [name, body, status, path, type] of REFUSED)
     assert.equal(problem.errors?.[0]?.path, path);
   });
 
-test("another media type is answered 415", async () => {
+test("another media type gets 415", async () => {
   assert.equal((await problemOf(await post("prompt=x", "application/x-www-form-urlencoded"))).status, 415);
 });
 
@@ -126,7 +126,7 @@ test("an unknown route, a broken URL and a WebSocket route without an upgrade ar
   assert.equal((await problemOf(await fetch(`${origin}/generate/stream`))).status, 426);
 });
 
-test("another method is answered 405 with those that there are", async () => {
+test("another method gets 405 with the allowed ones", async () => {
   for (const [method, path, allow] of [
     ["GET", "/generate", "POST"],
     ["DELETE", "/healthz", "GET, HEAD"],
@@ -141,12 +141,12 @@ test("another method is answered 405 with those that there are", async () => {
   assert.equal(response.statusCode, 405);
 });
 
-test("every fault of a request is named at once", async () => {
+test("all errors of a request are reported at once", async () => {
   const problem = await problemOf(await post({ prompt: "", steps: 0, seed: -1, colour: 1 }));
   assert.deepEqual(problem.errors!.map(({ path }) => path).sort(), ["/colour", "/seed", "/steps"]);
 });
 
-test("beyond the queue the answer is 429 with Retry-After, and all that was accepted is answered", async () => {
+test("a full queue gives 429 with Retry-After, and every accepted request is answered", async () => {
   const answers = await Promise.all(
     Array.from({ length: 20 }, () => post({ prompt: "", length: 128, steps: 64 })),
   );
@@ -162,7 +162,7 @@ test("beyond the queue the answer is 429 with Retry-After, and all that was acce
   }
 });
 
-test("a client that hangs up frees its rows", async () => {
+test("the rows of a client that disconnects are freed", async () => {
   const controller = new AbortController();
   const request = fetch(`${origin}/generate`, {
     method: "POST",
@@ -179,7 +179,7 @@ test("a client that hangs up frees its rows", async () => {
   assert.equal(engine.activeRows, 0);
 });
 
-test("before the model has run the server is alive but not ready, and says when to come back", async () => {
+test("before the model is loaded the server is alive but not ready, and answers with Retry-After", async () => {
   const loading = new Engine(engine.model, engine.pool, engine.limits);
   const early = await buildApp(loading);
   assert.equal((await early.inject("/healthz")).statusCode, 200);

@@ -1,4 +1,4 @@
-/** `/v2`, as a gateway would use it. */
+/** The Open Inference Protocol of `/v2`. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -60,7 +60,7 @@ test("server, health and model are described", async () => {
   await loading.close();
 });
 
-test("a tensor of prompts is answered with a tensor of texts, those of /generate", async () => {
+test("a tensor of prompts gives a tensor of texts equal to those of /generate", async () => {
   const prompts = ["Once upon a time", "The cat"];
   const parameters = { length: 20, steps: 6, seed: 3 };
   const { status, body } = await infer({ id: "x", inputs: [input(...prompts)], parameters });
@@ -74,7 +74,7 @@ test("a tensor of prompts is answered with a tensor of texts, those of /generate
   }
 });
 
-test("what does not fit is refused with the field", async () => {
+test("an invalid request is refused with the wrong field", async () => {
   const refused = async (payload: object, says: RegExp, status = 400) => {
     const { status: got, body } = await infer(payload);
     assert.equal(got, status);

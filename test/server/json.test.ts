@@ -1,4 +1,4 @@
-/** JSON from clients: what is read, what is refused for its parts, and what it is told of a large mistake. */
+/** Parsing of JSON from clients, its limits, and its errors. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -6,7 +6,7 @@ import { InvalidRequestError } from "../../src/errors.ts";
 import { parseJson } from "../../src/server/json.ts";
 import { validator } from "../../src/server/openapi.ts";
 
-test("texts that are long, or full of quotes and brackets, are read", () => {
+test("long texts and texts full of quotes and brackets are parsed", () => {
   for (const value of [
     { prompt: '{["'.repeat(50_000) },
     { prompt: '\\"'.repeat(50_000), "a\\": "b" },
@@ -24,7 +24,7 @@ const MANY: [name: string, text: string][] = [
 ];
 
 for (const [name, text] of MANY)
-  test(`too many ${name} are refused before they are read`, () => {
+  test(`too many ${name} are refused before parsing`, () => {
     assert.throws(
       () => parseJson(Buffer.from(text), () => assert.fail("it was read")),
       (error) => error instanceof InvalidRequestError && /has more than \d+ /.test(error.message),
@@ -36,7 +36,7 @@ test("what is not JSON is a SyntaxError", () => {
     assert.throws(() => parseJson(Buffer.from(text)), SyntaxError);
 });
 
-test("a small request is told of all that is wrong with it, a large one of the first", () => {
+test("all errors of a small request are reported, and the first of a large one", () => {
   const validate = validator("GenerateRequest");
   const faults = (value: unknown) => {
     const checked = validate(value);
@@ -45,7 +45,7 @@ test("a small request is told of all that is wrong with it, a large one of the f
   assert.deepEqual(faults({ steps: 0, length: 0, stpes: 1 }), ["/stpes", "/length", "/steps"]);
   const tokens = Array(60_000).fill(-1);
   assert.deepEqual(faults({ tokens, steps: 0, stpes: 1 }), ["/stpes"]);
-  // Best of some, since the machine may be busy.
+  // The best of several runs, because the machine may be busy.
   let best = Number.POSITIVE_INFINITY;
   for (let i = 0; i < 20; i++) {
     const started = performance.now();
@@ -55,7 +55,7 @@ test("a small request is told of all that is wrong with it, a large one of the f
   assert.ok(best < 10, `${best} ms`);
 });
 
-test("a name that is long is not told back whole", () => {
+test("an error shortens a long field name", () => {
   const checked = validator("GenerateRequest")({ ["x".repeat(1_000_000)]: 1 });
   assert.ok("errors" in checked && JSON.stringify(checked.errors).length < 500);
 });
@@ -70,7 +70,7 @@ const faultOf = (bytes: Buffer): InvalidRequestError => {
   return assert.fail("it was read");
 };
 
-/** Bytes that are not UTF-8, and the position of the first that is at fault. */
+/** Bytes that are not UTF-8, and the position of the first wrong one. */
 const BROKEN: [name: string, bytes: Buffer, position: number][] = [
   ["Latin-1", Buffer.from('{"prompt": "café"}', "latin1"), 15],
   ["UTF-16", Buffer.from('\ufeff{"prompt": "a"}', "utf16le"), 0],
@@ -85,7 +85,7 @@ for (const [name, bytes, position] of BROKEN)
     assert.match(faultOf(bytes).message, new RegExp(`is not UTF-8: .* at position ${position}: `));
   });
 
-/** JSON with half a character, where it is, and the position of the half in its string. */
+/** JSON with half of a surrogate pair, its path, and its position in the string. */
 const HALVES: [text: string, path: string, position: number][] = [
   ['{"prompt": "ab\\ud83d"}', "/prompt", 2],
   ['{"stop": ["x", "😀\\uDE00"]}', "/stop/1", 1],
@@ -94,13 +94,13 @@ const HALVES: [text: string, path: string, position: number][] = [
 ];
 
 for (const [text, path, position] of HALVES)
-  test(`half a character in ${path} is refused`, () => {
+  test(`half of a surrogate pair in ${path} is refused`, () => {
     const { fields } = faultOf(Buffer.from(text));
     assert.equal(fields[0]!.path, path);
     assert.match(fields[0]!.message, new RegExp(`one half of a character, at character ${position}: `));
   });
 
-test("whole characters are read, escaped or not, and so is a text that only mentions halves", () => {
+test("whole pairs are parsed, escaped or not, and so is text that only looks like an escape", () => {
   for (const text of ['"\\ud83d\\ude00"', '"😀 \\uD83D\\uDE00"', '"\\\\ud83d"', '"\\ud7ff\\ue000"'])
     assert.equal(parseJson(Buffer.from(text)), JSON.parse(text));
   assert.throws(() => parseJson(Buffer.from('{"\\ud83d": 1}')), /half of a character/);

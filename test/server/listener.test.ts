@@ -1,4 +1,4 @@
-/** What a client may send before a route sees it: sizes, slowness, numbers; and TLS. */
+/** Limits below the routes: sizes, times and numbers of connections; TLS. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -61,7 +61,7 @@ const open = (origin: string) => {
     .resume();
 };
 
-test("headers beyond the limit are answered 431 as a problem, below it they are not", async () => {
+test("headers above the limit get 431 as a problem, and headers below it do not", async () => {
   const { origin } = await start({ listener: { maxHeaderBytes: 4096 } });
   assert.equal((await fetch(`${origin}/model`, { headers: { "x-long": "x".repeat(3000) } })).status, 200);
   const socket = open(origin);
@@ -73,14 +73,14 @@ test("headers beyond the limit are answered 431 as a problem, below it they are 
   assert.ok(problem?.request_id && head.includes(`x-request-id: ${problem.request_id}`));
 });
 
-test("what is not HTTP is answered 400 as a problem", async () => {
+test("bytes that are not HTTP get 400 as a problem", async () => {
   const { origin } = await start({});
   const socket = open(origin);
   socket.write("didi didi didi\r\n\r\n");
   assert.equal((await answerOn(socket)).problem?.status, 400);
 });
 
-test("bodies and WebSocket messages have limits of their own", async () => {
+test("bodies and WebSocket messages have separate limits", async () => {
   const { origin } = await start({ maxBodyBytes: 2048, maxMessageBytes: 4096 });
   const post = (size: number) =>
     fetch(`${origin}/generate`, {
@@ -97,7 +97,7 @@ test("bodies and WebSocket messages have limits of their own", async () => {
   assert.equal(await client.closed, 1009);
 });
 
-test("a request whose headers or body trickle in is answered 408 and its connection ends", async () => {
+test("a request whose headers or body arrive slowly gets 408 and its connection is closed", async () => {
   const { origin } = await start({ listener: { requestTimeoutMs: 300 } });
   const post =
     "POST /generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 100\r\n";
@@ -109,7 +109,7 @@ test("a request whose headers or body trickle in is answered 408 and its connect
     clearInterval(trickle);
     assert.equal(problem?.type, "urn:didi-serve:problem:request-timeout");
   }
-  // The time is for the request; the answer may take as long as it takes.
+  // The limit is on the request, not on the answer.
   const answer = await fetch(`${origin}/generate`, {
     method: "POST",
     headers: { "content-type": "application/json" },
@@ -118,7 +118,7 @@ test("a request whose headers or body trickle in is answered 408 and its connect
   assert.equal(answer.status, 200);
 });
 
-test("connections beyond the limit are closed as they come, the log says so once, and the others live", async () => {
+test("connections above the limit are closed with one warning, and the others stay open", async () => {
   const log = searchableLog();
   const { origin, app } = await start({ listener: { maxConnections: 3 }, logger: log.logger });
   const held = [open(origin), open(origin), open(origin)];
@@ -153,7 +153,7 @@ function offer(line: string, body = ""): string {
   return `${first}http2-settings: AAMAAABkAARAAAAA\r\n${length}\r\n${body}${next}`;
 }
 
-test("an offer of another protocol is ignored: the request is answered over HTTP/1.1, and so is the next", async () => {
+test("an upgrade to another protocol is ignored: this request and the next are answered over HTTP/1.1", async () => {
   const { origin } = await start({});
   const body = JSON.stringify({ prompt: "a", length: 4, steps: 1, seed: 1 });
   for (const sent of [offer("GET /healthz"), offer("POST /generate", body), offer("GET /generate/stream")]) {
@@ -174,7 +174,7 @@ test("an offer of another protocol is ignored: the request is answered over HTTP
 const LONG = JSON.stringify({ prompt: "a", length: 20, steps: 1024, n: 16 });
 const POST_LONG = `POST /generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: ${LONG.length}\r\n\r\n${LONG}`;
 
-test("a client that ends its side after its request has its answer", async () => {
+test("a client that closes its sending side after the request gets its answer", async () => {
   const { origin } = await start({});
   for (const request of [
     "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n",
@@ -194,14 +194,14 @@ test("a client that ends its side after its request has its answer", async () =>
   }
 });
 
-test("a client that is gone is told from one that only ended its side, and frees its rows", async () => {
+test("a client that is gone is distinguished from a half-closed one, and its rows are freed", async () => {
   const { origin } = await start({});
   let cancelled = 0;
   const onFinished = ({ outcome }: { outcome: string }) => {
     if (outcome === "cancelled") cancelled++;
   };
   engine.on("finished", onFinished);
-  // Hundreds of steps that take longer than the server takes to find out.
+  // Hundreds of steps, which take longer than the detection.
   const body = JSON.stringify({ prompt: "a", length: 100, steps: 1024, n: 16 });
   for (let i = 0; i < 8; i++) {
     const socket = open(origin);
@@ -241,7 +241,7 @@ function ask(origin: string, options: object = {}): Promise<{ name: string; stat
   });
 }
 
-test("TLS from files: HTTP and WebSockets, nothing older than 1.2, and other files at any time", async () => {
+test("TLS serves HTTP and WebSockets from version 1.2 on, and its files can be replaced", async () => {
   const [first, second] = [certify("first"), certify("second")];
   const tls = await readTls(first.cert, first.key);
   const { app, origin } = await start({ listener: { tls } });
@@ -264,7 +264,7 @@ test("TLS from files: HTTP and WebSockets, nothing older than 1.2, and other fil
   assert.match(detail ?? "", /HTTPS/);
 });
 
-test("files that are no certificate with its key are named", async () => {
+test("an error names files that are not a certificate and its key", async () => {
   const [first, second] = [certify("one"), certify("two")];
   const junk = join(root, "junk.pem");
   await writeFile(junk, "junk");

@@ -43,7 +43,7 @@ async function generate(body: object): Promise<Schemas["GenerateResponse"]> {
 /** What the client puts beside the JSON body. */
 const plain = ({ _request_id: _, ...body }: OpenAI.Completion & { _request_id?: unknown }) => body;
 
-test("a completion is the generation of the same seed", async () => {
+test("a completion equals the answer of /generate with the same seed", async () => {
   const completion = await client.completions.create({ model, prompt: "Once upon a time", ...base });
   assert.ok("value" in check(plain(completion)), JSON.stringify(check(plain(completion))));
   const { samples, usage } = await generate({ prompt: "Once upon a time", length: 30, seed: 8 });
@@ -75,7 +75,7 @@ test("prompts may be texts or ids, one or several, n each", async () => {
   assert.notEqual(text!.choices[0]!.text, text!.choices[1]!.text);
 });
 
-test("streamed text grows from the left and ends as the whole; usage comes last if asked for", async () => {
+test("streamed text grows from the left to the whole text; usage comes last if requested", async () => {
   const body = { model, prompt: ["Once upon a time", "The cat"], n: 2, ...base };
   const whole = await client.completions.create(body);
   const stream = await client.completions.create({
@@ -108,7 +108,7 @@ test("streamed text grows from the left and ends as the whole; usage comes last 
   assert.deepEqual(usage, whole.usage);
 });
 
-test("streamed log-probabilities are those of the whole, each with the text it begins", async () => {
+test("streamed log-probabilities equal those of the whole answer, each with its text", async () => {
   for (const more of [{}, { echo: true }, { suffix: " The end.", stop: "e" }]) {
     const body = { model, prompt: "The dog", logprobs: 0, ...base, ...more };
     const whole = (await client.completions.create(body)).choices[0]!.logprobs!;
@@ -126,7 +126,7 @@ test("streamed log-probabilities are those of the whole, each with the text it b
   }
 });
 
-test("an echoed prompt is streamed at once, whatever it holds", async () => {
+test("an echoed prompt is streamed at once", async () => {
   const body = { model, prompt: "The ░ dog", echo: true, ...base };
   const whole = await client.completions.create(body);
   const texts: string[] = [];
@@ -137,7 +137,7 @@ test("an echoed prompt is streamed at once, whatever it holds", async () => {
   assert.ok(texts[0]!.length < texts.join("").length / 2, JSON.stringify(texts));
 });
 
-test("diffusing: each chunk is the whole text, coming into focus", async () => {
+test("with diffusing, each chunk is the whole text with masked positions", async () => {
   const body = { model, prompt: "Once upon a time", ...base };
   const whole = await client.completions.create(body);
   const stream = await client.completions.create({
@@ -159,7 +159,7 @@ test("diffusing: each chunk is the whole text, coming into focus", async () => {
   assert.ok(masks[0]! > 10 && masks.at(-1) === 0);
 });
 
-test("suffix, echo, stop and log-probabilities mean what they mean there", async () => {
+test("suffix, echo, stop and log-probabilities behave as in OpenAI's API", async () => {
   const filled = await client.completions.create({
     model,
     prompt: "The ",
@@ -196,7 +196,7 @@ test("suffix, echo, stop and log-probabilities mean what they mean there", async
   assert.equal(streamed, stopped.choices[0]!.text);
 });
 
-test("text that may begin a stop string is held back", () => {
+test("text that may be the start of a stop string is held back", () => {
   const growth = new Growth(["END", "NO"]);
   assert.equal(growth.take("ab░░"), "ab");
   assert.equal(growth.take("abE░"), "");
@@ -207,7 +207,7 @@ test("text that may begin a stop string is held back", () => {
   assert.equal(growth.end("abENExN"), "");
 });
 
-test("errors come in OpenAI's shape, with the field and what to do", async () => {
+test("errors have OpenAI's shape, with the field and advice", async () => {
   const refused = async (body: object, status: number, param: string | null, says: RegExp) => {
     const request = { model, prompt: "a", ...body } as OpenAI.CompletionCreateParamsNonStreaming;
     await assert.rejects(client.completions.create(request), (error) => {
@@ -235,7 +235,7 @@ test("errors come in OpenAI's shape, with the field and what to do", async () =>
   assert.match(((await missing.json()) as Schemas["OpenAIError"]).error.message, /has no chat template/);
 });
 
-test("models lists the one that is served", async () => {
+test("/v1/models lists the served model", async () => {
   const models = [];
   for await (const card of client.models.list()) models.push(card.id);
   assert.deepEqual(models, [model]);

@@ -19,7 +19,7 @@ after(async () => {
   await engine.pool.close();
 });
 
-test("GET /model tells what the model is; without a discriminator, no guidance", async () => {
+test("GET /model describes the model, without guidance if it has no discriminator", async () => {
   const body = (await app.inject("/model")).json<Schemas["ModelInfo"]>();
   assert.deepEqual(checkModel(structuredClone(body)), { value: body });
   assert.equal(body.name, TEACHER);
@@ -27,7 +27,7 @@ test("GET /model tells what the model is; without a discriminator, no guidance",
   assert.equal(body.guidance, undefined);
 });
 
-test("GET /model tells the guidance that a guided request takes by default", async () => {
+test("GET /model has the default guidance", async () => {
   const guided = await startEngine({}, TINY_GUIDED);
   const its = await buildApp(guided);
   const body = (await its.inject("/model")).json<Schemas["ModelInfo"]>();
@@ -38,7 +38,7 @@ test("GET /model tells the guidance that a guided request takes by default", asy
   await guided.pool.close();
 });
 
-test("the page comes with a strict policy, and everything that it names is there", async () => {
+test("the page has a strict policy, and every file it names exists", async () => {
   const page = await app.inject("/");
   assert.equal(page.statusCode, 200);
   assert.match(page.headers["content-type"] as string, /^text\/html/);
@@ -55,7 +55,7 @@ test("the page comes with a strict policy, and everything that it names is there
   assert.match(script.headers["content-type"] as string, /^(text|application)\/javascript/);
 });
 
-test("a file that is still the same is not sent again, and what is not a file of the page is 404", async () => {
+test("an unchanged file gets 304, and an unknown file 404", async () => {
   const { headers } = await app.inject("/main.js");
   const again = await app.inject({ url: "/main.js", headers: { "if-none-match": headers.etag as string } });
   assert.equal(again.statusCode, 304);

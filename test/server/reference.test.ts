@@ -1,4 +1,4 @@
-/** GET /docs: the contract as a page, from this server alone, under a policy of its own. */
+/** GET /docs: the contract as a page, from this server only, with its own policy. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -37,12 +37,12 @@ test("the page runs the scripts of its own server and no inline script", async (
   assert.match(policy, /connect-src 'self';.*frame-ancestors 'none'/);
   assert.doesNotMatch(policy, /https?:|\*|unsafe-eval|script-src[^;]*unsafe/);
   assert.doesNotMatch(page, /<script>|\son\w+=|https?:/i);
-  // The policy is that of the page alone.
+  // Other answers have another policy.
   const other = await app.inject("/model");
   assert.match(other.headers["content-security-policy"] as string, /^default-src 'none';base-uri/);
 });
 
-test("the files of the page are there, and a browser asks for them again by their ETags", async () => {
+test("the files of the page are served, and browsers revalidate them with their ETags", async () => {
   assert.ok(files().length >= 5);
   for (const file of files()) {
     const { statusCode, headers } = await app.inject(file);
@@ -53,13 +53,13 @@ test("the files of the page are there, and a browser asks for them again by thei
   }
 });
 
-test("the page shows openapi.yaml whole, and sends requests to the server that sent it", async () => {
+test("the page shows all of openapi.yaml, and sends requests to its own server", async () => {
   const document = (await app.inject("/docs/json")).json();
   assert.deepEqual(document, { ...JSON.parse(JSON.stringify(CONTRACT)), servers: [{ url: ".." }] });
 });
 
 for (const path of ["/docs/static/nothing.js", "/docs/nothing", "/docs/static/../../package.json"])
-  test(`${path} is not found, in the shape of every other problem`, async () => {
+  test(`${path} gets 404 as a problem`, async () => {
     const { statusCode, headers } = await app.inject(path);
     assert.equal(statusCode, 404);
     assert.match(headers["content-type"] as string, /^application\/problem\+json/);

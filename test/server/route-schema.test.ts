@@ -1,4 +1,4 @@
-/** Routes take their schemas from openapi.yaml: what they accept, and what their answers hold. */
+/** Routes validate and serialise with the schemas of openapi.yaml. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -21,7 +21,7 @@ after(async () => {
   await engine.pool.close();
 });
 
-/** Requests whose answers have every optional field between them. */
+/** Requests whose answers together have every optional field. */
 const REQUESTS: GenerateRequest[] = [
   { prompt: "Once", length: 12, steps: 3, seed: 1, n: 2, logprobs: true, trace: true, echo: true },
   { prompt: "Once", length: 12, steps: 4, n: 1, best_of: 3, guidance: { mode: "rgas" }, trace: true },
@@ -58,7 +58,7 @@ test("every JSON answer of the contract has a schema, and so has every JSON body
   assert.throws(() => schemaOf("nothing"), /openapi\.yaml has no operation nothing/);
 });
 
-test("a route checks its model before the body, and the body before the engine sees it", async () => {
+test("a route checks the model before the body, and the body before the engine", async () => {
   const post = (url: string, payload: object) => app.inject({ method: "POST", url, payload });
   const unknown = await post("/v2/models/nobody/infer", { inputs: 7 });
   assert.equal(unknown.statusCode, 404);

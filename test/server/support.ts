@@ -1,4 +1,4 @@
-/** A listening server over a test engine, and a WebSocket client that keeps what it receives. */
+/** A listening server over a test engine, and a WebSocket client that stores its events. */
 
 import { type IncomingMessage, request } from "node:http";
 import type { FastifyInstance } from "fastify";
@@ -9,7 +9,7 @@ import type { Schemas } from "../../src/server/openapi.ts";
 
 export type ServerEvent = Schemas["ServerEvent"];
 
-/** Listens on a free port of the loopback interface. */
+/** Listen on a free loopback port. */
 export async function listen(
   engine: Engine,
   options: Parameters<typeof buildApp>[1] = {},
@@ -19,7 +19,7 @@ export async function listen(
   return { app, origin: app.listeningOrigin };
 }
 
-/** Posts JSON and resolves with the head of the answer; its body is read by nobody yet. */
+/** Post JSON and resolve with the head of the answer; the body is not read. */
 export function postRaw(
   origin: string,
   path: string,
@@ -66,7 +66,7 @@ export class StreamClient {
     }
   }
 
-  /** The end of a generation: its `done` or `error`. */
+  /** Wait for the end of a request: its `done` or `error` event. */
   end(id: string): Promise<Schemas["DoneEvent"] | Schemas["ErrorEvent"]> {
     return this.find(
       (event): event is Schemas["DoneEvent"] | Schemas["ErrorEvent"] =>
@@ -74,7 +74,7 @@ export class StreamClient {
     );
   }
 
-  /** The steps of a generation so far. */
+  /** Return the steps of a request so far. */
   steps(id: string): Schemas["StepEvent"][] {
     return this.events.filter(
       (event): event is Schemas["StepEvent"] => event.type === "step" && event.id === id,

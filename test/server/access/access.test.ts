@@ -1,4 +1,4 @@
-/** Who is let in: every route of the contract, with and without a key. */
+/** Access to every route of the contract, with and without a key. */
 
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
@@ -29,7 +29,7 @@ after(async () => {
   await engine.pool.close();
 });
 
-/** Routes that ask for no key: health, and the pages into which a key is entered. */
+/** Routes without a key: health, and the pages in which users enter the key. */
 const OPEN = ["/", "/docs", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"];
 
 /** Each operation of the contract with a path that exists, and the shape of its errors. */
@@ -63,7 +63,7 @@ test("every route but health and the pages answers 401 without a key, in its own
   assert.deepEqual(open.toSorted(), OPEN);
 });
 
-test("the contract says of each route whether it asks for a key, and what it then answers", async () => {
+test("the contract tells for each route whether it requires a key, and the answers without one", async () => {
   for (const [path, item] of Object.entries<Record<string, { security?: object[]; responses: object }>>(
     CONTRACT.paths,
   ))
@@ -74,16 +74,16 @@ test("the contract says of each route whether it asks for a key, and what it the
     }
 });
 
-test("unknown paths, other methods and files beside the page's tell a stranger nothing", async () => {
+test("without a key, unknown paths, other methods and other files give away nothing", async () => {
   for (const url of ["/nothing", "/admin", "/v1/nothing", "/v2/nothing"])
     assert.equal((await app.inject(url)).statusCode, 401, url);
   assert.equal((await app.inject({ method: "DELETE", url: "/generate" })).statusCode, 401);
-  // An upgrade is no way around the guard.
+  // An upgrade request is checked as well.
   const headers = { connection: "upgrade", upgrade: "websocket" };
   assert.equal((await app.inject({ url: "/model", headers })).statusCode, 401);
 });
 
-test("a key is taken as a bearer token and as X-API-Key, on every route", async () => {
+test("every route accepts a key as bearer token and as X-API-Key", async () => {
   for (const headers of [
     { authorization: `Bearer ${keys.keys.alice}` },
     { authorization: `bearer  ${keys.keys.bob}` },
@@ -125,7 +125,7 @@ for (const [name, headers] of WRONG)
     assert.doesNotMatch(response.body, /didi_/);
   });
 
-test("a key in a URL is refused whether it is right or not, and even beside one that is in its place", async () => {
+test("a key in a URL is refused, valid or not, even with a valid key in the headers", async () => {
   const headers = { authorization: `Bearer ${keys.keys.alice}` };
   for (const query of [
     `api_key=${keys.keys.alice}`,
@@ -143,7 +143,7 @@ test("a key in a URL is refused whether it is right or not, and even beside one 
   assert.equal((await app.inject({ url: "/model?verbose=1", headers })).statusCode, 200);
 });
 
-test("the client and OpenAI's client bring a key, and say clearly when it is wrong", async () => {
+test("this client and OpenAI's client send a key, and report a wrong one clearly", async () => {
   const request = { prompt: "a", length: 4, steps: 1, seed: 1 };
   const answer = await new DidiClient(origin, { apiKey: keys.keys.alice! }).generate(request);
   assert.equal(answer.samples.length, 1);
@@ -163,7 +163,7 @@ test("the client and OpenAI's client bring a key, and say clearly when it is wro
   );
 });
 
-test("a key that is removed is refused at once, and what still runs with it ends", async () => {
+test("a revoked key is refused at once, and its running requests end", async () => {
   const own = await TestKeys.create({ alice: {}, bob: {} });
   const { app: its, origin: at } = await listen(engine, { access: { keys: own.ring } });
   const long = (key: string) =>
@@ -189,7 +189,7 @@ test("a key that is removed is refused at once, and what still runs with it ends
   await its.close();
 });
 
-test("a server without keys asks for none, and takes those of clients that must send one", async () => {
+test("a server without keys requires none, and ignores those that clients send", async () => {
   const { app: free } = await listen(engine);
   assert.equal((await free.inject("/model")).statusCode, 200);
   const headers = { authorization: "Bearer none" };
@@ -197,7 +197,7 @@ test("a server without keys asks for none, and takes those of clients that must 
   await free.close();
 });
 
-test("the file holds a salted hash and nothing that opens a door", async () => {
+test("the file holds a salted hash and nothing that grants access", async () => {
   const text = await readFile(keys.path, "utf8");
   const [first, second] = text
     .trim()
@@ -212,7 +212,7 @@ test("the file holds a salted hash and nothing that opens a door", async () => {
   assert.equal(Buffer.from(secret, "base64url").length, 32);
 });
 
-test("a file that cannot be used names the line, never what is in it, and the keys are as before", async () => {
+test("the error of an invalid file names the line but not its content, and the keys stay", async () => {
   const own = await TestKeys.create({ alice: {} });
   const good = await readFile(own.path, "utf8");
   const cases: [text: string, says: RegExp][] = [
@@ -234,7 +234,7 @@ test("a file that cannot be used names the line, never what is in it, and the ke
   await assert.rejects(KeyRing.open("/nowhere/keys.jsonl"), /cannot read the API keys of .*ENOENT/);
 });
 
-test("limits change with the file while the key goes on; a key made anew under its name is another", async () => {
+test("a reload changes the limits of a key; a new key under the same name replaces it", async () => {
   const own = await TestKeys.create({ alice: {} });
   const key = own.ring.find(own.keys.alice!)!;
   const record = JSON.parse(await readFile(own.path, "utf8"));

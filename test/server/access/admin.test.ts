@@ -1,4 +1,4 @@
-/** /metrics and /docs at a port of their own; the headers that every answer has. */
+/** /metrics and /docs on the admin port, and the headers of every answer. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -24,7 +24,7 @@ after(async () => {
   await engine.pool.close();
 });
 
-test("they move there, and what they need, and nothing else", async () => {
+test("/metrics and /docs move to the admin port, with the contract, and nothing else does", async () => {
   for (const url of ["/metrics", "/docs"]) {
     const gone = await main.inject(url);
     assert.equal(gone.statusCode, 404);
@@ -39,13 +39,13 @@ test("they move there, and what they need, and nothing else", async () => {
   assert.equal(home.headers.location, "docs");
 });
 
-test("metrics there are those of the server", async () => {
+test("the admin port has the metrics of the server", async () => {
   const payload = { prompt: "a", length: 4, steps: 1 };
   assert.equal((await main.inject({ method: "POST", url: "/generate", payload })).statusCode, 200);
   assert.match((await admin.inject("/metrics")).body, /didi_requests_total\{outcome="done"\} [1-9]/);
 });
 
-test("with keys it asks for one", async () => {
+test("with keys, the admin port requires one", async () => {
   const { ring, keys } = await TestKeys.create({ prometheus: {} });
   const guarded = await buildAdminApp(createMetrics(engine), { access: { keys: ring } });
   assert.equal((await guarded.inject("/metrics")).statusCode, 401);
@@ -54,7 +54,7 @@ test("with keys it asks for one", async () => {
   await guarded.close();
 });
 
-test("every answer has the headers that keep browsers from guessing and framing", async () => {
+test("every answer has headers against content sniffing and framing", async () => {
   for (const url of ["/", "/model", "/healthz", "/nothing", "/openapi.yaml"]) {
     const { headers } = await main.inject(url);
     assert.equal(headers["x-content-type-options"], "nosniff", url);
@@ -63,7 +63,7 @@ test("every answer has the headers that keep browsers from guessing and framing"
     assert.equal(headers["cross-origin-resource-policy"], "same-origin", url);
     assert.equal(headers["x-frame-options"], "DENY", url);
     assert.match(headers["content-security-policy"] as string, /frame-ancestors 'none'/, url);
-    // Without TLS it would bind the name of this machine.
+    // Without TLS, HSTS would bind the host name.
     assert.equal(headers["strict-transport-security"], undefined, url);
   }
   const { headers } = await main.inject("/model");

@@ -1,4 +1,4 @@
-/** The file of keys: links to it, its owner and mode, and who else can write it. */
+/** The key file: symbolic links, owner and mode, and the warning about other writers. */
 
 import assert from "node:assert/strict";
 import {
@@ -30,7 +30,7 @@ beforeEach(async () => {
   await writeFile(file, "before\n", { mode: 0o600 });
 });
 
-test("a change through links changes the file that the server reads, and the links stay", async () => {
+test("a change through symbolic links changes the target, and the links stay", async () => {
   const link = join(folder, "link");
   const linkToLink = join(root, "link-to-link");
   await symlink("real.jsonl", link);
@@ -43,7 +43,7 @@ test("a change through links changes the file that the server reads, and the lin
   assert.deepEqual((await readdir(folder)).toSorted(), ["link", "real.jsonl"]);
 });
 
-test("two changes through two names keep apart", async () => {
+test("concurrent changes through two names exclude each other", async () => {
   const link = join(folder, "link");
   await symlink("real.jsonl", link);
   await writeFile(`${file}.new`, "");
@@ -53,7 +53,7 @@ test("two changes through two names keep apart", async () => {
   );
 });
 
-test("a link to nothing is refused and stays", async () => {
+test("a symbolic link to a missing file is refused and stays", async () => {
   const link = join(folder, "link");
   await symlink("gone.jsonl", link);
   await assert.rejects(
@@ -63,7 +63,7 @@ test("a link to nothing is refused and stays", async () => {
   assert.equal(await readlink(link), "gone.jsonl");
 });
 
-test("mode and owner stay, so that a server of another user goes on reading", async () => {
+test("mode and owner stay, so that a server of another user can still read the file", async () => {
   await chmod(file, 0o640);
   const isRoot = process.getuid?.() === 0;
   if (isRoot) await chown(file, 1234, 2345);
@@ -76,7 +76,7 @@ test("mode and owner stay, so that a server of another user goes on reading", as
   assert.equal((await stat(fresh)).mode & 0o777, 0o600);
 });
 
-test("a file that others can write is warned of, through links too", async () => {
+test("there is a warning about a file that others can write, through links too", async () => {
   await symlink("real.jsonl", join(folder, "link"));
   for (const path of [file, join(folder, "link")]) {
     for (const [mode, says] of [

@@ -23,7 +23,7 @@ const checkProblem = validator("Problem");
 const apps: FastifyInstance[] = [];
 after(() => Promise.all(apps.map((app) => app.close())));
 
-/** An application whose one key has these limits, on a clock that is moved by hand. */
+/** An application whose keys have these limits, with a fake clock. */
 async function limited(limits: KeyLimits) {
   const clock = { now: 0 };
   const store = new MemoryLimitStore(() => clock.now);
@@ -36,7 +36,7 @@ async function limited(limits: KeyLimits) {
   return { app, origin, clock, store, keys, post, get };
 }
 
-/** Checks that an answer says which limit is reached, and when to come back. */
+/** Assert that an answer names the reached limit and has Retry-After. */
 function assertReached(
   response: Awaited<ReturnType<FastifyInstance["inject"]>>,
   limit: Schemas["Problem"]["limit"],
@@ -53,7 +53,7 @@ function assertReached(
 
 const small = { prompt: "a", length: 4, steps: 2, seed: 1 };
 
-test("requests by the minute: counted for each key, in RateLimit headers, free again after Retry-After", async () => {
+test("requests a minute are counted for each key, with RateLimit headers, and reset after Retry-After", async () => {
   const { clock, get } = await limited({ requests_per_minute: 3 });
   for (const left of [2, 1, 0]) {
     const { statusCode, headers } = await get();
@@ -83,7 +83,7 @@ test("health, pages, metrics and wrong keys do not count against a key", async (
   assertReached(await get(), "requests_per_minute", 60);
 });
 
-test("each API says it in its own shape", async () => {
+test("each API reports a reached limit in its own shape", async () => {
   const { app, keys, get } = await limited({ requests_per_minute: 1 });
   await get();
   const headers = { "x-api-key": keys.alice! };
@@ -101,11 +101,11 @@ test("each API says it in its own shape", async () => {
 
 const priceOf = (request: GenerateRequest) => engine.check(request).price;
 
-test("token passes by the minute are what admission computes: padded tokens, times passes, times samples", async () => {
+test("token passes are padded tokens times passes times samples", async () => {
   // 32 padded tokens, 2 steps.
   assert.equal(priceOf(small), 64);
   assert.equal(priceOf({ ...small, n: 3, steps: 1 }), 96);
-  // No more steps are paid than positions are masked.
+  // At most as many steps are charged as positions are masked.
   assert.equal(priceOf({ ...small, steps: 1024 }), 4 * 32);
   // 2 tilted steps at 4 and 2 that draw, then score 4 candidates.
   assert.equal(priceOf({ ...small, steps: 4, guidance: { mode: "rgas" } }), 32 * (2 * 4 + 2 * (1 + 4)));
@@ -113,13 +113,13 @@ test("token passes by the minute are what admission computes: padded tokens, tim
   assert.equal(priceOf({ ...small, steps: 1, best_of: 2 }), 2 * 32 * 2);
 
   const { clock, post } = await limited({ token_passes_per_minute: 160 });
-  // By confidence every step reveals its share, and so runs.
+  // In confidence order every step reveals positions, so that every step runs.
   const unseeded = { ...small, seed: undefined, order: "confidence" };
   assert.equal((await post(unseeded)).statusCode, 200);
   assert.equal((await post(unseeded)).statusCode, 200);
   clock.now = 30_000;
   assertReached(await post(unseeded), "token_passes_per_minute", 30);
-  // What was refused was not taken: there is room for half as much.
+  // A refused request is not charged: there is room for half of it.
   assert.equal((await post({ ...unseeded, steps: 1 })).statusCode, 200);
   assertReached(await post({ ...unseeded, steps: 1 }), "token_passes_per_minute", 30);
   assert.equal((await post(unseeded, "free")).statusCode, 200);
@@ -127,7 +127,7 @@ test("token passes by the minute are what admission computes: padded tokens, tim
   assert.equal((await post(unseeded)).statusCode, 200);
 });
 
-test("re-ranked steps are charged for what can run, and settled against what did", async () => {
+test("re-ranked steps are charged for the most that can run, and corrected by what ran", async () => {
   const { post, store, app, keys } = await limited({ token_passes_per_minute: 100_000 });
   const guidance = { mode: "rgas" as const, rerank_ratio: 1, candidates: 4 };
   const request = { ...small, seed: 3, steps: 64, guidance };
@@ -139,7 +139,7 @@ test("re-ranked steps are charged for what can run, and settled against what did
   const { used } = await store.take("alice", "token_passes_per_minute", 0, 60_000);
   assert.equal(used, ran);
 
-  // One that is given up is charged for what was started until then.
+  // A cancelled request is charged for the passes that were started.
   const stop = new AbortController();
   const { port } = app.server.address() as { port: number };
   const given = fetch(`http://127.0.0.1:${port}/generate`, {
@@ -156,7 +156,7 @@ test("re-ranked steps are charged for what can run, and settled against what did
   assert.ok(after.used > 0 && after.used < 100_000, `${after.used}`);
 });
 
-test("an answer that is kept costs what it takes to tell it", async () => {
+test("a cached answer is charged for the work of sending it", async () => {
   const { post } = await limited({ token_passes_per_minute: 65 });
   const seeded = { ...small, seed: 99 };
   assert.equal((await post(seeded)).json().cache, "miss");
@@ -164,7 +164,7 @@ test("an answer that is kept costs what it takes to tell it", async () => {
   assertReached(await post({ ...seeded, seed: 98 }), "token_passes_per_minute", 60);
 });
 
-test("what is more than the key may ever use is 413 and not 429, and what is wrong is 400 and costs nothing", async () => {
+test("a request above a whole limit gets 413 instead of 429; an invalid one gets 400 and is not charged", async () => {
   const { post } = await limited({ token_passes_per_minute: 100, concurrent_requests: 1 });
   const large = await post({ ...small, steps: 4, seed: undefined });
   assert.equal(large.statusCode, 413);
@@ -177,7 +177,7 @@ test("what is more than the key may ever use is 413 and not 429, and what is wro
   assert.equal((await post({ ...small, seed: undefined })).statusCode, 200);
 });
 
-test("generations at once: counted over every way in, given back when they end, fail or are cancelled", async () => {
+test("concurrent requests are counted over all APIs, and given back when they end, fail or are cancelled", async () => {
   const { origin, keys, post, store } = await limited({ concurrent_requests: 2 });
   const used = async () =>
     (await store.take("alice", "concurrent_requests", 0, Number.POSITIVE_INFINITY)).used;
@@ -200,12 +200,12 @@ test("generations at once: counted over every way in, given back when they end, 
   assert.equal(await used(), 1);
   client.socket.terminate();
   while ((await used()) > 0) await new Promise((resolve) => setTimeout(resolve, 5));
-  // What the engine refuses is given back too.
+  // A request that the engine refuses is given back as well.
   assert.equal((await post({ ...small, length: 100_000 })).statusCode, 400);
   assert.equal(await used(), 0);
 });
 
-test("on a socket each generation counts as a request", async () => {
+test("each message of a WebSocket counts as a request", async () => {
   const { origin, keys } = await limited({ requests_per_minute: 2 });
   const client = await StreamClient.connect(origin);
   client.send({ type: "auth", key: keys.alice });
@@ -219,11 +219,11 @@ test("on a socket each generation counts as a request", async () => {
   client.socket.close();
 });
 
-test("a client that hangs up while the store is asked frees its rows", async () => {
+test("the rows of a client that disconnects while the store is queried are freed", async () => {
   const hangUp = new AbortController();
   const slow: LimitStore = {
     async take() {
-      // Asked again, it gives back: the client is gone then.
+      // The second query gives back, after the client has gone.
       if (!hangUp.signal.aborted) {
         hangUp.abort();
         while ((await new Promise<number>((done) => app.server.getConnections((_, n) => done(n)))) > 0)
@@ -244,7 +244,7 @@ test("a client that hangs up while the store is asked frees its rows", async () 
   assert.equal(engine.activeRows + engine.queueLength, 0);
 });
 
-test("counters never fall below nothing, and windows are each key's own", async () => {
+test("counters never fall below zero, and each key has its own window", async () => {
   const clock = { now: 0 };
   const store = new MemoryLimitStore(() => clock.now);
   const take = (amount: number, key = "a") => store.take(key, "token_passes_per_minute", amount, 1000);
@@ -254,12 +254,12 @@ test("counters never fall below nothing, and windows are each key's own", async 
   assert.deepEqual(await take(1, "b"), { used: 1, resetMs: 1000 });
   clock.now = 1000;
   assert.deepEqual(await take(-5), { used: 0, resetMs: 1000 });
-  // What was given back too late began no window: the next begins with what is taken.
+  // Giving back too late does not begin a window.
   clock.now = 1500;
   assert.deepEqual(await take(2), { used: 2, resetMs: 1000 });
 });
 
-test("every message of a socket counts, whatever is in it, and a cancel is carried out all the same", async () => {
+test("every message of a WebSocket counts, valid or not, and a cancel above the limit is executed", async () => {
   const { origin, keys, clock } = await limited({ requests_per_minute: 4 });
   const client = await StreamClient.connect(origin, { headers: { "x-api-key": keys.alice! } });
   client.send({ type: "generate", id: "long", prompt: "a", length: 20, steps: 1024, n: 16 });
@@ -282,7 +282,7 @@ test("every message of a socket counts, whatever is in it, and a cancel is carri
   client.socket.close();
 });
 
-test("no keys, no limits, no headers about them", async () => {
+test("without keys there are no limits and no RateLimit headers", async () => {
   const app = await buildApp(engine);
   apps.push(app);
   assert.equal((await app.inject("/model")).headers["ratelimit-limit"], undefined);

@@ -1,4 +1,4 @@
-/** Pages of other origins, and names that point here. */
+/** Origins of pages, and host names that resolve to this machine. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -33,7 +33,7 @@ const preflight = (origin: string) => ({
   },
 });
 
-test("by default no page but the server's own may read an answer", async () => {
+test("by default only the server's own pages may read an answer", async () => {
   const app = await build({});
   const { headers } = await app.inject({ url: "/model", headers: { origin: "https://app.example" } });
   assert.equal(headers["access-control-allow-origin"], undefined);
@@ -43,7 +43,7 @@ test("by default no page but the server's own may read an answer", async () => {
   assert.equal(asked.headers["access-control-allow-origin"], undefined);
 });
 
-test("allowed pages may, before they have a key too, and others may not", async () => {
+test("allowed pages may read answers, even before they have a key, and others may not", async () => {
   const { ring, keys } = await TestKeys.create({ alice: {} });
   const app = await build({ keys: ring, allowedOrigins: ["https://app.example", "http://localhost:3000"] });
   const asked = await app.inject(preflight("https://app.example"));
@@ -64,20 +64,20 @@ test("allowed pages may, before they have a key too, and others may not", async 
     assert.equal(answer.headers["access-control-allow-origin"], expected, origin);
     assert.match(answer.headers.vary as string, /Origin/i);
   }
-  // A page must be able to read what a refusal says.
+  // A page must be able to read an error.
   const refused = await app.inject({ url: "/model", headers: { origin: "https://app.example" } });
   assert.equal(refused.statusCode, 401);
   assert.equal(refused.headers["access-control-allow-origin"], "https://app.example");
   assert.match(refused.headers["access-control-expose-headers"] as string, /retry-after.*x-request-id/);
 });
 
-test("a star allows every page", async () => {
+test("* allows every page", async () => {
   const app = await build({ allowedOrigins: ["*"] });
   const { headers } = await app.inject({ url: "/model", headers: { origin: "https://any.example" } });
   assert.equal(headers["access-control-allow-origin"], "*");
 });
 
-test("what a page may send without being asked beforehand is no request here", async () => {
+test("a request that a page can send without a preflight is refused", async () => {
   const app = await build({});
   for (const type of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]) {
     const headers = { "content-type": type, origin: "https://evil.example" };
@@ -87,7 +87,7 @@ test("what a page may send without being asked beforehand is no request here", a
   }
 });
 
-test("on the loopback interface a name that was rebound to it is refused; with keys it has none", async () => {
+test("a server on the loopback interface refuses rebound host names; one with keys requires a key", async () => {
   const statusOf = async (app: FastifyInstance, host: string, url = "/model") =>
     (await app.inject({ url, headers: { host } })).statusCode;
   const app = await build({ loopback: true, allowedOrigins: ["https://didi.example:8443"] });
@@ -115,7 +115,7 @@ test("on the loopback interface a name that was rebound to it is refused; with k
   assert.equal(await statusOf(await build({ loopback: false }), "didi.example"), 200);
 });
 
-test("which addresses are this machine's alone", () => {
+test("isLoopback recognises the addresses of this machine", () => {
   for (const host of ["127.0.0.1", "127.8.9.10", "::1", "[::1]", "localhost", "::ffff:127.0.0.1"])
     assert.ok(isLoopback(host), host);
   for (const host of ["0.0.0.0", "::", "10.0.0.1", "127.0.0.1.evil.example", "localhost.evil.example", ""])
@@ -123,7 +123,7 @@ test("which addresses are this machine's alone", () => {
   for (const host of ["a b", "[", "evil.example/"]) assert.ok(!isLocalHost(host, []), host);
 });
 
-test("an allowed page may send the headers of its client, and another page is told the flag", async () => {
+test("an allowed page may send the client's headers, and the error for another page names the flag", async () => {
   const app = await build({ allowedOrigins: ["https://app.example"] });
   for (const headers of [
     "authorization,content-type,x-stainless-os,x-stainless-retry-count",
@@ -146,7 +146,7 @@ test("an allowed page may send the headers of its client, and another page is to
   }
 });
 
-test("the name that a container has for its host is taken if the operator allows it, at any port", async () => {
+test("an allowed host name, such as a container's name for its host, is accepted at any port", async () => {
   const ask = (app: FastifyInstance, host: string) => app.inject({ url: "/model", headers: { host } });
   const closed = await build({ loopback: true });
   for (const host of [

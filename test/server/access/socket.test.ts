@@ -1,4 +1,4 @@
-/** Keys and pages at the door of the WebSocket. */
+/** Keys and origins of WebSockets. */
 
 import assert from "node:assert/strict";
 import type { Socket } from "node:net";
@@ -29,7 +29,7 @@ after(async () => {
 
 const request = { type: "generate", id: "a", prompt: "a", length: 4, steps: 2, seed: 1 };
 
-/** The status that a handshake is refused with. */
+/** Return the status of a refused handshake. */
 function refusal(path: string, headers: Record<string, string> = {}): Promise<number> {
   const socket = new WebSocket(`${origin.replace("http", "ws")}${path}`, { headers });
   return new Promise((resolve, reject) => {
@@ -45,12 +45,12 @@ function refusal(path: string, headers: Record<string, string> = {}): Promise<nu
   });
 }
 
-test("a key in the headers of the handshake, either way, opens the socket", async () => {
+test("a key in either header of the handshake opens the socket", async () => {
   for (const headers of [{ authorization: `Bearer ${keys.keys.alice}` }, { "x-api-key": keys.keys.alice! }]) {
     const client = await StreamClient.connect(origin, { headers });
     client.send(request);
     assert.equal((await client.end("a")).type, "done");
-    // It outlives the time that strangers have.
+    // The socket stays open after the time limit for a key.
     await new Promise((resolve) => setTimeout(resolve, 500));
     client.send({ ...request, id: "b" });
     assert.equal((await client.end("b")).type, "done");
@@ -58,7 +58,7 @@ test("a key in the headers of the handshake, either way, opens the socket", asyn
   }
 });
 
-test("a key in the first message does, and what follows it at once is answered", async () => {
+test("a key in the first message opens the socket, and messages right after it are answered", async () => {
   const client = await StreamClient.connect(origin);
   client.send({ type: "auth", key: keys.keys.alice });
   client.send(request);
@@ -92,13 +92,13 @@ for (const [name, message] of STRANGERS)
     assert.ok(!JSON.stringify(client.events).includes("didi_alice"));
   });
 
-test("a socket that brings no key in time is closed", async () => {
+test("a socket without a key in time is closed", async () => {
   const silent = await StreamClient.connect(origin);
   assert.equal(await silent.closed, 4401);
   assert.equal(silent.events.length, 1);
 });
 
-test("part of a message that is too long for a key is enough to be expelled", async () => {
+test("an incomplete message that is too long for a key closes the socket", async () => {
   const { app: patient, origin: at } = await listen(engine, { access: { keys: keys.ring }, authMs: 60_000 });
   const client = await StreamClient.connect(at);
   const { _socket } = client.socket as unknown as { _socket: Socket };
@@ -110,7 +110,7 @@ test("part of a message that is too long for a key is enough to be expelled", as
   await patient.close();
 });
 
-test("a second key on a socket: its own is welcome, another is refused, a wrong one closes it with 4401", async () => {
+test("a second key on a socket: the same is accepted, another is refused, a wrong one closes it with 4401", async () => {
   const client = await StreamClient.connect(origin);
   const isError = (event: { type: string }) => event.type === "error";
   for (let i = 0; i < 2; i++) client.send({ type: "auth", key: keys.keys.alice });
@@ -126,7 +126,7 @@ test("a second key on a socket: its own is welcome, another is refused, a wrong 
   assert.equal(await client.closed, 4401);
 });
 
-test("a key that is removed while its handshake is on the way opens no socket that lives on", async () => {
+test("a key that is revoked during the handshake closes the socket", async () => {
   const own = await TestKeys.create({ alice: { requests_per_minute: 100 } });
   let removed = Promise.resolve();
   const slow: LimitStore = {
@@ -142,7 +142,7 @@ test("a key that is removed while its handshake is on the way opens no socket th
   await its.close();
 });
 
-test("a handshake with a wrong key is refused as any request is; one with a key in its URL too", async () => {
+test("a handshake with a wrong key, or with a key in its URL, is refused like any request", async () => {
   assert.equal(await refusal("/generate/stream", { authorization: "Bearer x" }), 401);
   assert.equal(await refusal(`/generate/stream?api_key=${keys.keys.alice}`), 400);
   const headers = { "x-api-key": keys.keys.alice! };
@@ -150,7 +150,7 @@ test("a handshake with a wrong key is refused as any request is; one with a key 
   assert.equal(await refusal("/model", headers), 400);
 });
 
-test("when a key is removed its sockets close with 4401 and their rows are free; those of others live", async () => {
+test("when a key is revoked its sockets close with 4401 and free their rows; others stay open", async () => {
   const own = await TestKeys.create({ alice: {}, bob: {} });
   const { app: its, origin: at } = await listen(engine, { access: { keys: own.ring } });
   const first = await StreamClient.connect(at);
@@ -169,7 +169,7 @@ test("when a key is removed its sockets close with 4401 and their rows are free;
   await its.close();
 });
 
-test("a server without keys greets those who bring one", async () => {
+test("a server without keys accepts any key", async () => {
   const { app: free, origin: at } = await listen(engine, { authMs: 50 });
   const client = await StreamClient.connect(at);
   client.send({ type: "auth", key: "anything" });
@@ -181,7 +181,7 @@ test("a server without keys greets those who bring one", async () => {
   await free.close();
 });
 
-test("pages of this server and of allowed origins may open a socket, others not; no browser names none", async () => {
+test("pages of this server and of allowed origins may open a socket, and so may clients without an origin", async () => {
   const opens = async (named: string) => {
     const headers = { origin: named, "x-api-key": keys.keys.alice! };
     const client = await StreamClient.connect(origin, { headers }).catch(() => undefined);

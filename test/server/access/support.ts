@@ -1,4 +1,4 @@
-/** A key file, and a log that can be searched. */
+/** Test key files, and a log that can be searched. */
 
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -11,7 +11,7 @@ import { createKey, KeyRing } from "../../../src/server/access/keys.ts";
 const folders: string[] = [];
 after(() => Promise.all(folders.map((folder) => rm(folder, { recursive: true, force: true }))));
 
-/** A file with a key for each id; `limits` are those of each. */
+/** A file with a key for each id, with its limits. */
 export class TestKeys {
   readonly keys: Record<string, string> = {};
   readonly #lines = new Map<string, string>();
@@ -32,7 +32,7 @@ export class TestKeys {
     return made;
   }
 
-  /** Takes a key out of the file; the ring is told. */
+  /** Remove a key from the file and reload the ring. */
   async remove(id: string): Promise<void> {
     this.#lines.delete(id);
     await this.#write();
@@ -50,7 +50,7 @@ export class TestKeys {
   }
 }
 
-/** A logger option, and what it wrote. */
+/** A logger option, and its output. */
 export function searchableLog(level = "debug") {
   const lines: string[] = [];
   const stream = new Writable({

@@ -1,11 +1,11 @@
-/** Messages of a socket wait in bounded number and bytes, and one place says whether it is read. */
+/** Bounds on the waiting messages of a socket, and pausing. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { Intake } from "../../../src/server/streaming/intake.ts";
 
-/** An intake of 1000 bytes whose messages are carried out one by one, by hand. */
+/** An intake of 1000 bytes whose messages the test completes one by one. */
 function slowIntake() {
   const socket = { isPaused: false, pause: () => {}, resume: () => {} };
   let changes = 0;
@@ -41,7 +41,7 @@ function slowIntake() {
   return { socket, state, intake, push, finish, done, changes: () => changes };
 }
 
-test("messages are carried out one after the other, in order", async () => {
+test("messages are handled one after the other, in order", async () => {
   const { push, finish, done } = slowIntake();
   for (let i = 0; i < 20; i++) push(`m${i} `);
   assert.deepEqual(done, []);
@@ -52,7 +52,7 @@ test("messages are carried out one after the other, in order", async () => {
   );
 });
 
-test("beyond a number of messages, or of bytes, the socket is paused until they are done", async () => {
+test("above a number of messages or bytes, the socket is paused until they are handled", async () => {
   for (const [count, text] of [
     [300, "x"],
     [3, "x".repeat(400)],
@@ -68,7 +68,7 @@ test("beyond a number of messages, or of bytes, the socket is paused until they 
   }
 });
 
-test("a socket whose client reads nothing stays paused, whatever becomes of its messages", async () => {
+test("a socket whose client reads nothing stays paused, even when its messages are handled", async () => {
   const { socket, state, intake, push, finish, done } = slowIntake();
   for (let i = 0; i < 300; i++) push("x");
   state.blocked = true;
@@ -82,7 +82,7 @@ test("a socket whose client reads nothing stays paused, whatever becomes of its 
   assert.ok(!socket.isPaused);
 });
 
-test("more than can be meant is said once, and forgotten", async () => {
+test("far too many bytes are reported once and discarded", async () => {
   const { socket, state, push, finish, done } = slowIntake();
   for (let i = 0; i < 60; i++) push("x".repeat(100));
   assert.equal(state.flooded, 1);

@@ -1,4 +1,4 @@
-/** Clients that do not read: they are given up in time, and those who only read slowly, or wait, are not. */
+/** Clients that do not read are disconnected in time; slow and waiting ones are not. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -18,9 +18,9 @@ before(async () => {
 });
 after(() => engine.pool.close());
 
-/** Some ten megabytes of steps: more than the system keeps for a reader. */
+/** About ten megabytes of steps: more than the socket buffers hold. */
 const LARGE = { prompt: "", length: 120, steps: 1024, n: 16, seed: 1 };
-/** The largest trace that an answer may hold. */
+/** The largest allowed trace. */
 const TRACED = { ...LARGE, length: 64, n: 4, trace: true };
 
 async function bytesOf(response: IncomingMessage, pauseMs: number): Promise<number> {
@@ -32,7 +32,7 @@ async function bytesOf(response: IncomingMessage, pauseMs: number): Promise<numb
   return bytes;
 }
 
-test("a client that takes nothing of its answers is given up", async () => {
+test("a client that reads nothing is disconnected", async () => {
   const { app, origin } = await listen(engine, { stallMs: 300 });
   const { length } = await (await fetch(`${origin}/openapi.yaml`)).text();
   const count = Math.ceil(20_000_000 / length);
@@ -42,7 +42,7 @@ test("a client that takes nothing of its answers is given up", async () => {
   socket.write("GET /openapi.yaml HTTP/1.1\r\nhost: a\r\n\r\n".repeat(count));
   await givenUp;
   let bytes = 0;
-  // The rest of the answers never comes.
+  // The rest of the answers is not sent.
   socket.on("data", (chunk) => {
     bytes += chunk.length;
   });
@@ -52,14 +52,14 @@ test("a client that takes nothing of its answers is given up", async () => {
   await app.close();
 });
 
-test("a client that reads slowly has its answer whole", async () => {
+test("a client that reads slowly gets its whole answer", async () => {
   const { app, origin } = await listen(engine, { stallMs: 1000 });
   const response = await postRaw(origin, "/generate", TRACED);
   assert.equal(await bytesOf(response, 20), Number(response.headers["content-length"]));
   await app.close();
 });
 
-test("silence while the model works is no stall", async () => {
+test("silence while the model runs is no stall", async () => {
   const { app, origin } = await listen(engine, { stallMs: 20 });
   const started = performance.now();
   const response = await postRaw(origin, "/generate", { ...LARGE, seed: 2 });
@@ -69,7 +69,7 @@ test("silence while the model works is no stall", async () => {
   await app.close();
 });
 
-test("a WebSocket whose peer takes nothing is ended, its generations with it", async () => {
+test("a WebSocket whose client reads nothing is closed with its requests", async () => {
   const { app, origin } = await listen(engine, { pingMs: 100 });
   const client = await StreamClient.connect(origin);
   client.socket.pause();
@@ -81,7 +81,7 @@ test("a WebSocket whose peer takes nothing is ended, its generations with it", a
   await app.close();
 });
 
-test("a completion whose reader falls behind holds no more than its last texts back", async () => {
+test("a completion with a slow reader holds back only its last texts", async () => {
   const { app, origin } = await listen(engine);
   const body = { model: "tiny-guided", prompt: "", max_tokens: 120, steps: 1024, n: 16, seed: 3 };
   const response = await postRaw(origin, "/v1/completions", { ...body, stream: true, diffusing: true });
@@ -99,9 +99,9 @@ test("a completion whose reader falls behind holds no more than its last texts b
   await app.close();
 });
 
-test("nothing is written to an event stream that has ended and is still being read", (context) => {
+test("nothing is written to an ended event stream that is still being read", (context) => {
   context.mock.timers.enable({ apis: ["setInterval"] });
-  // A network that takes nothing.
+  // A network that accepts nothing.
   const network = new Writable({ write() {} });
   const faults: unknown[] = [];
   network.on("error", (error) => faults.push(error));
@@ -117,7 +117,7 @@ test("nothing is written to an event stream that has ended and is still being re
   });
 });
 
-test("an upgrade of a route that there is not, or that has none, is answered, and its connection ends", async () => {
+test("an upgrade of an unknown route, or of one without WebSockets, is answered and its connection closed", async () => {
   const { app, origin } = await listen(engine);
   for (const line of [
     "TRACE /healthz",

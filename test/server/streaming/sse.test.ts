@@ -30,7 +30,7 @@ interface Message {
   data: ServerEvent;
 }
 
-/** The messages of a stream's text; a last one that is not whole is left out. */
+/** Return the complete messages in the text of a stream. */
 function parse(text: string): Message[] {
   return text
     .split("\n\n")
@@ -122,12 +122,12 @@ for (const [accept, events] of ACCEPTED)
     assert.match(headers["content-type"] as string, events ? /^text\/event-stream/ : /^application\/json/);
   });
 
-test("a stream that broke after any event goes on with Last-Event-ID: no step twice, none left out", async () => {
+test("a stream resumes after any event with Last-Event-ID: no step repeated, none missing", async () => {
   const whole = parse(await (await post(body)).text());
   const inOrder = (a: { sample: number; step: number }, b: { sample: number; step: number }) =>
     a.sample - b.sample || a.step - b.step;
   for (const [k, { id }] of whole.entries()) {
-    // The seed may be in the id alone.
+    // The seed may be in the event id only.
     const { seed: _, ...unseeded } = body;
     const rest = parse(await (await post(k % 2 ? body : unseeded, { "last-event-id": id! })).text());
     assert.ok(!rest.some(({ event }) => event === "accepted"));
@@ -137,7 +137,7 @@ test("a stream that broke after any event goes on with Last-Event-ID: no step tw
   }
 });
 
-test("what cannot be answered is a problem, before the stream begins", async () => {
+test("an error before the stream begins is a problem", async () => {
   const refused: [object, Record<string, string>, number, string | undefined][] = [
     [{ ...body, steps: 0 }, {}, 400, "/steps"],
     [{ prompt: "x ".repeat(2000) }, {}, 413, "/prompt"],
@@ -153,12 +153,12 @@ test("what cannot be answered is a problem, before the stream begins", async () 
   }
 });
 
-test("with a deadline, events have no ids: what is left out depends on the clock", async () => {
+test("with a deadline, events have no ids: the skipped steps depend on the clock", async () => {
   const messages = parse(await (await post({ ...body, deadline_ms: 60_000 })).text());
   assert.ok(messages.length > 2 && messages.every(({ id }) => id === undefined));
 });
 
-test("a client that hangs up frees its rows", async () => {
+test("the rows of a client that disconnects are freed", async () => {
   const controller = new AbortController();
   const response = await post({ prompt: "", length: 200, steps: 1024 }, {}, controller.signal);
   await response.body!.getReader().read();
@@ -167,13 +167,13 @@ test("a client that hangs up frees its rows", async () => {
   assert.equal(engine.activeRows, 0);
 });
 
-test("a reader that falls behind gets steps merged, every reveal once, resumable from any of them", async () => {
+test("a slow reader gets merged steps, every reveal once, and can resume from any of them", async () => {
   let text = "";
   let release = () => {};
   const stuck = new Promise<void>((resolve) => {
     release = resolve;
   });
-  // A response whose network takes nothing until it is released.
+  // A response whose network accepts nothing until it is released.
   const network = new Writable({
     decodeStrings: false,
     write(chunk: string, _, done) {
@@ -213,7 +213,7 @@ test("a reader that falls behind gets steps merged, every reveal once, resumable
   assert.equal(messages.at(-1)!.event, "error");
 });
 
-test("while nothing is sent, a comment goes out every 15 s, until the response closes", async (context) => {
+test("while nothing is sent, a comment is sent every 15 s until the response closes", async (context) => {
   context.mock.timers.enable({ apis: ["setInterval"] });
   const chunks: string[] = [];
   let taken = () => {};
@@ -230,7 +230,7 @@ test("while nothing is sent, a comment goes out every 15 s, until the response c
   assert.deepEqual(chunks, []);
   context.mock.timers.tick(1);
   assert.deepEqual(chunks, [": still here\n\n"]);
-  // The network has not taken the last one yet.
+  // The last one is still waiting for the network.
   context.mock.timers.tick(60_000);
   assert.equal(chunks.length, 1);
   taken();

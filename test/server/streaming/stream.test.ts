@@ -21,7 +21,7 @@ after(async () => {
 const checkEvent = validator("ServerEvent");
 const isError = (event: { type: string }): event is Schemas["ErrorEvent"] => event.type === "error";
 
-test("several generations on one socket: each streams every step, and its reveals give its tokens", async () => {
+test("several requests on one socket: each streams every step, and its reveals give its tokens", async () => {
   const client = await StreamClient.connect(origin);
   const requests = [
     { id: "a", prompt: "Once upon a time", length: 40, steps: 16, seed: 1 },
@@ -104,7 +104,7 @@ test("a binary frame is an error event", async () => {
   client.socket.close();
 });
 
-test("an id is taken while its generation runs, and free afterwards", async () => {
+test("an id is in use while its request runs, and free afterwards", async () => {
   const client = await StreamClient.connect(origin);
   const message = { type: "generate", id: "one", prompt: "", length: 32, steps: 32, seed: 9 };
   client.send(message);
@@ -118,7 +118,7 @@ test("an id is taken while its generation runs, and free afterwards", async () =
   client.socket.close();
 });
 
-test("cancel ends a generation with an error event and no further step", async () => {
+test("cancel ends a request with an error event and no further step", async () => {
   const client = await StreamClient.connect(origin);
   client.send({ type: "generate", id: "long", prompt: "", length: 200, steps: 1024, seed: 1 });
   await client.find((event): event is Schemas["StepEvent"] => event.type === "step");
@@ -133,7 +133,7 @@ test("cancel ends a generation with an error event and no further step", async (
   client.socket.close();
 });
 
-test("a socket that vanishes frees its rows", async () => {
+test("the rows of a vanished socket are freed", async () => {
   const client = await StreamClient.connect(origin);
   for (const id of ["a", "b"]) client.send({ type: "generate", id, prompt: "", length: 200, steps: 1024 });
   while (engine.activeRows < 2) await new Promise((resolve) => setTimeout(resolve, 5));
@@ -144,14 +144,14 @@ test("a socket that vanishes frees its rows", async () => {
   assert.equal(engine.activeRows, 0);
 });
 
-test("a message beyond the size limit closes the socket with 1009, and the server lives", async () => {
+test("a message above the size limit closes the socket with 1009, and the server goes on", async () => {
   const client = await StreamClient.connect(origin);
   client.send(JSON.stringify({ type: "generate", id: "x", prompt: "y".repeat(1_200_000) }));
   assert.equal(await client.closed, 1009);
   assert.equal((await fetch(`${origin}/healthz`)).status, 200);
 });
 
-test("a socket that does not answer pings is ended; one that does, or that only reads slowly, lives", async () => {
+test("a socket that does not answer pings is closed; one that does, or only reads slowly, stays open", async () => {
   const { app: pinging, origin } = await listen(engine, { pingMs: 60 });
   const [alive, dead, slow] = [
     await StreamClient.connect(origin),
@@ -167,7 +167,7 @@ test("a socket that does not answer pings is ended; one that does, or that only 
   await pinging.close();
 });
 
-test("messages are compressed where that pays: for a peer elsewhere, and not for one on this machine", async () => {
+test("messages are compressed for clients on other machines, and not on this machine", async () => {
   const bytesOf = async (headers: Record<string, string>) => {
     const client = await StreamClient.connect(origin, { headers });
     client.send({ type: "generate", id: "a", prompt: "", length: 120, steps: 4, seed: 6 });

@@ -1,4 +1,4 @@
-/** What the log keeps, and what it must not; request ids. */
+/** Redaction of the log, and request ids. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -24,11 +24,11 @@ after(async () => {
 
 const SECRET = "sesame-of-the-prompt";
 
-/** A text with every byte of it percent-encoded. */
+/** Return a text with every byte percent-encoded. */
 const percent = (text: string) =>
   Array.from(Buffer.from(text), (byte) => `%${byte.toString(16).padStart(2, "0")}`).join("");
 
-/** Sends what may go right and wrong, a secret text in each of it; returns the log and the texts that came back. */
+/** Send valid and invalid requests with a secret text in each; return the log and the generated texts. */
 async function everything(logPrompts: boolean) {
   const log = searchableLog();
   const { app, origin } = await listen(engine, {
@@ -72,7 +72,7 @@ async function everything(logPrompts: boolean) {
   const named = await fetch(`${origin}/healthz`, { headers: { "x-request-id": `my-${key}` } });
   assert.match(named.headers.get("x-request-id")!, /^[0-9a-f-]{36}$/);
 
-  // A bug, and a model that fails, with the prompt in what is thrown.
+  // A bug and a model failure, with the prompt in the error.
   const { start } = engine;
   for (const error of [
     Object.assign(new Error(`cannot read ${key}`), { prompt: SECRET, request }),
@@ -102,13 +102,13 @@ async function everything(logPrompts: boolean) {
   return { log: log.text(), texts, key };
 }
 
-/** A text with all its percent-encoding undone, however often it was applied. */
+/** Return a text with all levels of percent-encoding decoded. */
 function unescaped(text: string): string {
   const once = text.replace(/%([0-9a-f]{2})/gi, (_, code) => String.fromCharCode(parseInt(code, 16)));
   return once === text ? once : unescaped(once);
 }
 
-test("no prompt, no text and no key is in the log, whatever goes wrong", async () => {
+test("the log holds no prompt, no text and no key, also after errors", async () => {
   const { log, texts, key } = await everything(false);
   assert.ok(log.split("\n").length > 15, "there is hardly any log, so this test shows nothing");
   assert.ok(log.includes("didi_…"), "no error named a key, so this test shows nothing");
@@ -117,13 +117,13 @@ test("no prompt, no text and no key is in the log, whatever goes wrong", async (
   assert.match(log, /"path":"\/generate","status":200,[^\n]*"key":"alice"/);
 });
 
-test("with logPrompts the prompts and texts are, and still no key", async () => {
+test("with logPrompts the log holds prompts and texts, but no key", async () => {
   const { log, texts, key } = await everything(true);
   for (const text of [SECRET, JSON.stringify(texts[0]).slice(1, -1)]) assert.ok(log.includes(text), text);
   assert.ok(!log.includes(key.slice(-43, -1)));
 });
 
-test("every answer has a request id, the client's own if it is sane, and the log has the same", async () => {
+test("every answer has a request id, the client's own if it is safe, and the log has the same", async () => {
   const log = searchableLog();
   const { app, origin } = await listen(engine, { logger: log.logger });
   apps.push(app);
@@ -141,7 +141,7 @@ test("every answer has a request id, the client's own if it is sane, and the log
     assert.equal(await idOf(path, "trace-1:a/b=c"), "trace-1:a/b=c", path);
   }
   assert.equal(log.text().split('"reqId":"trace-1:a/b=c"').length - 1 >= 6, true);
-  // The last one looks like an API key.
+  // The last id looks like an API key.
   const key = `didi_alice_${"A".repeat(43)}`;
   for (const given of ["", "a b", '"}{"', "x".repeat(129), "é", key, `trace-${key}`])
     assert.match(await idOf("/healthz", given), uuid);

@@ -1,4 +1,4 @@
-/** One line for each request and each generation of a socket, and nothing of what was said in it. */
+/** One log line for each request and each message of a socket, without prompts and texts. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -37,7 +37,7 @@ after(async () => {
   await engine.pool.close();
 });
 
-/** The lines of requests that `act` brings, once there are `count`; more would be seen a moment later. */
+/** Return the lines of the requests that `act` sends, once there are `count`, and a moment later. */
 async function linesOf(count: number, act: () => Promise<unknown>): Promise<Line[]> {
   lines.length = 0;
   await act();
@@ -57,7 +57,7 @@ const post = (path: string, body: object | string, headers: Record<string, strin
 
 const REQUEST = { prompt: SECRET, length: 12, steps: 4, seed: 3 };
 
-test("an answer has one line, with what it took", async () => {
+test("an answer has one line with its figures", async () => {
   let answer: { id: string; usage: { student_passes: number } } | undefined;
   const [line] = await linesOf(1, async () => {
     const guidance = { mode: "rgas", rerank_ratio: 0.5 };
@@ -86,7 +86,7 @@ test("an answer has one line, with what it took", async () => {
   assert.ok(Number(line!.total_ms) >= Number(line!.queue_ms));
 });
 
-test("a refusal has one line with its reason, whoever refused it", async () => {
+test("a refused request has one line with the reason, in every layer", async () => {
   const refusals: [() => Promise<unknown>, number, string, string][] = [
     [() => post("/generate", { ...REQUEST, steps: 0 }), 400, "invalid-request", "/generate"],
     [() => post("/generate", `{"prompt": "${SECRET}`), 400, "invalid-json", "/generate"],
@@ -121,7 +121,7 @@ test("an event stream, completions of several prompts and inference have one lin
   );
 });
 
-test("a client that leaves has its line too", async () => {
+test("a client that disconnects has a line too", async () => {
   for (const accept of ["application/json", "text/event-stream"]) {
     const [line] = await linesOf(1, async () => {
       const socket = connect(Number(new URL(origin).port), "127.0.0.1");
@@ -138,7 +138,7 @@ test("a client that leaves has its line too", async () => {
   }
 });
 
-test("a socket has a line for each of its generations and refused messages, and one when it closes", async () => {
+test("a socket has a line for each request and each refused message, and one when it closes", async () => {
   const written = await linesOf(4, async () => {
     const client = await StreamClient.connect(origin);
     client.send({ type: "generate", id: "a", ...REQUEST });
@@ -163,7 +163,7 @@ test("a socket has a line for each of its generations and refused messages, and 
   assert.equal(new Set(written.map(({ reqId }) => reqId)).size, 1);
 });
 
-test("no line says what was asked", () => {
+test("no line holds a prompt or a text", () => {
   assert.ok(raw.length > 2000);
   assert.ok(!raw.includes(SECRET));
 });

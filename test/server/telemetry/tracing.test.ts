@@ -1,4 +1,4 @@
-/** Traces, taken by OpenTelemetry's own SDK. */
+/** Traces, collected by OpenTelemetry's SDK. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -31,7 +31,7 @@ after(async () => {
   api.propagation.disable();
 });
 
-/** Spans, once those of `count` requests are over. */
+/** Return the spans once `count` requests have ended. */
 async function spansOf(count: number, act: () => Promise<unknown>) {
   exporter.reset();
   await act();
@@ -57,7 +57,7 @@ test("without an SDK nothing is traced", async () => {
   assert.equal(exporter.getFinishedSpans().length, 0);
 });
 
-test("without the API there is no tracing, and a broken one is no secret", async () => {
+test("without the API there is no tracing, and a broken API is an error", async () => {
   const missing = Object.assign(new Error("Cannot find package"), { code: "ERR_MODULE_NOT_FOUND" });
   assert.equal(await loadTracing(() => Promise.reject(missing)), undefined);
   await assert.rejects(
@@ -67,7 +67,7 @@ test("without the API there is no tracing, and a broken one is no secret", async
   assert.equal(typeof createTracing((await loadTracing())!, engine).end, "function");
 });
 
-test("a request has a span under the client's, with what it took", async () => {
+test("a request has a span under the client's span, with its figures", async () => {
   api.trace.setGlobalTracerProvider(
     new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] }),
   );
@@ -96,7 +96,7 @@ test("a request has a span under the client's, with what it took", async () => {
   assert.ok(!JSON.stringify(attributes).includes("Once"));
 });
 
-test("each step of a batch has a span that is linked to the requests in it", async () => {
+test("each batch has a span that is linked to its requests", async () => {
   const { requests, steps } = await spansOf(2, () =>
     Promise.all([generate({ seed: 1 }), generate({ seed: 2 })]),
   );
@@ -104,7 +104,7 @@ test("each step of a batch has a span that is linked to the requests in it", asy
   assert.equal(new Set(ids).size, 2);
   for (const id of ids) {
     const own = steps.filter((step) => linked(step).includes(id));
-    // As many as it had passes, each within its time.
+    // One for each pass, each within the time of its request.
     const span = requests.find((one) => one.spanContext().spanId === id)!;
     assert.equal(own.length, span.attributes["didi.passes.student"]);
     for (const step of own) {
@@ -121,7 +121,7 @@ test("each step of a batch has a span that is linked to the requests in it", asy
   }
 });
 
-test("a refusal is in its span, and a generation of a socket hangs under the socket's", async () => {
+test("a refused request has an error in its span, and a message of a socket is a child of the socket", async () => {
   const { requests: refused } = await spansOf(1, () => generate({ steps: 0 }));
   assert.equal(refused[0]!.attributes["error.type"], "invalid-request");
   assert.equal(refused[0]!.status.code, api.SpanStatusCode.UNSET);

@@ -1,4 +1,4 @@
-/** Every route and every answer that openapi.yaml documents, seen. */
+/** Every route and every status of openapi.yaml occurs and fits its schema. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -26,7 +26,7 @@ interface Operation {
   responses: Record<string, Answer>;
 }
 interface Asked {
-  /** A server in the state that leads to the answer. */
+  /** A server in the state that gives the answer. */
   server: "ready" | "loading" | "full" | "failing" | "keyed";
   path: string;
   body?: string | undefined;
@@ -35,7 +35,7 @@ interface Asked {
 
 const servers: Partial<Record<Asked["server"], { app: FastifyInstance; engine: Engine; origin: string }>> =
   {};
-/** Of the server `keyed`; `poor` may send no second request a minute. */
+/** Keys of the server `keyed`; `poor` has a limit of one request a minute. */
 let keys: TestKeys["keys"];
 let blocker: { cancel: () => void };
 
@@ -67,7 +67,7 @@ after(async () => {
   for (const name of ["ready", "full", "failing"] as const) await servers[name]!.engine.pool.close();
 });
 
-/** How to come to an answer of this status, from the route's own example. */
+/** Return the request that gives this status, from the example of the route. */
 function askFor(status: string, path: string, operation: Operation, accept: string): Asked | undefined {
   const name = servers.ready!.engine.model.manifest.name;
   const example = operation.requestBody?.content["application/json"]?.example;
@@ -82,7 +82,7 @@ function askFor(status: string, path: string, operation: Operation, accept: stri
     case "200":
       return asked;
     case "400":
-      // What has no body can still have a key in its URL.
+      // A request without a body can have a key in its URL.
       if (!short) return { ...asked, server: "keyed", path: `${asked.path}?api_key=${keys.rich}` };
       return { ...asked, body: JSON.stringify({ ...short, stpes: 8 }) };
     case "401":
@@ -142,7 +142,7 @@ for (const [path, route] of Object.entries(CONTRACT.paths as Record<string, Reco
           assert.deepEqual(validator(schema)(structuredClone(body)), { value: body });
         });
       if (status === "403")
-        test(`${method.toUpperCase()} ${path} answers 403 to a page of somebody else`, async () => {
+        test(`${method.toUpperCase()} ${path} answers 403 to a page of another origin`, async () => {
           const headers = { origin: "https://evil.example" };
           const socket = new WebSocket(servers.ready!.origin.replace("http", "ws") + path, { headers });
           const [, response] = await once(socket, "unexpected-response");
@@ -157,7 +157,7 @@ for (const [path, route] of Object.entries(CONTRACT.paths as Record<string, Reco
           socket.terminate();
         });
       else
-        test(`${method.toUpperCase()} ${path} documents what ${status} holds`, () =>
+        test(`${method.toUpperCase()} ${path} documents the content of ${status}`, () =>
           assert.notDeepEqual(content, {}));
     }
   }
