@@ -1,4 +1,4 @@
-/** Keys on the command line, what the server refuses to start with, and SIGHUP. */
+/** API keys on the command line, flags that the server refuses, and SIGHUP. */
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -16,7 +16,7 @@ import { didi, didiHere, ENTRY } from "./support.ts";
 const root = await mkdtemp(join(tmpdir(), "didi-access-"));
 after(() => rm(root, { recursive: true }));
 
-/** Starts `serve` on a free port; keeps what it prints, and kills it at the end whatever happens. */
+/** Start `serve` on a free port, collect its output, and kill it after the tests. */
 async function serve(...args: string[]) {
   const all = ["serve", "--port", "0", "--threads", "1", "--device", "cpu", "--model", TINY_GUIDED, ...args];
   const child = spawn(process.execPath, [...ENTRY, ...all], {
@@ -30,7 +30,7 @@ async function serve(...args: string[]) {
     stream.setEncoding("utf8").on("data", (chunk) => {
       output += chunk;
     });
-  /** Resolves with the match once the output has it. */
+  /** Resolve with the match when the output has it. */
   const said = async (pattern: RegExp): Promise<RegExpExecArray> => {
     for (;;) {
       const match = pattern.exec(output);
@@ -59,7 +59,7 @@ for (const [command, explains] of [
     assert.match(stdout, new RegExp(`Examples:\\n  .*didi-serve ${command}`));
   });
 
-test("keys are added, listed and removed; the key itself is on standard output alone, once", async () => {
+test("keys are added, listed and revoked; standard output holds the key alone", async () => {
   const file = join(root, "keys.jsonl");
   const keys = (...args: string[]) => didiHere(["keys", ...args, "--file", file]);
   const added = await keys(
@@ -123,7 +123,7 @@ test("keys expire; a date that is wrong is refused", async () => {
   assert.deepEqual([wrong.code, /--expires.*a date such as 2027-01-31/.test(wrong.stderr)], [2, true]);
 });
 
-test("of several commands that add the same key at once, one does", async () => {
+test("of several commands that add the same key at once, one succeeds", async () => {
   const file = join(root, "race.jsonl");
   const runs = await Promise.all(
     Array.from({ length: 3 }, () => didi(["keys", "add", "--file", file, "--id", "alice"])),
@@ -208,12 +208,12 @@ test("--insecure, --allow-origin and --admin-port take effect", async () => {
   assert.equal((await fetch(`${origin}/metrics`)).status, 404);
   const answer = await fetch(`${origin}/model`, { headers: { origin: page } });
   assert.equal(answer.headers.get("access-control-allow-origin"), page);
-  // Without files to read again, it stops.
+  // Without files to reload, SIGHUP stops the server.
   child.kill("SIGHUP");
   assert.equal(await exit, 0);
 });
 
-/** A certificate of its own name in these files. */
+/** Write a self-signed certificate for this name to the files. */
 function certify(name: string, cert: string, key: string): void {
   const kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
   const files = ["-keyout", key, "-out", cert];
@@ -228,12 +228,12 @@ test("SIGHUP reloads keys and certificate; a file that cannot be used is one err
   certify("first", cert, key);
   const args = ["--api-keys", file, "--tls-cert", cert, "--tls-key", key, "--host", "0.0.0.0"];
   const { child, origin, said, output, exit } = await serve(...args, "--admin-port", "0");
-  // For Prometheus on this machine: plain, and without a key.
+  // The admin port for Prometheus on this machine: HTTP without a key.
   const [, admin] = await said(/\/metrics and \/docs at (http:\S+),/);
   assert.equal((await fetch(`${admin}/metrics`)).status, 200);
   assert.match(output(), /curl -s https:.*authorization: Bearer KEY/);
   const at = origin.replace("0.0.0.0", "127.0.0.1");
-  /** The status with a key, and the name on the certificate. */
+  /** Return the status with a key, and the name on the certificate. */
   const ask = (apiKey: string) =>
     new Promise<[number, string]>((resolve, reject) => {
       const headers = { "x-api-key": apiKey };

@@ -208,7 +208,7 @@ test("an unknown flag of the process: one line, exit 2", async () => {
   });
 });
 
-test("SIGTERM finishes what runs, closes sockets with 1001 and exits 0", async () => {
+test("SIGTERM finishes running requests, closes sockets with 1001 and exits with 0", async () => {
   const { child, origin, exit } = await serve("--device", "cpu", "--model", TINY_GUIDED);
   const client = await StreamClient.connect(origin);
   client.send({ type: "generate", id: "a", prompt: "", length: 120, steps: 1024, seed: 1 });
@@ -219,7 +219,7 @@ test("SIGTERM finishes what runs, closes sockets with 1001 and exits 0", async (
   assert.equal(await exit, 0);
 });
 
-test("when the grace period is over, what still runs is told so", async () => {
+test("after the grace period, running requests fail with 503", async () => {
   const { child, origin, exit } = await serve("--device", "cpu", "--model", TINY_GUIDED, "--grace", "0");
   const client = await StreamClient.connect(origin);
   client.send({ type: "generate", id: "a", prompt: "", length: 120, steps: 1024, n: 16, seed: 1 });
@@ -230,7 +230,7 @@ test("when the grace period is over, what still runs is told so", async () => {
   assert.equal(await exit, 0);
 });
 
-test("verify computes an answer again, and says where it differs", async () => {
+test("verify computes an answer again and prints the first difference", async () => {
   const flags = [
     "--model",
     TINY_GUIDED,

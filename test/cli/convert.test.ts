@@ -1,4 +1,4 @@
-/** `model convert` runs Python, and nothing that lies in a downloaded checkpoint. */
+/** `model convert` runs Python, but no code from a downloaded checkpoint. */
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -34,11 +34,11 @@ const wasRun = () =>
     () => undefined,
   );
 
-test("no module of the checkpoint's folder is run when it is the current directory", async () => {
+test("no module of the checkpoint's folder is executed if it is the current directory", async () => {
   await mkdir(join(checkpoint, "didi"), { recursive: true });
   for (const name of ["model", "discriminator"]) await writeFile(join(checkpoint, `${name}.safetensors`), "");
   const attack = `open(${JSON.stringify(marker)}, "a").write(__name__ + " ")\n`;
-  // Our own package, what it imports, what says that these are there, and modules of Python itself.
+  // The project's own package, its imports, and modules of Python itself.
   const modules = [
     "torch",
     "onnx",
@@ -54,12 +54,12 @@ test("no module of the checkpoint's folder is run when it is the current directo
   for (const path of [undefined, "", "."]) {
     const { code } = await convert("python3", path === undefined ? {} : { PYTHONPATH: path });
     assert.equal(await wasRun(), undefined, `PYTHONPATH ${path}`);
-    // There are no tensors, whether or not this Python has the packages.
+    // The conversion fails with or without the packages: the files hold no tensors.
     assert.notEqual(code, 0);
   }
 });
 
-test("Python before 3.11, which always looks in the current directory, is refused", async () => {
+test("Python before 3.11, which cannot ignore the current directory, is refused", async () => {
   // A stand-in that answers as such a Python does when it is asked for its version, since none may be
   // installed here.
   const old = join(root, "old-python");
@@ -70,19 +70,19 @@ test("Python before 3.11, which always looks in the current directory, is refuse
   assert.match(stderr, /^didi-serve: [^\n]*old-python is Python 3\.10\.13[^\n]*3\.11 or newer[^\n]*\n$/);
 });
 
-test("what is no Python is refused", async () => {
+test("a program that is not Python is refused", async () => {
   const { code, stderr } = await convert("/bin/true");
   assert.equal(code, 1);
   assert.match(stderr, /^didi-serve: \/bin\/true is not Python 3\.11 or newer[^\n]*\n$/);
 });
 
-test("a Python that is named by a path is taken from where the user is", async () => {
+test("a relative path of Python is resolved from the user's directory", async () => {
   await writeFile(join(checkpoint, "link"), "#!/bin/sh\necho 3.9.0\n");
   await chmod(join(checkpoint, "link"), 0o755);
   assert.match((await convert("./link")).stderr, /checkpoint.link is Python 3\.9\.0/);
 });
 
-test("a tokenizer that no server would take is refused before anything is converted", async () => {
+test("a tokenizer that the server cannot use is refused before the conversion", async () => {
   const file = join(checkpoint, "tokenizer.json");
   const tokenizer = JSON.parse(await readFile(join(TINY_GUIDED, "tokenizer.json"), "utf8"));
   tokenizer.normalizer = { type: "Replace", pattern: { Regex: "(a+)+$" }, content: "" };
@@ -93,7 +93,7 @@ test("a tokenizer that no server would take is refused before anything is conver
   assert.match(stderr, /^didi-serve: cannot use [^\n]*tokenizer\.json: its normalizer must be[^\n]*\n$/);
 });
 
-test("whoever starts our Python modules leaves the current directory out", async () => {
+test("every start of the Python modules leaves the current directory out", async () => {
   const files = await Promise.all(
     ["src", "loadtest", "scripts", "test"].map(async (folder) =>
       (await readdir(join(PACKAGE_ROOT, folder), { recursive: true, encoding: "utf8" }))

@@ -4,7 +4,7 @@ import { dotProducts } from "../../src/model/precision.ts";
 import { VERSION } from "../../src/server/openapi.ts";
 import { didiHere } from "./support.ts";
 
-test("doctor says what there is, and where the model runs", async () => {
+test("doctor reports the machine, and where the model runs", async () => {
   const { code, stdout } = await didiHere(["doctor", "--device", "cpu", "--json"]);
   assert.equal(code, 0, stdout);
   const report = JSON.parse(stdout);
@@ -19,12 +19,12 @@ test("doctor says what there is, and where the model runs", async () => {
   assert.equal(report.fault, undefined);
 });
 
-test("a model that is not there, or a device that cannot be used: the reason, and exit 1", async () => {
+test("a missing model or an unusable device: the reason, and exit 1", async () => {
   const gone = await didiHere(["doctor", "--model", "gone"]);
   assert.equal(gone.code, 1);
   assert.match(gone.stdout, /does not run: .*gone does not exist/);
   assert.match(gone.stdout, /^didi-serve .*\nprocessor: .*\nmemory: .*\nGPUs: .*\nCUDA: /);
-  // No GPU is visible to the process, whatever the machine has.
+  // Hide the GPUs of the machine from the process.
   const cuda = await didiHere(["doctor", "--device", "cuda"], { CUDA_VISIBLE_DEVICES: "" });
   assert.equal(cuda.code, 1);
   assert.match(cuda.stdout, /does not run: .*--device cpu/);

@@ -17,7 +17,7 @@ beforeEach(() => cp(TINY_GUIDED, copy, { recursive: true, force: true }));
 const check = (...args: string[]) =>
   didiHere(["model", "check", ...args, "--threads", "1", "--device", "cpu"]);
 
-test("model list names the shipped models with what they can do", async () => {
+test("model list shows the shipped models with their abilities", async () => {
   const { code, stdout } = await didiHere(["model", "list", "--json"]);
   assert.equal(code, 0);
   const models = JSON.parse(stdout) as ListedModel[];
@@ -33,7 +33,7 @@ test("model list names the shipped models with what they can do", async () => {
   assert.match(table.stdout, /^stories-mdlm +4\.7 M +256 tokens +fp32 +no +[\d.]+ MB$/m);
 });
 
-test("a list has every folder with a model.json, usable or not, and no other", async () => {
+test("a list has every folder with a model.json, usable or not, and no other folder", async () => {
   await cp(TINY_STUDENT, join(root, "student"), { recursive: true });
   await mkdir(join(root, "notes"), { recursive: true });
   await mkdir(join(root, "broken"), { recursive: true });
@@ -53,7 +53,7 @@ test("a list has every folder with a model.json, usable or not, and no other", a
   await assert.rejects(listModels(join(root, "gone")), /cannot read .*gone: ENOENT/);
 });
 
-test("model check goes through manifest, files, tokenizer and every graph in every precision", async () => {
+test("model check checks manifest, files, tokenizer and every graph in every precision", async () => {
   const { code, stdout, stderr } = await check(TINY_STUDENT);
   assert.equal(code, 0, stderr);
   const lines = stdout.trim().split("\n");
@@ -70,7 +70,7 @@ test("model check goes through manifest, files, tokenizer and every graph in eve
   assert.match(stdout, /^ok {2}tokenizer /m);
 });
 
-/** Rewrites a file of the copy, and its entry in the manifest if it is to look sound. */
+/** Rewrite a file of the copy, and its manifest entry if the checksum should match. */
 async function damage(file: string, edit: (text: string) => string | Buffer, sound = false): Promise<void> {
   const { createHash } = await import("node:crypto");
   const bytes = Buffer.from(edit(await readFile(join(copy, file), "utf8")));

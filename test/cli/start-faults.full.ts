@@ -1,4 +1,4 @@
-/** What is wrong before the server serves: one line that says it, an exit code, and nothing left behind. */
+/** Errors at start-up: one line, an exit code, and no process left. */
 
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
@@ -21,7 +21,7 @@ after(() => rm(root, { recursive: true }));
 
 const noLimits = spawnSync("prlimit", ["--version"]).status !== 0 && "there is no prlimit here";
 
-/** `serve` in a process group of its own, with a port of its own, under limits of prlimit. */
+/** Start `serve` in its own process group on a free port, under limits of prlimit. */
 function start(args: string[], limits: string[] = []) {
   const serve = [
     process.execPath,
@@ -47,21 +47,21 @@ function groupLives(leader: number): boolean {
   }
 }
 
-/** Runs it to its end; `left` is whether a process of its group is left then. */
+/** Run it to its end; `left` tells whether a process of its group is left. */
 async function ended(args: string[], limits: string[] = []): Promise<Outcome & { left: boolean }> {
   const child = start(args, limits);
   let [stdout, stderr] = ["", ""];
   child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
   child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
   const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
-  // What compiles the sources on the way ends a moment later.
+  // The compiler process of tsx ends a moment later.
   for (let i = 0; i < 500 && groupLives(child.pid!); i++) await sleep(10);
   const left = groupLives(child.pid!);
   if (left) process.kill(-child.pid!, "SIGKILL");
   return { code, stdout, stderr, left };
 }
 
-/** Holds an end to one line, exit 1, and nothing left. */
+/** Assert one line, exit 1, and no process left. */
 function checkRefusal({ code, stdout, stderr, left }: Awaited<ReturnType<typeof ended>>, says: RegExp): void {
   assert.match(stderr, says);
   assert.match(stderr, /^(didi-serve: loading [^\n]+\n)?didi-serve: [^\n]+\n$/);
@@ -123,7 +123,7 @@ for (const [i, [name, make, says]] of MODELS.entries())
     checkRefusal(await ended(["--model", await make(join(root, `model-${i}`))]), says);
   });
 
-test("a port that is taken: one line, exit 1, no worker left", async () => {
+test("a port in use: one line, exit 1, no worker left", async () => {
   const blocker = createServer().listen(0, "127.0.0.1");
   await new Promise((resolve) => blocker.once("listening", resolve));
   const { port } = blocker.address() as AddressInfo;
@@ -132,11 +132,11 @@ test("a port that is taken: one line, exit 1, no worker left", async () => {
   checkRefusal(outcome, /cannot listen on 127\.0\.0\.1:\d+: the port is in use/);
 });
 
-test("too few files that may be open: one line, exit 1", { skip: noLimits }, async () => {
+test("a low limit on open files: one line, exit 1", { skip: noLimits }, async () => {
   checkRefusal(await ended(["--model", TINY_GUIDED], ["--nofile=100"]), /100 files open.*ulimit -n/);
 });
 
-test("a disk that takes no byte is no fault: the server writes none", { skip: noLimits }, async () => {
+test("the server runs on a full disk: it writes no file", { skip: noLimits }, async () => {
   const child = start(["--model", TINY_GUIDED, "--log-level", "warn"], ["--fsize=0"]);
   child.stderr.pipe(process.stderr);
   const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
@@ -151,7 +151,7 @@ test("a disk that takes no byte is no fault: the server writes none", { skip: no
   assert.equal(await exit, 0);
 });
 
-test("a log that cannot be written is no fault: the server serves and stops", {
+test("the server serves and stops if the log cannot be written", {
   skip: !existsSync("/dev/full"),
 }, async () => {
   const probe = createServer().listen(0, "127.0.0.1");

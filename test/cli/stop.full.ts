@@ -1,4 +1,4 @@
-/** How the server stops: what was accepted is finished, nobody holds it up, and a second signal ends it. */
+/** Shutdown: accepted requests finish, no client delays it, and a second signal ends it. */
 
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
@@ -13,7 +13,7 @@ import { serve } from "./support.ts";
 
 const FLAGS = ["--device", "cpu", "--model", TINY_GUIDED, "--log-level", "error"];
 const LONG = { prompt: "", length: 120, steps: 1024, n: 16, seed: 1 };
-/** The largest trace there is: its answer has 0.7 MB. */
+/** The largest allowed trace: its answer has 0.7 MB. */
 const TRACED = { ...LONG, length: 64, n: 4, trace: true };
 const isStep = (event: ServerEvent): event is Extract<ServerEvent, { type: "step" }> => event.type === "step";
 
@@ -23,13 +23,13 @@ async function textOf(response: IncomingMessage): Promise<string> {
   return text;
 }
 
-/** Workers of a server; none where there is no /proc. */
+/** Return the workers of a server; none without /proc. */
 function workerPids(pid: number): number[] {
   const path = `/proc/${pid}/task/${pid}/children`;
   return existsSync(path) ? readFileSync(path, "utf8").split(" ").filter(Boolean).map(Number) : [];
 }
 
-test("after SIGTERM it is not ready and takes nothing more; what runs is finished, then sockets close with 1001", async () => {
+test("after SIGTERM it refuses requests, finishes the running ones, then closes sockets with 1001", async () => {
   const { child, origin, exit } = await serve(...FLAGS);
   const client = await StreamClient.connect(origin);
   const posted = postRaw(origin, "/generate", { ...LONG, seed: 2 });
@@ -58,9 +58,9 @@ test("after SIGTERM it is not ready and takes nothing more; what runs is finishe
   assert.equal(await exit, 0);
 });
 
-test("an answer that is still being read arrives whole", async () => {
+test("an answer that a client is still reading arrives whole", async () => {
   const { child, origin, exit } = await serve(...FLAGS);
-  // Some ten megabytes: more than the system keeps for a reader that has not begun.
+  // About ten megabytes: more than the socket buffers hold.
   const response = await postRaw(origin, "/generate", LONG, { accept: "text/event-stream" });
   assert.equal(response.statusCode, 200);
   while (!/^didi_active_rows 0$/m.test(await (await fetch(`${origin}/metrics`)).text())) await sleep(50);
@@ -77,7 +77,7 @@ test("an answer that is still being read arrives whole", async () => {
   assert.equal(await exit, 0);
 });
 
-test("neither a reader that never reads nor a socket that never answers holds it up", async () => {
+test("neither a client that never reads nor a silent socket delays the shutdown", async () => {
   const { child, origin, exit } = await serve(...FLAGS, "--grace", "30");
   const client = await StreamClient.connect(origin);
   client.socket.pause();
@@ -95,13 +95,13 @@ test("neither a reader that never reads nor a socket that never answers holds it
   never.destroy();
 });
 
-test("a second signal ends it now, with exit code 1 and no process left", async () => {
+test("a second signal ends it at once, with exit code 1 and no process left", async () => {
   const { child, origin, exit } = await serve(...FLAGS);
   const client = await StreamClient.connect(origin);
   const pids = workerPids(child.pid!);
   client.send({ type: "generate", id: "a", ...LONG });
   await client.find(isStep);
-  // A process that is frozen cannot see by itself that its server is gone.
+  // A frozen worker cannot notice that its server has ended.
   for (const pid of pids) process.kill(pid, "SIGSTOP");
   child.kill("SIGTERM");
   while (await fetch(`${origin}/readyz`).then(({ ok }) => ok));

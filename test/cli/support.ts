@@ -1,4 +1,4 @@
-/** The command line: in this process, and as a process of its own. */
+/** Runs the command line in this process, or as a child process. */
 
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { join } from "node:path";
@@ -10,17 +10,17 @@ import { PACKAGE_ROOT } from "../../src/package-root.ts";
 /** Arguments of Node that run the command line from its sources. */
 export const ENTRY = ["--import", "tsx", join(PACKAGE_ROOT, "src", "main.ts")];
 
-/** The same from any current directory. */
+/** The same for any current directory. */
 export const SOURCE_ENTRY = ["--import", import.meta.resolve("tsx"), join(PACKAGE_ROOT, "src", "main.ts")];
 
-/** How a run ended. */
+/** The outcome of a run. */
 export interface Outcome {
   code: number | null;
   stdout: string;
   stderr: string;
 }
 
-/** Runs the command line to its end. */
+/** Run the command line in a child process to its end. */
 export function didi(args: string[], env: Record<string, string> = {}): Promise<Outcome> {
   return new Promise((resolve) => {
     const child = execFile(
@@ -59,7 +59,7 @@ export async function didiHere(args: string[], env: Record<string, string> = {})
   }
 }
 
-/** Starts `serve` on a free port; resolves once it says that it is ready. */
+/** Start `serve` on a free port; resolve when it is ready. */
 export async function serve(
   ...args: string[]
 ): Promise<{ child: ChildProcess; origin: string; exit: Promise<number | null> }> {

@@ -1,4 +1,4 @@
-/** `verify` of a receipt that somebody else wrote. */
+/** `verify` with receipts from untrusted sources. */
 
 import assert from "node:assert/strict";
 import { cp, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
@@ -26,7 +26,7 @@ async function verify(content: object, ...args: string[]) {
   return didiHere(["verify", file, "--device", "cpu", "--threads", "1", ...args]);
 }
 
-/** What moves a cursor, hides text or makes a line. */
+/** Characters that move the cursor, hide text or break a line. */
 const HOSTILE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u;
 
 for (const model of ["../../etc", "/etc", ".", "..", "a/b", "a\\b", "", "\u001b[2Jx", "x\u202ey"])
@@ -39,7 +39,7 @@ for (const model of ["../../etc", "/etc", ".", "..", "a/b", "a\\b", "", "\u001b[
   });
 
 test("a model of another sha256 is not loaded", async () => {
-  // Loading it would say that it is damaged.
+  // Loading it would report that it is damaged.
   const folder = join(root, "model");
   await cp(TINY_GUIDED, folder, { recursive: true });
   await truncate(join(folder, "denoise.fp32.onnx"), 100);

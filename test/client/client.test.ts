@@ -23,7 +23,7 @@ after(async () => {
 });
 
 const request = { prompt: "Once upon a time", length: 40, steps: 9, seed: 12, n: 2 };
-/** Takes a second or two. */
+/** A request that takes one or two seconds. */
 const LONG: GenerateRequest = { prompt: "", length: 200, steps: 256, seed: 1 };
 const quick = { retry: { firstMs: 2, longestMs: 2 } };
 
@@ -33,7 +33,7 @@ async function collect(events: AsyncIterable<StreamEvent>): Promise<StreamEvent[
   return all;
 }
 
-/** The steps of a stream, as a trace has them. */
+/** Return the steps of a stream in the form of a trace. */
 const traceOf = (events: StreamEvent[]) =>
   events.flatMap((event) => {
     if (event.type !== "step") return [];
@@ -46,20 +46,20 @@ async function idle(): Promise<void> {
   assert.equal(engine.activeRows, 0);
 }
 
-test("generate answers what POST answers", async () => {
+test("generate returns the answer of POST /generate", async () => {
   const response = await fetch(`${origin}/generate`, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify(request),
   });
   const posted = (await response.json()) as { samples: unknown; receipt: unknown };
-  // An address may end in a slash.
+  // A base URL may end in a slash.
   const answer = await new DidiClient(`${origin}/`).generate(request);
   assert.deepEqual(answer.samples, posted.samples);
   assert.deepEqual(answer.receipt, posted.receipt);
 });
 
-test("stream yields accepted, the steps of the trace, done", async () => {
+test("stream yields accepted, the steps of the trace, and done", async () => {
   const client = new DidiClient(origin);
   const { trace, samples } = await client.generate({ ...request, trace: true });
   const events = await collect(client.stream(request));
@@ -72,7 +72,7 @@ test("stream yields accepted, the steps of the trace, done", async () => {
   assert.deepEqual(done.type === "done" && done.samples, samples);
 });
 
-test("a connection that is cut anywhere, several times over, yields every event exactly once", async () => {
+test("a connection that is cut several times, at any place, yields every event exactly once", async () => {
   const whole = await cuttingProxy(origin, []);
   const expected = await collect(new DidiClient(whole.origin).stream(request));
   const length = whole.bytes();
@@ -120,7 +120,7 @@ test("a seed that the server drew is kept when a stream is resumed", async () =>
   await proxy.close();
 });
 
-test("a connection that falls silent counts as broken", async () => {
+test("a silent connection counts as broken", async () => {
   const proxy = await cuttingProxy(origin, [{ bytes: 4000, how: "silence" }]);
   const { fetch, calls } = countingFetch();
   const client = new DidiClient(proxy.origin, { ...quick, fetch, silenceMs: 1000 });
@@ -130,7 +130,7 @@ test("a connection that falls silent counts as broken", async () => {
   await proxy.close();
 });
 
-test("with a deadline a stream that broke is not begun again", async () => {
+test("a broken stream with a deadline is not started again", async () => {
   const proxy = await cuttingProxy(origin, [{ bytes: 4000, how: "reset" }]);
   const { fetch, calls } = countingFetch();
   const client = new DidiClient(proxy.origin, { ...quick, fetch });
@@ -171,7 +171,7 @@ test("a full queue is waited for as long as the server says", async () => {
   await small.pool.close();
 });
 
-test("an aborted signal ends a call wherever it is, with its reason, and frees the rows", async () => {
+test("an aborted signal ends a call at any stage with its reason, and frees the rows", async () => {
   const client = new DidiClient(origin, { retry: { firstMs: 60_000 } });
   const reason = new Error("enough");
   const rejects = (call: Promise<unknown>) => assert.rejects(call, (error) => error === reason);
@@ -204,12 +204,12 @@ test("an aborted signal ends a call wherever it is, with its reason, and frees t
   assert.ok(performance.now() - started < 5000);
 });
 
-test("leaving the loop cancels the generation", async () => {
+test("leaving the loop cancels the request", async () => {
   for await (const event of new DidiClient(origin).stream(LONG)) if (event.type === "step") break;
   await idle();
 });
 
-test("a refusal is a DidiError with status, problem object and request id, and is not tried again", async () => {
+test("a refused request is a DidiError with status, problem and request id, and is not retried", async () => {
   const { fetch, answers } = countingFetch();
   const client = new DidiClient(origin, { fetch });
   for (const call of [
@@ -231,7 +231,7 @@ test("a refusal is a DidiError with status, problem object and request id, and i
   }
 });
 
-test("a server that goes away says 503 in the stream; once the tries are used up, that is the error", async () => {
+test("a server that shuts down sends 503 in the stream, which is the error after the last retry", async () => {
   const its = await startEngine();
   const server = await listen(its);
   const { fetch, calls } = countingFetch();

@@ -16,7 +16,7 @@ const MESSAGES: Message[] = [
 
 for (const [name, end] of Object.entries({ LF: "\n", CR: "\r", "CR LF": "\r\n" }))
   test(`lines may end with ${name}, and pieces anywhere`, () => {
-    // A lone CR at the very end might be half of a CR LF: another line shows that it is not.
+    // A CR at the end may be half of a CR LF; the next line decides.
     const text = `${STREAM}: end\n`.replaceAll("\n", end);
     for (let size = 1; size <= text.length; size++) {
       const parser = new EventParser();
@@ -26,7 +26,7 @@ for (const [name, end] of Object.entries({ LF: "\n", CR: "\r", "CR LF": "\r\n" }
     }
   });
 
-test("what is not ended by a blank line is no event", () => {
+test("an event without a blank line after it is not emitted", () => {
   const parser = new EventParser();
   assert.deepEqual(parser.push("id: 1\ndata: {}\n"), []);
   assert.deepEqual(parser.push("\n"), [{ id: "1", data: "{}" }]);

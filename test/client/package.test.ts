@@ -1,4 +1,4 @@
-/** `didi-serve/client` as another package sees it: its types in Node and in a browser, its modules without the server's. */
+/** `didi-serve/client` in another package: its types in Node and in a browser, and its modules. */
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -71,7 +71,7 @@ for (const [where, lib, types] of [
     assert.ok(program.getSourceFiles().some(({ fileName }) => fileName.endsWith("dist/client/index.d.ts")));
   });
 
-test("its modules load by the package's name and import each other alone", async () => {
+test("its modules load by the package's name and import only each other", async () => {
   const script = `import * as client from "didi-serve/client"; console.log(Object.keys(client).sort().join())`;
   const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "--eval", script], {
     cwd: root,

@@ -1,4 +1,4 @@
-/** When the client tries again, against servers that answer by a script. */
+/** Retries of the client, against scripted servers. */
 
 import assert from "node:assert/strict";
 import type { ServerResponse } from "node:http";
@@ -23,14 +23,14 @@ async function failure(call: Promise<unknown>): Promise<DidiError> {
 }
 
 for (const status of [429, 502, 503, 504])
-  test(`${status} is tried again, with back-off`, async () => {
+  test(`${status} is retried with back-off`, async () => {
     const server = await scripted((response) => json(response, status, "no"), ok);
     assert.deepEqual(await new DidiClient(server.origin, quick).generate({ prompt: "a" }), { id: "a" });
     assert.equal(server.requests.length, 2);
     await server.close();
   });
 
-test("other statuses and answers that are not ours are final, and the error says what to look at", async () => {
+test("other statuses and answers of other programs are final, and the error gives advice", async () => {
   const cases: [(response: ServerResponse) => unknown, number | undefined, RegExp][] = [
     [(response) => json(response, 500, { ...PROBLEM, status: 500 }), 500, /Too many \(500\): wait/],
     [(response) => json(response, 404, "gone"), 404, /status 404 without a problem object/],
@@ -45,7 +45,7 @@ test("other statuses and answers that are not ours are final, and the error says
   }
 });
 
-test("tries are bounded", async () => {
+test("the number of retries is bounded", async () => {
   const server = await scripted((response) => json(response, 503, { ...PROBLEM, status: 503 }));
   const error = await failure(new DidiClient(server.origin, quick).generate({ prompt: "a" }));
   assert.deepEqual([error.status, error.problem?.detail, server.requests.length], [503, "wait", 4]);
@@ -59,10 +59,10 @@ test("tries are bounded", async () => {
   assert.ok(gone.cause);
 });
 
-test("Retry-After counts as seconds, as a date, and in the problem object; too long a one ends the tries", async () => {
+test("Retry-After is read as seconds, as a date and from the problem; a longer wait than allowed is an error", async () => {
   const cases: [headers: Record<string, string>, body: object, atLeastMs: number][] = [
     [{ "retry-after": "1" }, {}, 1000],
-    // A date has no fractions of seconds.
+    // A date has whole seconds.
     [{ "retry-after": new Date(Math.ceil(Date.now() / 1000) * 1000 + 1000).toUTCString() }, {}, 900],
     [{}, { retry_after: 1 }, 1000],
   ];
@@ -83,7 +83,7 @@ test("Retry-After counts as seconds, as a date, and in the problem object; too l
   await server.close();
 });
 
-test("a body that breaks off is asked for again", async () => {
+test("a request whose answer breaks off is retried", async () => {
   const server = await scripted((response) => {
     response.writeHead(200, { "content-length": "100" }).write("{");
     setTimeout(() => response.destroy(), 20);
@@ -104,7 +104,7 @@ test("an error event of a bug is thrown at once", async () => {
   await server.close();
 });
 
-test("a proxy's headers go along, and a prefix of the address is kept", async () => {
+test("extra headers are sent, and a path prefix of the base URL is kept", async () => {
   const server = await scripted(ok);
   const client = new DidiClient(`${server.origin}/models/a`, { headers: { authorization: "Bearer x" } });
   await client.generate({ prompt: "a" });

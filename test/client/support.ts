@@ -1,18 +1,18 @@
-/** Servers that fail in a known way. */
+/** Scripted servers that fail in a known way. */
 
 import { once } from "node:events";
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { after } from "node:test";
 
-/** A server of a test. */
+/** A test server. */
 export interface TestServer {
   origin: string;
   close(): Promise<void>;
 }
 
 const open = new Set<TestServer>();
-// A test that fails does not reach its own close, and the process would not end.
+// A failing test does not close its server, and the process would not end.
 after(() => Promise.all([...open].map((server) => server.close())));
 
 async function start(server: Server, sockets: Set<Socket>): Promise<TestServer> {
@@ -34,13 +34,13 @@ async function start(server: Server, sockets: Set<Socket>): Promise<TestServer> 
   return started;
 }
 
-/** What a proxy lets through of one connection's answer: bytes, and how it stops after them. */
+/** The bytes of an answer that a proxy lets through, and how it then stops. */
 export interface Cut {
   bytes: number;
   how: "reset" | "end" | "silence";
 }
 
-/** A proxy of whole connections before `origin`; `cuts` are those of the first connections, the rest go through. */
+/** A TCP proxy to `origin`; `cuts` apply to the first connections, later ones pass. */
 export async function cuttingProxy(
   origin: string,
   cuts: readonly Cut[],
@@ -73,7 +73,7 @@ export async function cuttingProxy(
   return { ...(await start(server, sockets)), bytes: () => bytes };
 }
 
-/** A server that gives one answer after the other; the last again and again. */
+/** A server that gives the answers in order, and repeats the last one. */
 export async function scripted(
   ...answers: ((response: ServerResponse, request: IncomingMessage) => void)[]
 ): Promise<TestServer & { requests: IncomingMessage[] }> {
@@ -85,7 +85,7 @@ export async function scripted(
   return { ...(await start(server, new Set())), requests };
 }
 
-/** A `fetch` that counts its calls and keeps when what came back. */
+/** A `fetch` that records its calls and their times. */
 export function countingFetch() {
   const answers: { response: Response; at: number }[] = [];
   let calls = 0;

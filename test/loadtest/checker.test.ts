@@ -1,4 +1,4 @@
-/** The checker against a server that lies: over HTTP, so that what is tested is what runs. */
+/** The checker against a server that sends wrong answers over HTTP. */
 
 import assert from "node:assert/strict";
 import { createServer, type Server } from "node:http";
@@ -13,7 +13,7 @@ import type { GenerateRequest, StreamEvent } from "../../src/client/index.ts";
 
 const SHAPE = { name: "a", weight: 1, steps: 4, length: 8, guidance: "none" as const };
 
-/** What an honest server sends: two positions a step. */
+/** Return the events of a correct server: two positions a step. */
 function honest(request: GenerateRequest): StreamEvent[] {
   const id = "x";
   const [length, steps, seed] = [Number(request.length), Number(request.steps), Number(request.seed)];
@@ -63,7 +63,7 @@ type Step = Extract<StreamEvent, { type: "step" }>;
 type Done = Extract<StreamEvent, { type: "done" }>;
 const done = (events: StreamEvent[]) => events.at(-1) as Done;
 
-/** Each lie, and what the checker must call it. */
+/** Wrong answers, and the kind of error that the checker must report. */
 const STREAM_LIES: [name: string, kind: string, lie: (events: StreamEvent[]) => StreamEvent[]][] = [
   ["a step twice", "duplicate step", (e) => [...e.slice(0, 3), e[2]!, ...e.slice(3)]],
   ["a step left out", "missing step", (e) => e.toSpliced(2, 1)],
@@ -146,7 +146,7 @@ before(async () => {
   sockets.on("connection", (socket) =>
     socket.on("message", (data) => {
       for (const event of lie(honest(JSON.parse(data.toString())))) socket.send(JSON.stringify(event));
-      // A stream that ends early ends here too.
+      // A stream that ends early ends here.
       if (lie !== truth) socket.close();
     }),
   );
@@ -161,7 +161,7 @@ after(() => {
 });
 const truth = lie;
 
-/** What a loop of 2 clients with 3 requests each records. */
+/** Run a loop of 2 clients with 3 requests each; return the record. */
 async function load(transport: "post" | "sse" | "ws"): Promise<Recorder> {
   const recorder = new Recorder();
   const transports = new Transports(origin);
@@ -177,7 +177,7 @@ async function load(transport: "post" | "sse" | "ws"): Promise<Recorder> {
 }
 
 for (const transport of ["post", "sse", "ws"] as const)
-  test(`an honest server has no errors: ${transport}`, async () => {
+  test(`a correct server has no errors: ${transport}`, async () => {
     lie = truth;
     const recorder = await load(transport);
     assert.deepEqual(recorder.errors, {});
@@ -212,7 +212,7 @@ for (const transport of ["post", "sse", "ws"] as const)
       assert.deepEqual(recorder.errors, { [kind]: 6 });
     });
 
-test("steps merged into one event are no error, and counted", async () => {
+test("merged steps are counted and no error", async () => {
   lie = (events) => {
     const [second, third] = [events[2] as Step, events[3] as Step];
     third.revealed.unshift(...second.revealed);

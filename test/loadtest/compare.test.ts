@@ -7,7 +7,7 @@ import { closed, measured, resultsOf } from "./support.ts";
 const near = (actual: number, expected: number) =>
   assert.ok(Math.abs(actual / expected - 1) < 1e-6, `${actual} is not ${expected}`);
 
-test("a ratio has Welch's interval on logarithms: by hand", () => {
+test("a ratio has Welch's interval on logarithms, compared with a manual calculation", () => {
   // Logs of A: 0, 1, 2; of B: 3, 4, 5. Variance 1 each, so error = sqrt(2/3), 4 degrees of freedom, t =
   // 2.776445105.
   const e = Math.E;
@@ -38,7 +38,7 @@ test("one repeat, or a value of 0, has no interval", () => {
 
 const BEFORE = [1000, 1010, 990];
 
-test("compare says better, worse and within noise, and which cells have no other", () => {
+test("compare reports better, worse and within noise, and cells in one result only", () => {
   const a = resultsOf([
     measured(closed(4), BEFORE),
     measured(closed(8), BEFORE),
@@ -64,7 +64,7 @@ test("compare says better, worse and within noise, and which cells have no other
   assert.match(text, /within noise/);
 });
 
-test("compare says that the machine was another", () => {
+test("compare warns if the speed of the machine differed", () => {
   const slower = measured(closed(4), BEFORE);
   for (const measurement of slower.measurements) measurement.machine_speed = 500;
   const text = describe(compare(resultsOf([measured(closed(4), BEFORE)]), resultsOf([slower])));
@@ -72,7 +72,7 @@ test("compare says that the machine was another", () => {
   assert.match(text, /speed of the machine differed/);
 });
 
-test("compare says why no cell is in both", () => {
+test("compare explains why no cell is in both results", () => {
   const of = (...cells: ReturnType<typeof closed>[]) =>
     resultsOf(cells.map((cell) => measured(cell, BEFORE)));
   const text = describe(compare(of(closed(4, 1), closed(8, 1)), of(closed(16, 1), closed(16, 8))));
@@ -89,7 +89,7 @@ test("compare says why no cell is in both", () => {
   );
 });
 
-test("the gate fails on a loss beyond noise and tolerance, on new errors and on missing cells, and on nothing else", () => {
+test("the gate fails only on losses beyond noise and tolerance, new errors and missing cells", () => {
   const baseline = resultsOf([measured(closed(4), BEFORE)]);
   const held = (rates: number[], errors = {}) =>
     gate(resultsOf([measured(closed(4), rates, errors)]), baseline, 0.05);

@@ -21,10 +21,10 @@ test("arrivals are Poisson: their gaps have the mean and the variance of an expo
   assert.notDeepEqual(arrivals(100, 200, 8), times);
 });
 
-/** Milliseconds that the scripted server answers nobody, and when, and how long requests arrive. */
+/** Milliseconds of the server's stall, its start, and the duration of the arrivals. */
 const [STALL, FROM, WINDOW] = [600, 400, 2000];
 
-/** A server that answers at once, but for one stall. */
+/** A server that answers at once except during one stall. */
 async function stallingServer() {
   let opened: number | undefined;
   const server = createServer((_, response) => {
@@ -43,7 +43,7 @@ async function stallingServer() {
   return { server, ask };
 }
 
-test("the open loop shows a stall of the server in p99, and in each request that fell into it", async () => {
+test("the open loop shows a stall of the server in p99, and in each request during the stall", async () => {
   const { server, ask } = await stallingServer();
   const recorder = new Recorder();
   const times = arrivals(100, WINDOW / 1000, 3);
@@ -52,12 +52,12 @@ test("the open loop shows a stall of the server in p99, and in each request that
   assert.deepEqual(recorder.errors, {});
   const latency = recorder.times.times().latency!;
   assert.equal(latency.count, times.length);
-  // A tenth of all requests and more came in the first half of the stall. Lower bounds alone: a slow machine adds.
+  // At least a tenth of all requests came in the first half of the stall. Only lower bounds: a slow machine adds.
   assert.ok(latency.p99 >= 0.8 * STALL, `p99 ${latency.p99} ms`);
   assert.ok(latency.p90 >= 0.3 * STALL, `p90 ${latency.p90} ms`);
 });
 
-test("one client that waits for each answer sees the same stall once: what the open loop is for", async () => {
+test("a closed loop of one client sees the same stall in one request only", async () => {
   const { server, ask } = await stallingServer();
   const latencies: number[] = [];
   for (const end = performance.now() + WINDOW; performance.now() < end; ) {
@@ -73,7 +73,7 @@ test("one client that waits for each answer sees the same stall once: what the o
   );
 });
 
-test("a client that was held up counts from when it should have sent", async () => {
+test("latency of a delayed client counts from the intended time of sending", async () => {
   const recorder = new Recorder();
   const times = Array.from({ length: 100 }, (_, i) => i);
   let blocked = false;
@@ -84,7 +84,7 @@ test("a client that was held up counts from when it should have sent", async () 
       await timed(ASK, intended, recorder, async () => ({ tokens: 1 }));
       if (blocked) return;
       blocked = true;
-      // The whole thread sleeps, as under a long garbage collection.
+      // Block the thread, like a long garbage collection.
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 400);
     },
     never,
@@ -95,7 +95,7 @@ test("a client that was held up counts from when it should have sent", async () 
   assert.ok(send_lag!.p99 >= 250);
 });
 
-test("an aborted loop sends no more, and resolves", async () => {
+test("an aborted loop stops sending and resolves", async () => {
   const stop = new AbortController();
   let sent = 0;
   await openLoop(
@@ -108,7 +108,7 @@ test("an aborted loop sends no more, and resolves", async () => {
   assert.equal(sent, 2);
 });
 
-test("a server kept up if it answered 0.9 of what arrived in its time, and nearly everything without errors", () => {
+test("a server kept up if it answered 0.9 of the arrivals in time and 0.99 without errors", () => {
   const run = { offered: 100, seconds: 10, answered: 100, lastAnswer: 10.5, shortest: 0.5 };
   assert.equal(keptUp(run), true);
   assert.equal(keptUp({ ...run, lastAnswer: 11.5 }), true);

@@ -17,7 +17,7 @@ after(() => rmSync(root, { recursive: true }));
 const refused = (run: () => unknown, said: RegExp) =>
   assert.throws(run, (error) => error instanceof StartupError && said.test(error.message));
 
-test("loopback is taken as it is; another host must be named twice", () => {
+test("a loopback target is accepted; another host must be named twice", () => {
   for (const url of ["http://127.0.0.1:8080/", "http://127.9.9.9", "http://localhost:1", "http://[::1]:80"])
     assert.equal(checkTarget(url, undefined), url.replace(/\/$/, "").replace(/:80$/, ""));
   for (const url of [
@@ -33,7 +33,7 @@ test("loopback is taken as it is; another host must be named twice", () => {
     refused(() => checkTarget(url, undefined), /must be an address/);
 });
 
-test("a grid has every combination once, and each cell its own name", () => {
+test("a grid has every combination once, and each cell has its own id", () => {
   const cells = product({
     ...{ steps: [4, 8], clients: [1, 2], lengths: [32, 64], guidance: ["none", "rgas"] },
     ...{ transports: ["post", "sse", "ws"], prompt: "" },
@@ -42,7 +42,7 @@ test("a grid has every combination once, and each cell its own name", () => {
   assert.equal(new Set(cells.map(({ id }) => id)).size, 48);
 });
 
-test("the default plans keep to what the model can do, and name no cell twice", () => {
+test("the default plans stay within the model's limits, and repeat no cell", () => {
   for (const quick of [false, true]) {
     const { cells, ladders } = defaultPlan({ guided: true, context: 256 }, quick, true);
     assert.equal(new Set(cells.map(({ id }) => id)).size, cells.length);
@@ -58,7 +58,7 @@ test("the default plans keep to what the model can do, and name no cell twice", 
   }
 });
 
-test("traffic keeps to the weights, and takes no seed twice", () => {
+test("traffic follows the weights, and uses no seed twice", () => {
   const shapes = [
     { ...shapeOf(4, 8), weight: 3 },
     { ...shapeOf(64, 8), weight: 1 },
@@ -75,7 +75,7 @@ test("traffic keeps to the weights, and takes no seed twice", () => {
   assert.equal(seeds.used, 400);
 });
 
-test("a file of mixed traffic is read, or refused with the field at fault", () => {
+test("a file of mixed traffic is read, or refused with the wrong field", () => {
   const file = join(root, "mix.json");
   const write = (value: unknown) => writeFileSync(file, JSON.stringify(value));
   write([
@@ -99,7 +99,7 @@ test("a file of mixed traffic is read, or refused with the field at fault", () =
   refused(() => readMix(join(root, "none.json")), /no such file/);
 });
 
-test("time is shared by weight, but for what takes longer anyway", () => {
+test("time is divided by weight, except for measurements with a longer minimum", () => {
   const seconds = (total: number, floors: number[], weights = floors.map(() => 1)) => {
     const pending = floors.map((floor, i) => ({ floor, weight: weights[i]! }));
     return share(total, pending);
@@ -110,7 +110,7 @@ test("time is shared by weight, but for what takes longer anyway", () => {
   assert.ok(seconds(1, [2, 2]) < 1e-6);
 });
 
-test("a ladder rises until a rung fails in every repeat, and its knee is the highest rung that held", () => {
+test("a ladder rises until a rung fails in every repeat; the knee is the highest rung that held", () => {
   const ladder = new Ladder({ shape: shapeOf(4, 8), transport: "post" }, 100);
   ladder.begin(80);
   const climb = (repeat: number, breaksAt: number) => {
@@ -133,7 +133,7 @@ test("a ladder rises until a rung fails in every repeat, and its knee is the hig
   assert.equal(knee.reached, true);
 });
 
-test("a ladder of given rates tries those", () => {
+test("a ladder with given rates tries only those", () => {
   const ladder = new Ladder({ shape: shapeOf(4, 8), transport: "ws", rates: [1, 2] }, 100);
   ladder.begin(0);
   assert.deepEqual(

@@ -4,11 +4,11 @@ import { spread, summarise } from "../../loadtest/report/summary.ts";
 import type { Measurement } from "../../loadtest/report/types.ts";
 import { Durations, Recorder } from "../../loadtest/traffic/recorder.ts";
 
-/** Three significant digits. */
+/** Assert equality to three significant digits. */
 const near = (actual: number, expected: number) =>
   assert.ok(Math.abs(actual - expected) <= expected / 1000, `${actual} is not near ${expected}`);
 
-test("quantiles of 1 to 1000 ms, in any order, are their own ranks", () => {
+test("the quantiles of 1 to 1000 ms, in any order, are their ranks", () => {
   const durations = new Durations();
   for (let i = 0; i < 1000; i++) durations.record(((i * 377) % 1000) + 1);
   const quantiles = durations.quantiles()!;
@@ -20,7 +20,7 @@ test("quantiles of 1 to 1000 ms, in any order, are their own ranks", () => {
   near(quantiles.mean, 500.5);
 });
 
-test("a histogram keeps three digits from a tenth of a millisecond to an hour", () => {
+test("a histogram has three significant digits from 0.1 ms to an hour", () => {
   for (const ms of [0.1, 7.77, 1234, 3_600_000]) {
     const durations = new Durations();
     durations.record(ms);
@@ -28,7 +28,7 @@ test("a histogram keeps three digits from a tenth of a millisecond to an hour", 
   }
 });
 
-test("histograms that are put together are those of all values", () => {
+test("merged histograms equal the histogram of all values", () => {
   const [low, high] = [new Durations(), new Durations()];
   for (let i = 1; i <= 99; i++) low.record(i);
   high.record(10_000);
@@ -39,7 +39,7 @@ test("histograms that are put together are those of all values", () => {
   near(quantiles.max, 10_000);
 });
 
-test("of nothing there are no quantiles", () => {
+test("an empty histogram has no quantiles", () => {
   assert.equal(new Durations().quantiles(), undefined);
 });
 

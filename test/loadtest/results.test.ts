@@ -18,7 +18,7 @@ after(() => rmSync(root, { recursive: true }));
 const open = (rate: number) => servedCell("post", { kind: "open", rate }, [shapeOf(4, 128)]);
 const peer = { ...closed(4), id: "ar", side: "ar", shapes: [{ name: "128 tokens", weight: 1, length: 128 }] };
 
-/** Enough for every picture. */
+/** Results with the figures for every picture. */
 const whole = (): Results =>
   resultsOf(
     [
@@ -52,7 +52,7 @@ const whole = (): Results =>
     },
   );
 
-test("a folder of results has all its files, and reads back", async () => {
+test("a folder of results has all files and can be read again", async () => {
   const folder = join(root, "made");
   const written = await writeResults(folder, whole());
   const pictures = [
@@ -91,7 +91,7 @@ test("a folder of results has all its files, and reads back", async () => {
   assert.match(report, /a peer +\| 4 +\| 128 +\| 8 +\|.*2\.90 \(2\.78 to 3\.02\)/);
 });
 
-test("pictures name their axes with units, and tell series apart without colour", async () => {
+test("pictures have axes with units, and series that differ without colour", async () => {
   const folder = join(root, "pictures");
   await writeResults(folder, whole());
   const svg = (name: string) => readFileSync(join(folder, name), "utf8");
@@ -130,7 +130,7 @@ test("an axis has at least three numbers, and labels stay inside the picture", a
   }
 });
 
-test("a knee without a rate that held says so", () => {
+test("a knee states if no rate held", () => {
   const none = { median: 0, lowest: 0, highest: 0 };
   assert.equal(showKnee(none), "none of the tried rates held");
   assert.equal(kneeText(none, true), "none of the tried rates held");
@@ -141,14 +141,14 @@ test("a knee without a rate that held says so", () => {
   assert.equal(kneeText({ median: 5, lowest: 5, highest: 6 }, false), "at least 5 requests/s");
 });
 
-test("what has no figures has no picture, and an old one goes", async () => {
+test("a picture without figures is not drawn, and an old one is removed", async () => {
   const folder = join(root, "few");
   await writeResults(folder, whole());
   await writeResults(folder, resultsOf([measured(closed(4), [1])]));
   assert.deepEqual(readdirSync(folder).toSorted(), ["report.md", "results.csv", "results.json"]);
 });
 
-test("what is no result is refused with what is wrong", () => {
+test("a file that is not a result is refused with the reason", () => {
   const file = join(root, "bad.json");
   const { cells, ...rest } = whole();
   const { summary: _, ...cell } = cells[0]!;

@@ -1,11 +1,11 @@
-/** Results made by hand. */
+/** Builds results for tests. */
 
 import { summarise } from "../../loadtest/report/summary.ts";
 import type { Cell, Measurement, PlannedCell, Results } from "../../loadtest/report/types.ts";
 import { servedCell, shapeOf } from "../../loadtest/sweep/plan.ts";
 import { Recorder } from "../../loadtest/traffic/recorder.ts";
 
-/** A cell that was measured once for each of `rates`, in tokens a second. */
+/** Return a cell with a measurement for each of `rates`, in tokens a second. */
 export function measured(
   cell: PlannedCell,
   rates: readonly number[],
@@ -26,11 +26,11 @@ export function measured(
   return { ...cell, measurements, summary: summarise(measurements, all) };
 }
 
-/** A closed-loop cell of so many steps. */
+/** Return a closed-loop cell. */
 export const closed = (steps: number, clients = 8, guidance: "none" | "rgas" = "none") =>
   servedCell("post", { kind: "closed", clients }, [shapeOf(steps, 128, guidance)]);
 
-/** Results of some cells. */
+/** Return results with these cells. */
 export function resultsOf(cells: Cell[], changes: Partial<Results> = {}): Results {
   return {
     ...{ format_version: 1, name: "made", started: "2026-01-02T03:04:05.678Z", seconds: 10 },

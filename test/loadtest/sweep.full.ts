@@ -1,4 +1,4 @@
-/** The whole tool against a real server with a small model. */
+/** The load test against a real server with a small model. */
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -28,10 +28,10 @@ after(async () => {
   rmSync(out, { recursive: true });
 });
 
-/** Flags that load the test's server and leave the results in a folder of that name. */
+/** Return flags for the test's server that write results of that name. */
 const to = (name: string) => ["--url", origin, "--out", out, "--name", name];
 
-/** Runs the tool; `onProgress` is told what it writes to standard error. */
+/** Run the load test; `onProgress` gets its standard error. */
 async function loadtest(
   args: string[],
   onProgress: (text: string, interrupt: () => void) => void = () => {},
@@ -51,7 +51,7 @@ async function loadtest(
   return { code, output, errors };
 }
 
-test("a sweep over every axis leaves checked results without errors", async () => {
+test("a sweep over every axis gives results without errors", async () => {
   const args = [...to("every"), "--time", "30", "--repeats", "2", "--p99", "10000"];
   args.push("--steps", "2,4", "--concurrency", "1,3", "--length", "8", "--guidance", "none,rgas");
   args.push("--transport", "post,sse,ws", "--rates", "5,10", "--max-requests", "3000");
@@ -61,7 +61,7 @@ test("a sweep over every axis leaves checked results without errors", async () =
   assert.match(output, /every\/report\.md/);
   assert.equal(results.name, "every");
   assert.equal(results.settings.repeats, 2);
-  // A machine that is slow enough leaves cells out, and says so.
+  // On a slow machine cells are left out, with a message.
   const closed = results.cells.filter(({ load }) => load.kind === "closed");
   assert.ok(closed.length === 24 || results.left_out > 0, `${closed.length} cells`);
   assert.ok(results.cells.length > 0);
@@ -81,7 +81,7 @@ test("a sweep over every axis leaves checked results without errors", async () =
   assert.ok(requests.reduce((sum, count) => sum + count, 0) <= 3000);
 });
 
-test("Ctrl-C writes what there is, and exits with 130", async () => {
+test("Ctrl-C writes the results so far and exits with 130", async () => {
   let told = false;
   const args = [...to("stopped"), "--time", "600", "--steps", "4", "--length", "8"];
   const { code, errors } = await loadtest([...args, "--no-open"], (text, interrupt) => {
@@ -93,7 +93,7 @@ test("Ctrl-C writes what there is, and exits with 130", async () => {
   assert.equal(readResults(join(out, "stopped")).complete, false);
 });
 
-test("results are not replaced unasked", async () => {
+test("existing results are not replaced without --overwrite", async () => {
   const names = readdirSync(out);
   assert.ok(names.includes("every"));
   const { code, errors } = await loadtest(["--url", origin, "--out", out, "--name", "every"]);
@@ -101,7 +101,7 @@ test("results are not replaced unasked", async () => {
   assert.match(errors, /--overwrite/);
 });
 
-test("what cannot be done is said in one line, with exit code 2", async () => {
+test("a wrong command line gives one line and exit code 2", async () => {
   for (const [args, said] of [
     [["--url", "http://192.0.2.1"], /loadtest: .*--i-know 192\.0\.2\.1/],
     [["--url", origin, "--length", "100000"], /context/],

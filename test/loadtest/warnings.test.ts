@@ -7,7 +7,7 @@ import { closed, measured } from "./support.ts";
 
 const STEADY = [1000, 1010, 990];
 
-/** A cell with these cores used by client and server. */
+/** Return a cell with this use of cores by client and server. */
 function using(client: number, server: number): Cell {
   const cell = measured(closed(4), STEADY);
   cell.summary.figures.client_cpu_cores = spread([client]);
@@ -17,17 +17,17 @@ function using(client: number, server: number): Cell {
   return cell;
 }
 
-test("a steady cell on a machine of its own has no warning", () => {
+test("a steady cell on an idle machine has no warning", () => {
   assert.deepEqual(warningsOf([measured(closed(4), STEADY), using(0.1, 1.8)], 2), []);
 });
 
-test("a client at its limit, and one that takes what the server could have had, are told apart", () => {
+test("a client at its limit and a client that takes time from the server have different warnings", () => {
   assert.match(warningsOf([using(0.95, 1)], 8)[0]!, /client used more than 0\.8 of a core.*4 steps/);
   assert.match(warningsOf([using(0.6, 1.3)], 2)[0]!, /Client and server filled the machine/);
   assert.deepEqual(warningsOf([using(0.6, 1.3)], 4), []);
 });
 
-test("errors, repeats that differ, other programs and a slow machine are said", () => {
+test("errors, differing repeats, other programs and a slow machine have warnings", () => {
   const said = (cell: Cell) => warningsOf([cell], 2).join("\n");
   assert.match(said(measured(closed(4), STEADY, { timeout: 2 })), /Errors in .*2 x timeout/);
   assert.match(said(measured(closed(4), [500, 1000, 1000])), /differed by more than 40%/);

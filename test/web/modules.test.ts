@@ -1,4 +1,4 @@
-/** The playground's modules that need no browser. */
+/** The modules of the playground that need no browser. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -24,13 +24,13 @@ const SETTINGS = {
   ],
 };
 
-test("a link gives back the settings it was made from", () => {
+test("a link restores the settings it was created from", () => {
   assert.deepEqual(fromHash(`#${toHash(SETTINGS)}`), { settings: SETTINGS, run: false });
   const one = { ...SETTINGS, prompt: "", runs: [{ steps: 1, guided: true }] };
   assert.deepEqual(fromHash(toHash(one, { run: true })), { settings: one, run: true });
 });
 
-test("what a link leaves out or has out of range is the default", () => {
+test("missing and invalid settings of a link get their defaults", () => {
   assert.deepEqual(fromHash(""), { settings: DEFAULTS, run: false });
   const bad = "steps=129&length=0&temperature=2.5&seed=-1&guided=yes&run=0&unknown=1";
   assert.deepEqual(fromHash(bad), { settings: DEFAULTS, run: false });
@@ -38,7 +38,7 @@ test("what a link leaves out or has out of range is the default", () => {
   assert.deepEqual(fromHash("steps=1.5&length=&temperature=x&seed=9007199254740993").settings, DEFAULTS);
 });
 
-test("a prompt is followed by its masks, a template has them where it says", () => {
+test("masks follow a prompt, and stand in the spans of a template", () => {
   assert.deepEqual(piecesOf({ prompt: "Once", length: 5 }), [{ text: "Once" }, { masks: 5 }]);
   assert.deepEqual(piecesOf({ prompt: "{{mask:2}} and {{mask:30}}{{mask:1}}.", length: 5 }), [
     { masks: 2 },
@@ -53,7 +53,7 @@ test("a prompt is followed by its masks, a template has them where it says", () 
   ]);
 });
 
-test("messages are what the contract takes; a template is sent as one, without a length", () => {
+test("messages fit the contract; a template is sent without a length", () => {
   const check = validator("GenerateMessage");
   const message = generateMessage("1", { ...SETTINGS, prompt: "Once" }, { steps: 8, guided: true });
   assert.ok("value" in check(structuredClone(message)));
@@ -84,7 +84,7 @@ const step = (number: number, masked: number, revealed: [position: number, logpr
     revealed: revealed.map(([position, logprob]) => ({ position, logprob, token: position, text: " a" })),
   }) as const;
 
-test("a run keeps what each step revealed, by its place among the masks", () => {
+test("a run stores the reveals of each step by their index among the masks", () => {
   const run = new Run("1", piecesOf({ prompt: "{{mask:1}} b {{mask:2}}", length: 1 }), 2);
   assert.equal(statusOf(run, 0), "waiting for the server");
   const spans = [
@@ -114,7 +114,7 @@ test("a run keeps what each step revealed, by its place among the masks", () => 
   assert.equal(statusOf(run, 1), "step 1 of 2");
 });
 
-test("a run ends cancelled or failed by what the server says", () => {
+test("a run ends as cancelled or failed by the server's error", () => {
   const error = { title: "Title", status: 499, detail: "Detail." };
   const cancelled = new Run("1", [{ masks: 1 }], 2);
   cancelled.apply({
@@ -130,7 +130,7 @@ test("a run ends cancelled or failed by what the server says", () => {
   assert.equal(figuresOf(failed).speed, "–");
 });
 
-test("numbers and tokens read well", () => {
+test("numbers and tokens are formatted", () => {
   assert.deepEqual([0, 60, 1234.5, 12.34, 0.126].map(brief), ["0", "60", "1,235", "12.3", "0.13"]);
   assert.deepEqual([0, Math.log(0.0123), -20].map(percent), ["100%", "1.23%", "below 0.01%"]);
   assert.deepEqual([0, Math.log(0.3), -99].map(shadeOf), [0, 2, 6]);

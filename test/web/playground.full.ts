@@ -11,7 +11,7 @@ import { startEngine, TEACHER, TINY_GUIDED } from "../support/engine.ts";
 import { lowContrasts, open, panelIn, Server, SKIPPED, textOf } from "./support.ts";
 
 const PROMPT = "Once upon a time";
-/** A run of many steps, which leaves time to step in. */
+/** A run of many steps, which takes long enough to interact with. */
 const LONG = "prompt=Once&length=250&steps=128";
 
 describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
@@ -40,7 +40,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     return (await response.json()) as Schemas["GenerateResponse"];
   };
 
-  test("loads: the model, a connection, a canvas of masks, and nothing from elsewhere", async () => {
+  test("loads the model, a connection and a canvas of masks, and nothing from other hosts", async () => {
     const { page, check } = await open(browser, origin);
     await page.locator('#connection[data-state="open"]').waitFor();
     await page.getByText(TEACHER).waitFor();
@@ -53,7 +53,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await page.close();
   });
 
-  test("generates: steps arrive in order and are shown in order, and the text is the server's", async () => {
+  test("shows the steps of a request in order, and the text of the server", async () => {
     const { page, events, check } = await open(browser, origin);
     await page.evaluate(() => {
       const panel = document.querySelector<HTMLElement>('.panel[data-name="A"]')!;
@@ -94,7 +94,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await page.close();
   });
 
-  test("the scrubber replays the steps, the keyboard looks at tokens", async () => {
+  test("the scrubber replays the steps, and the keyboard inspects tokens", async () => {
     const { page, check } = await open(browser, `${origin}/#prompt=Once&length=30&steps=8&seed=2&run=1`);
     await page.locator('.panel[data-state="done"][data-step="8"]').waitFor();
     const scrubber = page.locator(".scrubber").first();
@@ -120,7 +120,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await page.close();
   });
 
-  test("two runs side by side; a link reproduces both", async () => {
+  test("a link reproduces two runs side by side", async () => {
     const { page, check } = await open(browser, origin);
     await page.locator("#compare").check();
     await page.locator("#length").fill("24");
@@ -143,7 +143,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await page.close();
   });
 
-  test("cancel stops a run where it is", async () => {
+  test("cancel stops a run", async () => {
     const { page, check } = await open(browser, `${origin}/#${LONG}&seed=11&run=1`);
     await panelIn(page, "running").waitFor();
     await page.getByRole("button", { name: "Cancel" }).click();
@@ -154,7 +154,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await page.close();
   });
 
-  test("an error of the server is a message, and the next run works", async () => {
+  test("an error of the server is shown, and the next run works", async () => {
     const { page, check } = await open(browser, `${origin}/#prompt=Once&length=256&run=1`);
     await panelIn(page, "failed").waitFor();
     const message = await page.getByRole("alert").first().textContent();
@@ -164,7 +164,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await panelIn(page, "done").waitFor();
     assert.ok(await page.getByRole("alert").first().isHidden());
 
-    // A link may ask for what this model cannot do: the box stays ticked until it is cleared.
+    // A link may request guidance that this model lacks: the box stays checked until the user clears it.
     await page.goto(`${origin}/#prompt=Once&length=8&guided=1&run=1`);
     await panelIn(page, "failed").waitFor();
     assert.match((await page.getByRole("alert").first().textContent())!, /guidance/);
@@ -174,7 +174,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await page.close();
   });
 
-  test("a server that goes away fails what runs, and is found again when it is back", async () => {
+  test("running requests fail when the server stops, and the page reconnects to it", async () => {
     const { page, check } = await open(browser, `${origin}/#${LONG}&seed=12&run=1`);
     await panelIn(page, "running").waitFor();
     await server.stop();
@@ -195,7 +195,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await page.close();
   });
 
-  test("a model with a discriminator can be guided, and its rewards are shown", async () => {
+  test("with a discriminator, guidance is available and the rewards are shown", async () => {
     const guided = await startEngine({}, TINY_GUIDED);
     const its = new Server(guided);
     const { page, check } = await open(browser, await its.start());
@@ -220,7 +220,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await guided.pool.close();
   });
 
-  test("where the server asks for a key the page does, uses it until it is refused, and keeps it for the tab alone", async () => {
+  test("the page asks for a required key, keeps it for the tab, and asks again when it is refused", async () => {
     const made = await TestKeys.create({ alice: {} });
     const { alice } = made.keys;
     const its = new Server(engine, { access: { keys: made.ring } });
@@ -241,7 +241,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await page.locator("#generate").click();
     await panelIn(page, "done").waitFor();
     assert.ok(!page.url().includes("didi_"));
-    // The tab keeps it over a reload; another does not have it.
+    // The tab keeps the key over a reload; another tab does not have it.
     await page.reload();
     await page.locator('#connection[data-state="open"]').waitFor();
     assert.equal(await page.evaluate(() => JSON.stringify(localStorage) + document.cookie), "{}");
@@ -258,7 +258,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
   });
 
   for (const colorScheme of ["light", "dark"] as const)
-    test(`on a phone in ${colorScheme}: nothing sticks out, and texts stand out`, async () => {
+    test(`on a phone in ${colorScheme}, nothing overflows and texts have contrast`, async () => {
       const address = `${origin}/#prompt=Once&length=60&steps=8&steps2=16&temperature=1.5&seed=4&run=1`;
       const phone = { viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, colorScheme };
       const { page, check } = await open(browser, address, { ...phone, reducedMotion: "reduce" });

@@ -1,4 +1,4 @@
-/** /docs in headless Chromium: people read the contract and send a request from the page. */
+/** /docs in headless Chromium: the contract is shown, and a request can be sent. */
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
@@ -24,7 +24,7 @@ describe("the reference", { skip: SKIPPED, timeout: 240_000 }, () => {
     await engine?.pool.close();
   });
 
-  test("shows every operation, sends a request that works, and asks no other host", async () => {
+  test("shows every operation, sends a request, and loads nothing from other hosts", async () => {
     const server = new Server(engine);
     const { page, check } = await open(browser, `${await server.start()}/docs`);
     await page.locator("#operations-default-generate .opblock-summary-control").click();
@@ -42,7 +42,7 @@ describe("the reference", { skip: SKIPPED, timeout: 240_000 }, () => {
     await server.stop();
   });
 
-  test("where the server has keys, the page loads and sends the key that is entered", async () => {
+  test("with keys, the page loads and sends the entered key", async () => {
     const { ring, keys } = await TestKeys.create({ reader: {} });
     const server = new Server(engine, { access: { keys: ring } });
     const { page, check } = await open(browser, `${await server.start()}/docs`);
@@ -59,7 +59,7 @@ describe("the reference", { skip: SKIPPED, timeout: 240_000 }, () => {
     await server.stop();
   });
 
-  test("at a port of its own the page is for reading: the API is at another address", async () => {
+  test("on the admin port the page sends no requests: the API has another address", async () => {
     const admin = await buildAdminApp(createMetrics(engine));
     await admin.listen({ host: "127.0.0.1", port: 0 });
     const { page, check } = await open(browser, `${admin.listeningOrigin}/docs`);

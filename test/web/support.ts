@@ -1,4 +1,4 @@
-/** A served model with the playground open in Chromium. */
+/** A server, and the playground in Chromium. */
 
 import assert from "node:assert/strict";
 import type { FastifyInstance } from "fastify";
@@ -7,13 +7,13 @@ import type { Engine } from "../../src/engine/engine.ts";
 import { type AppOptions, buildApp } from "../../src/server/app.ts";
 import { CHROMIUM, hasChromium } from "../support/chromium.ts";
 
-/** Why the tests in a browser are skipped; false where they run. Where they must run, a missing browser fails them. */
+/** Reason to skip the browser tests, or false. In CI a missing browser fails them instead. */
 export const SKIPPED =
   !hasChromium && !process.env.DIDI_REQUIRE_BROWSER
     ? `no browser at ${CHROMIUM}: install the package chromium, or set DIDI_CHROMIUM`
     : false;
 
-/** A server that can go away and come back at the same address. */
+/** A server that can stop and start again at the same address. */
 export class Server {
   #app: FastifyInstance | undefined;
   #port = 0;
@@ -35,16 +35,16 @@ export class Server {
   }
 }
 
-/** What a page must be good at besides its work: it asks its own server alone and logs no error. */
+/** A page that must contact only its own server and log no error. */
 export interface Watched {
   page: Page;
-  /** Messages of the server, parsed, in order. */
+  /** Parsed messages of the server, in order. */
   events: { type: string; id?: string; step?: number }[];
-  /** Throws if the page asked another host or logged an error; those that match `expected` are fine. */
+  /** Throw if the page contacted another host or logged an error that does not match `expected`. */
   check(expected?: RegExp): void;
 }
 
-/** Opens an address in a context of its own. */
+/** Open an address in a new browser context. */
 export async function open(
   browser: { newPage(options: BrowserContextOptions): Promise<Page> },
   address: string,
@@ -74,19 +74,19 @@ export async function open(
   return { page, events, check };
 }
 
-/** A panel in a state. */
+/** Return a panel in this state. */
 export const panelIn = (page: Page, state: string, name = "A") =>
   page.locator(`.panel[data-name="${name}"][data-state="${state}"]`);
 
-/** What a canvas reads, without the signs for white space; masks are nothing. */
+/** Return the text of a canvas without masks and white-space signs. */
 export async function textOf(page: Page, name = "A"): Promise<string> {
   const text = await page.locator(`.panel[data-name="${name}"] .canvas`).textContent();
   return text!.replaceAll("↵", "");
 }
 
-/** Texts of a page whose contrast to what lies behind them is below a ratio. */
+/** Return the texts of a page whose contrast to their background is below a ratio. */
 export async function lowContrasts(page: Page, least: number): Promise<string[]> {
-  // The compiler names functions by a helper, which the page lacks.
+  // The compiled function calls a helper of esbuild that the page lacks.
   await page.evaluate("globalThis.__name = (named) => named");
   return page.evaluate(findLowContrasts, least);
 }
