@@ -4,17 +4,17 @@
  *   node --import tsx test/run.ts [--full] [--concurrency N] [PART ...]
  *
  * Files named `*.test.ts` run by default; `--full` runs the slow ones, `*.full.ts`, instead. A PART selects the files
- * whose path contains it. Every file has a time limit, so that none waits for ever.
+ * whose path contains it. Every test has a time limit (test/limit.ts), and so has every file: none waits for ever.
  */
 
 import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { dirname, join, sep } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { readArguments } from "./support/flags.ts";
 
-/** Of one file of tests, milliseconds. */
-const TEST_LIMIT_MS = { quick: 240_000, full: 600_000 };
+/** Time limits in milliseconds: of one test, and of one file of tests. */
+const LIMITS = { quick: { test: 60_000, file: 240_000 }, full: { test: 300_000, file: 600_000 } };
 
 const USAGE = "npm test [-- PART ...]\nnpm run test:full [-- PART ...]";
 const { values, positionals } = readArguments(USAGE, {
@@ -34,14 +34,19 @@ if (files.length === 0) {
   process.exit(2);
 }
 
+const limits = values.full ? LIMITS.full : LIMITS.quick;
 const { status, signal } = spawnSync(
   process.execPath,
   [
-    ...["--import", "tsx", "--test"],
+    ...["--import", "tsx", "--import", pathToFileURL(join(root, "limit.ts")).href, "--test"],
     `--test-concurrency=${values.concurrency ?? (values.full ? 1 : 2)}`,
-    `--test-timeout=${values.full ? TEST_LIMIT_MS.full : TEST_LIMIT_MS.quick}`,
+    `--test-timeout=${limits.file}`,
     ...files,
   ],
-  { stdio: "inherit", cwd: dirname(root) },
+  {
+    stdio: "inherit",
+    cwd: dirname(root),
+    env: { ...process.env, DIDI_TEST_LIMIT_MS: String(limits.test) },
+  },
 );
 process.exit(status ?? (signal ? 1 : 0));
