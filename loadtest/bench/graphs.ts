@@ -1,7 +1,7 @@
 /** Measures each optimisation of graphs and batches with and without it, in this process. */
 
 import type { DrawPlan } from "../../src/diffusion/sampler.ts";
-import { type DrawRow, denoiseBatch, tiltBatch } from "../../src/engine/scheduling/batch.ts";
+import { type DrawRow, denoiseInput, tiltInput } from "../../src/engine/scheduling/batch.ts";
 import { paddedLength } from "../../src/engine/scheduling/scheduler.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import type { Batch, Canvases } from "../../src/runtime/protocol.ts";
@@ -26,11 +26,11 @@ export class HalfWay {
     const plan: DrawPlan = { positions, uniforms: positions.map(() => 0.5) };
     return {
       padded: paddedLength(this.length, context_length),
-      tokens,
-      temperature: 1,
-      topK: 0,
-      topP: 1,
-      schedule: this.model.schedule,
+      sample: {
+        canvas: { tokens },
+        params: { temperature: 1, topK: 0, topP: 1 },
+        schedule: this.model.schedule,
+      },
       plan: {
         kind,
         step: 1,
@@ -62,7 +62,7 @@ export async function graphCosts(folder: string, length: number, repeats: number
   const graphs = await loadDivided({ graphs: model.graphs, device: "cpu", threads: 0, split });
   const canvas = new HalfWay(model, length);
   const few = canvas.due(length / 16);
-  const denoise = (row: DrawRow): Batch => ({ graph: "denoise", input: denoiseBatch([row]) });
+  const denoise = (row: DrawRow): Batch => ({ graph: "denoise", input: denoiseInput([row]) });
   const plain = denoise(canvas.row("plain", few));
   const head = denoise(
     canvas.row(
@@ -120,14 +120,14 @@ export async function graphCosts(folder: string, length: number, repeats: number
     whole(1, 128, true, false),
   );
   if (!model.graphs.cpu.tilt) return;
-  const input = tiltBatch([canvas.row("tilt", few)]);
+  const input = tiltInput([canvas.row("tilt", few)]);
   await costs("a tilted step", [{ graph: "tilt", input }]);
   for (const candidates of [2, 4, 8]) {
     const row = canvas.row("rerank", few, candidates);
     const scored: Canvases = {
       rows: candidates,
       padded: row.padded,
-      tokens: Int32Array.from(Array.from({ length: candidates }, () => [...row.tokens]).flat()),
+      tokens: Int32Array.from(Array.from({ length: candidates }, () => [...row.sample.canvas.tokens]).flat()),
       length: new Int32Array(candidates).fill(length),
       sigma: new Float32Array(candidates),
     };

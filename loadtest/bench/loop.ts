@@ -2,7 +2,7 @@
 
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import { isEmpty, Sample } from "../../src/diffusion/sampler.ts";
-import { denoiseBatch, splitDraws } from "../../src/engine/scheduling/batch.ts";
+import { denoiseInput, splitDraws } from "../../src/engine/scheduling/batch.ts";
 import { paddedLength } from "../../src/engine/scheduling/scheduler.ts";
 import type { Model } from "../../src/model/model.ts";
 import type { DenoiseResult } from "../../src/runtime/protocol.ts";
@@ -33,10 +33,7 @@ export async function runLoop(
   for (;;) {
     const rows = samples
       .filter((sample) => !sample.done)
-      .map((sample) => {
-        const plan = sample.plan();
-        return { sample, plan, padded, ...DRAW, schedule, tokens: sample.canvas.tokens };
-      });
+      .map((sample) => ({ sample, plan: sample.plan(), padded }));
     if (rows.length === 0) return;
     const working = rows.filter(({ plan }) => !isEmpty(plan));
     const empty = rows.filter(({ plan }) => isEmpty(plan));
@@ -46,7 +43,7 @@ export async function runLoop(
       const sent = savings.shareFirst
         ? working
         : working.map((row) => ({ ...row, plan: { ...row.plan, step: 1 } }));
-      const input = denoiseBatch(sent);
+      const input = denoiseInput(sent);
       const result = (await graphs.run({ graph: "denoise", input })) as DenoiseResult;
       for (const [i, row] of splitDraws(working, input, result).entries()) {
         if (row instanceof Error) throw row;
@@ -55,7 +52,7 @@ export async function runLoop(
     }
     if (!savings.skipEmpty && empty.length > 0) {
       const candidates = [{ positions: [0], uniforms: [0.5] }];
-      const input = denoiseBatch(empty.map((row) => ({ ...row, plan: { ...row.plan, candidates } })));
+      const input = denoiseInput(empty.map((row) => ({ ...row, plan: { ...row.plan, candidates } })));
       await graphs.run({ graph: "denoise", input });
     }
   }

@@ -7,7 +7,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { createInterface, type Interface } from "node:readline";
-import { denoiseBatch } from "../../src/engine/scheduling/batch.ts";
+import { denoiseInput } from "../../src/engine/scheduling/batch.ts";
 import { openModel } from "../../src/model/model.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { loadModel } from "../../src/runtime/worker/session.ts";
@@ -119,7 +119,7 @@ export async function againstProducts(
   for (const length of lengths) {
     const canvas = new HalfWay(model, length);
     const picks = length / 16;
-    const input = denoiseBatch([canvas.row("plain", canvas.due(picks))]);
+    const input = denoiseInput([canvas.row("plain", canvas.due(picks))]);
     const step = async () => (await graphs.run({ graph: "denoise", input })).milliseconds;
     const products = async () => (await reference.products(1, length, picks)) * 1000;
     await step();

@@ -1,6 +1,6 @@
 /**
- * What a request costs, in token passes: padded tokens that go through the student, times passes. Work of other
- * networks counts as so many passes of the student (GRAPH_COST).
+ * Cost of a request in token passes: padded tokens times passes of the student. Passes of other networks are counted in
+ * passes of the student (GRAPH_COST).
  */
 
 import { maskedPositions } from "../diffusion/canvas.ts";
@@ -10,34 +10,36 @@ import type { SamplingParams } from "./request.ts";
 import { paddedLength } from "./scheduling/scheduler.ts";
 import { GRAPH_COST } from "./scheduling/speed.ts";
 
-/** Texts of so many tokens that are told cost as much as one token pass (docs/operate/access.md). */
-const TOLD_PER_PASS = 1024;
+/** Tokens of rendered text that cost as much as one token pass (docs/operate/access.md). */
+const TEXT_TOKENS_PER_PASS = 1024;
 
-/** To tell a step takes some time however short its text is: as much as a text of so many tokens. */
-const SHORTEST_TOLD = 256;
+/** A step takes time however short its text is: it costs at least as much as a text of this many tokens. */
+const MIN_TEXT_TOKENS = 256;
 
 /**
- * Return the most that can run. A plain or tilted step that runs reveals a token, so no more of them are paid than
- * positions are masked, unless the model may draw the mask. Every re-ranked step may run without revealing anything:
- * each candidate draws positions of its own, and the one that is kept may be empty. The clean-up pass, which about one
- * position in 100,000 needs, is left to the settlement.
+ * Return an upper bound of the token passes that a request takes.
+ *
+ * A plain or tilted step runs only if it reveals a token, so there are at most as many as masked positions, unless the
+ * model may draw the mask. A re-ranked step may run and reveal nothing, since each candidate has its own reveal set and
+ * the chosen one may be empty. The clean-up pass, which about one position in 100,000 needs, is not included: it is
+ * charged afterwards.
  */
 export function maxTokenPasses(params: SamplingParams, manifest: Manifest): number {
   const { canvas, steps, guidance, samples, ranked } = params;
   const masked = maskedPositions(canvas, manifest.mask_token_id).length;
   const tilted = guidance ? tiltedSteps(guidance, steps) : 0;
   const reranked = guidance ? steps - tilted : 0;
-  const mayStay = manifest.mask_logit === "kept";
+  const mayDrawMask = manifest.mask_logit === "kept";
   const passes =
     Math.min(steps - tilted - reranked, masked) * GRAPH_COST.denoise +
-    (mayStay ? tilted : Math.min(tilted, masked)) * GRAPH_COST.tilt +
+    (mayDrawMask ? tilted : Math.min(tilted, masked)) * GRAPH_COST.tilt +
     reranked * (GRAPH_COST.denoise + (guidance?.candidates ?? 0) * GRAPH_COST.score) +
     (ranked ? GRAPH_COST.score : 0);
   return samples * paddedLength(canvas.length, manifest.context_length) * passes;
 }
 
-/** Return what it costs to tell the answer, and every step of it if `isTold`: at least 1. */
-export function emitCost({ canvas, steps, samples }: SamplingParams, isTold: boolean): number {
-  const texts = samples * (isTold ? steps : 1);
-  return Math.ceil((texts * Math.max(canvas.length, SHORTEST_TOLD)) / TOLD_PER_PASS);
+/** Return the cost of rendering the answer, and of every step of it if `withSteps`: at least 1 token pass. */
+export function emitCost({ canvas, steps, samples }: SamplingParams, withSteps: boolean): number {
+  const texts = samples * (withSteps ? steps : 1);
+  return Math.ceil((texts * Math.max(canvas.length, MIN_TEXT_TOKENS)) / TEXT_TOKENS_PER_PASS);
 }

@@ -1,105 +1,75 @@
 /**
- * The engine: requests in, steps out.
+ * The engine: requests in, steps and answers out.
  *
- * All state lives here; the runtime only computes. A request is checked, answered from the cache,
- * joined to an identical one that is running, or given to the executor.
+ * All state lives here; workers only compute. A request is checked, then answered from the cache, joined to a running
+ * group of the same parameters, or dispatched.
  */
 
-import { randomUUID } from "node:crypto";
 import { EventEmitter, once } from "node:events";
 import type { StepRecord } from "../diffusion/sampler.ts";
 import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import type { WorkerPool } from "../runtime/pool.ts";
-import { type Answer, answer, type CacheState } from "./answers/answer.ts";
+import { answer, type CacheState } from "./answers/answer.ts";
 import { type CachedAnswer, type CacheLimits, cacheKey, ResultCache } from "./answers/cache.ts";
 import { FairLoop } from "./answers/fair-loop.ts";
 import type { SharedCache } from "./answers/shared-cache.ts";
-import { StepEmitter, type StepEvent } from "./answers/step-emitter.ts";
+import type { StepEvent } from "./answers/step-emitter.ts";
 import { emitCost, maxTokenPasses } from "./cost.ts";
-import { promiseWithResolvers } from "./deferred.ts";
-import { type MaskSpan, maskSpans } from "./layout.ts";
 import { type GenerateRequest, type GuidanceRequest, type PreparedRequest, prepare } from "./request.ts";
-import { SampleGroup, type Subscriber } from "./sample-group.ts";
+import { SampleGroup } from "./sample-group.ts";
 import { calibrate } from "./scheduling/calibrate.ts";
 import { type BatchReport, Dispatcher, type DispatcherLimits } from "./scheduling/dispatcher.ts";
+import { type CheckedRequest, type Ending, type RequestHandle, Subscriber } from "./subscriber.ts";
 
 /** Bounds of the engine. */
 export interface EngineLimits extends DispatcherLimits {
-  /** Requests that wait; more are refused. */
+  /** Requests in the queue; more are refused. */
   maxQueue: number;
   cache: CacheLimits;
 }
 
 interface EngineEvents {
   batch: [BatchReport];
-  /** A step of a sample was taken. */
+  /** A sample finished a step. */
   step: [StepRecord];
-  /** A request with a seed was looked for among the answers that are kept. */
+  /** A request with a seed was looked up in a cache. */
   lookup: [{ tier: "memory" | "shared"; hit: boolean }];
-  /** A request was answered or ended. */
-  finished: [{ outcome: "done" | "cancelled" | "failed"; result?: Answer }];
+  /** A request was answered, failed or was cancelled. */
+  finished: [Ending];
 }
 
-/** A request that was accepted. */
-export interface RequestHandle {
-  id: string;
-  /** The seed in use, given or drawn. */
-  seed: number;
-  /** Where its canvas is masked at first. */
-  spans: MaskSpan[];
-  /** Rejects with CancelledError after `cancel`, with ModelFailure if the model fails. */
-  result: Promise<Answer>;
-  /** Token passes that it was priced at: the most that it may come to, but for a clean-up pass. */
-  price: number;
-  /** Return the token passes that it has come to so far, telling its steps included. */
-  spent(): number;
-  /** Gives the request up; its rows are free before the next step. Safe to call at any time. */
-  cancel(): void;
-}
+type OnStep = (event: StepEvent) => void;
 
-/** A request that was checked: what is known of it once and for all. */
-export interface CheckedRequest extends PreparedRequest {
-  /** Under which its answer is kept; undefined if it will not come again. */
-  key: string | undefined;
-  /** The answer, if it is kept. */
-  kept: CachedAnswer | undefined;
-  /** Token passes that telling the answer costs. */
-  telling: number;
-  /** Token passes that it may come to. */
-  price: number;
-}
-
-/** What a handle says of a request from the start. */
-const handleOf = (id: string, { params, output, price }: CheckedRequest) => ({
-  id,
-  seed: params.seed,
-  spans: maskSpans(output.layout),
-  price,
-});
-
-/** Takes requests and answers them. `ready` only after `warmUp`; end it with `drain` or `abort`. */
+/**
+ * Accepts requests once `warmUp` has resolved; end it with `drain` or `abort`.
+ *
+ * @example
+ * const engine = new Engine(model, pool, limits);
+ * await engine.warmUp();
+ * const { result } = engine.submit({ prompt: "Once", steps: 8 }, (step) => console.log(step.text));
+ * console.log((await result).samples[0].text);
+ */
 export class Engine extends EventEmitter<EngineEvents> {
   readonly #dispatcher: Dispatcher;
   readonly #cache: ResultCache;
-  /** Running groups that an identical request may join. */
-  readonly #shareable = new Map<string, SampleGroup>();
-  readonly #keys = new Map<SampleGroup, string>();
-  /** Everyone who waits for an answer, its telling included. */
+  /** Running groups that a request with the same key may join. */
+  readonly #joinable = new Map<string, SampleGroup>();
+  /** Groups being looked up in the shared cache. */
+  readonly #lookups = new Set<SampleGroup>();
+  /** Requests without an answer yet, those whose steps are still being emitted included. */
   readonly #open = new Set<Subscriber>();
-  /** The time that telling steps takes, shared by all of them. */
-  readonly #turns = new FairLoop();
-  /** Sample groups that are looked for among the answers of other servers. */
-  readonly #looking = new Set<SampleGroup>();
+  /** Renders the steps of all requests. */
+  readonly #loop = new FairLoop();
   #stopped = false;
   /** True once the model has run. */
   ready = false;
 
+  /** @param shared cache that servers of the same model share, if there is one */
   constructor(
     readonly model: Model,
     readonly pool: WorkerPool,
     readonly limits: EngineLimits,
-    /** Answers that are shared with other servers; absent: none are. */
     readonly shared?: SharedCache,
   ) {
     super();
@@ -111,20 +81,25 @@ export class Engine extends EventEmitter<EngineEvents> {
     this.#dispatcher.on("failed", (group, error) => this.#fail(group, error));
   }
 
-  /** Sample groups that wait for a free row. */
+  /** Groups in the queue. */
   get queueLength(): number {
-    return this.#dispatcher.waiting + this.#looking.size;
+    return this.#dispatcher.waiting + this.#lookups.size;
   }
 
-  /** Milliseconds that the oldest of them has waited; 0 if none waits. */
+  /** Milliseconds that the oldest of them has waited; 0 for an empty queue. */
   get queueAgeMs(): number {
     const since = this.#dispatcher.oldestAcceptedAt;
     return since === undefined ? 0 : performance.now() - since;
   }
 
-  /** Milliseconds until what waits and runs is worked off, at the measured speed. */
+  /** Milliseconds until everything accepted is done, at the measured speed. */
   get backlogMs(): number {
     return this.#dispatcher.backlogMs();
+  }
+
+  /** Whole seconds after which a refused request should be sent again: the backlog, 1 to 600. */
+  get retryAfter(): number {
+    return Math.min(600, Math.max(1, Math.ceil(this.backlogMs / 1000)));
   }
 
   /** Samples being denoised. */
@@ -132,12 +107,17 @@ export class Engine extends EventEmitter<EngineEvents> {
     return this.#dispatcher.admission.active.length;
   }
 
-  /** Bytes of the answers that are kept, estimated. */
+  /** Estimated bytes of the cached answers. */
   get cacheBytes(): number {
     return this.#cache.bytes;
   }
 
-  /** True while requests are taken: the model has run and the engine is not shutting down. */
+  /** Upper bound of padded tokens in one batch. */
+  get batchTokens(): number {
+    return this.#dispatcher.bounds.maxTokens;
+  }
+
+  /** True while requests are accepted: the model has run and the engine is not shutting down. */
   get accepting(): boolean {
     return this.ready && !this.#stopped;
   }
@@ -149,114 +129,94 @@ export class Engine extends EventEmitter<EngineEvents> {
     if (this.model.manifest.guidance)
       for (const rerank_ratio of [0, 1]) guidances.push({ mode: "rgas", rerank_ratio });
     for (const guidance of guidances) {
-      const request = { prompt: "", steps: 1, seed: 0, temperature: 1, guidance };
-      const prepared = this.#prepare(request);
-      await this.#begin({ ...prepared, ...{ key: undefined, kept: undefined, telling: 0, price: 0 } }).result;
+      const prepared = this.#prepare({ prompt: "", steps: 1, seed: 0, temperature: 1, guidance });
+      await this.#begin({ ...prepared, key: undefined, cached: undefined, emitCost: 0, cost: 0 }).result;
     }
     await this.pool.warmUp();
     this.ready = true;
   }
 
-  /** With `maxBatchTokens: "auto"`, measure how large a batch should be, while requests run. Rejects with ModelFailure. */
+  /** With `maxBatchTokens: "auto"`, measure the best batch size while requests run. Rejects with ModelFailure. */
   async measureBatches(): Promise<void> {
     if (this.limits.maxBatchTokens === "auto")
       this.#dispatcher.bounds = await calibrate(this.model, this.pool);
   }
 
-  /** Upper bound of padded tokens in one batch. */
-  get batchTokens(): number {
-    return this.#dispatcher.bounds.maxTokens;
-  }
-
   /**
-   * Check a request, once and for all: it is tokenised, its step budget chosen, looked for among the answers that are
-   * kept, and priced; the result is carried along. `isTold`: its steps will be listened to. Throws UnavailableError,
-   * OverloadedError (before anything is tokenised) or InvalidRequestError.
+   * Check a request: tokenise it, choose its step budget, look it up in the cache and compute its cost, each only once.
+   * Throws UnavailableError, OverloadedError (before tokenising) or InvalidRequestError.
+   *
+   * @param withSteps the caller will listen to its steps
    */
-  check(request: GenerateRequest, isTold = false): CheckedRequest {
+  check(request: GenerateRequest, withSteps = false): CheckedRequest {
     this.#checkOpen();
     this.#checkQueue();
     const prepared = this.#prepare(request);
     const { params, output } = prepared;
-    // A seed that was drawn will not come again.
     const key = request.seed === undefined ? undefined : cacheKey(params);
-    const kept = key === undefined ? undefined : this.#cache.get(key);
-    if (key !== undefined) this.emit("lookup", { tier: "memory", hit: kept !== undefined });
-    const telling = emitCost(params, isTold || output.trace);
-    const price = kept ? telling : Math.max(telling, maxTokenPasses(params, this.model.manifest));
-    return { ...prepared, key, kept, telling, price };
+    const cached = key === undefined ? undefined : this.#cache.get(key);
+    if (key !== undefined) this.emit("lookup", { tier: "memory", hit: cached !== undefined });
+    const emit = emitCost(params, withSteps || output.trace);
+    const cost = cached ? emit : Math.max(emit, maxTokenPasses(params, this.model.manifest));
+    return { ...prepared, key, cached, emitCost: emit, cost };
   }
 
   /**
-   * Start a request that was checked. Throws UnavailableError or OverloadedError at once; anything later comes through
-   * the handle. Steps are announced after this has returned.
+   * Start a checked request. Throws UnavailableError or OverloadedError; later errors reject the handle's `result`.
+   * `onStep` is not called before this returns.
    */
-  start(request: CheckedRequest, onStep?: (event: StepEvent) => void): RequestHandle {
+  start(request: CheckedRequest, onStep?: OnStep): RequestHandle {
     this.#checkOpen();
-    const { key, kept, deadlineMs } = request;
-    if (kept) return this.#answerFrom(kept, request, onStep);
-    const running = key === undefined || deadlineMs !== undefined ? undefined : this.#shareable.get(key);
+    const { key, cached, deadlineMs } = request;
+    if (cached) return this.#answerFrom(cached, request, onStep);
+    const running = key === undefined || deadlineMs !== undefined ? undefined : this.#joinable.get(key);
     if (running) return this.#subscribe(running, "shared", request, onStep);
     this.#checkQueue();
     return this.#begin(request, onStep);
   }
 
-  /** Check and start a request; throws what they throw. */
-  submit(request: GenerateRequest, onStep?: (event: StepEvent) => void): RequestHandle {
+  /** Check and start a request; throws what `check` and `start` throw. */
+  submit(request: GenerateRequest, onStep?: OnStep): RequestHandle {
     return this.start(this.check(request, onStep !== undefined), onStep);
   }
 
-  #checkOpen(): void {
-    if (!this.accepting)
-      throw new UnavailableError(
-        this.#stopped ? "the server is shutting down" : "the model is still loading",
-      );
-  }
-
-  #checkQueue(): void {
-    if (this.queueLength >= this.limits.maxQueue + this.#dispatcher.admission.free)
-      throw new OverloadedError(
-        `${this.queueLength} requests are waiting: try again later`,
-        this.retryAfter(),
-      );
-  }
-
-  /** Whole seconds until the backlog is worked off, at the measured speed; 1 to 600. */
-  retryAfter(): number {
-    return Math.min(600, Math.max(1, Math.ceil(this.backlogMs / 1000)));
-  }
-
-  /** Takes no more requests; resolves when those accepted are finished. */
+  /** Accept no more requests; resolve when every accepted one has ended. */
   async drain(): Promise<void> {
     this.#stopped = true;
     while (this.#open.size > 0) await once(this, "finished");
   }
 
-  /** Takes no more requests and ends those accepted. */
+  /** Accept no more requests and reject every accepted one with UnavailableError. */
   abort(): void {
     this.#stopped = true;
-    for (const group of [...this.#looking, ...this.#dispatcher.all()]) {
-      this.#looking.delete(group);
+    const error = new UnavailableError("the server is shutting down");
+    for (const group of [...this.#lookups, ...this.#dispatcher.all()]) {
+      this.#lookups.delete(group);
       this.#dispatcher.remove(group);
-      this.#fail(group, new UnavailableError("the server is shutting down"));
+      this.#fail(group, error);
     }
-    for (const { emitter, reject } of this.#open) {
-      emitter.stop();
-      reject(new UnavailableError("the server is shutting down"));
-    }
+    for (const subscriber of this.#open) subscriber.stop(error);
+  }
+
+  #checkOpen(): void {
+    if (this.accepting) return;
+    throw new UnavailableError(this.#stopped ? "the server is shutting down" : "the model is still loading");
+  }
+
+  #checkQueue(): void {
+    const { queueLength } = this;
+    if (queueLength < this.limits.maxQueue + this.#dispatcher.admission.free) return;
+    throw new OverloadedError(`${queueLength} requests are in the queue: try again later`, this.retryAfter);
   }
 
   #prepare(request: GenerateRequest): PreparedRequest {
     return prepare(this.model, request, (...work) => this.#dispatcher.forecastMs(...work));
   }
 
-  #begin(request: CheckedRequest, onStep?: (event: StepEvent) => void): RequestHandle {
+  #begin(request: CheckedRequest, onStep?: OnStep): RequestHandle {
     const { params, deadlineMs, key } = request;
-    const group = new SampleGroup(params, this.model, deadlineMs, performance.now());
-    if (key !== undefined) {
-      this.#keys.set(group, key);
-      if (deadlineMs === undefined) this.#shareable.set(key, group);
-    }
+    const group = new SampleGroup(params, this.model, deadlineMs, performance.now(), key);
+    if (key !== undefined && deadlineMs === undefined) this.#joinable.set(key, group);
     const handle = this.#subscribe(group, "miss", request, onStep);
     if (key !== undefined && this.shared)
       this.#findOrRun(this.shared, group).catch((error: Error) => this.#fail(group, error));
@@ -264,109 +224,76 @@ export class Engine extends EventEmitter<EngineEvents> {
     return handle;
   }
 
-  /** Answers a group with what another server computed, or else runs it. */
+  /** Answer a group from the shared cache, or dispatch it. */
   async #findOrRun(shared: SharedCache, group: SampleGroup): Promise<void> {
-    this.#looking.add(group);
+    this.#lookups.add(group);
     const found = await shared.find(group.params, this.pool.provider);
-    // Given up meanwhile.
-    if (!this.#looking.delete(group)) return;
+    // Cancelled or aborted during the lookup.
+    if (!this.#lookups.delete(group)) return;
     this.emit("lookup", { tier: "shared", hit: found !== undefined });
     if (!found) return this.#dispatcher.add(group);
     group.records.push(...found.records);
     group.firstPassAt = group.acceptedAt;
-    const key = this.#forget(group);
-    if (key !== undefined) this.#cache.keep(key, group, found.outcome);
+    this.#close(group);
+    this.#cache.keep(group.key!, group, found.outcome);
     group.finish(found.outcome, () => performance.now(), "hit");
   }
 
-  #subscribe(
-    group: SampleGroup,
-    cache: CacheState,
-    request: CheckedRequest,
-    onStep?: (event: StepEvent) => void,
-  ): RequestHandle {
-    const { subscriber, result } = this.#wait(cache, request, onStep);
+  #subscribe(group: SampleGroup, cache: CacheState, request: CheckedRequest, onStep?: OnStep) {
+    const subscriber = this.#accept(cache, request, onStep);
     group.subscribe(subscriber);
     const cancel = () => {
-      this.#giveUp(subscriber);
-      if (group.over || !group.leave(subscriber) || group.wanted) return;
-      this.#looking.delete(group);
+      subscriber.stop(new CancelledError("cancelled"));
+      if (group.ended || !group.leave(subscriber) || group.wanted) return;
+      this.#lookups.delete(group);
       this.#dispatcher.remove(group);
-      group.over = true;
-      this.#forget(group);
+      group.ended = true;
+      this.#close(group);
     };
-    const spent = () => Math.max(request.telling, group.tokenPasses);
-    return { ...handleOf(subscriber.id, request), result, cancel, spent };
+    return subscriber.handle(() => Math.max(request.emitCost, group.tokenPasses), cancel);
   }
 
-  #answerFrom(
-    { records, outcome }: CachedAnswer,
-    request: CheckedRequest,
-    onStep?: (event: StepEvent) => void,
-  ): RequestHandle {
-    const { subscriber, result } = this.#wait("hit", request, onStep);
-    const timing = () => ({
-      queue_ms: 0,
-      compute_ms: 0,
-      total_ms: performance.now() - subscriber.acceptedAt,
-    });
-    const later = setImmediate(() =>
-      answer(outcome, records, subscriber, timing).then(subscriber.resolve, subscriber.reject),
-    );
+  #answerFrom({ records, outcome }: CachedAnswer, request: CheckedRequest, onStep?: OnStep): RequestHandle {
+    const subscriber = this.#accept("hit", request, onStep);
+    const { acceptedAt, resolve, reject } = subscriber;
+    const timing = () => ({ queue_ms: 0, compute_ms: 0, total_ms: performance.now() - acceptedAt });
+    // After the caller has its handle, so that no step comes before it.
+    const next = setImmediate(() => answer(outcome, records, subscriber, timing).then(resolve, reject));
     const cancel = () => {
-      clearImmediate(later);
-      this.#giveUp(subscriber);
+      clearImmediate(next);
+      subscriber.stop(new CancelledError("cancelled"));
     };
-    return { ...handleOf(subscriber.id, request), result, cancel, spent: () => request.price };
+    return subscriber.handle(() => request.cost, cancel);
   }
 
-  /** Someone who waits for an answer, and the promise of it; it is settled once. */
-  #wait(cache: CacheState, request: CheckedRequest, onStep?: (event: StepEvent) => void) {
-    const { promise, resolve, reject } = promiseWithResolvers<Answer>();
-    const emitter = new StepEmitter(this.model, request, onStep, this.#turns);
-    const subscriber: Subscriber = {
-      ...{ id: randomUUID(), acceptedAt: performance.now(), cache, emitter },
-      resolve: (result) => {
-        if (!this.#open.delete(subscriber)) return;
-        resolve(result);
-        this.emit("finished", { outcome: "done", result });
-      },
-      reject: (error) => {
-        if (!this.#open.delete(subscriber)) return;
-        reject(error);
-        this.emit("finished", { outcome: error instanceof CancelledError ? "cancelled" : "failed" });
-      },
-    };
+  #accept(cache: CacheState, request: CheckedRequest, onStep?: OnStep): Subscriber {
+    const subscriber = new Subscriber(this.model, request, cache, onStep, this.#loop, (ending) => {
+      this.#open.delete(subscriber);
+      this.emit("finished", ending);
+    });
     this.#open.add(subscriber);
-    return { subscriber, result: promise };
-  }
-
-  #giveUp({ emitter, reject }: Subscriber): void {
-    emitter.stop();
-    reject(new CancelledError("cancelled"));
+    return subscriber;
   }
 
   #finish(group: SampleGroup): void {
-    const outcome = group.outcome(this.pool.provider);
-    const key = this.#forget(group);
+    const { key, params, records } = group;
+    const { provider } = this.pool;
+    const outcome = group.outcome(provider);
+    this.#close(group);
     if (key !== undefined && !outcome.hurried.includes(true)) {
       this.#cache.keep(key, group, outcome);
-      const { params, records } = group;
-      void this.shared?.keep({ params, records, outcome }, this.pool.provider);
+      void this.shared?.keep({ params, records, outcome }, provider);
     }
     group.finish(outcome, () => performance.now());
   }
 
   #fail(group: SampleGroup, error: Error): void {
-    this.#forget(group);
+    this.#close(group);
     group.fail(error);
   }
 
-  /** Forgets that others may join it; returns its key in the cache. */
-  #forget(group: SampleGroup): string | undefined {
-    const key = this.#keys.get(group);
-    this.#keys.delete(group);
-    if (key !== undefined && this.#shareable.get(key) === group) this.#shareable.delete(key);
-    return key;
+  /** Let no further request join a group. */
+  #close(group: SampleGroup): void {
+    if (group.key !== undefined && this.#joinable.get(group.key) === group) this.#joinable.delete(group.key);
   }
 }

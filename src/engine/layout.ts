@@ -1,47 +1,47 @@
-/** A canvas from what a client gives: a prompt to continue, a template with spans to fill, or ids. */
+/** Build the canvas of a request from a prompt, a template with spans to fill, or token ids. */
 
 import { maskedPositions, promptCanvas } from "../diffusion/canvas.ts";
 import { InvalidRequestError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import type { Borders } from "../model/tokenizer.ts";
 
-/** The ways to say what the canvas is; exactly one of the first four is given. */
+/** The fields of a request that define its canvas. Exactly one of the first four must be given. */
 export interface CanvasRequest {
-  /** The text to continue. */
+  /** Text to continue. */
   prompt?: string | undefined;
-  /** The same as ids; the mask is not among them. */
+  /** Token ids to continue; the mask is not allowed. */
   prompt_tokens?: number[] | undefined;
   /** Text with spans to fill, each written `{{mask:N}}`. */
   template?: string | undefined;
-  /** The whole canvas as ids, the mask where text is to be generated. */
+  /** Ids of the whole canvas, the mask where text is generated. */
   tokens?: number[] | undefined;
-  /** New tokens after a prompt; absent: DEFAULT_LENGTH or what the prompt leaves of the context. */
+  /** New tokens after a prompt. Default: 128, or the rest of the context if that is less. */
   length?: number | undefined;
 }
 
-/** A run of masks on a canvas: its first position, counted from the start of the canvas, and how many there are. */
+/** A run of masks: its first position on the canvas, and its length. */
 export interface MaskSpan {
   start: number;
   length: number;
 }
 
-/** A part of the canvas, in order. */
+/** A part of the canvas. */
 export type Piece =
-  /** Given; what it shows. */
+  /** Given, with its text. */
   | { kind: "text"; text: string }
-  /** To be generated; where ids are given, characters may lie across its borders, and they belong to it. */
+  /** Generated. A character that crosses a border between given ids and the span belongs to the span. */
   | ({ kind: "span" } & MaskSpan & Borders);
 
-/** A canvas, and how to read it as text. */
+/** A canvas and how to turn it into text. */
 export interface Layout {
   /** [L] ids, the mask in every span. */
   canvas: number[];
   pieces: Piece[];
-  /** True if a prompt is continued, so that the answer is the one span at the end. */
+  /** True if a prompt is continued: the answer is then the one span at the end. */
   continues: boolean;
 }
 
-/** Where a canvas is masked at first, in order. */
+/** Return the generated spans of a canvas, in order. */
 export function maskSpans({ pieces }: Layout): MaskSpan[] {
   return pieces.flatMap((piece) =>
     piece.kind === "span" ? [{ start: piece.start, length: piece.length }] : [],
@@ -50,26 +50,28 @@ export function maskSpans({ pieces }: Layout): MaskSpan[] {
 
 const DEFAULT_LENGTH = 128;
 
-/** Longer spans are not counted out: no context holds them. */
+/** At most 7 digits: no context holds a longer span. */
 const SPAN = /\{\{mask:([1-9]\d{0,6})\}\}/g;
 
 const refuse = (path: string, message: string, tooLarge = false) =>
   new InvalidRequestError([{ path, message }], tooLarge);
 
-/** The canvas of a request. Throws InvalidRequestError with the field at fault. */
+/**
+ * Build the canvas of a request. Throws InvalidRequestError naming the field.
+ *
+ * @example
+ * layoutOf(model, { template: "Once {{mask:8}} end." }).pieces; // text, span, text
+ */
 export function layoutOf(model: Model, request: CanvasRequest): Layout {
   const fields = ["prompt", "prompt_tokens", "template", "tokens"] as const;
   const given = fields.filter((field) => request[field] !== undefined);
   const [field, another] = given;
   if (!field)
     throw refuse("/prompt", "is missing: give the text to continue, or /prompt_tokens, /template or /tokens");
-  if (another) throw refuse(`/${another}`, `cannot stand beside /${field}: leave one of them out`);
+  if (another) throw refuse(`/${another}`, `cannot be combined with /${field}: send only one of them`);
   if (field === "prompt" || field === "prompt_tokens") return continued(model, field, request);
   if (request.length !== undefined)
-    throw refuse(
-      "/length",
-      `has no effect beside /${field}, which says what is to be generated: leave it out`,
-    );
+    throw refuse("/length", `has no effect with /${field}, which sets the length itself: leave it out`);
   return field === "template" ? filled(model, request.template!) : whole(model, request.tokens!);
 }
 
@@ -78,7 +80,7 @@ function tooLong({ manifest }: Model, path: string, size: string): InvalidReques
   return refuse(path, `has ${size} tokens, and ${name} has a context of ${context_length}: shorten it`, true);
 }
 
-/** Ids of a text; throws if they are certainly or really more than the context. */
+/** Tokenise a text. Throws InvalidRequestError if it does not fit the context, if possible without tokenising it. */
 function encoded(model: Model, path: string, text: string): number[] {
   const { context_length: context } = model.manifest;
   const ids = model.tokenizer.encode(text, context);
@@ -86,12 +88,13 @@ function encoded(model: Model, path: string, text: string): number[] {
   throw tooLong(model, path, ids ? `${ids.length}` : `more than ${context}`);
 }
 
-/** A prompt, and masks after it. */
+/** Lay out a prompt followed by masks. */
 function continued(model: Model, field: "prompt" | "prompt_tokens", request: CanvasRequest): Layout {
   const { context_length: context, mask_token_id: mask, name } = model.manifest;
   const path = `/${field}`;
   const wrong = request.prompt_tokens?.findIndex((id) => id >= mask) ?? -1;
-  if (wrong >= 0) throw refuse(`${path}/${wrong}`, `must be an id below ${mask}, the mask of ${name}`);
+  if (wrong >= 0)
+    throw refuse(`${path}/${wrong}`, `must be an id below ${mask}, which is the mask of ${name}`);
   const prompt = request.prompt_tokens ?? encoded(model, path, request.prompt!);
   const room = context - prompt.length;
   if (room < 1) throw tooLong(model, path, `${prompt.length}`);
@@ -111,7 +114,7 @@ function continued(model: Model, field: "prompt" | "prompt_tokens", request: Can
   };
 }
 
-/** A template: its texts are tokenised apart from each other, and stay as they are. */
+/** Lay out a template. Its texts are tokenised separately and do not change. */
 function filled(model: Model, template: string): Layout {
   const { context_length: context, mask_token_id: mask } = model.manifest;
   const pieces: Piece[] = [];
@@ -121,7 +124,7 @@ function filled(model: Model, template: string): Layout {
     if (stray >= 0)
       throw refuse(
         "/template",
-        `has ${JSON.stringify(part.slice(stray, stray + 16))}, which is no span: write {{mask:N}} with N of at least 1`,
+        `has ${JSON.stringify(part.slice(stray, stray + 16))}, which is not a span: write {{mask:N}} with N of at least 1`,
       );
     if (part === "") return;
     pieces.push({ kind: "text", text: part });
@@ -143,14 +146,15 @@ function filled(model: Model, template: string): Layout {
   return { canvas, pieces, continues: false };
 }
 
-/** A canvas that is given whole. */
+/** Lay out a canvas that is given as ids. */
 function whole(model: Model, tokens: number[]): Layout {
   const { context_length: context, mask_token_id: mask, name } = model.manifest;
   if (tokens.length > context) throw tooLong(model, "/tokens", `${tokens.length}`);
   const wrong = tokens.findIndex((id) => id > mask);
-  if (wrong >= 0) throw refuse(`/tokens/${wrong}`, `must be an id of ${name}: at most ${mask}, its mask`);
+  if (wrong >= 0)
+    throw refuse(`/tokens/${wrong}`, `must be an id of ${name}: at most ${mask}, which is its mask`);
   if (maskedPositions(tokens, mask).length === 0)
-    throw refuse("/tokens", `has no masked position: put ${mask} where text is to be generated`);
+    throw refuse("/tokens", `has no masked position: put ${mask} where text should be generated`);
   const pieces: Piece[] = [];
   let before: Uint8Array | undefined;
   for (let start = 0; start < tokens.length; ) {
@@ -161,7 +165,7 @@ function whole(model: Model, tokens: number[]): Layout {
       ? undefined
       : model.tokenizer.decodeOpen(tokens.slice(start, end), start > 0, end < tokens.length);
     const span = pieces.at(-1);
-    // What lies within a character whose ends are to be generated cannot be read without them.
+    // Bytes inside a character whose other bytes are generated have no text of their own: they join the span.
     const isInside = given?.text === "" && given.before.length > 0;
     if (span?.kind === "span" && (masked || isInside)) span.length = end - span.start;
     else if (!given) pieces.push({ kind: "span", start, length: end - start, ...(before && { before }) });

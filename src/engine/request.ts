@@ -1,4 +1,4 @@
-/** From what a client asks for to what the sampler needs, checked against the model. */
+/** Check a request against the model and turn it into sampling parameters. */
 
 import { randomInt } from "node:crypto";
 import { maskedPositions } from "../diffusion/canvas.ts";
@@ -10,51 +10,51 @@ import type { OutputOptions } from "./answers/text.ts";
 import { type Budget, chooseBudget, type Forecast } from "./budget.ts";
 import { type CanvasRequest, layoutOf } from "./layout.ts";
 
-/** A request as the face hands it over: types and ranges are already checked. */
+/** A request as the server passes it on; types and ranges are checked (openapi.yaml). */
 export interface GenerateRequest extends CanvasRequest {
-  /** Step budget, 1 to 1,024; or the best that the deadline has time for. */
+  /** Step budget, 1 to 1,024; `auto` chooses the best one that fits the deadline. */
   steps: number | "auto";
-  /** Integer in [0, 2^53); absent: drawn. */
+  /** Integer in [0, 2^53). Default: random. */
   seed?: number | undefined;
-  /** 0 takes the most likely token; absent: 1, or the model's own for guided draws. */
+  /** 0 takes the most likely token. Default: 1, or the model's own for guided requests. */
   temperature?: number | undefined;
-  /** 0 or absent: all tokens. */
+  /** Sample from the k most likely tokens. Default: 0, which disables it. */
   top_k?: number | undefined;
-  /** In (0, 1]; absent: 1. */
+  /** In (0, 1]. Default: 1, which disables it. */
   top_p?: number | undefined;
-  /** Absent: random. */
+  /** Default: random. */
   order?: Order | undefined;
-  /** Samples in the answer; absent: 1. */
+  /** Samples in the answer. Default: 1. */
   n?: number | undefined;
-  /** Samples that are generated, for the `n` of the highest reward to be answered; absent: n, unranked. */
+  /** Samples to generate; the `n` with the highest reward are answered. Default: n, without ranking. */
   best_of?: number | undefined;
-  /** Texts before which a generated span ends; absent: none. */
+  /** A generated span ends before the first of these. */
   stop?: string | string[] | undefined;
-  /** Go on after an end of text; absent: no. */
+  /** Continue a span after an end of text. */
   past_end?: boolean | undefined;
-  /** Absent: no. */
+  /** Start the answer with the prompt. */
   echo?: boolean | undefined;
-  /** Absent: no. */
+  /** Add log-probabilities to the answer. */
   logprobs?: boolean | undefined;
-  /** Absent: no. */
+  /** Add every step to the answer. */
   trace?: boolean | undefined;
-  /** Milliseconds after which the best canvas so far is the answer; absent: no deadline. */
+  /** Milliseconds within which the request is answered, with fewer steps if necessary. */
   deadline_ms?: number | undefined;
   guidance?: GuidanceRequest | undefined;
 }
 
-/** How a request is guided; what is left out is the model's default. */
+/** How a request is guided. Fields that are absent take the model's defaults. */
 export interface GuidanceRequest {
   mode: "none" | "rgas";
-  /** Scale of the first and of the last tilted step. */
+  /** [2] scale of the first and of the last tilted step. */
   scale?: number[] | undefined;
   candidates?: number | undefined;
   rerank_ratio?: number | undefined;
 }
 
-/** Everything that the tokens depend on, apart from the model. */
+/** Everything besides the model that the tokens depend on; the cache key. */
 export interface SamplingParams {
-  /** [L] ids, the mask where text is to be generated. */
+  /** [L] ids, the mask where text is generated. */
   canvas: number[];
   steps: number;
   seed: number;
@@ -62,9 +62,9 @@ export interface SamplingParams {
   topK: number;
   topP: number;
   order: Order;
-  /** How many samples. */
+  /** Number of samples. */
   samples: number;
-  /** Whether each is scored at its end, and the best come first. */
+  /** Score every finished sample and put the best first. */
   ranked: boolean;
   guidance: Guidance | undefined;
 }
@@ -77,32 +77,35 @@ export interface PreparedRequest {
 }
 
 /**
- * Tokens that the texts of a trace hold at most, each counted as SHORTEST_TRACED at least: 1,024 steps of a canvas of
- * 256. A trace is one JSON document, and turning it into text takes the event loop some milliseconds for each megabyte.
+ * Upper bound of tokens in the texts of a trace, such as 1,024 steps of a canvas of 256. A trace is one JSON document,
+ * and serialising it blocks the event loop for some milliseconds a megabyte. A text counts at least MIN_TRACED tokens.
  */
-const MOST_TRACED = 2 ** 18;
-const SHORTEST_TRACED = 64;
+const MAX_TRACED = 2 ** 18;
+const MIN_TRACED = 64;
 
-/** A fresh seed: 48 random bits, so that every JSON reader keeps it exactly. */
+/** Return a random seed of 48 bits, which every JSON parser keeps exactly. */
 export function drawSeed(): number {
   return randomInt(2 ** 48 - 1);
 }
 
-/** Milliseconds that a budget would take from now on, for so many samples of `length` tokens, those given included. */
-export type ForecastFor = (budget: Budget, samples: number, length: number) => number;
+/** Estimate the milliseconds that a budget would take from now, for `samples` canvases of `length` tokens. */
+type ForecastFor = (budget: Budget, samples: number, length: number) => number;
 
 const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
 
-/** Lays out the canvas and settles the budget. Throws InvalidRequestError with the field at fault. */
+/** Lay out the canvas, choose the budget and fill in defaults. Throws InvalidRequestError naming the field. */
 export function prepare(model: Model, request: GenerateRequest, forecast: ForecastFor): PreparedRequest {
   const layout = layoutOf(model, request);
   const { canvas } = layout;
   if (request.echo && !layout.continues)
-    throw refuse("/echo", "has no effect without a prompt: the text of a template is always whole");
+    throw refuse(
+      "/echo",
+      "has no effect without a prompt: a template is always answered with its given text",
+    );
   const order = request.order ?? "random";
   const asked = prepareGuidance(model, request.guidance);
   if (asked && order === "confidence")
-    throw refuse("/order", "guidance works in random order: use order random, or guidance mode none");
+    throw refuse("/order", "confidence cannot be guided: use order random, or guidance mode none");
   const { n, samples, ranked } = countOf(model, request);
   const generated = maskedPositions(canvas, model.manifest.mask_token_id).length;
   const { steps, guidance } = settleBudget(model, request, asked, generated, (budget) =>
@@ -112,11 +115,11 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   const temperature = request.temperature ?? (guidance && model.manifest.guidance?.temperature) ?? 1;
   const { stop = [], past_end: pastEnd = false, echo = false, logprobs = false, trace = false } = request;
   const texts = samples * steps;
-  if (trace && texts * Math.max(canvas.length, SHORTEST_TRACED) > MOST_TRACED)
+  if (trace && texts * Math.max(canvas.length, MIN_TRACED) > MAX_TRACED)
     throw refuse(
       "/trace",
-      `would hold ${texts} texts of ${canvas.length} tokens, ${SHORTEST_TRACED} at least, and holds ${MOST_TRACED} ` +
-        "tokens at most: ask for fewer steps or samples, or stream the steps instead",
+      `would hold ${texts} texts of ${Math.max(canvas.length, MIN_TRACED)} tokens, and may hold ${MAX_TRACED} ` +
+        "tokens: ask for fewer steps or samples, or stream the steps instead",
     );
   return {
     params: { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance },
@@ -125,7 +128,7 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   };
 }
 
-/** How many samples are answered and generated. */
+/** Return how many samples to answer and to generate, and whether to rank them. */
 function countOf(model: Model, { n = 1, best_of }: GenerateRequest) {
   if (best_of === undefined) return { n, samples: n, ranked: false };
   if (best_of < n) throw refuse("/best_of", `must be at least n, which is ${n}`);
@@ -134,7 +137,7 @@ function countOf(model: Model, { n = 1, best_of }: GenerateRequest) {
   return { n, samples: best_of, ranked: true };
 }
 
-/** The budget asked for, or the best there is time for. Throws InvalidRequestError if there is no deadline to go by. */
+/** Return the requested budget, or the best one for the deadline. Throws InvalidRequestError without a deadline. */
 function settleBudget(
   model: Model,
   { steps, deadline_ms, guidance, order }: GenerateRequest,
@@ -144,13 +147,13 @@ function settleBudget(
 ): Budget {
   if (steps !== "auto") return { steps, guidance: asked };
   if (deadline_ms === undefined)
-    throw refuse("/deadline_ms", "is required when steps is auto: the budget is what there is time for");
-  const free = guidance === undefined && order !== "confidence" && model.manifest.guidance !== undefined;
-  const ways = free ? [undefined, prepareGuidance(model, { mode: "rgas" })] : [asked];
-  return chooseBudget(ways, model.manifest.quality ?? [], generated, deadline_ms, forecast);
+    throw refuse("/deadline_ms", "is required when steps is auto: the budget is chosen to meet it");
+  const mayGuide = guidance === undefined && order !== "confidence" && model.manifest.guidance !== undefined;
+  const guidances = mayGuide ? [undefined, prepareGuidance(model, { mode: "rgas" })] : [asked];
+  return chooseBudget(guidances, model.manifest.quality ?? [], generated, deadline_ms, forecast);
 }
 
-/** The guidance of a request, filled up with the model's defaults; undefined for the plain sampler. */
+/** Return the guidance of a request with the model's defaults filled in; undefined for the plain sampler. */
 function prepareGuidance(model: Model, request: GuidanceRequest | undefined): Guidance | undefined {
   if (!request) return undefined;
   const { mode, ...settings } = request;

@@ -1,48 +1,43 @@
-/** One params on its way through the engine: its samples, its steps, and everyone who waits for it. */
+/** The samples that one set of parameters asks for, their steps so far, and the requests that wait for them. */
 
 import { type Passes, Sample, type StepRecord } from "../diffusion/sampler.ts";
 import type { Model } from "../model/model.ts";
 import type { Provider } from "../runtime/protocol.ts";
-import { type Answer, answer, type CacheState, type Outcome } from "./answers/answer.ts";
+import { answer, type CacheState, type Outcome } from "./answers/answer.ts";
 import { traceSha256 } from "./answers/receipt.ts";
-import type { SampleRecord, StepEmitter } from "./answers/step-emitter.ts";
+import type { SampleRecord } from "./answers/step-emitter.ts";
 import type { SamplingParams } from "./request.ts";
+import type { Subscriber } from "./subscriber.ts";
 
-/** One request that waits for a group. */
-export interface Subscriber {
-  readonly id: string;
-  /** Clock time, milliseconds. */
-  readonly acceptedAt: number;
-  readonly cache: CacheState;
-  readonly emitter: StepEmitter;
-  resolve(result: Answer): void;
-  reject(error: Error): void;
-}
-
-/** State of one params. The engine drives it; it holds no queue and no clock of its own. */
+/** State of a sample group. The engine drives it; it has no queue and no clock. */
 export class SampleGroup {
   readonly samples: Sample[];
-  /** Clock time of the deadline; infinite if there is none. */
+  /** `performance.now()` of the deadline; infinite without one. */
   readonly deadlineAt: number;
-  /** [samples] of a ranked params, as they come. */
+  /** [samples] final rewards of a ranked group, filled in as samples finish. */
   readonly rewards: (number | undefined)[] = [];
   /** Every step so far, in order. */
   readonly records: SampleRecord[] = [];
+  /** `performance.now()` of its first batch. */
   firstPassAt: number | undefined;
   computeMs = 0;
-  /** Token passes (cost.ts) that were started for it. */
+  /** Token passes (cost.ts) started for it. */
   tokenPasses = 0;
-  /** True once finished, failed or given up. */
-  over = false;
+  /** True once finished, failed or cancelled. */
+  ended = false;
   readonly #subscribers = new Set<Subscriber>();
 
+  /**
+   * @param deadlineMs milliseconds from `acceptedAt`
+   * @param acceptedAt `performance.now()`
+   * @param key cache key; undefined if the answer is not cached
+   */
   constructor(
     readonly params: SamplingParams,
     readonly model: Model,
-    /** Milliseconds from acceptance. */
     readonly deadlineMs: number | undefined,
-    /** Clock time, milliseconds. */
     readonly acceptedAt: number,
+    readonly key?: string,
   ) {
     this.deadlineAt = acceptedAt + (deadlineMs ?? Number.POSITIVE_INFINITY);
     const { samples, ...shared } = params;
@@ -52,35 +47,35 @@ export class SampleGroup {
     );
   }
 
-  /** True while somebody waits. */
+  /** True while a request waits for it. */
   get wanted(): boolean {
     return this.#subscribers.size > 0;
   }
 
-  /** Ids of the requests that wait. */
-  get handles(): string[] {
+  /** Ids of the requests that wait for it. */
+  get requestIds(): string[] {
     return [...this.#subscribers].map(({ id }) => id);
   }
 
-  /** Adds one who waits; the steps so far are told with the next one, and not before this returns. */
+  /** Add a request. It gets the steps so far with the next one, and none before this returns. */
   subscribe(subscriber: Subscriber): void {
     this.#subscribers.add(subscriber);
   }
 
-  /** Remove one who waits. Returns false if it did not wait. */
+  /** Remove a request. Return false if it was not waiting. */
   leave(subscriber: Subscriber): boolean {
     return this.#subscribers.delete(subscriber);
   }
 
   /**
-   * Keep a finished step and tell it to those who listen. A request whose step cannot be put together is
-   * rejected with that error; throws it if no other request waits.
+   * Keep a finished step and emit it to every request. A request whose step cannot be rendered is rejected with that
+   * error, which is thrown if no other request waits.
    */
   announce(sample: Sample, record: StepRecord): void {
     this.records.push({ sample: sample.params.sample, record });
     for (const subscriber of this.#subscribers)
       try {
-        subscriber.emitter.tell(this.records);
+        subscriber.emitter.emit(this.records);
       } catch (error) {
         this.leave(subscriber);
         subscriber.reject(error as Error);
@@ -88,49 +83,50 @@ export class SampleGroup {
       }
   }
 
-  /** What it came to on this provider, once every sample is done. */
+  /** Return the result of all samples, once every one is done. */
   outcome(provider: Provider): Outcome {
-    const passes = (network: keyof Passes) =>
-      this.samples.reduce((sum, sample) => sum + sample.passes[network], 0);
+    const count = (network: keyof Passes) =>
+      this.samples.reduce((sum, { passes }) => sum + passes[network], 0);
+    const rewards = this.rewards.map((reward) => reward!);
     return {
       canvases: this.samples.map(({ canvas }) => canvas.tokens),
       hurried: this.samples.map(({ hurried }) => hurried),
-      rewards: this.rewards.map((reward) => reward!),
+      rewards,
       passes: {
-        student: passes("student"),
-        discriminator: passes("discriminator"),
-        gradient: passes("gradient"),
+        student: count("student"),
+        discriminator: count("discriminator"),
+        gradient: count("gradient"),
       },
       provider,
-      traceSha256: traceSha256(
-        this.records,
-        this.rewards.map((reward) => reward!),
-      ),
+      traceSha256: traceSha256(this.records, rewards),
     };
   }
 
   /**
-   * Answer everyone who waits, once its steps are told; a request whose answer cannot be put together is rejected with
-   * that error. `now` is the clock of `acceptedAt`, `cache` says where the outcome is from if it was not computed.
+   * Answer every request once its steps are emitted. A request whose answer cannot be built is rejected with that error.
+   *
+   * @param now the clock of `acceptedAt`
+   * @param cache origin of the outcome, if it was not computed here
    */
   finish(outcome: Outcome, now: () => number, cache?: CacheState): void {
-    this.over = true;
-    for (const { id, emitter, acceptedAt, resolve, reject, ...subscriber } of this.#subscribers) {
-      const from = { id, emitter, cache: cache ?? subscriber.cache };
+    this.ended = true;
+    for (const subscriber of this.#subscribers) {
+      const { id, emitter, acceptedAt, resolve, reject } = subscriber;
       const timing = () => ({
         queue_ms: Math.max(0, (this.firstPassAt ?? now()) - acceptedAt),
         compute_ms: this.computeMs,
         total_ms: now() - acceptedAt,
       });
-      answer(outcome, this.records, from, timing).then(resolve, reject);
+      const origin = { id, emitter, cache: cache ?? subscriber.cache };
+      answer(outcome, this.records, origin, timing).then(resolve, reject);
     }
     this.#subscribers.clear();
   }
 
-  /** Reject everyone who waits. */
+  /** Reject every request. */
   fail(error: Error): void {
-    this.over = true;
-    for (const subscriber of this.#subscribers) subscriber.reject(error);
+    this.ended = true;
+    for (const { reject } of this.#subscribers) reject(error);
     this.#subscribers.clear();
   }
 }

@@ -70,7 +70,7 @@ test("what is no canvas is refused, and says why", () => {
   const context = engine.model.manifest.context_length;
   const mask = engine.model.manifest.mask_token_id;
   refused(engine, {}, "/prompt", /is missing/);
-  refused(engine, { prompt: "a", template: "{{mask:1}}" }, "/template", /cannot stand beside \/prompt/);
+  refused(engine, { prompt: "a", template: "{{mask:1}}" }, "/template", /cannot be combined with \/prompt/);
   refused(engine, { template: "no span" }, "/template", /no span to fill/);
   for (const broken of [
     "{{mask}}",
@@ -80,11 +80,11 @@ test("what is no canvas is refused, and says why", () => {
     "{{mask: 3}}",
     "{{mask:99999999}}",
   ])
-    refused(engine, { template: `a ${broken} b {{mask:2}}` }, "/template", /which is no span/);
+    refused(engine, { template: `a ${broken} b {{mask:2}}` }, "/template", /which is not a span/);
   refused(engine, { template: `{{mask:${context + 1}}}` }, "/template", /context of 256/);
   refused(engine, { template: `a{{mask:${context}}}` }, "/template", /context of 256/);
   refused(engine, { template: "a b ".repeat(20_000) }, "/template", /context of 256/);
-  refused(engine, { template: "{{mask:9}}", length: 9 }, "/length", /no effect beside \/template/);
+  refused(engine, { template: "{{mask:9}}", length: 9 }, "/length", /no effect with \/template/);
   refused(engine, { template: "{{mask:9}}", echo: true }, "/echo", /no effect without a prompt/);
   refused(engine, { tokens: [1, 2] }, "/tokens", /no masked position/);
   refused(engine, { tokens: [mask, mask + 1] }, "/tokens/1", /at most 4095/);

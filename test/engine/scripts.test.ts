@@ -48,7 +48,7 @@ function steps(request: CanvasRequest, ids: readonly number[], order: readonly n
       masked: order.length - step - 1,
     },
   }));
-  emitter.tell(records as Parameters<typeof emitter.tell>[0]);
+  emitter.emit(records as Parameters<typeof emitter.emit>[0]);
   return emitter.trace!;
 }
 

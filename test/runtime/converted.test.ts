@@ -6,7 +6,7 @@ import type { FastifyInstance } from "fastify";
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import { Sample } from "../../src/diffusion/sampler.ts";
 import type { Engine } from "../../src/engine/engine.ts";
-import { denoiseBatch } from "../../src/engine/scheduling/batch.ts";
+import { denoiseInput } from "../../src/engine/scheduling/batch.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import type { PrecisionChoice } from "../../src/model/precision.ts";
 import type { DenoiseInput, DenoiseResult } from "../../src/runtime/protocol.ts";
@@ -48,15 +48,12 @@ test("the server loads it and answers /generate, the same for the same seed", as
 function drawMany(model: Model): DenoiseInput {
   const { mask_token_id } = model.manifest;
   const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
-  const { schedule } = model;
   const sample = new Sample(
     { canvas: promptCanvas([1, 2, 3], 16, mask_token_id), steps: 1, seed: 5, sample: 0, ...draw },
-    schedule,
+    model.schedule,
     mask_token_id,
   );
-  const batch = denoiseBatch([
-    { padded: 32, tokens: sample.canvas.tokens, ...draw, schedule, plan: sample.plan() },
-  ]);
+  const batch = denoiseInput([{ padded: 32, sample, plan: sample.plan() }]);
   const count = 64 * batch.draws.length;
   return {
     ...batch,

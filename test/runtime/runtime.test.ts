@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import { Sample } from "../../src/diffusion/sampler.ts";
-import { denoiseBatch } from "../../src/engine/scheduling/batch.ts";
+import { denoiseInput } from "../../src/engine/scheduling/batch.ts";
 import { ModelFailure, StartupError } from "../../src/errors.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
@@ -26,9 +26,8 @@ function rows(count: number, padded = 96) {
     const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
     const canvas = promptCanvas([5, 6, 7 + i], 70 + i, model.manifest.mask_token_id);
     const params = { canvas, steps: 4, seed: 40 + i, sample: 0, ...draw };
-    const { schedule } = model;
-    const sample = new Sample(params, schedule, model.manifest.mask_token_id);
-    return { padded, tokens: sample.canvas.tokens, ...draw, schedule, plan: sample.plan() };
+    const sample = new Sample(params, model.schedule, model.manifest.mask_token_id);
+    return { padded, sample, plan: sample.plan() };
   });
 }
 
@@ -40,11 +39,11 @@ const plain = ({ token, logprob, entropy }: DenoiseResult) => ({
 
 test("a row has the same bits alone and in company", async () => {
   const all = rows(8);
-  const together = plain(await pool.run("denoise", denoiseBatch(all)));
+  const together = plain(await pool.run("denoise", denoiseInput(all)));
   let start = 0;
   for (const row of all) {
     const end = start + row.plan.candidates[0]!.positions.length;
-    const alone = plain(await pool.run("denoise", denoiseBatch([row])));
+    const alone = plain(await pool.run("denoise", denoiseInput([row])));
     assert.deepEqual(alone.token, together.token.slice(start, end));
     assert.deepEqual(alone.logprob, together.logprob.slice(start, end));
     assert.deepEqual(alone.entropy, together.entropy.slice(start, end));
@@ -57,7 +56,7 @@ test("the entropy is the mean surprise of the tokens that are drawn", async () =
   const count = 4096;
   const [row] = rows(1);
   const { token, logprob, entropy } = await pool.run("denoise", {
-    ...denoiseBatch([row!]),
+    ...denoiseInput([row!]),
     picks: Int32Array.of(0, row!.plan.candidates[0]!.positions[0]!),
     draws: new Int32Array(count),
     uniform: Float32Array.from({ length: count }, (_, i) => (i + 0.5) / count),
@@ -77,16 +76,16 @@ test("the entropy is the mean surprise of the tokens that are drawn", async () =
 });
 
 test("a graph error is a ModelFailure and the process goes on", async () => {
-  const bad: DenoiseInput = { ...denoiseBatch(rows(1)), picks: Int32Array.of(7, 7), draws: Int32Array.of(0) };
+  const bad: DenoiseInput = { ...denoiseInput(rows(1)), picks: Int32Array.of(7, 7), draws: Int32Array.of(0) };
   await assert.rejects(pool.run("denoise", bad), ModelFailure);
   assert.equal(
-    (await pool.run("denoise", denoiseBatch(rows(1)))).token.length,
+    (await pool.run("denoise", denoiseInput(rows(1)))).token.length,
     rows(1)[0]!.plan.candidates[0]!.positions.length,
   );
 });
 
 test("a pass in flight when the process is killed is run again, to the bit", async () => {
-  const batch = denoiseBatch(rows(8));
+  const batch = denoiseInput(rows(8));
   const expected = plain(await pool.run("denoise", batch));
   let restarts = 0;
   pool.on("restart", () => restarts++);

@@ -1,4 +1,4 @@
-/** The answer to one client: what was computed, in the shape it asked for. */
+/** Build the answer to a request from a finished sample group. */
 
 import { maskedPositions } from "../../diffusion/canvas.ts";
 import type { Passes } from "../../diffusion/sampler.ts";
@@ -10,43 +10,40 @@ import { render } from "./text.ts";
 
 /** A finished sample. */
 export interface SampleResult {
-  /** Which of the samples generated, as in the steps. */
+  /** Index among the generated samples, as in the steps. */
   sample: number;
   text: string;
-  /** Every generated id, in order of position. */
+  /** Generated ids, in order of position. */
   tokens: number[];
-  /**
-   * `deadline` if steps were left out to answer in time; otherwise `stop` if an end of text or a stop string
-   * came, else `length`.
-   */
+  /** `deadline` if steps were skipped to meet it, else `stop` at an end of text or a stop string, else `length`. */
   finish_reason: "length" | "stop" | "deadline";
-  /** Of a template: each span filled. */
+  /** Text of each span of a template. */
   spans?: string[];
-  /** Of each of `tokens`, natural, at temperature 1. */
+  /** Natural log-probability of each of `tokens`, at temperature 1. */
   logprobs?: number[];
-  /** The discriminator's log-odds of the whole canvas, summed; of ranked samples. */
+  /** Summed log-odds of the discriminator over the whole canvas, of ranked samples. */
   reward?: number;
 }
 
-/** What a params came to, whoever asked for it. */
+/** The result of a sample group, the same for every request that shares it. */
 export interface Outcome {
   /** [samples][L] ids. */
   canvases: Int32Array[];
-  /** [samples] whether steps were left out. */
+  /** [samples] true if steps were skipped to meet a deadline. */
   hurried: boolean[];
-  /** [samples] if they are ranked, else none. */
+  /** [samples] final rewards of a ranked group, else empty. */
   rewards: number[];
   passes: Passes;
   /** Where it was computed. */
   provider: Provider;
-  /** Of every step (docs/understand/sampler.md). */
+  /** Hash of every step (docs/understand/sampler.md). */
   traceSha256: string;
 }
 
-/** Where an answer comes from: computed for this request, with another one, or before. */
+/** Origin of an answer: computed for this request, shared with a running one, or cached. */
 export type CacheState = "miss" | "shared" | "hit";
 
-/** The body of POST /generate's answer. */
+/** The body of the response to POST /generate. */
 export interface Answer {
   id: string;
   model: string;
@@ -64,7 +61,7 @@ export interface Answer {
   };
   cache: CacheState;
   receipt: Receipt;
-  /** Every step of every sample, if asked for. */
+  /** Every step of every sample, if the request asks for it. */
   trace?: StepEvent[];
   /** Milliseconds. */
   timing: { queue_ms: number; compute_ms: number; total_ms: number };
@@ -72,7 +69,7 @@ export interface Answer {
 
 const round = (ms: number) => Math.round(ms * 100) / 100;
 
-/** One sample as `emitter`'s client asked for it. */
+/** Return one sample in the shape that the request asks for. */
 function sampleResult(
   sample: number,
   { canvases, hurried, rewards }: Outcome,
@@ -101,7 +98,7 @@ function stepsDone(records: readonly SampleRecord[], { samples, steps }: Samplin
   return Math.min(...done);
 }
 
-/** Log-probabilities by position, for each of `samples` samples. */
+/** Return the log-probabilities of each sample by position. */
 function logprobsOf(records: readonly SampleRecord[], samples: number): Map<number, number>[] {
   const all = Array.from({ length: samples }, () => new Map<number, number>());
   for (const { sample, record } of records)
@@ -110,8 +107,9 @@ function logprobsOf(records: readonly SampleRecord[], samples: number): Map<numb
 }
 
 /**
- * The answer to one who waited, once its steps are told up to the end; `timing` is asked then. Rejects with
- * the error of a step that cannot be told.
+ * Return the answer to a request once all its steps are emitted. Rejects with the error of a step that cannot be emitted.
+ *
+ * @param timing called when the steps are emitted; milliseconds
  */
 export async function answer(
   outcome: Outcome,
@@ -119,7 +117,7 @@ export async function answer(
   { id, cache, emitter }: { id: string; cache: CacheState; emitter: StepEmitter },
   timing: () => Answer["timing"],
 ): Promise<Answer> {
-  await emitter.tellAll(records);
+  await emitter.emitAll(records);
   const { request, model, trace } = emitter;
   const { params, output } = request;
   const { passes, rewards } = outcome;

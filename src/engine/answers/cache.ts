@@ -1,4 +1,4 @@
-/** Answers that were computed before: the same request with the same seed has the same answer. */
+/** The cache of answers in this process: equal sampling parameters have equal answers. */
 
 import { LRUCache } from "lru-cache";
 import type { SamplingParams } from "../request.ts";
@@ -6,7 +6,7 @@ import type { SampleGroup } from "../sample-group.ts";
 import type { Outcome } from "./answer.ts";
 import type { SampleRecord } from "./step-emitter.ts";
 
-/** A finished group, as it is kept. */
+/** The cached result of a finished group. */
 export interface CachedAnswer {
   params: SamplingParams;
   records: readonly SampleRecord[];
@@ -15,25 +15,25 @@ export interface CachedAnswer {
 
 /** Bounds of the cache. */
 export interface CacheLimits {
-  /** Bytes, estimated; 0 keeps nothing. */
+  /** Estimated bytes; 0 disables the cache. */
   maxBytes: number;
-  /** Milliseconds that an answer is kept. */
+  /** Milliseconds until an answer expires; 0 disables the cache. */
   ttlMs: number;
 }
 
-/** A params as a string. */
+/** Return the cache key of sampling parameters. */
 export function cacheKey(params: SamplingParams): string {
   return JSON.stringify(params);
 }
 
-/** Bytes that an entry takes, roughly: numbers are doubles, a reveal an object of three of them. */
+/** Estimate the bytes of an entry: numbers are doubles, a reveal is an object of three of them. */
 function sizeOf(key: string, { params, records, outcome }: CachedAnswer): number {
   const reveals = records.reduce((sum, { record }) => sum + record.revealed.length, 0);
   const tokens = (2 + outcome.canvases.length) * params.canvas.length;
   return 1024 + 2 * key.length + 160 * records.length + 64 * reveals + 8 * tokens;
 }
 
-/** Bounded in bytes and time; the least recently used goes first. */
+/** Bounded in bytes and time; evicts the least recently used entry first. */
 export class ResultCache {
   readonly #entries: LRUCache<string, CachedAnswer> | undefined;
 
@@ -46,21 +46,16 @@ export class ResultCache {
       });
   }
 
-  /** Bytes kept, estimated. */
+  /** Estimated bytes of all entries. */
   get bytes(): number {
     return this.#entries?.calculatedSize ?? 0;
-  }
-
-  /** Whether there is an entry; does not count as a use of it. */
-  has(key: string): boolean {
-    return this.#entries?.has(key) ?? false;
   }
 
   get(key: string): CachedAnswer | undefined {
     return this.#entries?.get(key);
   }
 
-  /** Keeps a finished group that left out no steps. */
+  /** Keep the result of a finished group that skipped no steps. */
   keep(key: string, { params, records }: SampleGroup, outcome: Outcome): void {
     this.#entries?.set(key, { params, records, outcome });
   }

@@ -1,6 +1,6 @@
-/** How varied a text is, from its tokens alone: what falls first when a model collapses. */
+/** Diversity of a text, from its tokens alone. It drops first when a model collapses. */
 
-/** Entropy of how often each token occurs, in nats: 0 if one token fills the text, ln(L) if none comes twice. */
+/** Return the entropy of the token frequencies in nats: 0 if one token fills the text, ln(L) if all differ. */
 export function unigramEntropy(tokens: readonly number[]): number {
   const counts = new Map<number, number>();
   for (const token of tokens) counts.set(token, (counts.get(token) ?? 0) + 1);
@@ -9,7 +9,9 @@ export function unigramEntropy(tokens: readonly number[]): number {
   return Math.max(0, entropy);
 }
 
-/** Share in [0, 1] of the runs of `n` tokens that stood in the text before; 0 if it is shorter than a run. */
+/**
+ * Return the share, in [0, 1], of the runs of `n` tokens that repeat an earlier run; 0 for a text shorter than `n`.
+ */
 export function repeatedShare(tokens: readonly number[], n: number): number {
   const runs = tokens.length - n + 1;
   if (runs < 1) return 0;

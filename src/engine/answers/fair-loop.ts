@@ -1,25 +1,30 @@
-/** Work that would block the event loop if it were done at once, in slices of a few milliseconds. */
+/** Run background work in short slices of the event loop, fairly shared among its owners. */
 
-/** Milliseconds of such work in one turn of the event loop. */
+/** Milliseconds of work in one turn of the event loop. */
 const SLICE_MS = 4;
 
-/** Do a small piece of the work, well under a millisecond; return whether any is left. Must not throw. */
+/** Do a small piece of work, well under 1 ms. Return true if work is left. Must not throw. */
 export type Piece = () => boolean;
 
 /**
- * Shares the slice of each turn among all who have work, a piece at a time in rotation, however many they are. One
- * object for all work of a server: with two, a turn would hold two slices.
+ * Run work of many owners round-robin, at most SLICE_MS in each turn of the event loop. A server needs one instance for
+ * all work: two would run two slices a turn.
+ *
+ * @example
+ * const steps = ["a", "b"];
+ * new FairLoop().run(() => { console.log(steps.shift()); return steps.length > 0; });
  */
 export class FairLoop {
   #waiting: Piece[] = [];
-  /** Milliseconds of this turn's slice that are used up. */
-  #spentMs = 0;
+  /** Milliseconds of the current turn's slice that are used. */
+  #usedMs = 0;
   #running = false;
   #turnIsDue = false;
 
+  /** @param now clock, milliseconds */
   constructor(readonly now: () => number = () => performance.now()) {}
 
-  /** Start work: at once as far as this turn's slice allows and no other work waits, else in later turns. */
+  /** Start work: at once if the slice has time and no other work waits, otherwise in later turns. */
   run(piece: Piece): void {
     this.#waiting.push(piece);
     this.#runSlice();
@@ -29,18 +34,18 @@ export class FairLoop {
     if (this.#running) return;
     this.#running = true;
     const started = this.now();
-    const before = this.#spentMs;
-    while (this.#waiting.length > 0 && this.#spentMs < SLICE_MS) {
+    const before = this.#usedMs;
+    while (this.#waiting.length > 0 && this.#usedMs < SLICE_MS) {
       const piece = this.#waiting.shift()!;
       if (piece()) this.#waiting.push(piece);
-      this.#spentMs = before + this.now() - started;
+      this.#usedMs = before + this.now() - started;
     }
     this.#running = false;
     if (this.#turnIsDue) return;
     this.#turnIsDue = true;
     setImmediate(() => {
       this.#turnIsDue = false;
-      this.#spentMs = 0;
+      this.#usedMs = 0;
       if (this.#waiting.length > 0) this.#runSlice();
     });
   }

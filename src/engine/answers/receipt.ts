@@ -1,4 +1,4 @@
-/** What an answer can be checked by: which model, which request, and the hash of every step. */
+/** Receipts: the model, the request and the hash of every step, from which an answer can be verified. */
 
 import { createHash } from "node:crypto";
 import { maskedPositions } from "../../diffusion/canvas.ts";
@@ -9,7 +9,7 @@ import type { Provider } from "../../runtime/protocol.ts";
 import type { PreparedRequest, SamplingParams } from "../request.ts";
 import type { SampleRecord } from "./step-emitter.ts";
 
-/** A request as a client would have to write it, nothing left to defaults: a prompt's ids and `length`, or `tokens`. */
+/** A request with every default filled in: `prompt_tokens` and `length`, or `tokens`. */
 export interface NormalisedRequest {
   prompt_tokens?: number[];
   length?: number;
@@ -26,23 +26,23 @@ export interface NormalisedRequest {
   guidance: { mode: "none" } | { mode: "rgas"; scale: number[]; candidates: number; rerank_ratio: number };
 }
 
-/** Everything that is needed to compute an answer again, and to see that it is the same. */
+/** Everything needed to compute an answer again and to compare it. */
 export interface Receipt {
   model: string;
-  /** Of the files that the model was run from (docs/understand/sampler.md). */
+  /** Identity of the model (docs/understand/sampler.md). */
   model_sha256: string;
-  /** What the matrices were held in, and where the graphs ran. */
+  /** Number format of the matrices. */
   precision: Precision;
+  /** Where the graphs ran. */
   provider: Provider;
-  /** The request with every default filled in, its text as tokens. */
   request: NormalisedRequest;
-  /** Of the steps of every sample (docs/understand/sampler.md); the same on the same kind of processor. */
+  /** Hash of the steps of every sample; equal on equal processors. */
   trace_sha256: string;
 }
 
 /**
- * Hash of the steps of a request: sample by sample, each in order, as little-endian 32-bit numbers; then of the final
- * rewards.
+ * Return the hex sha256 of the steps of a request, sample by sample, each in order, and then of the final rewards, all
+ * as little-endian 32-bit numbers (docs/understand/sampler.md).
  */
 export function traceSha256(records: readonly SampleRecord[], finalRewards: readonly number[] = []): string {
   const bySample = records.toSorted((a, b) => a.sample - b.sample);
@@ -50,7 +50,7 @@ export function traceSha256(records: readonly SampleRecord[], finalRewards: read
     (sum, { record }) => sum + 5 + 3 * record.revealed.length + record.rewards.length,
     finalRewards.length,
   );
-  // One hash of all: sixteen thousand small ones would hold the event loop up.
+  // One buffer, since thousands of small updates of the hash would block the event loop.
   const integers = new Int32Array(count);
   const floats = new Float32Array(integers.buffer);
   let at = 0;
@@ -69,7 +69,7 @@ export function traceSha256(records: readonly SampleRecord[], finalRewards: read
   return createHash("sha256").update(integers).digest("hex");
 }
 
-/** The receipt of one request, with its own deadline, whatever the request was whose steps it shares. */
+/** Return the receipt of a request, with its own deadline even if it shares the steps of another request. */
 export function receiptOf(
   model: Model,
   { params, deadlineMs }: PreparedRequest,

@@ -1,4 +1,4 @@
-/** The second tier of the cache: answers that another server of the same model computed. */
+/** The second tier of the cache: answers that servers of the same model share. */
 
 import { createHash } from "node:crypto";
 import { Canvas } from "../../diffusion/canvas.ts";
@@ -12,29 +12,29 @@ import { type CachedAnswer, cacheKey } from "./cache.ts";
 import { traceSha256 } from "./receipt.ts";
 import type { SampleRecord } from "./step-emitter.ts";
 
-/** Where they are kept. Neither method rejects: what cannot be reached holds nothing. */
+/** A store of texts. Its methods never reject: a store that cannot be reached is empty. */
 export interface AnswerStore {
   get(key: string): Promise<string | undefined>;
-  /** Keeps a text for so many milliseconds. */
+  /** Keep `value` for `ttlMs` milliseconds. */
   set(key: string, value: string, ttlMs: number): Promise<void>;
 }
 
-/** What is kept: canvases are left out, since the records hold every token. */
+/** A stored answer. It has no canvases, since the records hold every token. */
 interface Kept extends Omit<Outcome, "canvases" | "hurried"> {
   records: readonly SampleRecord[];
 }
 
-/** Finds and keeps answers of one model on one kind of processor. */
+/** Answers of one model, in a store. */
 export class SharedCache {
   constructor(
     readonly store: AnswerStore,
     readonly model: Model,
     readonly ttlMs: number,
-    /** What else the bits depend on, where the graphs run. */
+    /** Describes what else the bits of an answer depend on (runtime/processor.ts). */
     readonly processor: (provider: Provider) => string = processorOf,
   ) {}
 
-  /** The answer to a params; undefined if there is none, or one that is damaged. */
+  /** Return the answer for these parameters; undefined if there is none or it is damaged. */
   async find(params: SamplingParams, provider: Provider): Promise<CachedAnswer | undefined> {
     const text = await this.store.get(this.#key(params, provider));
     if (text === undefined) return undefined;
@@ -45,7 +45,7 @@ export class SharedCache {
     }
   }
 
-  /** Keeps a finished group that left out no steps. */
+  /** Keep the result of a finished group that skipped no steps. */
   async keep({ params, records, outcome }: CachedAnswer, provider: Provider): Promise<void> {
     const { canvases: _, hurried: __, ...rest } = outcome;
     const kept: Kept = { records, ...rest };
@@ -54,7 +54,7 @@ export class SharedCache {
 
   #key(params: SamplingParams, provider: Provider): string {
     const { sha256, precision } = this.model;
-    // All that determines the tokens, and nothing else: servers of other versions share what they both compute.
+    // Exactly what determines the tokens, so that servers of different versions can share answers.
     const parts = [
       `sampler ${SAMPLER_VERSION}`,
       `model ${sha256[provider]}`,
@@ -66,7 +66,7 @@ export class SharedCache {
   }
 }
 
-/** Reads what was kept. Throws if it does not hash to what it says, or leaves a canvas unfinished. */
+/** Parse a stored answer. Throws if its hash does not match its steps, or a canvas is not finished. */
 function decode(text: string, params: SamplingParams, model: Model): CachedAnswer {
   const { records, ...rest } = JSON.parse(text) as Kept;
   if (traceSha256(records, rest.rewards) !== rest.traceSha256) throw new Error("the trace is damaged");
@@ -75,7 +75,7 @@ function decode(text: string, params: SamplingParams, model: Model): CachedAnswe
     () => new Canvas(params.canvas, model.manifest.mask_token_id),
   );
   for (const { sample, record } of records) canvases[sample]!.reveal(record.revealed);
-  if (canvases.some(({ masked }) => masked.length > 0)) throw new Error("the trace is not whole");
+  if (canvases.some(({ masked }) => masked.length > 0)) throw new Error("the trace is incomplete");
   const outcome: Outcome = {
     ...rest,
     canvases: canvases.map(({ tokens }) => tokens),

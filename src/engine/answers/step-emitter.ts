@@ -1,4 +1,4 @@
-/** Steps as a client sees them: with text, which takes the canvases to date. */
+/** Render the finished steps of a request and send them to its listener. */
 
 import type { StepRecord } from "../../diffusion/sampler.ts";
 import type { Model } from "../../model/model.ts";
@@ -18,7 +18,7 @@ export interface RevealedToken {
 export interface StepGuidance {
   kind: "tilt" | "rerank";
   rewards: number[];
-  /** Which candidate was kept. */
+  /** Index of the chosen candidate of a re-ranked step. */
   chosen?: number;
 }
 
@@ -31,11 +31,11 @@ export interface StepEvent {
   t: number;
   revealed: RevealedToken[];
   masked: number;
-  /** Nats, mean over the positions drawn; absent where none was. */
+  /** Nats, mean over the drawn positions; absent if none was drawn. */
   entropy?: number;
-  /** The answer's text so far, masked positions as ░. */
+  /** Text of the answer so far, masked positions as ░. */
   text: string;
-  /** Absent in a plain step, and where nothing was revealed. */
+  /** Absent in a plain step, and in one that revealed nothing. */
   guidance?: StepGuidance;
 }
 
@@ -45,79 +45,83 @@ export interface SampleRecord {
   record: StepRecord;
 }
 
-/** Tells the steps of one request to one client, each once and in order, in slices of the event loop. */
+/** Emits each step of one request once, in order, in slices of the event loop. */
 export class StepEmitter {
   readonly #texts: LiveText[];
   #records: readonly SampleRecord[] = [];
-  #told = 0;
-  #isTelling = false;
+  #emitted = 0;
+  #running = false;
   #stopped = false;
   #error: Error | undefined;
-  #whenTold: (() => void)[] = [];
-  /** Every step told, if the client wants a trace. */
+  #whenDone: (() => void)[] = [];
+  /** Every step emitted, if the request asks for a trace. */
   readonly trace: StepEvent[] | undefined;
 
   constructor(
     readonly model: Model,
     readonly request: PreparedRequest,
     readonly onStep: ((event: StepEvent) => void) | undefined,
-    readonly turns: FairLoop,
+    readonly loop: FairLoop,
   ) {
     const { params, output } = request;
     this.trace = output.trace ? [] : undefined;
-    // A client that only wants the end has no use for them.
+    // Without a listener or a trace no step is rendered.
     const count = onStep || output.trace ? params.samples : 0;
     this.#texts = Array.from({ length: count }, () => new LiveText(model.tokenizer, params.canvas, output));
   }
 
   /**
-   * Tell those of `records` that were not told yet: at once as far as the turn of the event loop has time, else soon.
-   * Throws the error of a listener, or of a step that cannot be put together.
+   * Emit the steps of `records` that were not emitted yet, at once if the loop has time, otherwise soon. Throws the error
+   * of the listener or of a step that cannot be rendered.
+   *
+   * @param records all steps so far; the array may grow afterwards
    */
-  tell(records: readonly SampleRecord[]): void {
+  emit(records: readonly SampleRecord[]): void {
     if (this.#texts.length === 0) return;
     this.#records = records;
-    if (!this.#isTelling && this.#told < records.length) {
-      this.#isTelling = true;
-      this.turns.run(() => this.#tellOne());
+    if (!this.#running && this.#emitted < records.length) {
+      this.#running = true;
+      this.loop.run(() => this.#emitNext());
     }
     if (this.#error) throw this.#error;
   }
 
-  /** Tell all of them; resolve when they are told, or no longer wanted. Rejects with what `tell` throws. */
-  async tellAll(records: readonly SampleRecord[]): Promise<void> {
-    this.tell(records);
-    if (this.#isTelling) await new Promise<void>((resolve) => this.#whenTold.push(resolve));
+  /** Emit all of `records`; resolve when they are emitted or the emitter is stopped. Rejects with what `emit` throws. */
+  async emitAll(records: readonly SampleRecord[]): Promise<void> {
+    this.emit(records);
+    if (this.#running) await new Promise<void>((resolve) => this.#whenDone.push(resolve));
     if (this.#error) throw this.#error;
   }
 
-  /** Tell nothing more: the client is gone. */
+  /** Emit nothing more. */
   stop(): void {
     this.#stopped = true;
   }
 
-  /** Tell the next step; return whether another is to be told. */
-  #tellOne(): boolean {
+  /** Emit the next step. Return true if another one follows. */
+  #emitNext(): boolean {
     try {
-      if (!this.#stopped) this.#tell(this.#records[this.#told++]!);
+      if (!this.#stopped) {
+        const event = this.#render(this.#records[this.#emitted++]!);
+        this.trace?.push(event);
+        this.onStep?.(event);
+      }
     } catch (error) {
       this.#error = error as Error;
       this.#stopped = true;
     }
-    if (!this.#stopped && this.#told < this.#records.length) return true;
-    this.#isTelling = false;
-    for (const resolve of this.#whenTold.splice(0)) resolve();
+    if (!this.#stopped && this.#emitted < this.#records.length) return true;
+    this.#running = false;
+    for (const resolve of this.#whenDone.splice(0)) resolve();
     return false;
   }
 
-  #tell(entry: SampleRecord): void {
-    const event = this.#event(entry);
-    this.trace?.push(event);
-    this.onStep?.(event);
-  }
-
-  #event({ sample, record }: SampleRecord): StepEvent {
-    const { tokenizer } = this.model;
+  #render({ sample, record }: SampleRecord): StepEvent {
+    const { kind, rewards, chosen, entropy } = record;
+    const guidance =
+      kind === "plain" || rewards.length === 0
+        ? undefined
+        : { kind, rewards, ...(chosen !== undefined && { chosen }) };
     return {
       sample,
       step: record.step + 1,
@@ -126,18 +130,13 @@ export class StepEmitter {
       revealed: record.revealed.map(({ position, token, logprob }) => ({
         position,
         token,
-        text: tokenizer.tokenText(token),
+        text: this.model.tokenizer.tokenText(token),
         logprob,
       })),
       masked: record.masked,
-      ...(record.entropy !== undefined && { entropy: record.entropy }),
+      ...(entropy !== undefined && { entropy }),
       text: this.#texts[sample]!.reveal(record.revealed),
-      ...guidanceOf(record),
+      ...(guidance && { guidance }),
     };
   }
-}
-
-function guidanceOf({ kind, rewards, chosen }: StepRecord): { guidance?: StepGuidance } {
-  if (kind === "plain" || rewards.length === 0) return {};
-  return { guidance: { kind, rewards, ...(chosen !== undefined && { chosen }) } };
 }

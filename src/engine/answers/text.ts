@@ -1,37 +1,37 @@
-/** A canvas as text, in the shape a client asked for. */
+/** Turn a canvas into text. */
 
 import type { Reveal } from "../../diffusion/canvas.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
 import type { Layout, Piece } from "../layout.ts";
 
-/** What of an answer a client wants to see, and how; nothing of it changes what is generated. */
+/** Options of a request that change its answer but not the generated tokens. */
 export interface OutputOptions {
   layout: Layout;
-  /** Samples in the answer, the first ones. */
+  /** Number of samples in the answer. */
   n: number;
-  /** A span ends before the first of these. */
+  /** A generated span ends before the first of these. */
   stop: readonly string[];
-  /** A span goes on after an end of text. */
+  /** A generated span continues after an end of text. */
   pastEnd: boolean;
-  /** Begin with the prompt. */
+  /** Start the text with the prompt. */
   echo: boolean;
   logprobs: boolean;
-  /** Every step in the answer. */
+  /** Add every step to the answer. */
   trace: boolean;
 }
 
-/** A canvas as text. */
+/** The text of a canvas. */
 export interface Rendered {
   text: string;
-  /** The generated spans, each up to its end of text or stop string. */
+  /** Texts of the generated spans, each up to its end of text or stop string. */
   spans: string[];
-  /** True if a span ended so. */
+  /** True if a span ended at one of these. */
   stopped: boolean;
 }
 
 type Span = Extract<Piece, { kind: "span" }>;
 
-/** Return a span's text up to its end of text or first stop string, and whether it ends so. */
+/** Return a span's text up to its end of text or first stop string, and whether there was one. */
 function readSpan(tokenizer: Tokenizer, canvas: Int32Array, span: Span, { stop, pastEnd }: OutputOptions) {
   const ids = canvas.subarray(span.start, span.start + span.length);
   const whole = tokenizer.decode(ids, span, pastEnd);
@@ -40,10 +40,10 @@ function readSpan(tokenizer: Tokenizer, canvas: Int32Array, span: Span, { stop, 
   return { text: whole.slice(0, end), stopped };
 }
 
-/** Whether a piece of given text shows in the answer. */
+/** Return true if given text is part of the answer. */
 const shows = ({ layout, echo }: OutputOptions) => echo || !layout.continues;
 
-/** Reads a canvas [L]; masked positions show as ░, and what was given shows as it was given. */
+/** Return the text of a canvas [L]. Masked positions show as ░; given text is returned as it was given. */
 export function render(tokenizer: Tokenizer, canvas: Int32Array, output: OutputOptions): Rendered {
   const spans: string[] = [];
   let stopped = false;
@@ -61,14 +61,14 @@ export function render(tokenizer: Tokenizer, canvas: Int32Array, output: OutputO
   return { text, spans, stopped };
 }
 
-/** The text of one sample while it is revealed: a step costs what it changes. */
+/** The text of one sample while it is revealed. A step renders only the spans that it changes. */
 export class LiveText {
   readonly #canvas: Int32Array;
   /** Text of each piece of the layout. */
   readonly #parts: string[];
   #text: string;
 
-  /** `canvas` [L] is as the sample starts, and is copied. */
+  /** @param canvas [L] ids at the start of the sample; copied */
   constructor(
     readonly tokenizer: Tokenizer,
     canvas: readonly number[],
@@ -79,7 +79,7 @@ export class LiveText {
     this.#text = this.#parts.join("");
   }
 
-  /** Reveal tokens and return the text, which is that of `render`. */
+  /** Reveal tokens and return the text, equal to that of `render`. */
   reveal(revealed: readonly Reveal[]): string {
     if (revealed.length === 0) return this.#text;
     const { pieces } = this.output.layout;
@@ -99,7 +99,7 @@ export class LiveText {
   }
 }
 
-/** The index of the span that holds a position. */
+/** Return the index of the span that holds a position. */
 function indexAt(pieces: readonly Piece[], position: number): number {
   return pieces.findIndex(
     (piece) => piece.kind === "span" && position >= piece.start && position < piece.start + piece.length,

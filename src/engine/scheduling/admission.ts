@@ -1,68 +1,64 @@
-/** Which rows are denoised and which wait: the owner of the bound on samples side by side. */
+/** Decide which rows are denoised and which wait; owns the bound of `--max-active`. */
 
 import type { Row } from "./row.ts";
 
-/** Rows in order of arrival, as many of them with a place as there are places. */
+/** Rows in order of arrival; at most `limit` of them are active. */
 export class Admission {
   #waiting: Row[] = [];
   #active: Row[] = [];
 
-  constructor(
-    /** How many places there are. */
-    readonly count: number,
-  ) {}
+  /** @param limit rows that may be active at a time */
+  constructor(readonly limit: number) {}
 
-  /** Rows with a place. */
+  /** Rows being denoised. */
   get active(): readonly Row[] {
     return this.#active;
   }
 
-  /** Rows without a place. */
+  /** Rows that wait. */
   get waiting(): readonly Row[] {
     return this.#waiting;
   }
 
-  /** Admission that nobody has. */
-  get #empty(): number {
-    return Math.max(0, this.count - this.#active.length);
+  get #open(): number {
+    return Math.max(0, this.limit - this.#active.length);
   }
 
-  /** Admission that nobody has or will get next. */
+  /** Further rows that would be admitted at once. */
   get free(): number {
-    return Math.max(0, this.#empty - this.#waiting.length);
+    return Math.max(0, this.#open - this.#waiting.length);
   }
 
-  /** Rows for which there will be no place next. */
+  /** Rows that wait and will not be admitted next. */
   get queued(): readonly Row[] {
-    return this.#waiting.slice(this.#empty);
+    return this.#waiting.slice(this.#open);
   }
 
-  /** Let a row wait for a place. */
+  /** Add a row to the queue. */
   add(row: Row): void {
     this.#waiting.push(row);
   }
 
-  /** Forget rows. */
+  /** Remove rows. */
   remove(isGone: (row: Row) => boolean): void {
     this.#waiting = this.#waiting.filter((row) => !isGone(row));
     this.#active = this.#active.filter((row) => !isGone(row));
   }
 
   /**
-   * Give empty places to rows that wait, those that are due first. If there is none for a row that is due, it
-   * gets that of the row that has had the most service, which then waits; so there are never more than
-   * `count`.
+   * Admit waiting rows, those with a near deadline (`isDue`) first. If none is free for a due row, it takes the place of
+   * the active row with the most attained service, which waits again.
    */
-  fill(isDue: (row: Row) => boolean): void {
+  admit(isDue: (row: Row) => boolean): void {
     const due = this.#waiting.filter(isDue);
     const displaced = this.#active
       .filter((row) => !row.running && !row.urgent && !isDue(row))
       .toSorted((a, b) => b.attained - a.attained)
-      .slice(0, Math.max(0, due.length - this.#empty));
-    this.#active = this.#active.filter((row) => !displaced.includes(row));
-    const inOrder = [...due, ...displaced, ...this.#waiting.filter((row) => !isDue(row))];
-    const { length } = this.#active;
-    this.#active.push(...inOrder.slice(0, this.count - length));
-    this.#waiting = inOrder.slice(this.count - length);
+      .slice(0, Math.max(0, due.length - this.#open));
+    const kept = this.#active.filter((row) => !displaced.includes(row));
+    const queue = [...due, ...displaced, ...this.#waiting.filter((row) => !isDue(row))];
+    const admitted = Math.max(0, this.limit - kept.length);
+    this.#active = [...kept, ...queue.slice(0, admitted)];
+    this.#waiting = queue.slice(admitted);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Starts batches and brings their results back to the rows: between two batches requests join and leave, and
- * the scheduler decides anew, so that requests of any budget, length and guidance are batched step by step.
+ * Start batches and apply their results. Requests join and leave between batches, and the scheduler chooses anew each
+ * time, so requests of any budget, length and guidance are batched step by step.
  */
 
 import { EventEmitter } from "node:events";
@@ -14,99 +14,106 @@ import { type BatchLimits, paddedLength, schedule, startOf } from "./scheduler.t
 import { Speed } from "./speed.ts";
 import { type PreparedBatch, prepareBatch, update } from "./update.ts";
 
-/** Bounds of the dispatcher; all counts. */
+/** Bounds of the dispatcher. */
 export interface DispatcherLimits {
-  /** Padded tokens in one batch; `auto` is DEFAULT_BATCH_TOKENS until `bounds` is set to what was measured. */
+  /** Padded tokens in one batch. `auto` is DEFAULT_BATCH_TOKENS until `bounds` is set to a measurement. */
   maxBatchTokens: number | "auto";
-  /** Samples denoised side by side, each sample of a request counted; more wait in the queue. */
+  /** Samples denoised at a time; more wait in the queue. */
   maxActive: number;
 }
 
-/** What one batch did, for metrics and traces. Times are clock times, milliseconds. */
+/** What one batch did, for metrics and traces. Times are of the dispatcher's clock, milliseconds. */
 export interface BatchReport extends Pick<PreparedBatch, "graph" | "paddedTokens" | "draws"> {
   /** Canvases in the batch. */
   rows: number;
-  /** Padded tokens that a batch holds at most. */
+  /** Upper bound of padded tokens in a batch. */
   maxTokens: number;
-  /** Milliseconds the graph ran. */
+  /** Milliseconds that the graph ran. */
   milliseconds: number;
   sentAt: number;
   answeredAt: number;
-  /** Whose canvases were in it. */
+  /** Owners of the rows. */
   groups: ReadonlySet<SampleGroup>;
 }
 
 interface DispatcherEvents {
   batch: [BatchReport];
-  /** A step of a sample was taken. */
+  /** A sample finished a step. */
   step: [StepRecord];
-  /** Every sample of a group is done, or one of them failed. */
+  /** Every sample of a group is finished. */
   done: [SampleGroup];
   failed: [SampleGroup, Error];
 }
 
-/** What is told once the next batches are on their way, since a worker need not wait for that. */
-interface News {
-  /** Whose step or end it is; absent: it is for metrics and traces. */
+/** A callback deferred until the next batches have been sent. An error in it fails `group`, if there is one. */
+interface Deferred {
   group?: SampleGroup;
-  tell(): void;
+  run(): void;
 }
 
-/** Steps that need no pass and are taken in one turn of the event loop; each takes some 20 microseconds. */
-const SKIPPED_AT_ONCE = 256;
+/** Steps without a pass that are taken in one turn of the event loop; each takes about 20 microseconds. */
+const MAX_SKIPS = 256;
 
 /** Padded tokens in one batch while `auto` has not been measured. */
 const DEFAULT_BATCH_TOKENS = 512;
 
-/** How often a batch of several rows is tried; then its rows are tried in smaller ones. */
-const ATTEMPTS_TOGETHER = 2;
+/** Tries of a batch of several rows before they are tried in smaller batches. */
+const SHARED_ATTEMPTS = 2;
 
-/** Runs groups to their end. */
+/** Runs sample groups to their end. */
 export class Dispatcher extends EventEmitter<DispatcherEvents> {
   readonly admission: Admission;
-  #news: News[] = [];
-  #turnIsDue = false;
   readonly #speed = new Speed();
+  #deferred: Deferred[] = [];
+  #turnIsDue = false;
+  /** Highest value so far of the least attained service among active rows. */
+  #leastAttained = 0;
   /** Bounds of a batch. */
   bounds: BatchLimits;
-  /** The highest that the least attained service of the rows has been. */
-  #leastAttained = 0;
 
+  /**
+   * @param context upper bound of a canvas, tokens
+   * @param clock milliseconds
+   */
   constructor(
     readonly pool: WorkerPool,
     readonly context: number,
-    readonly limits: DispatcherLimits,
+    limits: DispatcherLimits,
     readonly clock: { now(): number } = performance,
   ) {
     super();
     const maxTokens = limits.maxBatchTokens === "auto" ? DEFAULT_BATCH_TOKENS : limits.maxBatchTokens;
     this.admission = new Admission(limits.maxActive);
     this.bounds = { maxTokens, lightTokens: maxTokens, spreadTokens: 0 };
-    // Others use the pool, too. Soon, not at once: the result of a batch is applied before the next are chosen.
+    // Not at once: the result of a batch must be applied before the next ones are chosen.
     pool.on("free", () => {
       if (this.admission.active.some(({ waits }) => waits)) this.#turnSoon();
     });
   }
 
-  /** Sample groups that wait for places of their own: more than those that are free. */
+  /** Number of groups in the queue. */
   get waiting(): number {
-    return groupsOf(this.admission.queued).length;
+    return groupsOf(this.admission.queued).size;
   }
 
-  /** Clock time at which the one that waits longest was accepted; undefined if none waits. */
+  /** Clock time at which the oldest group without a pass was accepted; undefined if there is none. */
   get oldestAcceptedAt(): number | undefined {
     const isNew = ({ group }: Row) => group.firstPassAt === undefined;
     return this.admission.waiting.find(isNew)?.group.acceptedAt;
   }
 
-  /** Take a group on. Nothing is run before this returns. */
+  get #rows(): Row[] {
+    return [...this.admission.waiting, ...this.admission.active];
+  }
+
+  /** Add a group. Nothing runs before this returns. */
   add(group: SampleGroup): void {
     for (const sample of group.samples)
       this.admission.add(new Row(group, sample, this.#padded(sample.canvas.tokens.length)));
     this.#turnSoon();
   }
 
-  /** Forget a group: its places are free before the next step. */
+  /** Remove a group; its places are free before the next step. */
   remove(group: SampleGroup): void {
     this.admission.remove((row) => row.group === group);
     this.#turnSoon();
@@ -114,35 +121,34 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
 
   /** Return every group that waits or runs. */
   all(): SampleGroup[] {
-    return groupsOf([...this.admission.waiting, ...this.admission.active]);
+    return [...groupsOf(this.#rows)];
   }
 
-  /** Return the milliseconds until the backlog is worked off, at the measured speed. */
+  /** Estimate the milliseconds until every row is finished. */
   backlogMs(): number {
-    return this.#workMs([...this.admission.waiting, ...this.admission.active]);
+    return this.#remainingMs(this.#rows);
   }
 
   /**
-   * Return the milliseconds that a budget would take if it came now, for so many samples of `length` tokens,
-   * those given included: those that wait go first, and those that run share every round of steps with it.
+   * Estimate the milliseconds that a request would take from now, for `samples` canvases of `length` tokens: waiting rows
+   * go first, and active rows share every round of steps with it.
    */
   forecastMs({ steps, guidance }: Budget, samples: number, length: number): number {
     const own = samples * this.#speed.budgetMs(this.#padded(length), steps, guidance);
     const round = this.admission.active.reduce((sum, row) => sum + this.#speed.stepMs(row), 0);
-    return this.#workMs(this.admission.waiting) + own + (steps * round) / this.#workers;
+    return this.#remainingMs(this.admission.waiting) + own + (steps * round) / this.#workers;
   }
 
   #padded(length: number): number {
     return paddedLength(length, this.context);
   }
 
-  /** Workers that share the work; one that is on its way if there is none. */
+  /** Workers that share the work; at least 1, since a dead worker is replaced. */
   get #workers(): number {
     return Math.max(1, this.pool.healthy);
   }
 
-  /** Milliseconds that these rows have left at most. */
-  #workMs(rows: readonly Row[]): number {
+  #remainingMs(rows: readonly Row[]): number {
     return rows.reduce((sum, row) => sum + this.#speed.rowMs(row), 0) / this.#workers;
   }
 
@@ -155,27 +161,27 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
     });
   }
 
-  /** Start batches, then tell what came of earlier ones. A worker was free for it `since` (clock time). */
+  /** Start batches, then run deferred callbacks. `since` is the clock time at which a worker became free. */
   #turn(since = this.clock.now()): void {
-    // Who is not in a batch that starts now may be answered only after two: that one and its own.
-    const soon = this.clock.now() + 2 * this.#speed.msPerBatch;
-    const isDue = ({ group }: Row) => group.deadlineAt <= soon;
+    // A row that is not in the next batch may finish only after two: that batch and its own.
+    const horizon = this.clock.now() + 2 * this.#speed.msPerBatch;
+    const isDue = ({ group }: Row) => group.deadlineAt <= horizon;
     this.#settle();
     if (this.admission.waiting.length > 0) {
-      this.admission.fill(isDue);
-      for (const row of this.admission.active) row.begin(startOf(row.padded, this.#leastAttained));
+      this.admission.admit(isDue);
+      for (const row of this.admission.active) row.admit(startOf(row.padded, this.#leastAttained));
       this.#settle();
     }
     const { active } = this.admission;
     for (const row of active) if (!row.urgent && !row.running && isDue(row)) row.hurry();
     const rows = active.filter(({ waits }) => waits);
     for (const batch of schedule(rows, this.bounds, this.pool.free)) void this.#run(batch, since);
-    this.#tellNews();
+    this.#runDeferred();
   }
 
-  /** Take steps that need no pass, some in each turn, and let go of rows that are done. */
+  /** Take steps that need no pass, at most MAX_SKIPS, and release finished rows. */
   #settle(): void {
-    let left = SKIPPED_AT_ONCE;
+    let left = MAX_SKIPS;
     for (const row of this.admission.active)
       try {
         while (row.skips) {
@@ -183,7 +189,7 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
             this.#turnSoon();
             return;
           }
-          this.#took(row, row.skip());
+          this.#announce(row, row.skip());
         }
         if (row.done && !row.running) this.#release(row);
       } catch (error) {
@@ -191,34 +197,33 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
       }
   }
 
-  /** Free the place of a row that is done. */
   #release(row: Row): void {
     const { group } = row;
     if (row.reward !== undefined) group.rewards[row.sample.params.sample] = row.reward;
     this.admission.remove((other) => other === row);
-    if (!this.all().includes(group)) this.#news.push({ group, tell: () => this.emit("done", group) });
+    if (!this.#rows.some((other) => other.group === group))
+      this.#deferred.push({ group, run: () => this.emit("done", group) });
     if (this.admission.waiting.length > 0) this.#turnSoon();
   }
 
-  /** Announce a step that a row has taken. */
-  #took({ group, sample }: Row, record: StepRecord): void {
-    this.#news.push({ group, tell: () => group.announce(sample, record) });
-    this.#news.push({ tell: () => this.emit("step", record) });
+  #announce({ group, sample }: Row, record: StepRecord): void {
+    this.#deferred.push({ group, run: () => group.announce(sample, record) });
+    this.#deferred.push({ run: () => this.emit("step", record) });
   }
 
   #fail(group: SampleGroup, error: Error): void {
-    if (group.over) return;
+    if (group.ended) return;
     this.remove(group);
     this.emit("failed", group, error);
   }
 
-  /** Run one batch and apply its result. Rows whose batch fails share smaller ones, down to one row. */
-  async #run(together: readonly Row[], since: number): Promise<void> {
+  /** Run one batch and apply its result. If it fails, its rows may share batches of half as many from then on. */
+  async #run(rows: readonly Row[], since: number): Promise<void> {
     const { active } = this.admission;
     const least = Math.min(...active.map(({ attained }) => attained));
     this.#leastAttained = Math.max(this.#leastAttained, least);
     for (const row of active) if (row.waits) row.passedOver++;
-    for (const row of together) {
+    for (const row of rows) {
       row.running = true;
       row.passedOver = 0;
       row.group.tokenPasses += row.cost;
@@ -227,26 +232,30 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
     try {
       const sentAt = this.clock.now();
       const { restarts } = this.pool;
-      const batch = prepareBatch(together);
-      for (const { group } of together) group.firstPassAt ??= sentAt;
-      const attempts = together.length > 1 ? ATTEMPTS_TOGETHER : undefined;
-      const result = await this.pool.run(batch.graph, batch.input, attempts);
+      const batch = prepareBatch(rows);
+      for (const { group } of rows) group.firstPassAt ??= sentAt;
+      const result = await this.pool.run(
+        batch.graph,
+        batch.input,
+        rows.length > 1 ? SHARED_ATTEMPTS : undefined,
+      );
       answeredAt = this.clock.now();
-      // The time to replace a process says nothing of the next batch.
-      const taken = restarts === this.pool.restarts ? answeredAt - since : result.milliseconds;
+      const { milliseconds } = result;
+      // The time to replace a worker says nothing about the next batch.
+      const taken = restarts === this.pool.restarts ? answeredAt - since : milliseconds;
       this.#speed.observe(batch.graph, batch.paddedTokens, taken);
-      for (const row of together) row.running = false;
-      this.#report(batch, { milliseconds: result.milliseconds, sentAt, answeredAt });
+      for (const row of rows) row.running = false;
+      this.#report(batch, { milliseconds, sentAt, answeredAt });
       for (const { row, ...outcome } of update(batch, result))
         if ("error" in outcome) this.#fail(row.group, outcome.error);
-        else if (outcome.record) this.#took(row, outcome.record);
+        else if (outcome.record) this.#announce(row, outcome.record);
     } catch (error) {
-      for (const row of together) {
+      for (const row of rows) {
         row.running = false;
         row.group.tokenPasses -= row.cost;
-        row.company = Math.ceil(together.length / 2);
+        row.maxRows = Math.ceil(rows.length / 2);
       }
-      if (together.length === 1) this.#fail(together[0]!.group, error as Error);
+      if (rows.length === 1) this.#fail(rows[0]!.group, error as Error);
     }
     this.#turn(answeredAt);
   }
@@ -255,19 +264,18 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
     { rows, graph, input, paddedTokens, draws }: PreparedBatch,
     times: Pick<BatchReport, "milliseconds" | "sentAt" | "answeredAt">,
   ): void {
-    const groups = new Set(groupsOf(rows));
+    const groups = groupsOf(rows);
     for (const group of groups) group.computeMs += times.milliseconds;
     const { maxTokens } = this.bounds;
     const report = { graph, rows: input.rows, paddedTokens, maxTokens, draws, ...times, groups };
-    this.#news.push({ tell: () => this.emit("batch", report) });
+    this.#deferred.push({ run: () => this.emit("batch", report) });
   }
 
-  /** Tell news in order. A request whose step or answer cannot be put together fails. */
-  #tellNews(): void {
-    for (const { group, tell } of this.#news.splice(0)) {
-      if (group?.over) continue;
+  #runDeferred(): void {
+    for (const { group, run } of this.#deferred.splice(0)) {
+      if (group?.ended) continue;
       try {
-        tell();
+        run();
       } catch (error) {
         if (group) this.#fail(group, error as Error);
         else process.emitWarning(error as Error);
@@ -276,4 +284,4 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
   }
 }
 
-const groupsOf = (rows: readonly Row[]) => [...new Set(rows.map(({ group }) => group))];
+const groupsOf = (rows: readonly Row[]) => new Set(rows.map(({ group }) => group));

@@ -1,7 +1,6 @@
-/** A sample that is being denoised: its state, what it needs next, and what a result does to it. */
+/** A sample in denoising: its state, the pass it needs next, and how a result changes it. */
 
 import { isEmpty, type Sample, type StepPlan, type StepRecord } from "../../diffusion/sampler.ts";
-import type { Schedule } from "../../diffusion/schedule.ts";
 import { ModelFailure } from "../../errors.ts";
 import type { GraphName } from "../../runtime/protocol.ts";
 import type { SampleGroup } from "../sample-group.ts";
@@ -9,23 +8,21 @@ import type { DrawRow, RowDraws, ScoreRow } from "./batch.ts";
 import type { SchedulableRow } from "./scheduler.ts";
 import { GRAPH_COST } from "./speed.ts";
 
-/** The one place that holds the state of a row. */
+/** Owns all state of a row. */
 export class Row implements DrawRow, ScoreRow, SchedulableRow {
-  /** Padded tokens of service, plus where it started. */
   attained = 0;
   passedOver = 0;
-  company = Number.POSITIVE_INFINITY;
-  /** Once its deadline has come. */
+  maxRows = Number.POSITIVE_INFINITY;
   urgent = false;
   /** True while its batch is with the pool. */
   running = false;
-  /** The next step; drawn when the row first gets a place. */
+  /** The next step; drawn when the row is admitted for the first time. */
   plan!: StepPlan;
-  /** [M, L] to be scored: of a re-ranked step whose candidates are drawn, or [1, L] of a finished one. */
+  /** [M, L] canvases to score: the candidates of a re-ranked step, or the finished canvas. */
   canvases: Int32Array[] = [];
-  /** Of a re-ranked step, what waits for the scores. */
+  /** Draws of a re-ranked step whose candidates are not scored yet. */
   #drawn: RowDraws | undefined;
-  /** The finished canvas's, if it is ranked. */
+  /** Final reward of a ranked sample. */
   reward: number | undefined;
 
   constructor(
@@ -34,7 +31,7 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     readonly padded: number,
   ) {}
 
-  /** True once nothing is left to run. */
+  /** True when no pass is left. */
   get done(): boolean {
     return this.sample.done && (!this.group.params.ranked || this.reward !== undefined);
   }
@@ -49,37 +46,6 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     return !this.running && !this.done && !this.skips;
   }
 
-  /** Get a place; the first time, the count of its service begins at `start`. */
-  begin(start: number): void {
-    if (this.plan) return;
-    this.attained = start;
-    this.plan = this.sample.plan();
-  }
-
-  get tokens(): Int32Array {
-    return this.sample.canvas.tokens;
-  }
-
-  get temperature(): number {
-    return this.sample.params.temperature;
-  }
-
-  get topK(): number {
-    return this.sample.params.topK;
-  }
-
-  get topP(): number {
-    return this.sample.params.topP;
-  }
-
-  get schedule(): Schedule {
-    return this.sample.schedule;
-  }
-
-  get steps(): number {
-    return this.sample.params.steps;
-  }
-
   /** The graph of the next pass. */
   get graph(): GraphName {
     if (this.#drawn || this.sample.done) return "score";
@@ -91,66 +57,68 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     return this.#drawn ? this.canvases.length : 1;
   }
 
-  /** What the next pass costs, in token passes (cost.ts). */
+  /** Cost of the next pass in token passes (cost.ts). */
   get cost(): number {
     return this.padded * this.width * GRAPH_COST[this.graph];
   }
 
-  /** Its deadline has come: leave out the steps that are left, and candidates that wait for a score. */
+  /** Admit the row. The first time, its attained service starts at `start` and its first step is planned. */
+  admit(start: number): void {
+    if (this.plan) return;
+    this.attained = start;
+    this.plan = this.sample.plan();
+  }
+
+  /** Finish early for a deadline: skip the remaining steps and drop candidates that wait for a score. */
   hurry(): void {
     this.urgent = true;
     if (this.sample.done) return;
     this.sample.hurry();
     this.#drawn = undefined;
     this.canvases = [];
-    this.#goOn();
+    this.#planNext();
   }
 
   /** Take a step that needs no pass. */
   skip(): StepRecord {
-    return this.#take();
+    return this.#apply();
   }
 
   /**
-   * Take the row's part of a result: its draws, or its scores. Return a finished step; or nothing, if its
-   * candidates are to be scored first or the finished canvas was. Throws the part if it is an error.
+   * Apply the row's part of a result: its draws or its rewards. Return the finished step, or undefined if candidates
+   * must be scored first or the finished canvas was scored. Throws `part` if it is an error.
    */
-  take(part: RowDraws | number[] | Error): StepRecord | undefined {
+  apply(part: RowDraws | number[] | Error): StepRecord | undefined {
     if (part instanceof Error) throw part;
     this.attained += this.cost;
-    this.company = Number.POSITIVE_INFINITY;
-    return Array.isArray(part) ? this.#takeRewards(part) : this.#takeDraws(part);
-  }
-
-  #takeDraws(drawn: RowDraws): StepRecord | undefined {
-    if (this.plan.kind !== "rerank") return this.#take(drawn);
-    this.canvases = this.sample.candidateCanvases(this.plan, drawn.candidates);
-    this.#drawn = drawn;
+    this.maxRows = Number.POSITIVE_INFINITY;
+    if (Array.isArray(part)) return this.#applyRewards(part);
+    if (this.plan.kind !== "rerank") return this.#apply(part);
+    this.canvases = this.sample.candidateCanvases(this.plan, part.candidates);
+    this.#drawn = part;
     return undefined;
   }
 
-  #takeRewards(rewards: number[]): StepRecord | undefined {
+  #applyRewards(rewards: number[]): StepRecord | undefined {
     if (this.sample.done) {
       this.reward = rewards[0]!;
       this.sample.passes.discriminator++;
       return undefined;
     }
-    if (!this.#drawn) throw new ModelFailure("rewards came before draws");
+    if (!this.#drawn) throw new ModelFailure("the worker returned rewards for a row without draws");
     const drawn = this.#drawn;
     this.#drawn = undefined;
-    return this.#take({ ...drawn, rewards });
+    return this.#apply({ ...drawn, rewards });
   }
 
-  /** Take the step, one that reveals nothing if there are no draws. */
-  #take(drawn?: RowDraws): StepRecord {
+  #apply(drawn?: RowDraws): StepRecord {
     const record = this.sample.apply(this.plan, drawn?.candidates ?? [], drawn?.rewards);
-    this.#goOn();
+    this.#planNext();
     return drawn ? { ...record, entropy: drawn.entropy } : record;
   }
 
-  /** What comes after a step: another, or the score of the finished canvas, or nothing. */
-  #goOn(): void {
-    if (this.sample.done) this.canvases = [this.tokens];
+  #planNext(): void {
+    if (this.sample.done) this.canvases = [this.sample.canvas.tokens];
     else this.plan = this.sample.plan();
   }
 }

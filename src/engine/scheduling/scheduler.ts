@@ -1,11 +1,10 @@
 /**
- * Decides which batches to start: a pure function from the rows that wait to plain descriptions of batches.
+ * Decide which batches to start: a pure function from waiting rows to batches.
  *
- * Fair by attained service: the row that has had the least so far goes first, and takes along those that can
- * share its batch. Rows that have had clearly more come along only as far as that costs the first next to
- * nothing: a short request is not slowed down by long ones. A new row starts a little behind the others
- * (`startOf`), and a row that was passed over for two rounds goes first, so neither a stream of newcomers nor
- * an old hand can starve the other.
+ * Fair by attained service: the row with the least service so far goes first and takes along rows that can share its
+ * batch. Rows with clearly more service join only while the batch stays light, so that long requests do not slow a short
+ * one. A new row starts a little behind the others (`startOf`), and a row that was passed over for two rounds goes first,
+ * so neither newcomers nor long requests can starve.
  */
 
 import type { GraphName } from "../../runtime/protocol.ts";
@@ -14,64 +13,66 @@ import type { GraphName } from "../../runtime/protocol.ts";
 export interface SchedulableRow {
   /** Graph of the pass: rows of one batch share it. */
   readonly graph: GraphName;
-  /** Padded canvas length: rows of one batch share it. A function of the row's own request. */
+  /** Padded canvas length: rows of one batch share it. Depends only on the row's own request. */
   readonly padded: number;
-  /** Canvases the row takes in the batch. */
+  /** Canvases of the row in the batch. */
   readonly width: number;
-  /** Padded tokens that have gone through the model for this row, plus where it started. */
+  /** Attained service: token passes so far, plus the value it started with. */
   readonly attained: number;
-  /** Batches that were started without it since its last one. */
+  /** Batches started without it since its last one. */
   readonly passedOver: number;
-  /** Its deadline has come: it goes before the others. */
+  /** True once its deadline has come: it goes first. */
   readonly urgent: boolean;
-  /** Rows that its batch may hold at most: fewer after a batch of it failed, to find the row at fault. */
-  readonly company: number;
+  /** Upper bound of rows in its batch. Halved when a batch of it fails, to find the row at fault. */
+  readonly maxRows: number;
 }
 
-/** Bounds of one batch, in padded tokens (canvases x padded length). */
+/** Bounds of one batch in padded tokens: canvases times padded length. */
 export interface BatchLimits {
-  /** A batch holds no more, but a single row may. */
+  /** Upper bound of a batch of several rows. */
   maxTokens: number;
-  /** Up to here a batch takes hardly longer than the smallest. */
+  /** Up to this size a batch takes hardly longer than the smallest one. */
   lightTokens: number;
   /** Smallest part of a batch that is worth a worker of its own. */
   spreadTokens: number;
 }
 
-/** Steps by which a new row starts behind. */
+/** Steps of service by which a new row starts behind. */
 const HEAD_START = 8;
-/** Rows within so many steps of each other have had the same. */
+/** Rows within this many steps of service are treated as equal. */
 const LEVEL = 4;
-/** A row that was passed over by so many batches for each row goes first. */
+/** A row that was passed over by this many batches for each waiting row goes first. */
 const PATIENCE = 2;
 
-/** Lengths are padded to a multiple of this. */
+/** Canvas lengths are padded to a multiple of this. */
 export const LENGTH_CLASS = 32;
 
 /**
- * Padded length of a canvas: rounded up, within the context. It depends on nothing but the row's own
- * request, because padding changes how sums are blocked and so the last bits of the result.
+ * Return the padded length of a canvas, at most `context`. It must depend on the row's own request alone, because padding
+ * changes how sums are blocked and so the last bits of a result.
  */
 export function paddedLength(length: number, context: number): number {
   return Math.min(Math.ceil(length / LENGTH_CLASS) * LENGTH_CLASS, context);
 }
 
-/** Where the attained service of a new row starts, when the least served of the others stands at `clock`. */
-export function startOf(padded: number, clock: number): number {
-  return clock - HEAD_START * padded;
+/** Return the attained service of a new row. `least` is the least attained service of the other rows. */
+export function startOf(padded: number, least: number): number {
+  return least - HEAD_START * padded;
 }
 
+const tokensOf = (row: SchedulableRow) => row.width * row.padded;
+
 /**
- * Return the batches to start now, each as its rows: at most one for each free worker, the most pressing
- * first.
+ * Return the batches to start now, each as its rows, at most one for each free worker.
  *
- * Urgent rows come first, then those that have waited too long, then by attained service. If there are more
- * free workers than batches, the largest batches are divided evenly, since work that a free worker takes is
- * done sooner; but not into parts of fewer than `limits.spreadTokens`, which would take about as long as the
- * whole.
+ * Urgent rows go first, then starved ones, then those with the least attained service. While workers are left, the
+ * largest batches are divided evenly, but not into parts of fewer than `limits.spreadTokens`, which would take about as
+ * long as the whole.
  *
  * @param rows that wait for a pass
- * @param freeWorkers workers that would begin a batch at once
+ * @param freeWorkers workers that would start a batch at once
+ * @example
+ * schedule([short, long], { maxTokens: 512, lightTokens: 128, spreadTokens: 0 }, 2); // [[short], [long]]
  */
 export function schedule<Row extends SchedulableRow>(
   rows: readonly Row[],
@@ -104,38 +105,39 @@ function fill<Row extends SchedulableRow>(
   const first = inOrder[0]!;
   const batch: Row[] = [];
   let tokens = 0;
-  let company = first.company;
+  let maxRows = first.maxRows;
   for (const row of inOrder) {
     if (row.graph !== first.graph || row.padded !== first.padded) continue;
-    tokens += row.width * row.padded;
-    company = Math.min(company, row.company);
+    tokens += tokensOf(row);
+    maxRows = Math.min(maxRows, row.maxRows);
     const level = row.attained <= first.attained + LEVEL * row.padded;
     const most = level || starved(row) ? maxTokens : Math.min(maxTokens, lightTokens);
-    if (batch.length > 0 && (tokens > most || batch.length >= company)) break;
+    if (batch.length > 0 && (tokens > most || batch.length >= maxRows)) break;
     batch.push(row);
   }
   return batch;
 }
 
-/** Divide batches, the largest parts first, until every free worker has one or all parts are small. */
+/** Divide the batches with the largest parts until every worker has one or all parts are small. */
 function spread<Row extends SchedulableRow>(
   batches: readonly Row[][],
   { spreadTokens }: BatchLimits,
   freeWorkers: number,
 ): Row[][] {
-  const tokens = batches.map((batch) => batch.reduce((sum, row) => sum + row.width * row.padded, 0));
-  const parts = batches.map(() => 1);
-  const canDivide = (i: number) =>
-    parts[i]! < batches[i]!.length && tokens[i]! / (parts[i]! + 1) >= spreadTokens;
+  const divided = batches.map((rows) => ({
+    rows,
+    tokens: rows.reduce((sum, row) => sum + tokensOf(row), 0),
+    parts: 1,
+  }));
   for (let free = freeWorkers - batches.length; free > 0; free--) {
-    const [largest] = [...batches.keys()]
-      .filter(canDivide)
-      .toSorted((a, b) => tokens[b]! / parts[b]! - tokens[a]! / parts[a]!);
-    if (largest === undefined) break;
-    parts[largest]!++;
+    const [largest] = divided
+      .filter(({ rows, tokens, parts }) => parts < rows.length && tokens / (parts + 1) >= spreadTokens)
+      .toSorted((a, b) => b.tokens / b.parts - a.tokens / a.parts);
+    if (!largest) break;
+    largest.parts++;
   }
-  return batches.flatMap((batch, i) => {
-    const start = (part: number) => Math.round((part * batch.length) / parts[i]!);
-    return Array.from({ length: parts[i]! }, (_, part) => batch.slice(start(part), start(part + 1)));
+  return divided.flatMap(({ rows, parts }) => {
+    const start = (part: number) => Math.round((part * rows.length) / parts);
+    return Array.from({ length: parts }, (_, part) => rows.slice(start(part), start(part + 1)));
   });
 }

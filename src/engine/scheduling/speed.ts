@@ -1,4 +1,4 @@
-/** How long the model takes, learnt from its own batches. */
+/** Estimate how long the model takes, from the batches it ran. */
 
 import { type Guidance, tiltedSteps } from "../../diffusion/guidance.ts";
 import type { Sample } from "../../diffusion/sampler.ts";
@@ -7,38 +7,23 @@ import type { GraphName } from "../../runtime/protocol.ts";
 /** Weight of the newest batch in a moving average. */
 const NEWEST = 0.1;
 
-/** Work of a pass of each graph, in passes of the student: the discriminator is as large. */
+/** Cost of a pass of each graph in passes of the student. The discriminator is as large as the student. */
 export const GRAPH_COST: Record<GraphName, number> = { denoise: 1, score: 1, tilt: 4 };
 
-/** Work of a budget's steps, one by one: passes of each graph at their `cost`. */
-export function budgetWork(
-  steps: number,
-  guidance: Guidance | undefined,
-  cost: (graph: GraphName) => number,
-): number {
-  const tilted = guidance ? tiltedSteps(guidance, steps) : 0;
-  const reranked = guidance ? steps - tilted : 0;
-  const plain = steps - tilted - reranked;
-  const rerank = cost("denoise") + (guidance?.candidates ?? 0) * cost("score");
-  return plain * cost("denoise") + tilted * cost("tilt") + reranked * rerank;
-}
-
-/** What the time of a row depends on. */
+/** What the duration of a row depends on. */
 export interface TimedRow {
   /** Padded canvas length. */
   readonly padded: number;
-  /** Step budget. */
-  readonly steps: number;
   readonly sample: Sample;
 }
 
-/** Moving averages over batches. Before the first batch it answers 0. */
+/** Moving averages over batches; all estimates are 0 before the first batch. */
 export class Speed {
   readonly #msPerToken = new Map<GraphName, number>();
   /** Milliseconds of a batch. */
   msPerBatch = 0;
 
-  /** Take note of a batch and the time until its worker was free again, the way there and back included. */
+  /** Record a batch and the milliseconds until its worker was free again, communication included. */
   observe(graph: GraphName, paddedTokens: number, milliseconds: number): void {
     const perToken = milliseconds / paddedTokens;
     const before = this.#msPerToken.get(graph) ?? perToken;
@@ -46,23 +31,29 @@ export class Speed {
     this.msPerBatch += (this.msPerBatch === 0 ? 1 : NEWEST) * (milliseconds - this.msPerBatch);
   }
 
-  /** Return the milliseconds that a budget takes on a canvas of `padded` tokens, its steps one by one. */
+  /** Estimate the milliseconds of all steps of a budget on a canvas of `padded` tokens, in batches of its own. */
   budgetMs(padded: number, steps: number, guidance: Guidance | undefined): number {
-    return padded * budgetWork(steps, guidance, (graph) => this.#ms(graph));
+    const tilted = guidance ? tiltedSteps(guidance, steps) : 0;
+    const reranked = guidance ? steps - tilted : 0;
+    const scored = reranked * (guidance?.candidates ?? 0);
+    // Every step that does not tilt runs `denoise` once.
+    const perToken =
+      (steps - tilted) * this.#ms("denoise") + tilted * this.#ms("tilt") + scored * this.#ms("score");
+    return padded * perToken;
   }
 
-  /** Return the milliseconds that one step of a row takes. */
-  stepMs({ padded, steps, sample }: TimedRow): number {
-    return this.budgetMs(padded, steps, sample.params.guidance) / steps;
+  /** Estimate the milliseconds of one step of a row. */
+  stepMs({ padded, sample: { params } }: TimedRow): number {
+    return this.budgetMs(padded, params.steps, params.guidance) / params.steps;
   }
 
-  /** Return the milliseconds that a row has left at most: a step that reveals nothing is free. */
+  /** Estimate the milliseconds that a row still needs at most. A step that reveals nothing takes no time. */
   rowMs(row: TimedRow): number {
     const { stepsLeft, canvas } = row.sample;
     return Math.min(stepsLeft, canvas.masked.length) * this.stepMs(row);
   }
 
-  /** Milliseconds per padded token; of a graph that has not run yet, in proportion to the student's. */
+  /** Milliseconds per padded token. A graph that has not run yet is estimated from the student. */
   #ms(graph: GraphName): number {
     return this.#msPerToken.get(graph) ?? (this.#msPerToken.get("denoise") ?? 0) * GRAPH_COST[graph];
   }

@@ -2,8 +2,9 @@
 
 import type { FastifyBaseLogger } from "fastify";
 import type { StepEvent } from "../../engine/answers/step-emitter.ts";
-import type { CheckedRequest, Engine, RequestHandle } from "../../engine/engine.ts";
+import type { Engine } from "../../engine/engine.ts";
 import type { GenerateRequest } from "../../engine/request.ts";
+import type { CheckedRequest, RequestHandle } from "../../engine/subscriber.ts";
 import { InvalidRequestError, type LimitName, LimitReachedError } from "../../errors.ts";
 import { type LimitStore, MINUTE_MS } from "../../quota/memory.ts";
 import { cancelAll } from "../streaming/cancellation.ts";
@@ -85,12 +86,12 @@ export class Admission {
   }
 
   /** At the end of a request, give back its place, and the token passes that did not run. */
-  #settle({ id, limits }: ApiKey, { result, price, spent }: RequestHandle): void {
+  #settle({ id, limits }: ApiKey, { result, cost, spent }: RequestHandle): void {
     const over = () => {
       if (limits.concurrent_requests !== undefined)
         this.#give(id, "concurrent_requests", 1, Number.POSITIVE_INFINITY);
-      if (limits.token_passes_per_minute !== undefined && spent() !== price)
-        this.#give(id, "token_passes_per_minute", price - spent(), MINUTE_MS);
+      if (limits.token_passes_per_minute !== undefined && spent() !== cost)
+        this.#give(id, "token_passes_per_minute", cost - spent(), MINUTE_MS);
     };
     result.then(over, over);
   }
@@ -98,7 +99,7 @@ export class Admission {
   /** Take the cost of the requests from the limits of a key; return a function that gives all of it back. */
   async #take({ id, limits }: ApiKey, requests: readonly CheckedRequest[]): Promise<() => void> {
     const { concurrent_requests: side, token_passes_per_minute: most } = limits;
-    const cost = requests.reduce((sum, { price }) => sum + price, 0);
+    const cost = requests.reduce((sum, request) => sum + request.cost, 0);
     const count = requests.length;
     if (side !== undefined && count > side)
       throw tooLarge(`asks for ${count} generations at once, and this API key may run ${side}: send fewer`);
@@ -123,7 +124,7 @@ export class Admission {
         throw new LimitReachedError(
           `this API key may run ${side} generations at once: wait until one has ended`,
           "concurrent_requests",
-          this.engine.retryAfter(),
+          this.engine.retryAfter,
         );
       }
     }

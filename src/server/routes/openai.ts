@@ -1,7 +1,8 @@
 /** `/v1`: OpenAI's completions API. */
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import type { Engine, RequestHandle } from "../../engine/engine.ts";
+import type { Engine } from "../../engine/engine.ts";
+import type { RequestHandle } from "../../engine/subscriber.ts";
 import { NotFoundError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
 import { noRoute, sendAs } from "../listener/refuse.ts";

@@ -4,7 +4,7 @@
 
 import type { ServerResponse } from "node:http";
 import type { Answer } from "../../engine/answers/answer.ts";
-import type { RequestHandle } from "../../engine/engine.ts";
+import type { RequestHandle } from "../../engine/subscriber.ts";
 
 /** Cancel all requests. */
 export function cancelAll(handles: readonly RequestHandle[]): void {

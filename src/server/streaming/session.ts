@@ -2,7 +2,7 @@
 
 import type { FastifyRequest } from "fastify";
 import type { WebSocket } from "ws";
-import type { RequestHandle } from "../../engine/engine.ts";
+import type { RequestHandle } from "../../engine/subscriber.ts";
 import { InvalidRequestError, LimitReachedError, UnauthorizedError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
 import { knownKey } from "../access/guard.ts";

@@ -2,7 +2,7 @@
 
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { Answer } from "../../engine/answers/answer.ts";
-import type { RequestHandle } from "../../engine/engine.ts";
+import type { RequestHandle } from "../../engine/subscriber.ts";
 import type { Problem, ProblemKind } from "../problem.ts";
 import { pathWithoutKeys } from "./logger.ts";
 

@@ -102,7 +102,7 @@ export function createTracing(api: typeof Api, engine: Engine): TelemetrySink {
 
 function linksOf({ groups }: BatchReport, spans: ReadonlyMap<string, Api.SpanContext>): Api.Link[] {
   if (spans.size === 0) return [];
-  const contexts = [...groups].flatMap(({ handles }) => handles.flatMap((id) => spans.get(id) ?? []));
+  const contexts = [...groups].flatMap(({ requestIds }) => requestIds.flatMap((id) => spans.get(id) ?? []));
   // One HTTP request may have several rows in a batch.
   return [...new Set(contexts)].map((context) => ({ context }));
 }

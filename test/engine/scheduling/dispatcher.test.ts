@@ -82,7 +82,7 @@ function finished(dispatcher: Dispatcher, count: number): Promise<void> {
   let left = count;
   return new Promise<void>((resolve, reject) => {
     dispatcher.on("done", (one) => {
-      one.over = true;
+      one.ended = true;
       if (--left === 0) resolve();
     });
     dispatcher.on("failed", (_, error) => reject(error));
@@ -194,7 +194,7 @@ test("rows whose batch fails share smaller ones, until the row at fault stands a
   const done = new Promise<void>((resolve) => {
     let left = 8;
     const end = (one: SampleGroup) => {
-      one.over = true;
+      one.ended = true;
       if (--left === 0) resolve();
     };
     dispatcher.on("done", end);

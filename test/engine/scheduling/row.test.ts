@@ -17,7 +17,7 @@ function rowOf(steps: number, ranked: boolean, guidance?: Guidance, masks = 1): 
     order: "random" as const,
   };
   const row = new Row({ params: { ranked } } as SampleGroup, new Sample(params, LOG_LINEAR, MASK), 32);
-  row.begin(0);
+  row.admit(0);
   return row;
 }
 
@@ -34,7 +34,7 @@ function drawn({ plan }: Row): RowDraws {
 function finish(row: Row): void {
   while (!row.sample.done) {
     if (row.skips) row.skip();
-    else row.take(drawn(row));
+    else row.apply(drawn(row));
   }
 }
 
@@ -47,7 +47,7 @@ test("a finished sample that is to be ranked waits for its score, and goes first
   // Nothing was left out: the answer is not one of a deadline.
   assert.equal(row.sample.hurried, false);
   assert.deepEqual([...row.canvases[0]!], [1, 5]);
-  row.take([1.5]);
+  row.apply([1.5]);
   assert.deepEqual([row.done, row.reward, row.sample.passes.discriminator], [true, 1.5, 1]);
 });
 
@@ -57,5 +57,5 @@ test("a row whose deadline has come leaves out the steps that are left", () => {
   row.hurry();
   assert.deepEqual([row.urgent, row.skips, row.sample.hurried], [true, false, true]);
   finish(row);
-  assert.deepEqual([...row.tokens], [1, 5]);
+  assert.deepEqual([...row.sample.canvas.tokens], [1, 5]);
 });

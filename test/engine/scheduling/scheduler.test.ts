@@ -17,7 +17,7 @@ const row = (name: string, padded: number, attained: number, graph: GraphName = 
   width,
   urgent: false,
   passedOver: 0,
-  company: Number.POSITIVE_INFINITY,
+  maxRows: Number.POSITIVE_INFINITY,
 });
 /** No row is too far ahead to come along. */
 const upTo = (maxTokens: number) => ({ maxTokens, lightTokens: maxTokens });
@@ -67,7 +67,7 @@ test("no row starves: served in turns, all get the same", () => {
     width: 1,
     urgent: false,
     passedOver: 0,
-    company: Number.POSITIVE_INFINITY,
+    maxRows: Number.POSITIVE_INFINITY,
     calls: 0,
   }));
   for (let i = 0; i < 900; i++)
@@ -169,7 +169,7 @@ test("full batches and those of other lengths go to free workers before one is d
 });
 
 test("rows whose batch failed share one with as few as they may", () => {
-  const rows = level("abcd").map((one) => ({ ...one, company: 2 }));
+  const rows = level("abcd").map((one) => ({ ...one, maxRows: 2 }));
   assert.deepEqual(each(schedule(rows, { ...upTo(1024), spreadTokens: 0 }, 1)), ["ab"]);
   assert.deepEqual(each(schedule([...level("xyz"), ...rows], { ...upTo(1024), spreadTokens: 0 }, 1)), [
     "xyz",

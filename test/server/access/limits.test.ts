@@ -99,7 +99,7 @@ test("each API reports a reached limit in its own shape", async () => {
   assert.equal(inference.headers["retry-after"], "60");
 });
 
-const priceOf = (request: GenerateRequest) => engine.check(request).price;
+const priceOf = (request: GenerateRequest) => engine.check(request).cost;
 
 test("token passes are padded tokens times passes times samples", async () => {
   // 32 padded tokens, 2 steps.
