@@ -235,7 +235,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     group.records.push(...found.records);
     group.firstPassAt = group.acceptedAt;
     this.#close(group);
-    this.#cache.keep(group.key!, group, found.outcome);
+    this.#cache.keep(group.key!, found);
     group.finish(found.outcome, () => performance.now(), "hit");
   }
 
@@ -277,12 +277,12 @@ export class Engine extends EventEmitter<EngineEvents> {
 
   #finish(group: SampleGroup): void {
     const { key, params, records } = group;
-    const { provider } = this.pool;
-    const outcome = group.outcome(provider);
+    const outcome = group.outcome(this.pool.provider);
     this.#close(group);
     if (key !== undefined && !outcome.hurried.includes(true)) {
-      this.#cache.keep(key, group, outcome);
-      void this.shared?.keep({ params, records, outcome }, provider);
+      const finished = { params, records, outcome };
+      this.#cache.keep(key, finished);
+      void this.shared?.keep(finished, this.pool.provider);
     }
     group.finish(outcome, () => performance.now());
   }

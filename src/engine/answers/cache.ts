@@ -2,7 +2,6 @@
 
 import { LRUCache } from "lru-cache";
 import type { SamplingParams } from "../request.ts";
-import type { SampleGroup } from "../sample-group.ts";
 import type { Outcome } from "./answer.ts";
 import type { SampleRecord } from "./step-emitter.ts";
 
@@ -56,7 +55,7 @@ export class ResultCache {
   }
 
   /** Keep the result of a finished group that skipped no steps. */
-  keep(key: string, { params, records }: SampleGroup, outcome: Outcome): void {
-    this.#entries?.set(key, { params, records, outcome });
+  keep(key: string, answer: CachedAnswer): void {
+    this.#entries?.set(key, answer);
   }
 }

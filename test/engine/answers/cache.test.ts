@@ -131,24 +131,25 @@ test("an answer that met its deadline is not kept, and does not share", async ()
 
 test("the cache is bounded in bytes and in time, and none is none", async () => {
   const { model } = engine;
-  const group = (seed: number) =>
-    new SampleGroup(prepare(model, request(seed), () => 0).params, model, undefined, 0);
-  const one = group(0);
-  const outcome = one.outcome("cpu");
+  const answerTo = (seed: number) => {
+    const { params } = prepare(model, request(seed), () => 0);
+    const group = new SampleGroup(params, model, undefined, 0);
+    return { params, records: group.records, outcome: group.outcome("cpu") };
+  };
   const small = new ResultCache({ maxBytes: 10_000, ttlMs: 60_000 });
-  for (let seed = 0; seed < 100; seed++) small.keep(`${seed}`, group(seed), outcome);
+  for (let seed = 0; seed < 100; seed++) small.keep(`${seed}`, answerTo(seed));
   assert.ok(small.bytes > 0 && small.bytes <= 10_000);
   assert.equal(small.get("0"), undefined);
   assert.ok(small.get("99"));
 
   const brief = new ResultCache({ maxBytes: 10_000, ttlMs: 20 });
-  brief.keep("a", one, outcome);
+  brief.keep("a", answerTo(0));
   assert.ok(brief.get("a"));
   await sleep(60);
   assert.equal(brief.get("a"), undefined);
 
   const none = new ResultCache({ maxBytes: 0, ttlMs: 1000 });
-  none.keep("a", one, outcome);
+  none.keep("a", answerTo(0));
   assert.equal(none.get("a"), undefined);
   const key = (more: Partial<GenerateRequest>) =>
     cacheKey(prepare(model, { ...request(0), ...more }, () => 0).params);
