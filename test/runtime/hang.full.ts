@@ -3,7 +3,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import { Sample } from "../../src/diffusion/sampler.ts";
-import { denoiseBatch } from "../../src/engine/scheduling/batch.ts";
+import { denoiseInput } from "../../src/engine/scheduling/batch.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
 import type { DenoiseInput, DenoiseResult } from "../../src/runtime/protocol.ts";
@@ -22,9 +22,8 @@ function rows(count: number, padded = 96) {
     const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
     const canvas = promptCanvas([5, 6, 7 + i], 70 + i, model.manifest.mask_token_id);
     const params = { canvas, steps: 4, seed: 40 + i, sample: 0, ...draw };
-    const { schedule } = model;
-    const sample = new Sample(params, schedule, model.manifest.mask_token_id);
-    return { padded, tokens: sample.canvas.tokens, ...draw, schedule, plan: sample.plan() };
+    const sample = new Sample(params, model.schedule, model.manifest.mask_token_id);
+    return { padded, sample, plan: sample.plan() };
   });
 }
 
@@ -38,7 +37,7 @@ test("a batch that ends every process is given up, and the one that waits behind
   timeout: 120_000,
 }, async () => {
   const [row] = rows(1, 256);
-  const batch = denoiseBatch([row!]);
+  const batch = denoiseInput([row!]);
   // Long enough to be in flight whenever the process is killed.
   const slow: DenoiseInput = {
     ...batch,
@@ -63,7 +62,7 @@ test("a batch that ends every process is given up, and the one that waits behind
 });
 
 test("a process that hangs is replaced, at work and at rest", { timeout: 120_000 }, async () => {
-  const batch = denoiseBatch(rows(2));
+  const batch = denoiseInput(rows(2));
   const expected = plain(await pool.run("denoise", batch));
   let restarts = 0;
   pool.on("restart", () => restarts++);
