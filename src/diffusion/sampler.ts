@@ -6,10 +6,12 @@
  * nothing needs no pass. The distribution is that of the textbook sampler, to the letter.
  */
 
+import { type BlockSteps, blockAt, blockCount } from "./blocks.ts";
 import { Canvas, type Reveal } from "./canvas.ts";
 import { chooseCandidate, type Guidance, type StepKind, stepKind, tiltScale } from "./guidance.ts";
 import { chooseUniform, uniformsAt } from "./philox.ts";
 import { gridTime, maskedAfter, type Schedule, stayProbability } from "./schedule.ts";
+import { type Predictions, type Ranking, type Selection, select } from "./selection.ts";
 
 /**
  * Part of the key of shared answers. Raise it with every change after which the same request on the same model gives
@@ -18,11 +20,11 @@ import { gridTime, maskedAfter, type Schedule, stayProbability } from "./schedul
 export const SAMPLER_VERSION = 1;
 
 /**
- * Which positions a step reveals. `random` reveals each with the probability of the step, as in the paper. `confidence`
- * draws a token for every masked position and keeps the step's share of them, those with the most likely tokens (as
- * LLaDA does, arXiv 2502.09992). It has another distribution, and its output head runs on all masked positions.
+ * Which positions a step reveals. `random` reveals each with the probability of the step, as in the paper. The others
+ * draw a token for every masked position and keep the step's share of them (`select`). They have another distribution,
+ * and their output head runs on all masked positions.
  */
-export type Order = "random" | "confidence";
+export type Order = "random" | Ranking;
 
 /** Parameters of a sample. With the model they determine its tokens. */
 export interface SampleParams {
@@ -41,7 +43,13 @@ export interface SampleParams {
   /** Then from the fewest tokens whose probabilities add up to this; 1 disables. */
   topP: number;
   order: Order;
-  /** Undefined for the plain sampler. Cannot be combined with order `confidence`. */
+  /** With order `confidence`: a step also reveals every token of at least this probability; in [0, 1]. */
+  threshold?: number | undefined;
+  /** With order `entropy`: a step also reveals positions while their entropies add up to this; nats, at least 0. */
+  entropyBudget?: number | undefined;
+  /** Masked positions in a block, at least 1; undefined for one block. No more blocks than steps. */
+  blockLength?: number | undefined;
+  /** Undefined for the plain sampler. Needs order `random` and one block. */
   guidance?: Guidance | undefined;
 }
 
@@ -51,8 +59,8 @@ export interface DrawPlan {
   positions: number[];
   /** One uniform in (0, 1) for each position, for its draw by inverse CDF. */
   uniforms: number[];
-  /** Reveal only this many positions, those with the most likely tokens; undefined reveals all. */
-  keep?: number;
+  /** Which of the positions to reveal once they are drawn; undefined reveals all. */
+  selection?: Selection;
 }
 
 /** A step before the model runs. */
@@ -60,7 +68,7 @@ export interface StepPlan {
   kind: StepKind;
   /** From 0; equal to the budget for the clean-up pass. */
   step: number;
-  /** Time the step starts from: 1 is all masked. */
+  /** Time the step starts from: 1 is all masked. Each block has its own. */
   t: number;
   /** Probability that a masked position stays masked. */
   stay: number;
@@ -70,10 +78,9 @@ export interface StepPlan {
   scale: number;
 }
 
-/** Tokens that the model drew for one candidate, one for each planned position. */
-export interface Draws {
+/** Tokens that the model drew for one candidate, one for each planned position, and what it predicted there. */
+export interface Draws extends Predictions {
   tokens: ArrayLike<number>;
-  logprobs: ArrayLike<number>;
 }
 
 /** A finished step. */
@@ -103,10 +110,14 @@ export interface Passes {
 export class Sample {
   readonly canvas: Canvas;
   readonly passes: Passes = { student: 0, discriminator: 0, gradient: 0 };
-  /** Positions masked at the start. */
-  readonly #length: number;
+  /** The block of each position that is masked at the start. */
+  readonly #blockOf: ReadonlyMap<number, number>;
+  readonly #blocks: number;
+  /** True if a step may reveal more than its share, so that the sample may need fewer steps than its budget. */
+  readonly #isAdaptive: boolean;
   #step = 0;
   #hurried = false;
+  #ended = false;
 
   constructor(
     readonly params: SampleParams,
@@ -114,12 +125,17 @@ export class Sample {
     maskId: number,
   ) {
     this.canvas = new Canvas(params.canvas, maskId);
-    this.#length = this.canvas.masked.length;
+    const { masked } = this.canvas;
+    const { blockLength = masked.length, threshold, entropyBudget } = params;
+    this.#blocks = blockCount(masked.length, blockLength);
+    this.#blockOf = new Map(masked.map((position, i) => [position, Math.floor(i / blockLength)]));
+    this.#isAdaptive = threshold !== undefined || entropyBudget !== undefined;
   }
 
-  /** True when all steps are done and no position is masked. */
+  /** True when no position is masked and all steps are done, or when `end` was called. */
   get done(): boolean {
-    return this.#step >= this.params.steps && this.canvas.masked.length === 0;
+    if (this.#ended) return true;
+    return this.canvas.masked.length === 0 && (this.#isAdaptive || this.#step >= this.params.steps);
   }
 
   /** Plan the next step: draw which positions its candidates reveal. Pure; throws RangeError if `done`. */
@@ -128,34 +144,50 @@ export class Sample {
     const { steps, guidance } = this.params;
     const step = this.#step;
     const kind = stepKind(guidance, step, steps);
-    const stay = stayProbability(this.schedule, steps, step);
+    const block = this.#block;
+    const [own, ofBlock] = [step - block.start, block.end - block.start];
+    const stay = stayProbability(this.schedule, ofBlock, own);
     const count = kind === "rerank" ? guidance!.candidates : 1;
     return {
       kind,
       step,
-      t: gridTime(this.schedule, steps, Math.min(step, steps)),
+      t: gridTime(this.schedule, ofBlock, Math.min(own, ofBlock)),
       stay,
-      candidates: Array.from({ length: count }, (_, candidate) => this.#draw(candidate, stay)),
+      candidates: Array.from({ length: count }, (_, candidate) => this.#draw(candidate, stay, block)),
       scale: kind === "tilt" ? tiltScale(guidance!, step, steps) : 0,
     };
   }
 
-  #draw(candidate: number, stay: number): DrawPlan {
-    const { seed, sample, steps, order } = this.params;
+  /** The block of the next step; of the clean-up pass, the last one. */
+  get #block(): BlockSteps {
+    const { steps } = this.params;
+    return blockAt(Math.min(this.#step, steps - 1), steps, this.#blocks);
+  }
+
+  #draw(candidate: number, stay: number, block: BlockSteps): DrawPlan {
+    const { seed, sample, order } = this.params;
     const key = { seed, sample, step: this.#step, candidate };
     const plan: DrawPlan = { positions: [], uniforms: [] };
-    const byConfidence = order === "confidence";
-    if (byConfidence) {
-      plan.keep = this.canvas.masked.length - maskedAfter(this.schedule, steps, this.#step, this.#length);
-      if (plan.keep === 0) return plan;
+    const open = this.canvas.masked.filter((position) => this.#blockOf.get(position)! <= block.block);
+    if (order !== "random") {
+      plan.selection = this.#selection(order, open.length, block);
+      if (plan.selection.least === 0) return plan;
     }
-    for (const position of this.canvas.masked) {
+    for (const position of open) {
       const uniform = uniformsAt(key, position);
-      if (!byConfidence && uniform.reveal < stay) continue;
+      if (order === "random" && uniform.reveal < stay) continue;
       plan.positions.push(position);
       plan.uniforms.push(uniform.draw);
     }
     return plan;
+  }
+
+  /** Return how a step chooses among the `open` positions of its block. */
+  #selection(ranking: Ranking, open: number, { block, start, end }: BlockSteps): Selection {
+    const { threshold, entropyBudget, blockLength = this.#blockOf.size } = this.params;
+    const length = Math.min(blockLength, this.#blockOf.size - block * blockLength);
+    const share = open - maskedAfter(this.schedule, end - start, this.#step - start, length);
+    return { ranking, least: Math.max(share, Number(this.#isAdaptive)), threshold, entropyBudget };
   }
 
   /** Return the canvases [M, L] that the candidates of a re-ranked step lead to, for scoring. */
@@ -181,16 +213,13 @@ export class Sample {
     const chosen = !empty && plan.kind === "rerank" ? this.#choose(rewards) : undefined;
     const candidate = plan.candidates[chosen ?? 0]!;
     const made = draws[chosen ?? 0];
-    const drawn = candidate.positions.map((position, i) => ({
-      position,
-      token: made!.tokens[i]!,
-      logprob: made!.logprobs[i]!,
-    }));
-    const revealed = mostCertain(drawn, candidate.keep).filter(
-      ({ token }) => plan.kind === "plain" || token !== this.canvas.maskId,
-    );
+    const { positions, selection } = candidate;
+    const kept = made && selection ? select(selection, made) : positions.map((_, i) => i);
+    const revealed = kept
+      .map((i): Reveal => ({ position: positions[i]!, token: made!.tokens[i]!, logprob: made!.logprobs[i]! }))
+      .filter(({ token }) => plan.kind === "plain" || token !== this.canvas.maskId);
     this.canvas.reveal(revealed);
-    this.#step++;
+    this.#advance();
     if (!empty) this.#count(plan);
     const record = {
       kind: plan.kind,
@@ -201,6 +230,15 @@ export class Sample {
       rewards: empty ? [] : Array.from(rewards),
     };
     return chosen === undefined ? record : { ...record, chosen };
+  }
+
+  /** Go to the next step; leave out the rest of a block's steps once an adaptive sample has revealed the block. */
+  #advance(): void {
+    const { block, end } = this.#block;
+    this.#step++;
+    if (!this.#isAdaptive || this.#step >= end) return;
+    const isOpen = this.canvas.masked.some((position) => this.#blockOf.get(position)! <= block);
+    if (!isOpen) this.#step = end;
   }
 
   /** Steps left in the budget. */
@@ -220,6 +258,11 @@ export class Sample {
     this.#step = this.params.steps;
   }
 
+  /** End the sample here: what is still masked stays masked. */
+  end(): void {
+    this.#ended = true;
+  }
+
   #choose(rewards: ArrayLike<number>): number {
     const { seed, sample } = this.params;
     return chooseCandidate(rewards, chooseUniform({ seed, sample, step: this.#step }));
@@ -231,15 +274,6 @@ export class Sample {
     this.passes.discriminator += candidates.length;
     if (kind === "tilt") this.passes.gradient++;
   }
-}
-
-/** Return the `keep` reveals with the highest log-probability, ties from the left, in order of position. */
-function mostCertain(drawn: Reveal[], keep = drawn.length): Reveal[] {
-  if (keep >= drawn.length) return drawn;
-  return drawn
-    .toSorted((a, b) => b.logprob - a.logprob)
-    .slice(0, keep)
-    .sort((a, b) => a.position - b.position);
 }
 
 /** Return true if the step reveals nothing and so needs no pass. */

@@ -1,6 +1,7 @@
 /** Check a request against the model and turn it into sampling parameters. */
 
 import { randomInt } from "node:crypto";
+import { blockCount } from "../diffusion/blocks.ts";
 import { maskedPositions } from "../diffusion/canvas.ts";
 import type { Guidance } from "../diffusion/guidance.ts";
 import type { Order } from "../diffusion/sampler.ts";
@@ -24,6 +25,14 @@ export interface GenerateRequest extends CanvasRequest {
   top_p?: number | undefined;
   /** Default: random. */
   order?: Order | undefined;
+  /** With order confidence: also reveal every token of at least this probability; in [0, 1]. */
+  threshold?: number | undefined;
+  /** With order entropy: also reveal positions whose entropies add up to at most this; nats. */
+  entropy_budget?: number | undefined;
+  /** Generate in blocks of this many tokens, from the left. Default: one block. */
+  block_length?: number | undefined;
+  /** Generate nothing after the end of the text. */
+  early_stop?: boolean | undefined;
   /** Samples in the answer. Default: 1. */
   n?: number | undefined;
   /** Samples to generate; the `n` with the highest reward are answered. Default: n, without ranking. */
@@ -62,6 +71,11 @@ export interface SamplingParams {
   topK: number;
   topP: number;
   order: Order;
+  threshold: number | undefined;
+  entropyBudget: number | undefined;
+  blockLength: number | undefined;
+  /** Stop strings at which sampling ends, as it does at an end of text; undefined to generate every position. */
+  earlyStop: readonly string[] | undefined;
   /** Number of samples. */
   samples: number;
   /** Score every finished sample and put the best first. */
@@ -102,18 +116,19 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
       "/echo",
       "has no effect without a prompt: a template is always answered with its given text",
     );
-  const order = request.order ?? "random";
   const asked = prepareGuidance(model, request.guidance);
-  if (asked && order === "confidence")
-    throw refuse("/order", "confidence cannot be guided: use order random, or guidance mode none");
   const { n, samples, ranked } = countOf(model, request);
+  if (request.early_stop && ranked)
+    throw refuse("/early_stop", "cannot stand beside best_of, which scores whole canvases: leave one out");
   const generated = maskedPositions(canvas, model.manifest.mask_token_id).length;
   const { steps, guidance } = settleBudget(model, request, asked, generated, (budget) =>
     forecast(budget, samples, canvas.length),
   );
+  const order = orderOf(request, guidance, generated, steps);
   const { seed = drawSeed(), top_k: topK = 0, top_p: topP = 1 } = request;
   const temperature = request.temperature ?? (guidance && model.manifest.guidance?.temperature) ?? 1;
-  const { stop = [], past_end: pastEnd = false, echo = false, logprobs = false, trace = false } = request;
+  const { past_end: pastEnd = false, echo = false, logprobs = false, trace = false } = request;
+  const stop = typeof request.stop === "string" ? [request.stop] : (request.stop ?? []);
   const texts = samples * steps;
   if (trace && texts * Math.max(canvas.length, MIN_TRACED) > MAX_TRACED)
     throw refuse(
@@ -122,10 +137,39 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
         "tokens: ask for fewer steps or samples, or stream the steps instead",
     );
   return {
-    params: { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance },
-    output: { layout, n, stop: typeof stop === "string" ? [stop] : stop, pastEnd, echo, logprobs, trace },
+    params: {
+      ...{ canvas, steps, seed, temperature, topK, topP, ...order },
+      ...{ earlyStop: request.early_stop ? stop : undefined, samples, ranked, guidance },
+    },
+    output: { layout, n, stop, pastEnd, echo, logprobs, trace },
     deadlineMs: request.deadline_ms,
   };
+}
+
+/** Return in which order positions are revealed. Throws InvalidRequestError for options that exclude each other. */
+function orderOf(
+  { order = "random", threshold, entropy_budget: entropyBudget, block_length }: GenerateRequest,
+  guidance: Guidance | undefined,
+  generated: number,
+  steps: number,
+): Pick<SamplingParams, "order" | "threshold" | "entropyBudget" | "blockLength"> {
+  if (threshold !== undefined && order !== "confidence")
+    throw refuse("/threshold", `has no effect in order ${order}: set /order to confidence`);
+  if (entropyBudget !== undefined && order !== "entropy")
+    throw refuse("/entropy_budget", `has no effect in order ${order}: set /order to entropy`);
+  if (guidance && order !== "random")
+    throw refuse("/order", `${order} cannot be guided: use order random, or guidance mode none`);
+  if (guidance && block_length !== undefined)
+    throw refuse("/block_length", "cannot stand beside guidance: leave it out, or use guidance mode none");
+  const blockLength = block_length !== undefined && block_length < generated ? block_length : undefined;
+  const blocks = blockLength ? blockCount(generated, blockLength) : 1;
+  if (blocks > steps)
+    throw refuse(
+      "/block_length",
+      `makes ${blocks} blocks of ${generated} tokens, and each needs a step of the ${steps}: ` +
+        `use at least ${Math.ceil(generated / steps)}, or more steps`,
+    );
+  return { order, threshold, entropyBudget, blockLength };
 }
 
 /** Return how many samples to answer and to generate, and whether to rank them. */
@@ -140,7 +184,7 @@ function countOf(model: Model, { n = 1, best_of }: GenerateRequest) {
 /** Return the requested budget, or the best one for the deadline. Throws InvalidRequestError without a deadline. */
 function settleBudget(
   model: Model,
-  { steps, deadline_ms, guidance, order }: GenerateRequest,
+  { steps, deadline_ms, guidance, order = "random", block_length }: GenerateRequest,
   asked: Guidance | undefined,
   generated: number,
   forecast: Forecast,
@@ -148,7 +192,8 @@ function settleBudget(
   if (steps !== "auto") return { steps, guidance: asked };
   if (deadline_ms === undefined)
     throw refuse("/deadline_ms", "is required when steps is auto: the budget is chosen to meet it");
-  const mayGuide = guidance === undefined && order !== "confidence" && model.manifest.guidance !== undefined;
+  const mayGuide =
+    guidance === undefined && order === "random" && !block_length && model.manifest.guidance !== undefined;
   const guidances = mayGuide ? [undefined, prepareGuidance(model, { mode: "rgas" })] : [asked];
   return chooseBudget(guidances, model.manifest.quality ?? [], generated, deadline_ms, forecast);
 }

@@ -6,6 +6,7 @@ import type { Provider } from "../runtime/protocol.ts";
 import { answer, type CacheState, type Outcome } from "./answers/answer.ts";
 import { traceSha256 } from "./answers/receipt.ts";
 import type { SampleRecord } from "./answers/step-emitter.ts";
+import { TextEndWatch } from "./answers/text-end.ts";
 import type { SamplingParams } from "./request.ts";
 import type { Subscriber } from "./subscriber.ts";
 
@@ -26,6 +27,8 @@ export class SampleGroup {
   /** True once finished, failed or cancelled. */
   ended = false;
   readonly #subscribers = new Set<Subscriber>();
+  /** [samples], if sampling ends with the text. */
+  readonly #textEnds: TextEndWatch[];
 
   /**
    * @param deadlineMs milliseconds from `acceptedAt`
@@ -45,6 +48,15 @@ export class SampleGroup {
       { length: samples },
       (_, sample) => new Sample({ ...shared, sample }, model.schedule, model.manifest.mask_token_id),
     );
+    const { earlyStop } = params;
+    this.#textEnds = earlyStop
+      ? this.samples.map(() => new TextEndWatch(model.tokenizer, params.canvas, earlyStop))
+      : [];
+  }
+
+  /** End the sample if its text is known up to its end and nothing after it is to be generated. */
+  endIfComplete(sample: Sample): void {
+    if (this.#textEnds[sample.params.sample]?.isComplete(sample.canvas.tokens)) sample.end();
   }
 
   /** True while a request waits for it. */

@@ -453,11 +453,19 @@ export interface components {
              */
             top_p: number;
             /**
-             * @description Which positions a step reveals. `random` is the method of the paper. `confidence` draws a token for every masked position and keeps the most likely ones; it runs the output head on all of them and samples from another distribution. Not allowed with guidance.
+             * @description Which positions a step reveals. `random` is the method of the paper. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy. They run the output head on all masked positions and sample from another distribution. Not allowed with guidance.
              * @default random
              * @enum {string}
              */
-            order: "random" | "confidence";
+            order: "random" | "confidence" | "entropy";
+            /** @description With order `confidence`: a step also reveals every token of at least this probability, so that a sample needs fewer steps than its budget where the model is certain. A step reveals one token at least, and as many as the budget requires. */
+            threshold?: number;
+            /** @description With order `entropy`: a step also reveals positions, lowest entropy first, while their entropies add up to at most this many nats. A step reveals one token at least, and as many as the budget requires. */
+            entropy_budget?: number;
+            /** @description Generate in blocks of this many tokens from the left, each with its share of the steps. Every block needs a step. Not allowed with guidance. Default: one block. */
+            block_length?: number;
+            /** @description Generate nothing after the end of the text: a sample ends once every token up to an end of text or a stop string is known, and `tokens` end there; events may have revealed tokens after it. Not allowed with `best_of`. Default: false here, true for `/v1/completions`. */
+            early_stop?: boolean;
             /**
              * @description Number of samples in the answer. They share the pass of the first step.
              * @default 1
@@ -465,7 +473,7 @@ export interface components {
             n: number;
             /** @description Number of samples to generate. The server scores each with the model's discriminator and answers the `n` with the highest reward, best first. Requires a model with a discriminator. */
             best_of?: number;
-            /** @description The text of a generated span ends before the first of these strings, even inside a token. `tokens` still holds every token. */
+            /** @description The text of a generated span ends before the first of these strings, even inside a token. */
             stop?: string | string[];
             /** @description Begin the text with the prompt; default: false */
             echo?: boolean;
@@ -531,7 +539,7 @@ export interface components {
             text: string;
             /** @description The text of each span; only for a template or tokens */
             spans?: string[];
-            /** @description Every generated token id in order of position, including those after an end of text */
+            /** @description Generated token ids in order of position: with `early_stop` up to the end of the text, otherwise all of them */
             tokens: number[];
             /** @description Natural log of the probability of each of `tokens` when it was revealed, at temperature 1; only with `logprobs` */
             logprobs?: number[];
@@ -545,11 +553,11 @@ export interface components {
         };
         Usage: {
             prompt_tokens: number;
-            /** @description Generated tokens of all samples, those of `best_of` that are not answered and those after an end of text included */
+            /** @description Tokens that were computed, of all samples: those of `best_of` that are not answered, and those after an end of text unless `early_stop` left them out, included */
             completion_tokens: number;
             /** @description The step budget */
             steps: number;
-            /** @description Steps of the budget that ran, in the sample with the fewest. Less than `steps` if the deadline came first: a clean-up pass then revealed the rest. */
+            /** @description Steps of the budget that ran, in the sample with the fewest. Less than `steps` if the deadline came first (a clean-up pass then revealed the rest), with a threshold or an entropy budget, and after an early stop. */
             steps_done: number;
             /** @description Forward passes of the student for all samples; a pass that samples share counts once for each. It is less than `steps` times the samples if steps are empty: with more steps than masked positions, many steps reveal nothing and need no pass. With a probability of about length x 1e-5, or after a deadline, a clean-up pass follows the last step. */
             student_passes: number;
@@ -995,11 +1003,19 @@ export interface components {
              */
             top_p: number;
             /**
-             * @description Which positions a step reveals. `random` is the method of the paper. `confidence` draws a token for every masked position and keeps the most likely ones; it runs the output head on all of them and samples from another distribution. Not allowed with guidance.
+             * @description Which positions a step reveals. `random` is the method of the paper. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy. They run the output head on all masked positions and sample from another distribution. Not allowed with guidance.
              * @default random
              * @enum {string}
              */
-            order: "random" | "confidence";
+            order: "random" | "confidence" | "entropy";
+            /** @description With order `confidence`: a step also reveals every token of at least this probability, so that a sample needs fewer steps than its budget where the model is certain. A step reveals one token at least, and as many as the budget requires. */
+            threshold?: number;
+            /** @description With order `entropy`: a step also reveals positions, lowest entropy first, while their entropies add up to at most this many nats. A step reveals one token at least, and as many as the budget requires. */
+            entropy_budget?: number;
+            /** @description Generate in blocks of this many tokens from the left, each with its share of the steps. Every block needs a step. Not allowed with guidance. Default: one block. */
+            block_length?: number;
+            /** @description Generate nothing after the end of the text: a sample ends once every token up to an end of text or a stop string is known, and `tokens` end there; events may have revealed tokens after it. Not allowed with `best_of`. Default: false here, true for `/v1/completions`. */
+            early_stop?: boolean;
             /**
              * @description Number of samples in the answer. They share the pass of the first step.
              * @default 1
@@ -1007,7 +1023,7 @@ export interface components {
             n: number;
             /** @description Number of samples to generate. The server scores each with the model's discriminator and answers the `n` with the highest reward, best first. Requires a model with a discriminator. */
             best_of?: number;
-            /** @description The text of a generated span ends before the first of these strings, even inside a token. `tokens` still holds every token. */
+            /** @description The text of a generated span ends before the first of these strings, even inside a token. */
             stop?: string | string[];
             /** @description Begin the text with the prompt; default: false */
             echo?: boolean;

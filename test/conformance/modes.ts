@@ -27,6 +27,26 @@ const rerank = (random: Random) => ({
 export const MODES = {
   random: { fields: () => ({}) },
   confidence: { fields: () => ({ order: "confidence" }) },
+  threshold: {
+    fields: (random) => ({ order: "confidence", threshold: random.pick([0, 0.005, 0.02, 1]) }),
+  },
+  "entropy budget": {
+    fields: (random) => ({ order: "entropy", entropy_budget: random.pick([undefined, 0, 8, 25]) }),
+  },
+  blocks: {
+    fields: (random, { length }) => ({
+      order: random.pick(["random", "confidence"]),
+      steps: random.integer(8, 16),
+      block_length: random.integer(Math.ceil(length / 8), length),
+    }),
+  },
+  "early stop": {
+    fields: (random) => ({
+      early_stop: true,
+      stop: random.pick([undefined, "e", ["a", "th"]]),
+      order: random.pick(["random", "confidence"]),
+    }),
+  },
   tilt: { guided: true, fields: (random) => ({ guidance: tilt(random) }) },
   "re-rank": { guided: true, fields: (random) => ({ guidance: rerank(random) }) },
   best_of: {

@@ -151,10 +151,13 @@ test("a mask drawn in a guided step leaves its position masked, and is refused i
   const guidance = { ...PUBLISHED, rerankRatio: 0 };
   const guided = toySample({ ...base, length: 3, steps: 1, seed: 0, guidance }, MASK);
   const tokens = [0, MASK, 2];
-  const record = guided.apply(guided.plan(), [{ tokens, logprobs: [0, 0, 0] }], [1]);
+  const record = guided.apply(guided.plan(), [{ tokens, logprobs: [0, 0, 0], entropies: [0, 0, 0] }], [1]);
   assert.deepEqual([record.revealed.map(({ position }) => position), record.masked], [[0, 2], 1]);
   assert.equal(guided.plan().kind, "plain");
-  assert.throws(() => guided.apply(guided.plan(), [{ tokens: [MASK], logprobs: [0] }]), RangeError);
-  guided.apply(guided.plan(), [{ tokens: [1], logprobs: [0] }]);
+  assert.throws(
+    () => guided.apply(guided.plan(), [{ tokens: [MASK], logprobs: [0], entropies: [0] }]),
+    RangeError,
+  );
+  guided.apply(guided.plan(), [{ tokens: [1], logprobs: [0], entropies: [0] }]);
   assert.ok(guided.done);
 });

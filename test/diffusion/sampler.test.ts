@@ -152,7 +152,9 @@ test("the clean-up pass comes only when something is still masked after the last
 test("a plan that is not the next one, or draws that do not fit, are refused", () => {
   const sample = toySample({ ...base, length: 3, steps: 1, seed: 0 }, 2);
   const plan = sample.plan();
-  const draws = (tokens: number[]) => [{ tokens, logprobs: tokens.map(() => 0) }];
+  const draws = (tokens: number[]) => [
+    { tokens, logprobs: tokens.map(() => 0), entropies: tokens.map(() => 0) },
+  ];
   assert.throws(() => sample.apply({ ...plan, step: 1 }, draws([0, 0, 0])), RangeError);
   assert.throws(() => sample.apply(plan, draws([0])), RangeError);
   assert.throws(() => sample.apply(plan, []), RangeError);
@@ -189,7 +191,7 @@ test("a hurried sample reveals the rest in one more step", () => {
   const draw = () => {
     const plan = sample.plan();
     const tokens = plan.candidates[0]!.positions.map(() => 1);
-    return sample.apply(plan, [{ tokens, logprobs: tokens.map(() => 0) }]);
+    return sample.apply(plan, [{ tokens, logprobs: tokens.map(() => 0), entropies: tokens.map(() => 0) }]);
   };
   draw();
   assert.equal(sample.hurried, false);

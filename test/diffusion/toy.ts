@@ -24,6 +24,9 @@ export function softmax(logits: number[], temperature = 1): number[] {
   return weights.map((weight) => weight / total);
 }
 
+/** Entropy of a distribution, nats. */
+const entropy = (p: number[]) => p.reduce((sum, q) => sum - (q > 0 ? q * Math.log(q) : 0), 0);
+
 /** The first index whose cumulative probability reaches the uniform. */
 export function inverseCdf(p: readonly number[], uniform: number): number {
   let cumulative = 0;
@@ -75,7 +78,11 @@ export function drive(
           ? own.map((p, i) => discriminator!.tilt(p, canvas, positions[i]!, plan.scale))
           : own;
       const tokens = target.map((p, i) => inverseCdf(p, uniforms[i]!));
-      return { tokens, logprobs: own.map((p, i) => Math.log(p[tokens[i]!]!)) };
+      return {
+        tokens,
+        logprobs: own.map((p, i) => Math.log(p[tokens[i]!]!)),
+        entropies: own.map(entropy),
+      };
     });
     const rewards: number[] = [];
     if (!isEmpty(plan)) {

@@ -5,7 +5,7 @@ import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { CancelledError, InvalidRequestError, OverloadedError, UnavailableError } from "../../src/errors.ts";
-import { GOLDEN, startEngine } from "../support/engine.ts";
+import { GOLDEN, type GoldenGeneration, startEngine } from "../support/engine.ts";
 
 let engine: Engine;
 before(async () => {
@@ -23,16 +23,23 @@ async function run(request: GenerateRequest): Promise<{ result: Answer; steps: S
 /** What a generation's outcome is, without ids and times. */
 const essence = ({ samples, seed, usage, receipt }: Answer) => ({ samples, seed, usage, receipt });
 
+const nameOf = ({
+  prompt: _prompt,
+  seed: _seed,
+  tokens: _tokens,
+  reveals: _reveals,
+  ...rest
+}: GoldenGeneration) =>
+  Object.entries(rest)
+    .map(([field, value]) => `${field} ${value}`)
+    .join(", ");
+
 for (const golden of GOLDEN.generations)
-  test(`equals the PyTorch oracle, ${golden.steps} steps, ${golden.length} tokens, temperature ${golden.temperature}, ${golden.order ?? "random"} order`, async () => {
-    const { length, steps, seed, temperature, order, prompt } = golden;
+  test(`equals the PyTorch oracle, ${nameOf(golden)}`, async () => {
+    const { prompt, tokens: _tokens, reveals: _reveals, ...request } = golden;
     const { result, steps: records } = await run({
+      ...request,
       prompt: engine.model.tokenizer.decode(prompt),
-      length,
-      steps,
-      seed,
-      temperature,
-      order,
     });
     assert.deepEqual(result.samples[0]!.tokens, golden.tokens.slice(prompt.length));
     assert.equal(records.length, golden.reveals.length);

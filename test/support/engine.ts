@@ -20,7 +20,10 @@ export interface GoldenGeneration {
   steps: number;
   seed: number;
   temperature: number;
-  order?: "random" | "confidence";
+  order?: "random" | "confidence" | "entropy";
+  threshold?: number;
+  entropy_budget?: number;
+  block_length?: number;
   /** The whole canvas. */
   tokens: number[];
   /** For each step: [position, token, logprob] of each revealed position. */

@@ -4,6 +4,7 @@ The sampler is written straight from the formulas and computes every logit at ev
 slow on purpose: it is the oracle the server's sampler is held to, token for token.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -103,6 +104,37 @@ def draw(log_p: Tensor, temperature: float, uniform: float) -> tuple[int, float]
     return token, float((cdf / cdf[-1] - uniform).abs().min())
 
 
+def block_at(step: int, steps: int, blocks: int) -> tuple[int, int, int]:
+    """Return (block, start, end): the block that `step` of a budget of `steps` works on, and its steps [start, end)."""
+    starts = [block * steps // blocks for block in range(blocks + 1)]
+    block = max(block for block in range(blocks) if starts[block] <= step)
+    return block, starts[block], starts[block + 1]
+
+
+def keep(
+    record: list[Reveal], log_p: Tensor, order: str, least: int, threshold: float | None, entropy_budget: float | None
+) -> tuple[list[Reveal], list[float]]:
+    """Return the reveals that a step keeps, and how near the choice came to another one. `log_p` is [len(record), V]."""
+    p = log_p.double().exp()
+    entropy = -(p * log_p.double()).nan_to_num().sum(-1)
+    score = {
+        "confidence": torch.tensor([reveal.logprob for reveal in record]).double(),
+        "entropy": -entropy,
+    }[order]
+    ranked = sorted(range(len(record)), key=lambda i: -float(score[i]))
+    count, margins = least, []
+    if threshold is not None:
+        count = max(count, sum(reveal.logprob >= math.log(threshold) for reveal in record))
+        margins += [abs(reveal.logprob - math.log(threshold)) for reveal in record]
+    if entropy_budget is not None:
+        sums = entropy[ranked].cumsum(0)
+        count = max(count, int((sums <= entropy_budget).sum()))
+        margins += (sums - entropy_budget).abs().tolist()
+    if count < len(record):
+        margins.append(float(score[ranked[count - 1]] - score[ranked[count]]))
+    return [record[i] for i in sorted(ranked[:count])], margins
+
+
 @torch.no_grad()
 def sample(
     model: Denoiser,
@@ -115,6 +147,9 @@ def sample(
     sample_index: int = 0,
     temperature: float = 1.0,
     order: str = "random",
+    threshold: float | None = None,
+    entropy_budget: float | None = None,
+    block_length: int | None = None,
 ) -> Generation:
     """Ancestral sampling of `length` tokens after `prompt` on the grid linspace(1, T_MIN, steps + 1).
 
@@ -122,22 +157,33 @@ def sample(
     What is still masked after the last step is revealed by one clean-up pass. Uniforms come from
     Philox keyed by (seed, sample, step, candidate 0, position).
 
-    In order "confidence" a step draws at every masked position and keeps its share: those whose tokens have the
-    greatest log p.
+    In the orders "confidence" and "entropy" a step draws at every masked position and keeps its share: those with the
+    greatest log p or the smallest entropy. A `threshold` of probability (confidence) or an `entropy_budget` in nats (entropy) admits more. With `block_length`
+    blocks are revealed from the left, each with its share of the steps.
     """
     tokens = torch.tensor([prompt + [mask_id] * length])
-    times = grid(steps)
-    records, margins = [], []
-    for step in range(steps + 1):
+    block_length = block_length or length
+    blocks = -(-length // block_length)
+    is_adaptive = threshold is not None or entropy_budget is not None
+    records, margins, step = [], [], 0
+    while step <= steps:
+        block, start, end = block_at(min(step, steps - 1), steps, blocks)
+        times = grid(end - start)
+        limit = len(prompt) + min(length, (block + 1) * block_length)
         masked = (tokens[0] == mask_id).nonzero()[:, 0].numpy()
-        if step == steps and len(masked) == 0:
+        if len(masked) == 0 and (step == steps or is_adaptive):
             break
-        stay = stay_probability(times, step)
-        chosen, keep = masked[uniforms(seed, sample_index, step, 0, masked, REVEAL) >= stay], len(masked)
-        if order == "confidence":
-            chosen, keep = masked, len(masked) - masked_after(times, step, length)
-            if keep == 0:
+        masked = masked[masked < limit]
+        chosen = masked
+        if order == "random":
+            stay = stay_probability(times, step - start)
+            chosen = masked[uniforms(seed, sample_index, step, 0, masked, REVEAL) >= stay]
+        else:
+            size = min(block_length, length - block * block_length)
+            least = max(len(masked) - masked_after(times, step - start, size), int(is_adaptive))
+            if least == 0:
                 records.append([])
+                step += 1
                 continue
         log_p = subs(model(tokens)[0], mask_id)
         record = []
@@ -145,13 +191,15 @@ def sample(
             token, margin = draw(log_p[position], temperature, float(u))
             record.append(Reveal(int(position), token, float(log_p[position, token])))
             margins.append(margin)
-        if keep < len(record):
-            record.sort(key=lambda reveal: -reveal.logprob)
-            margins.append(record[keep - 1].logprob - record[keep].logprob)
-            record = sorted(record[:keep], key=lambda reveal: reveal.position)
+        if order != "random":
+            record, near = keep(record, log_p[chosen], order, least, threshold, entropy_budget)
+            margins += near
         for reveal in record:
             tokens[0, reveal.position] = reveal.token
         records.append(record)
+        step += 1
+        if is_adaptive and step < end and not (tokens[0, :limit] == mask_id).any():
+            step = end
     return Generation(tokens[0].tolist(), records, margins)
 
 

@@ -97,6 +97,15 @@ def main() -> None:
         # Short, for every masked position is drawn in every step and each draw has to be a fair one; and not of the toy,
         # whose logits are few numbers: equal log-probabilities decide nothing.
         cases += [{**case(prompt, 12, steps, 21, 1.0), "order": "confidence"} for steps in (1, 3, 6)]
+        adaptive = [
+            {"order": "entropy"},
+            {"order": "confidence", "threshold": 0.3},
+            {"order": "entropy", "entropy_budget": 4.0},
+            {"order": "confidence", "threshold": 0.3, "block_length": 5},
+            {"order": "entropy", "block_length": 4},
+            {"block_length": 6},
+        ]
+        cases += [{**case(prompt, 12, 6, 31, 1.0), **options} for options in adaptive]
         plain = Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_str()), "added_tokens": []}))
         content["encodings"] = [{"text": text, "ids": plain.encode(text).ids} for text in TEXTS]
         content["generations"] = golden(backbone, backbone.config.mask_id, cases)

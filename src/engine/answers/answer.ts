@@ -7,13 +7,14 @@ import type { SamplingParams } from "../request.ts";
 import { type Receipt, receiptOf } from "./receipt.ts";
 import type { SampleRecord, StepEmitter, StepEvent } from "./step-emitter.ts";
 import { render } from "./text.ts";
+import { textPositions } from "./text-end.ts";
 
 /** A finished sample. */
 export interface SampleResult {
   /** Index among the generated samples, as in the steps. */
   sample: number;
   text: string;
-  /** Generated ids, in order of position. */
+  /** Generated ids in order of position; with early stop, up to the end of the text. */
   tokens: number[];
   /** `deadline` if steps were skipped to meet it, else `stop` at an end of text or a stop string, else `length`. */
   finish_reason: "length" | "stop" | "deadline";
@@ -53,7 +54,7 @@ export interface Answer {
     prompt_tokens: number;
     completion_tokens: number;
     steps: number;
-    /** Steps that ran, in the sample with the fewest: below `steps` if the deadline cut it short. */
+    /** Steps that ran, in the sample with the fewest: below `steps` if it ended before its budget. */
     steps_done: number;
     student_passes: number;
     discriminator_passes: number;
@@ -78,7 +79,9 @@ function sampleResult(
 ): SampleResult {
   const canvas = canvases[sample]!;
   const { text, spans, stopped } = render(model.tokenizer, canvas, output);
-  const generated = maskedPositions(params.canvas, model.manifest.mask_token_id);
+  const generated = params.earlyStop
+    ? textPositions(model.tokenizer, params.canvas, canvas, params.earlyStop)
+    : maskedPositions(params.canvas, model.manifest.mask_token_id);
   const result: SampleResult = {
     sample,
     text,
@@ -105,6 +108,9 @@ function logprobsOf(records: readonly SampleRecord[], samples: number): Map<numb
     for (const { position, logprob } of record.revealed) all[sample]!.set(position, logprob);
   return all;
 }
+
+const revealedCount = (records: readonly SampleRecord[]) =>
+  records.reduce((sum, { record }) => sum + record.revealed.length, 0);
 
 /**
  * Return the answer to a request once all its steps are emitted. Rejects with the error of a step that cannot be emitted.
@@ -135,7 +141,7 @@ export async function answer(
       .map((sample) => sampleResult(sample, outcome, logprobs[sample], emitter)),
     usage: {
       prompt_tokens: params.canvas.length - generated,
-      completion_tokens: params.samples * generated,
+      completion_tokens: revealedCount(records),
       steps: params.steps,
       steps_done: stepsDone(records, params),
       student_passes: passes.student,

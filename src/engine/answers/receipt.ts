@@ -20,6 +20,12 @@ export interface NormalisedRequest {
   top_k: number;
   top_p: number;
   order: Order;
+  threshold?: number;
+  entropy_budget?: number;
+  block_length?: number;
+  early_stop?: true;
+  /** Where early stop ends the text. */
+  stop?: string[];
   n: number;
   best_of?: number;
   deadline_ms?: number;
@@ -86,7 +92,8 @@ export function receiptOf(
 }
 
 function asRequest(params: SamplingParams, deadlineMs: number | undefined, mask: number): NormalisedRequest {
-  const { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance } = params;
+  const { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance, ...adaptive } =
+    params;
   const masked = maskedPositions(canvas, mask).length;
   const prompt = canvas.slice(0, canvas.length - masked);
   const continues = !prompt.includes(mask);
@@ -98,6 +105,11 @@ function asRequest(params: SamplingParams, deadlineMs: number | undefined, mask:
     top_k: topK,
     top_p: topP,
     order,
+    ...(adaptive.threshold !== undefined && { threshold: adaptive.threshold }),
+    ...(adaptive.entropyBudget !== undefined && { entropy_budget: adaptive.entropyBudget }),
+    ...(adaptive.blockLength !== undefined && { block_length: adaptive.blockLength }),
+    ...(adaptive.earlyStop && { early_stop: true }),
+    ...(adaptive.earlyStop?.length && { stop: [...adaptive.earlyStop] }),
     n: samples,
     ...(ranked && { best_of: samples }),
     ...(deadlineMs !== undefined && { deadline_ms: deadlineMs }),

@@ -167,14 +167,18 @@ export function splitDraws(
     const candidates = plan.candidates.map(({ positions }) => {
       const start = end;
       end += positions.length;
-      return { tokens: result.token.slice(start, end), logprobs: result.logprob.slice(start, end) };
+      return {
+        tokens: result.token.slice(start, end),
+        logprobs: result.logprob.slice(start, end),
+        entropies: Float32Array.from(input.draws.subarray(start, end), (pick) => result.entropy[pick]!),
+      };
     });
     const rewards = result.reward ? [result.reward[row]!] : [];
     if (!candidates.every(({ logprobs }) => logprobs.every(Number.isFinite)))
       return notFinite("log-probability");
     if (!rewards.every(Number.isFinite)) return notFinite("reward");
     let entropy = 0;
-    for (let i = first; i < end; i++) entropy += result.entropy[input.draws[i]!]! / (end - first);
+    for (const { entropies } of candidates) for (const one of entropies) entropy += one / (end - first);
     return { candidates, rewards, entropy };
   });
 }

@@ -113,6 +113,7 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
 
   #apply(drawn?: RowDraws): StepRecord {
     const record = this.sample.apply(this.plan, drawn?.candidates ?? [], drawn?.rewards);
+    this.group.endIfComplete(this.sample);
     this.#planNext();
     return drawn ? { ...record, entropy: drawn.entropy } : record;
   }

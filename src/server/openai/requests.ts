@@ -61,6 +61,7 @@ export function requestsOf(body: CompletionRequest): Prompted[] {
     stop: body.stop ?? undefined,
     past_end: body.ignore_eos ?? false,
     logprobs: body.logprobs != null,
+    early_stop: !body.ignore_eos && ranked(body) === undefined,
     guidance: body.guidance ?? undefined,
   };
   return promptsOf(body.prompt).map((prompt): Prompted => {

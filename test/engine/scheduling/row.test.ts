@@ -16,7 +16,11 @@ function rowOf(steps: number, ranked: boolean, guidance?: Guidance, masks = 1): 
     ...{ canvas, steps, guidance, seed: 4, sample: 0, temperature: 1, topK: 0, topP: 1 },
     order: "random" as const,
   };
-  const row = new Row({ params: { ranked } } as SampleGroup, new Sample(params, LOG_LINEAR, MASK), 32);
+  const row = new Row(
+    { params: { ranked }, endIfComplete() {} } as unknown as SampleGroup,
+    new Sample(params, LOG_LINEAR, MASK),
+    32,
+  );
   row.admit(0);
   return row;
 }
@@ -26,6 +30,7 @@ function drawn({ plan }: Row): RowDraws {
   const candidates = plan.candidates.map(({ positions }) => ({
     tokens: Int32Array.from(positions, () => 5),
     logprobs: Float32Array.from(positions, () => -1),
+    entropies: Float32Array.from(positions, () => 1),
   }));
   return { candidates, rewards: [], entropy: 0 };
 }
