@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { outputOf, walk } from "./walk.ts";
 
 test("an engineer streams an answer by curl, WebSocket and OpenAI's client within 5 minutes", async (t) => {
-  const ran = await walk(t, "docs/start.md", 5 * 60_000);
+  const { ran } = await walk(t, "docs/start.md", 5 * 60_000);
   assert.equal(JSON.parse(outputOf(ran, /^curl -s http/)).samples[0].tokens.length, 64);
   const events = outputOf(ran, /^curl -sN/);
   assert.equal(events.match(/^event: step$/gm)?.length, 4);

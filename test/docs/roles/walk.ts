@@ -37,6 +37,12 @@ const SERVER = /(^|&& )npm start( |$)/m;
 const READY = / ready at http/;
 const POLL_MS = 50;
 
+/** What a walk left: the output of each block, and the folder that stands for the root of the machine. */
+export interface Walked {
+  ran: Ran[];
+  root: string;
+}
+
 /** What a block printed, and how long it took. */
 export interface Ran {
   block: Block;
@@ -130,7 +136,14 @@ function textOf(block: Block, hasEnvironment: boolean): string | null {
   return left.length === commands.length ? block.text : left.join("\n");
 }
 
-/** Python environment of .ci/run with training/requirements.txt; undefined if it was not made. */
+/** Folders of the machine that the documents write to, and that a walk has under a folder of its own. */
+const SYSTEM = ["etc/nginx", "etc/prometheus", "etc/systemd/system", "opt"];
+
+/** Return a text that writes under `root` instead of into /etc and /opt, and needs no user that is not there. */
+const moveSystem = (text: string, root: string) =>
+  text.replace(/(?<=\s)\/(?=(etc|opt)\/)/g, `${root}/`).replaceAll(" -g didi-serve", "");
+
+/** Return the Python environment of .ci/run with training/requirements.txt; undefined if it was not made. */
 function preparedEnvironment(): string | undefined {
   const cache = process.env.XDG_CACHE_HOME ?? join(process.env.HOME ?? "", ".cache");
   const requirements = readFileSync(join(PACKAGE_ROOT, "training", "requirements.txt"));
@@ -158,7 +171,8 @@ function printTimes(t: TestContext, ran: readonly Ran[]): void {
 }
 
 /**
- * Follow a page in a fresh clone and return what each block printed. Print how long each took.
+ * Follow a page in a fresh clone and return what each block printed. Print how long each took. What the page writes into
+ * /etc and /opt goes into a folder in their place.
  *
  * A block of JavaScript or Python that begins with a comment such as `// stream.mjs` is saved under that name.
  * A block with `npm start` runs in a terminal of its own, until the server says that it is ready. Throws at the first
@@ -166,11 +180,13 @@ function printTimes(t: TestContext, ran: readonly Ran[]): void {
  *
  * @param until heading after which nothing is run, such as "The published checkpoint"
  */
-export async function walk(t: TestContext, page: string, limitMs: number, until?: string): Promise<Ran[]> {
+export async function walk(t: TestContext, page: string, limitMs: number, until?: string): Promise<Walked> {
   const folder = mkdtempSync(join(tmpdir(), "didi-walk-"));
   after(() => rmSync(folder, { recursive: true, force: true }));
   const clone = join(folder, "didi-serve");
   const home = join(folder, "home");
+  const root = join(folder, "root");
+  for (const name of SYSTEM) mkdirSync(join(root, name), { recursive: true });
   mkdirSync(home, { recursive: true });
   cloneTo(clone);
   const ports = new Map<number, number>();
@@ -208,8 +224,9 @@ export async function walk(t: TestContext, page: string, limitMs: number, until?
       if (Number(block.where.split(":").at(-1)) > last) break;
       const name = /^(?:\/\/|#) (\S+\.(?:mjs|py))\n/.exec(block.text)?.[1];
       if (name) writeFileSync(join(clone, name), block.text);
-      const text = block.language === "sh" ? textOf(block, prepared !== undefined) : null;
-      if (text === null) continue;
+      const commands = block.language === "sh" ? textOf(block, prepared !== undefined) : null;
+      if (commands === null) continue;
+      const text = moveSystem(commands, root);
       const since = performance.now();
       const left = limitMs - (since - started);
       let output: string;
@@ -224,5 +241,5 @@ export async function walk(t: TestContext, page: string, limitMs: number, until?
     for (const terminal of terminals) await terminal.close();
     printTimes(t, ran);
   }
-  return ran;
+  return { ran, root };
 }
