@@ -90,6 +90,6 @@ test("requirements-convert.txt has the versions of requirements.txt, and what mo
   const converter = await pins("requirements-convert.txt");
   assert.ok(converter.size < all.size);
   for (const [name, version] of converter) assert.equal(version, all.get(name), name);
-  const checked = /for n in \(([^)]+)\)/.exec(await read("src", "cli", "commands", "convert.ts"))![1]!;
+  const checked = /names = \(([^)]+)\)/.exec(await read("src", "cli", "commands", "convert.ts"))![1]!;
   for (const [, name] of checked.matchAll(/"(\w+)"/g)) assert.ok(converter.has(name!), name);
 });
