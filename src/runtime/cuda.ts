@@ -1,4 +1,4 @@
-/** CUDA for the worker: where its libraries lie, and why it does not load. */
+/** CUDA for workers: where its libraries are, and why it does not load. */
 
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, realpathSync } from "node:fs";
@@ -7,30 +7,30 @@ import { delimiter, join } from "node:path";
 
 const ONNXRUNTIME = join(createRequire(import.meta.url).resolve("onnxruntime-node"), "..", "..");
 
-/** Where CUDA lies in a folder of onnxruntime-node. */
+/** Paths of CUDA in a folder of onnxruntime-node. */
 export interface CudaFiles {
-  /** Folder of ONNX Runtime's own library and of its provider for CUDA. */
+  /** Folder of ONNX Runtime's library and of its CUDA provider. */
   binaries: string;
-  /** Folder of the CUDA and cuDNN libraries (--with-libraries). */
+  /** Folder of the CUDA and cuDNN libraries (`npm run cuda -- --with-libraries`). */
   libraries: string;
-  /** File with what the wheel says of itself: CudaWheel as JSON. */
+  /** JSON file with a CudaWheel. */
   about: string;
 }
 
-/** Where `npm run cuda` puts CUDA: by default into the onnxruntime-node that the server uses. */
+/** Return the paths that `npm run cuda` writes to. `folder` defaults to the onnxruntime-node that the server uses. */
 export const cudaFiles = (folder: string = ONNXRUNTIME): CudaFiles => ({
   binaries: join(folder, "bin", "napi-v6", process.platform, process.arch),
   libraries: join(folder, "cuda"),
   about: join(folder, "cuda.json"),
 });
 
-/** What the wheel of the provider says of itself. */
+/** Metadata of the wheel that the provider came from. */
 export interface CudaWheel {
-  /** Of onnxruntime-gpu. */
+  /** Version of onnxruntime-gpu. */
   version: string;
   /** CUDA version that the provider is built for, such as 13.0. */
   cuda: string | null;
-  /** Packages with the libraries, as pip takes them. */
+  /** Requirements with the libraries, in the syntax of pip. */
   requires: string[];
 }
 
@@ -38,7 +38,7 @@ const PROVIDER = "libonnxruntime_providers_cuda.so";
 const DRIVER = "libcuda.so.1";
 const LOADER = "/lib64/ld-linux-x86-64.so.2";
 
-/** The environment of a worker: that of the server, with the CUDA libraries on the library path. */
+/** Return the environment of a worker: `env` with the CUDA libraries on the library path. */
 export function cudaEnvironment(
   env: NodeJS.ProcessEnv = process.env,
   files = cudaFiles(),
@@ -51,15 +51,15 @@ export function cudaEnvironment(
 /** Why CUDA does not load. */
 export type CudaFault = "provider" | "library" | "driver" | "driver-old" | "device" | "memory" | "other";
 
-/** What is there of CUDA. */
+/** What is installed of CUDA. */
 export interface CudaState {
-  /** True if the provider is there. */
+  /** True if the provider is installed. */
   provider: boolean;
-  /** Libraries that the provider needs and the loader does not find. */
+  /** Libraries that the provider needs and the loader cannot find. */
   missing: string[];
-  /** Version of the driver's library, if it is found and says so. */
+  /** Version of the driver, if its library is found and has one in its name. */
   driver?: string | undefined;
-  /** CUDA version that the provider needs, if it is known. */
+  /** CUDA version that the provider needs, if known. */
   needed?: string | undefined;
 }
 
@@ -71,7 +71,7 @@ function readWheel(path: string): Partial<CudaWheel> {
   }
 }
 
-/** What the loader finds of a library's libraries: name to path; undefined for one that is missing. */
+/** Return the path of each library that a library needs, by name; undefined for a missing one. */
 function librariesOf(path: string, env: NodeJS.ProcessEnv): Map<string, string | undefined> {
   const text = execFileSync(LOADER, [path], {
     env: { ...env, LD_TRACE_LOADED_OBJECTS: "1" },
@@ -82,7 +82,7 @@ function librariesOf(path: string, env: NodeJS.ProcessEnv): Map<string, string |
   return new Map(Array.from(lines, ([, name, found]) => [name!, found === "not found" ? undefined : found]));
 }
 
-/** Looks for the provider, for what it needs, and for the driver, as a worker with this environment would. */
+/** Look for the provider, its libraries and the driver, as the loader would with this environment. */
 export function lookForCuda(env: NodeJS.ProcessEnv = cudaEnvironment(), files = cudaFiles()): CudaState {
   const path = join(files.binaries, PROVIDER);
   const needed = readWheel(files.about).cuda ?? undefined;
@@ -95,13 +95,13 @@ export function lookForCuda(env: NodeJS.ProcessEnv = cudaEnvironment(), files = 
   }
   const missing = [...found].filter(([, file]) => file === undefined).map(([name]) => name);
   const library = found.get(DRIVER);
-  // The driver's library is a link to a file that has its version in its name.
+  // The driver's library is a link to a file with its version in its name.
   const driver = library && realpathSync(library).match(/\.so\.(\d[\d.]*\.\d+)$/)?.[1];
   const runtime = [...found.keys()].map((name) => name.match(/^libcudart\.so\.(\d+)/)?.[1]).find(Boolean);
   return { provider: true, missing, driver, needed: needed ?? runtime };
 }
 
-/** Which fault a message of ONNX Runtime tells of, given what is there. */
+/** Classify an error message of ONNX Runtime, given what is installed. */
 export function cudaFault(message: string, { provider, missing }: CudaState): CudaFault {
   if (/CUDA failure 2\b|out of memory|failed to allocate memory/i.test(message)) return "memory";
   if (/CUDA failure (35|803|804)\b|driver version is insufficient/.test(message)) return "driver-old";
@@ -112,23 +112,27 @@ export function cudaFault(message: string, { provider, missing }: CudaState): Cu
   return "other";
 }
 
-/** Why CUDA does not load, and what to do, in one line. `message` is ONNX Runtime's. */
+/**
+ * Return in one line why CUDA does not load and what to do.
+ *
+ * @param message error message of ONNX Runtime
+ */
 export function explainCuda(message: string, state: CudaState = lookForCuda()): string {
   const needed = state.needed ? `CUDA ${state.needed}` : "the provider's CUDA version";
   const libraries = state.missing.filter((name) => name !== DRIVER).join(", ");
   switch (cudaFault(message, state)) {
     case "memory":
-      return `the GPU has not enough free memory for the model: end what else runs on it (nvidia-smi shows it), choose --precision fp16, or use --device cpu`;
+      return "the GPU has not enough free memory for the model: stop other programs on it (see nvidia-smi), use --precision fp16, or use --device cpu";
     case "driver-old":
       return `the NVIDIA driver is too old: ${needed} is needed, the driver found is ${state.driver ?? "older"}: install a newer driver, or use --device cpu`;
     case "device":
-      return "the NVIDIA driver finds no GPU: see nvidia-smi and CUDA_VISIBLE_DEVICES, start a container with --gpus all, or use --device cpu";
+      return "the NVIDIA driver finds no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES, start a container with --gpus all, or use --device cpu";
     case "provider":
-      return "ONNX Runtime's CUDA provider is not installed: run `npm run cuda -- --with-libraries` (Linux on x64 alone), or use --device cpu";
+      return "ONNX Runtime's CUDA provider is not installed: run `npm run cuda -- --with-libraries` (Linux on x64 only), or use --device cpu";
     case "library":
       return `CUDA libraries are missing (${libraries}): run \`npm run cuda -- --with-libraries\`, put those of ${needed} on LD_LIBRARY_PATH, or use --device cpu`;
     case "driver":
-      return `there is no NVIDIA driver (${DRIVER} is not found): install one that supports ${needed}, start a container with --gpus all, or use --device cpu`;
+      return `there is no NVIDIA driver (${DRIVER} was not found): install one that supports ${needed}, start a container with --gpus all, or use --device cpu`;
     case "other":
       return `CUDA does not load (${message}): use --device cpu`;
   }

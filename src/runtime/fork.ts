@@ -1,4 +1,4 @@
-/** A worker as the system starts it, or does not. */
+/** Start the process of a worker. */
 
 import { type ChildProcess, fork } from "node:child_process";
 import { readdirSync } from "node:fs";
@@ -12,7 +12,7 @@ const WORKER = fileURLToPath(
   new URL(import.meta.url.endsWith(".ts") ? "worker/worker.ts" : "worker/worker.js", import.meta.url),
 );
 
-/** What to do about a limit, by the system's name for the fault. */
+/** What to do about an error of the system, by its code. */
 const ADVICE: Record<string, string> = {
   EMFILE: "too many files are open: raise the limit (ulimit -n)",
   ENFILE: "the system has too many files open",
@@ -20,13 +20,13 @@ const ADVICE: Record<string, string> = {
   ENOMEM: "there is not enough memory",
 };
 
-/** The error of a process that could not be started. */
+/** Return the StartupError for a process that could not be started. */
 export function cannotStart(error: Error): StartupError {
   const { code = "", message } = error as NodeJS.ErrnoException;
   return new StartupError(`cannot start a worker: ${ADVICE[code] ?? message}`);
 }
 
-/** Starts a process. Throws StartupError if the system refuses at once; it may also do so in an `error` event. */
+/** Start a process. Throws StartupError if the system refuses at once; it may also refuse in an `error` event. */
 export function forkWorker(): ChildProcess {
   try {
     return fork(WORKER, [], {
@@ -40,8 +40,8 @@ export function forkWorker(): ChildProcess {
 }
 
 /**
- * Puts number crunching behind the server's event loop when cores are scarce. To be called once the model is loaded, so
- * that a process which takes another's place is there soon.
+ * Lower the priority of a worker, so that the server's event loop runs first when cores are scarce. Call it once the
+ * model is loaded, so that a replacement is ready soon.
  */
 export function lowerPriority(pid: number): void {
   try {
@@ -49,6 +49,6 @@ export function lowerPriority(pid: number): void {
     const ids = process.platform === "linux" ? readdirSync(`/proc/${pid}/task`).map(Number) : [pid];
     for (const id of ids) setPriority(id, constants.priority.PRIORITY_BELOW_NORMAL);
   } catch {
-    // Where priorities cannot be set, health checks are a little slower under load.
+    // Without it, health checks are a little slower under load.
   }
 }

@@ -1,29 +1,29 @@
-/** When a batch has hung: after `FACTOR` times what such batches take, and never before `LEAST_MS`. */
+/** Decide when a batch has hung: after FACTOR times the usual time of such batches, and never before MIN_MS. */
 
 import type { Batch, GraphName } from "./protocol.ts";
 
 /** A batch that takes this many times the estimate has hung. */
 const FACTOR = 30;
 /** Milliseconds that any batch may take. */
-const LEAST_MS = 10_000;
-/** Milliseconds for a graph that has not run yet: its first batch prepares it. */
+const MIN_MS = 10_000;
+/** Limit for a graph that has not run yet: its first batch prepares it. */
 const FIRST_MS = 300_000;
-/** What an estimate loses of its distance to a faster batch. */
+/** Share of the distance to a faster batch by which an estimate falls. */
 const DECAY = 0.1;
 
 /**
- * Estimates how long batches take, by graph and by size (padded tokens, in powers of two). An estimate rises
- * at once to a slower batch and falls by a tenth of the distance with each faster one.
+ * Estimates the time of batches by graph and size (padded tokens, in powers of two). An estimate rises at once to a
+ * slower batch, and falls by a tenth of the distance with each faster one.
  */
 export class HangLimit {
   /** Milliseconds per padded token of each graph, by size. */
   readonly #estimates = new Map<GraphName, Map<number, number>>();
 
   constructor(
-    readonly limits: { leastMs: number; firstMs: number } = { leastMs: LEAST_MS, firstMs: FIRST_MS },
+    readonly limits: { leastMs: number; firstMs: number } = { leastMs: MIN_MS, firstMs: FIRST_MS },
   ) {}
 
-  /** Take note that a batch took `milliseconds`. */
+  /** Record that a batch took `milliseconds`. */
   observe({ graph, input }: Batch, milliseconds: number): void {
     const tokens = input.rows * input.padded;
     const perToken = milliseconds / tokens;
@@ -34,7 +34,7 @@ export class HangLimit {
     this.#estimates.set(graph, ofGraph);
   }
 
-  /** Return the milliseconds after which a batch has hung. A new size takes the slowest rate of its graph. */
+  /** Return the milliseconds after which a batch has hung. A new size uses the slowest rate of its graph. */
   of({ graph, input }: Batch): number {
     const ofGraph = this.#estimates.get(graph);
     if (!ofGraph) return this.limits.firstMs;

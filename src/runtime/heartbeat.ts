@@ -1,23 +1,23 @@
 /**
- * Signs of life of a worker.
+ * Heartbeat of a worker.
  *
- * A call of the model blocks the thread that makes it, so a busy process and a frozen one look alike from its answers.
- * A thread of its own writes a byte twice a second to a pipe; when none comes, the whole process has stopped.
+ * A graph blocks the thread that runs it, so a busy worker and a frozen one answer alike. A separate thread writes a byte
+ * to a pipe twice a second; when none arrives, the whole process has stopped.
  */
 
 import type { Readable } from "node:stream";
 import { Worker } from "node:worker_threads";
 
-/** Where the process writes, the first descriptor after the channel of its messages. */
+/** File descriptor that the worker writes to, the first one after its IPC channel. */
 export const HEARTBEAT_FD = 4;
 
 const BEAT_MS = 500;
-/** Beats that may fail to come, one after the other. */
+/** Heartbeats that may be missed in a row. */
 const MISSED = 4;
-/** The same before the first one: a machine that is busy takes its time to start a process. */
+/** The same before the first one, since a busy machine starts a process slowly. */
 const MISSED_AT_FIRST = 60;
 
-// As text, so that the thread loads nothing. A server that is gone reads no more: nobody is left to compute for.
+// As text, so that the thread loads no module. When the server is gone, the write fails and the worker ends itself.
 const THREAD = `
 const { writeSync } = require("node:fs");
 const beat = () => {
@@ -30,26 +30,26 @@ const beat = () => {
 beat();
 setInterval(beat, ${BEAT_MS});`;
 
-/** In the worker: begins to write. */
+/** Start the heartbeat of this worker. */
 export function beginHeartbeat(): void {
   new Worker(THREAD, { eval: true, execArgv: [], env: {} }).unref();
 }
 
 /**
- * In the server: calls `silent`, once, when the process behind `beats` has stopped. Silence is counted in turns of the
- * server's own event loop, so that a server that was held up itself blames nobody. Returns what ends the watch.
+ * Call `onSilence` once when the worker that writes to `beats` has stopped. Return a function that ends the watch. Missed
+ * heartbeats are counted in timers of the server's event loop, so that a blocked server does not accuse its workers.
  */
-export function watchHeartbeat(beats: Readable, silent: () => void): () => void {
+export function watchHeartbeat(beats: Readable, onSilence: () => void): () => void {
   let left = MISSED_AT_FIRST;
   beats.on("data", () => {
     left = MISSED;
   });
-  // A broken pipe means that the process is gone; its exit event deals with that.
+  // A broken pipe means that the process is gone, which its exit event handles.
   beats.on("error", () => {});
   const timer = setInterval(() => {
     if (left-- > 0) return;
     clearInterval(timer);
-    silent();
+    onSilence();
   }, BEAT_MS);
   timer.unref();
   return () => clearInterval(timer);

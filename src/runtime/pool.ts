@@ -1,8 +1,8 @@
 /**
- * The workers of one model, and the one queue of batches that they take from.
+ * The workers of one model and their shared queue of batches.
  *
- * A batch is a pure function of its rows, so a batch whose worker died goes back to the front of the queue,
- * and whichever worker is free takes it: nothing is lost. A worker that is being replaced has no batch.
+ * A batch is a pure function of its rows, so a batch whose worker died goes back to the front of the queue for any free
+ * worker, and nothing is lost.
  */
 
 import { EventEmitter } from "node:events";
@@ -11,13 +11,13 @@ import { HangLimit } from "./hang-limit.ts";
 import type { Batch, GraphName, Graphs, Provider, WorkerOptions } from "./protocol.ts";
 import { type Result, Worker, WorkerDied, type WorkerEvents } from "./worker-process.ts";
 
-/** How many processes may end under a batch before it is given up. */
+/** Workers that may die under a batch before it fails. */
 const ATTEMPTS = 5;
-/** How long numbers that are not finite are taken for the model's own once a fresh worker gave them too. */
-const OWN_FAULT_MS = 60_000;
+/** Milliseconds for which numbers that are not finite are blamed on the model, once a fresh worker confirmed them. */
+const MODEL_FAULT_MS = 60_000;
 
 export interface PoolEvents extends WorkerEvents {
-  /** A batch came back with numbers that are not finite. */
+  /** A result holds numbers that are not finite. */
   "non-finite": [];
   /** A worker is free and the queue is empty. */
   free: [];
@@ -26,27 +26,34 @@ export interface PoolEvents extends WorkerEvents {
 /** A batch in the queue or with a worker. */
 interface QueuedBatch {
   readonly batch: Batch;
-  /** Processes that may end under it. */
+  /** Workers that may die under it. */
   readonly attempts: number;
-  /** Processes that have ended under it. */
+  /** Workers that died under it. */
   deaths: number;
-  /** Clock time at which its numbers were not finite; undefined if they never were. */
+  /** `performance.now()` at which a result of it was not finite. */
   suspectedAt?: number;
-  /** Only a worker that loaded the model since this clock time may take it. */
+  /** Only workers that loaded the model at this time or later may take it. */
   loadedSince: number;
   resolve(result: Result): void;
   reject(error: Error): void;
 }
 
-/** Runs batches on workers that it keeps alive. */
+/**
+ * Runs batches on workers, and replaces workers that die.
+ *
+ * @example
+ * const pool = await WorkerPool.start({ graphs: model.graphs, device: "cpu", threads: 0 }, 2);
+ * const { token } = await pool.run("denoise", input);
+ * await pool.close();
+ */
 export class WorkerPool extends EventEmitter<PoolEvents> {
   readonly #queue: QueuedBatch[] = [];
-  /** The first batch of each graph. */
+  /** First batch of each graph, for `warmUp`. */
   readonly #first = new Map<GraphName, Batch>();
-  /** Of a fresh worker whose numbers were not finite either: when it had loaded, and until when it counts. */
-  #ownFault = { loadedAt: Number.POSITIVE_INFINITY, until: Number.NEGATIVE_INFINITY };
+  /** The worker that confirmed a fault of the model: when it had loaded, and until when that counts. */
+  #modelFault = { loadedAt: Number.POSITIVE_INFINITY, until: Number.NEGATIVE_INFINITY };
   #closed = false;
-  /** Processes that were replaced so far. */
+  /** Workers replaced so far. */
   restarts = 0;
 
   private constructor(
@@ -60,7 +67,7 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
         this.emit("restart", end);
       });
       worker.on("load-failed", (message) => {
-        // Better an older worker than none.
+        // An older worker is better than none.
         for (const queued of this.#queue) queued.loadedSince = Number.NEGATIVE_INFINITY;
         this.#pull();
         this.emit("load-failed", message);
@@ -72,7 +79,7 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     }
   }
 
-  /** Start `count` workers. Throws StartupError if the model cannot be loaded; none is left then. */
+  /** Start `count` workers. Throws StartupError, with every worker ended, if one cannot load the model. */
   static async start(options: WorkerOptions, count = 1, hangLimit = new HangLimit()): Promise<WorkerPool> {
     const started = await Promise.allSettled(Array.from({ length: count }, () => Worker.start(options)));
     const workers = started.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
@@ -82,22 +89,22 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     throw failure.reason;
   }
 
-  /** How many workers there are to be. */
+  /** Number of workers, those being replaced included. */
   get size(): number {
     return this.workers.length;
   }
 
-  /** How many workers hold the model. */
+  /** Number of workers that hold the model. */
   get healthy(): number {
     return this.workers.filter(({ loadedAt }) => loadedAt !== undefined).length;
   }
 
-  /** How many workers would take a batch at once that came now. */
+  /** Number of workers that would take a further batch at once. */
   get free(): number {
     return Math.max(0, this.workers.filter(({ isFree }) => isFree).length - this.#queue.length);
   }
 
-  /** Process ids, of those that live. */
+  /** Ids of the live processes. */
   get pids(): number[] {
     return this.workers.flatMap(({ pid }) => (pid === undefined ? [] : [pid]));
   }
@@ -107,14 +114,14 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     return this.workers[0]!.provider;
   }
 
-  /** Why CUDA was not taken, when `auto` fell back to the CPU. */
+  /** Why `auto` fell back to the CPU; undefined if it did not. */
   get fallback(): string | undefined {
     return this.workers[0]!.fallback;
   }
 
   /**
-   * Run a batch of a graph. Rejects with ModelFailure if the graph fails, or if processes ended under it
-   * `attempts` times. Numbers that are not finite are part of a result once a second worker gave them.
+   * Run a batch. Rejects with ModelFailure if the graph fails, or if `attempts` workers died under it. A result may hold
+   * numbers that are not finite if a second worker confirmed them.
    */
   run<G extends GraphName>(
     graph: G,
@@ -137,7 +144,7 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     });
   }
 
-  /** Run each graph once in every session of the free workers. Rejects with ModelFailure if one fails. */
+  /** Run each graph that has run once in every session of the free workers. Rejects with ModelFailure if one fails. */
   async warmUp(): Promise<void> {
     const warm = async (worker: Worker) => {
       for (const batch of this.#first.values()) await worker.run(batch, this.hangLimit.of(batch), true);
@@ -149,19 +156,19 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     if (failed?.status === "rejected") throw failed.reason;
   }
 
-  /** End the processes at once, without a word to those who wait. */
+  /** Kill the processes at once, for a server that exits. Pending batches stay pending. */
   kill(): void {
     for (const worker of this.workers) worker.kill();
   }
 
-  /** End the processes; batches that wait or run are rejected with ModelFailure. */
+  /** End the processes and reject pending batches with ModelFailure. */
   async close(): Promise<void> {
     this.#closed = true;
     for (const { reject } of this.#queue.splice(0)) reject(new ModelFailure("the workers are closed"));
     await Promise.all(this.workers.map((worker) => worker.close()));
   }
 
-  /** Let free workers take batches, the one that has been free the longest first. */
+  /** Let free workers take batches, the longest free first. */
   #pull(): void {
     const free = this.workers.filter(({ isFree }) => isFree);
     for (const worker of free.toSorted((a, b) => a.freeSince - b.freeSince)) {
@@ -178,7 +185,7 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     try {
       const result = await worker.run(batch, this.hangLimit.of(batch));
       this.hangLimit.observe(batch, result.milliseconds);
-      if (isFiniteResult(result) || this.#isAnswer(queued, loadedAt)) queued.resolve(result);
+      if (isFiniteResult(result) || this.#isModelFault(queued, loadedAt)) queued.resolve(result);
       else {
         worker.restart("numbers that are not finite");
         this.#queue.unshift(queued);
@@ -186,36 +193,37 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     } catch (error) {
       if (!(error instanceof WorkerDied)) queued.reject(error as Error);
       else if (++queued.deaths < queued.attempts) this.#queue.unshift(queued);
-      else queued.reject(new ModelFailure(`the batch ended ${queued.deaths} workers (${error.message})`));
+      else
+        queued.reject(
+          new ModelFailure(`the batch ended ${queued.deaths} worker processes (${error.message})`),
+        );
     }
     this.#pull();
   }
 
   /**
-   * Decide whether numbers that are not finite are the answer to a batch, or those of a worker whose memory
-   * is damaged.
+   * Return true if numbers that are not finite come from the model, false if the memory of the worker may be damaged.
    *
-   * The first time the batch is to be run once more, by a worker that loaded the model after that; if its
-   * numbers are not finite either, the fault is the model's own. For a minute from then on the word of that
-   * worker, and of those that loaded later, is taken at once, so that such a model does not keep workers
-   * restarting.
+   * The first time, the batch runs once more in a worker that loaded the model after that. If its numbers are not finite
+   * either, the fault is the model's. For the next minute, such numbers from that worker or a younger one are accepted at
+   * once, so that a faulty model does not keep restarting workers.
    */
-  #isAnswer(queued: QueuedBatch, loadedAt: number): boolean {
+  #isModelFault(queued: QueuedBatch, loadedAt: number): boolean {
     this.emit("non-finite");
     const now = performance.now();
-    const known = now < this.#ownFault.until;
+    const known = now < this.#modelFault.until;
     if (queued.suspectedAt !== undefined) {
-      if (loadedAt >= queued.suspectedAt) this.#ownFault = { loadedAt, until: now + OWN_FAULT_MS };
+      if (loadedAt >= queued.suspectedAt) this.#modelFault = { loadedAt, until: now + MODEL_FAULT_MS };
       return true;
     }
-    if (known && loadedAt >= this.#ownFault.loadedAt) return true;
+    if (known && loadedAt >= this.#modelFault.loadedAt) return true;
     queued.suspectedAt = now;
-    queued.loadedSince = known ? this.#ownFault.loadedAt : now;
+    queued.loadedSince = known ? this.#modelFault.loadedAt : now;
     return false;
   }
 }
 
-/** Return whether the numbers that tokens and choices depend on are finite. */
+/** Return true if all numbers that tokens and choices depend on are finite. */
 function isFiniteResult(result: Result): boolean {
   const finite = (values: Float32Array) => values.every(Number.isFinite);
   return (

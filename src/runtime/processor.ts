@@ -1,16 +1,16 @@
-/** What, beside the model, the bits of an answer depend on: the kernels that ONNX Runtime chooses on this machine. */
+/** Describe what the bits of an answer depend on besides the model: the kernels that ONNX Runtime chooses. */
 
 import { readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { cpus } from "node:os";
 import type { Provider } from "./protocol.ts";
 
-/** Instruction sets that ONNX Runtime's kernels are chosen by. */
+/** Instruction sets by which ONNX Runtime chooses its kernels. */
 const KERNEL_FLAG = /^(avx|fma|f16c|amx|sse4|asimd|sve|i8mm|bf16|fphp|lasx|lsx)/;
 
 const GPUS = "/proc/driver/nvidia/gpus";
 
-/** Return the flags of `/proc/cpuinfo` that matter; undefined where it names none. */
+/** Return the flags in the text of `/proc/cpuinfo` that select kernels; undefined if it lists no flags. */
 export function kernelFlags(cpuinfo: string): string | undefined {
   const line = /^(?:flags|features)\s*:(.*)$/im.exec(cpuinfo)?.[1];
   const flags = line?.split(" ").filter((flag) => KERNEL_FLAG.test(flag));
@@ -30,7 +30,7 @@ const gpuModels = () =>
     /^Model:\s*(.*)$/m.exec(readFileSync(`${GPUS}/${gpu}/information`, "utf8"))?.[1]?.trim(),
   );
 
-/** Return a line that is the same on two machines whose answers have the same bits. */
+/** Return a line that is equal on two machines only if their answers have the same bits. */
 export function processorOf(provider: Provider): string {
   const require = createRequire(import.meta.url);
   const { version } = JSON.parse(readFileSync(require.resolve("onnxruntime-node/package.json"), "utf8"));

@@ -1,72 +1,72 @@
-/** The wire between the server and a worker: structured-clone messages over IPC. */
+/** Messages between the server and a worker: structured clones over IPC. */
 
 import type { GraphPaths } from "../model/model.ts";
 
 /** Where a graph runs. */
 export type Provider = "cpu" | "cuda";
 
-/** What a user may ask for; `auto` takes CUDA where it loads. */
+/** Value of `--device`; `auto` takes CUDA where it loads. */
 export type Device = "auto" | Provider;
 
-/** Canvases of one call; every row is padded to the same length. */
+/** Canvases of one batch, padded to the same length; the input of `score`. */
 export interface Canvases {
-  /** B. */
+  /** B */
   rows: number;
-  /** L, the padded length. */
+  /** L, the padded length */
   padded: number;
   /** [B, L] ids, padding included. */
   tokens: Int32Array;
   /** [B] canvas lengths without padding. */
   length: Int32Array;
-  /** [B] noise level, for graphs that take it. */
+  /** [B] noise level; unused by graphs without that input */
   sigma: Float32Array;
 }
 
-/** What `denoise` is asked. */
+/** Input of `denoise`. */
 export interface DenoiseInput extends Canvases {
-  /** [P, 2] (row, position), rows in order: where the output head runs. */
+  /** [P, 2] (row, position) where the output head runs, ordered by row */
   picks: Int32Array;
-  /** [S] index into picks, rows in order. */
+  /** [S] index into picks of each draw, ordered by row */
   draws: Int32Array;
-  /** [S] in (0, 1). */
+  /** [S] in (0, 1) */
   uniform: Float32Array;
-  /** [S]; 0 takes the most likely token. */
+  /** [S] 0 takes the most likely token */
   temperature: Float32Array;
-  /** [S] draws are cut to the likeliest so many tokens; 0 keeps all. */
+  /** [S] sample from the k most likely tokens; 0 disables */
   topK: Int32Array;
-  /** [S] then to the fewest that add up to this probability; 1 keeps all. */
+  /** [S] then from the fewest tokens that add up to this probability; 1 disables */
   topP: Float32Array;
-  /** [B] added to the mask's logit, for graphs that keep it. */
+  /** [B] added to the logit of the mask; unused by graphs without that input */
   maskBias: Float32Array;
 }
 
-/** What `tilt` is asked. */
+/** Input of `tilt`. */
 export interface TiltInput extends DenoiseInput {
-  /** [B] h, by which the reward's gradient is scaled. */
+  /** [B] h, the scale of the gradient of the reward */
   scale: Float32Array;
 }
 
-/** What `denoise` answers. */
+/** Result of `denoise`. */
 export interface DenoiseResult {
-  /** [S] drawn ids. */
+  /** [S] drawn ids */
   token: Int32Array;
-  /** [S] natural log-probabilities at temperature 1. */
+  /** [S] natural log-probabilities at temperature 1 */
   logprob: Float32Array;
-  /** [P] nats. */
+  /** [P] nats */
   entropy: Float32Array;
-  /** Milliseconds the graph ran. */
+  /** Milliseconds that the graph ran. */
   milliseconds: number;
 }
 
-/** What `score` answers. */
+/** Result of `score`. */
 export interface ScoreResult {
   /** [B] */
   reward: Float32Array;
-  /** Milliseconds the graph ran. */
+  /** Milliseconds that the graph ran. */
   milliseconds: number;
 }
 
-/** What each graph is asked and answers. */
+/** Input and result of each graph. */
 export interface Graphs {
   denoise: { input: DenoiseInput; result: DenoiseResult };
   tilt: { input: TiltInput; result: DenoiseResult & ScoreResult };
@@ -75,33 +75,33 @@ export interface Graphs {
 
 export type GraphName = keyof Graphs;
 
-/** A graph with what it is asked. */
+/** A graph with its input. */
 export type Batch = { [G in GraphName]: { graph: G; input: Graphs[G]["input"] } }[GraphName];
 
-/** How calls of several rows are divided. */
+/** How a worker divides a batch over threads. */
 export interface Split {
   parts: number;
-  /** Inside each part. */
+  /** ONNX Runtime threads of each part. */
   threads: number;
 }
 
-/** How a worker is to be set up. */
+/** Configuration of a worker. */
 export interface WorkerOptions {
-  /** Path of each graph that the model has, by where it ends up running. */
+  /** Paths of the graphs, by provider. */
   graphs: Record<Provider, GraphPaths>;
   device: Device;
-  /** Threads inside one call; 0 means one for each core. */
+  /** ONNX Runtime threads; 0 means one for each core. */
   threads: number;
-  /** On the CPU, if calls are to be divided. */
+  /** Divide batches on the CPU; undefined runs them whole. */
   split?: Split | undefined;
 }
 
-/** Exit code of a worker that could not get the memory for a pass. */
+/** Exit code of a worker that ran out of memory. */
 export const OUT_OF_MEMORY = 71;
 
 export type ToWorker =
   | { type: "load"; options: WorkerOptions }
-  /** `everywhere`: in every session that may take a part of a call, one answer after the other. */
+  /** `everywhere`: run it whole in every session of the worker. */
   | { type: "run"; id: number; batch: Batch; everywhere: boolean }
   | { type: "ping" };
 
@@ -109,7 +109,7 @@ export type FromWorker =
   | {
       type: "loaded";
       provider: Provider;
-      /** Why CUDA was not taken, when `auto` fell back to the CPU. */
+      /** Why `auto` fell back to the CPU. */
       fallback?: string;
     }
   | { type: "load-failed"; message: string }

@@ -1,4 +1,4 @@
-/** Whether calls are divided. */
+/** Choose into how many parts workers divide a batch (`--split`). */
 
 import { readdir, readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
@@ -7,12 +7,12 @@ import { weightFiles } from "../model/manifest.ts";
 import type { Model } from "../model/model.ts";
 import type { Split } from "./protocol.ts";
 
-/** Parts that `auto` divides calls into. */
+/** Parts that `auto` chooses. */
 const AUTO_PARTS = 2;
-/** Bytes of a model's files up to which `auto` has every part hold its weights. */
-const AUTO_MOST_BYTES = 128 << 20;
+/** Upper bound of a model's files, bytes, for `auto` to divide: each part holds a copy of the weights. */
+const AUTO_MAX_BYTES = 128 << 20;
 
-/** Bytes of the files that sessions on the CPU are made of. */
+/** Return the bytes of the files that a session on the CPU loads. */
 function bytesOf({ manifest, precision }: Model): number {
   const files = [
     ...Object.values(manifest.graphs).map((graph) => graph[precision.cpu]!),
@@ -23,7 +23,7 @@ function bytesOf({ manifest, precision }: Model): number {
 
 const CPUS = "/sys/devices/system/cpu";
 
-/** Cores, as ONNX Runtime counts them: not their hardware threads. Where the system does not say, what Node may use. */
+/** Return the number of physical cores, as ONNX Runtime counts them, or what Node reports if that is unknown. */
 async function cores(): Promise<number> {
   const usable = availableParallelism();
   try {
@@ -35,14 +35,19 @@ async function cores(): Promise<number> {
   }
 }
 
-/** The parts asked for, or, for `auto`, two if the model is small and its threads can be shared; each has a thread at least. Undefined for one. */
+/**
+ * Return how to divide batches; undefined to run them whole. `auto` chooses two parts for a small model with at least two
+ * threads. Each part has at least one thread.
+ *
+ * @param threads ONNX Runtime threads of a worker; 0 means one for each core
+ */
 export async function splitOf(
   choice: number | "auto",
   model: Model,
   threads: number,
 ): Promise<Split | undefined> {
   const all = threads || (await cores());
-  const pays = all >= AUTO_PARTS && bytesOf(model) <= AUTO_MOST_BYTES;
+  const pays = all >= AUTO_PARTS && bytesOf(model) <= AUTO_MAX_BYTES;
   const parts = choice === "auto" ? (pays ? AUTO_PARTS : 1) : choice;
   return parts === 1 ? undefined : { parts, threads: Math.max(1, Math.floor(all / parts)) };
 }

@@ -1,9 +1,8 @@
 /**
- * A worker as the server sees it: a process that owns ONNX Runtime, started again whenever it ends.
+ * The server's side of a worker: a process that owns ONNX Runtime and is replaced when it ends.
  *
- * ONNX Runtime lives in a process of its own because `run` blocks the thread that calls it, and because a
- * native crash must not take the sockets along. The worker keeps no work: a batch whose process ends is the
- * pool's to run again.
+ * ONNX Runtime has a process of its own because `run` blocks its thread, and because a native crash must not end the
+ * server. The pool runs a batch again if its worker dies.
  */
 
 import type { ChildProcess } from "node:child_process";
@@ -26,27 +25,27 @@ import {
 
 export type Result = Graphs[GraphName]["result"];
 
-/** Wait before the n-th start in a row that fails: doubles from here. */
+/** Wait after the first start in a row that failed; doubles with each further one. */
 const BACKOFF_MS = 50;
-const LONGEST_BACKOFF_MS = 5_000;
-/** An idle worker is asked for a sign of life this often, and has as long to answer. */
+const MAX_BACKOFF_MS = 5_000;
+/** An idle worker is pinged this often, and has as long to answer. */
 const PING_MS = 10_000;
 
 export interface WorkerEvents {
-  /** The process ended, by itself or for a reason of ours; another is being started. */
+  /** The process ended, by itself or for `reason`; another one is being started. */
   restart: [{ pid: number; code: number | null; signal: NodeJS.Signals | null; reason?: string }];
-  /** Another process holds the model; `previous` is the id of the one that ended. */
+  /** Another process has loaded the model; `previous` is the id of the one that ended. */
   replaced: [{ pid: number; previous: number; milliseconds: number }];
-  /** A new process could not load the graphs; it is tried again after a while. */
+  /** A new process could not load the graphs; the start is retried. */
   "load-failed": [message: string];
 }
 
-/** The process ended while it ran a batch. */
+/** The process ended while running a batch. */
 export class WorkerDied extends Error {
   override name = "WorkerDied";
 }
 
-/** What the process works on. */
+/** The batch that the process runs. */
 interface Running {
   id: number;
   resolve(result: Result): void;
@@ -56,21 +55,21 @@ interface Running {
 /** Runs one batch at a time. */
 export class Worker extends EventEmitter<WorkerEvents> {
   #process: ChildProcess | undefined;
-  /** Clock time at which the process had loaded the model; undefined while it has not, or is being ended. */
+  /** `performance.now()` at which the process had loaded the model; undefined before, and once it is being ended. */
   #loadedAt: number | undefined;
   #running: Running | undefined;
   #lastId = 0;
   #closing = false;
-  /** Starts in a row after which no batch was answered. */
+  /** Starts in a row without a result since. */
   #failures = 0;
   #watchdog: NodeJS.Timeout | undefined;
-  /** Why the process is being ended. */
+  /** Why the server ends the process. */
   #reason: string | undefined;
-  /** Clock time at which it last had nothing to do. */
+  /** `performance.now()` at which it last became idle. */
   freeSince = 0;
   /** Where the graphs run. */
   provider: Provider = "cpu";
-  /** Why CUDA was not taken, when `auto` fell back to the CPU. */
+  /** Why `auto` fell back to the CPU; undefined if it did not. */
   fallback: string | undefined;
 
   private constructor(readonly options: WorkerOptions) {
@@ -84,27 +83,27 @@ export class Worker extends EventEmitter<WorkerEvents> {
     return worker;
   }
 
-  /** Clock time (performance.now) at which the process had loaded the model; undefined while none holds it. */
+  /** `performance.now()` at which the process had loaded the model; undefined while no process holds it. */
   get loadedAt(): number | undefined {
     return this.#loadedAt;
   }
 
-  /** True if it holds the model and has nothing to do. */
+  /** True if it holds the model and runs no batch. */
   get isFree(): boolean {
     return this.#loadedAt !== undefined && !this.#running;
   }
 
-  /** Process id, while there is a process. */
+  /** Process id; undefined while there is no process. */
   get pid(): number | undefined {
     return this.#process?.pid;
   }
 
   /**
-   * Run a batch on a free worker; `everywhere`, in each session that may take a part of it.
+   * Run a batch on a free worker. Rejects with WorkerDied if the process ends, with ModelFailure if the graph fails or the
+   * worker is closed. Throws if the worker is not free.
    *
    * @param limitMs milliseconds after which the batch has hung and the process is ended
-   * Rejects with WorkerDied if the process ends, with ModelFailure if the graph fails or the worker is
-   * closed. Throws if the worker is not free.
+   * @param everywhere run the batch whole in every session of the worker
    */
   run(batch: Batch, limitMs: number, everywhere = false): Promise<Result> {
     if (!this.isFree) throw new Error("the worker is not free");
@@ -116,19 +115,19 @@ export class Worker extends EventEmitter<WorkerEvents> {
     });
   }
 
-  /** End the process for a reason; another is started. */
+  /** End the process and start another one. */
   restart(reason: string): void {
     this.#reason ??= reason;
     this.#loadedAt = undefined;
     this.#process?.kill("SIGKILL");
   }
 
-  /** End the process at once: for a server that ends itself. */
+  /** Kill the process at once, for a server that exits. */
   kill(): void {
     this.#process?.kill("SIGKILL");
   }
 
-  /** End the process for good; a batch that runs is rejected with ModelFailure. */
+  /** End the process for good and reject its batch with ModelFailure. */
   async close(): Promise<void> {
     this.#closing = true;
     this.#loadedAt = undefined;
@@ -141,7 +140,7 @@ export class Worker extends EventEmitter<WorkerEvents> {
     await gone;
   }
 
-  /** Return what runs, which is then no longer running. */
+  /** Remove and return the running batch. */
   #take(): Running | undefined {
     const running = this.#running;
     this.#running = undefined;
@@ -150,7 +149,7 @@ export class Worker extends EventEmitter<WorkerEvents> {
   }
 
   #post(message: ToWorker): void {
-    // A failed send means that the process is gone; its exit event deals with that.
+    // A failed send means that the process is gone, which its exit event handles.
     if (this.#process?.connected) this.#process.send(message, () => {});
   }
 
@@ -164,8 +163,8 @@ export class Worker extends EventEmitter<WorkerEvents> {
     this.#watchdog.unref();
   }
 
-  /** With nothing to do: ask now and then whether the process still answers. */
-  #rest(): void {
+  /** Ping the idle process from time to time. */
+  #idle(): void {
     clearTimeout(this.#watchdog);
     this.#watchdog = setTimeout(() => {
       if (!this.isFree) return;
@@ -180,7 +179,7 @@ export class Worker extends EventEmitter<WorkerEvents> {
     this.#process = child;
     this.#reason = undefined;
     const loading = new Promise<void>((resolve, reject) => {
-      // Stays attached: an error event without a listener would end the server.
+      // Stays attached, since an error event without a listener would end the server.
       child.on("error", (error) => reject(cannotStart(error)));
       child.once("exit", (code, signal) =>
         reject(
@@ -213,26 +212,26 @@ export class Worker extends EventEmitter<WorkerEvents> {
     child.on("message", (message: FromWorker) => this.#receive(message));
     child.on("exit", (code, signal) => void this.#replace(code, signal));
     if (child.exitCode !== null || child.signalCode !== null)
-      throw new StartupError("the worker died at once");
+      throw new StartupError("the worker died right after loading the model");
     lowerPriority(this.pid!);
     this.freeSince = performance.now();
     this.#loadedAt = this.freeSince;
-    this.#rest();
+    this.#idle();
   }
 
   #receive(message: FromWorker): void {
-    // What a process that is being ended still says does not count.
+    // Ignore messages of a process that is being ended.
     if (this.#loadedAt === undefined) return;
-    if (message.type === "pong" && !this.#running) this.#rest();
+    if (message.type === "pong" && !this.#running) this.#idle();
     if (!("id" in message) || message.id !== this.#running?.id) return;
     const { resolve, reject } = this.#take()!;
     this.#failures = 0;
-    this.#rest();
+    this.#idle();
     if (message.type === "result") resolve(message.result);
     else reject(new ModelFailure(message.message));
   }
 
-  /** The process has ended: give back what it ran, then start others until one holds the model. */
+  /** After the process has ended: reject its batch, then start processes until one holds the model. */
   async #replace(code: number | null, signal: NodeJS.Signals | null): Promise<void> {
     this.#loadedAt = undefined;
     clearTimeout(this.#watchdog);
@@ -243,7 +242,7 @@ export class Worker extends EventEmitter<WorkerEvents> {
     this.#take()?.reject(new WorkerDied(signal ?? `exit code ${code}`));
     const started = performance.now();
     while (!this.#closing) {
-      if (this.#failures > 0) await sleep(Math.min(BACKOFF_MS * 2 ** this.#failures, LONGEST_BACKOFF_MS));
+      if (this.#failures > 0) await sleep(Math.min(BACKOFF_MS * 2 ** this.#failures, MAX_BACKOFF_MS));
       this.#failures++;
       if (this.#closing) return;
       try {

@@ -52,7 +52,7 @@ test("a worker whose batch has hung is replaced, and the batch given up after it
       sigma: new Float32Array(rows),
     };
     const ended = once(pool, "restart");
-    await assert.rejects(pool.run("score", slow, 1), /ended 1 workers/);
+    await assert.rejects(pool.run("score", slow, 1), /ended 1 worker processes/);
     const [{ reason }] = await ended;
     assert.equal(reason, "no answer for 50 ms");
     await once(pool, "replaced");

@@ -57,7 +57,7 @@ test("a batch that ends every process is given up, and the one that waits behind
       // It is dead already.
     }
   }, 1500);
-  await assert.rejects(pass, /ended 2 workers/).finally(() => clearInterval(chase));
+  await assert.rejects(pass, /ended 2 worker processes/).finally(() => clearInterval(chase));
   assert.ok((await behind).token.length > 0);
 });
 

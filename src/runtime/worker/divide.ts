@@ -1,13 +1,13 @@
-/** A call into parts of about as many rows, and their answers into one. */
+/** Divide a batch into parts with about as many rows each, and join their results. */
 
 import type { Batch, Canvases, DenoiseInput, GraphName, Graphs, TiltInput } from "../protocol.ts";
 
 type Result = Graphs[GraphName]["result"];
 
-/** How many times an even share the largest part may be; a call that would be divided less evenly stays whole. */
+/** Largest allowed part, in even shares. A batch that cannot be divided so evenly stays whole. */
 const UNEVEN = 1.25;
 
-/** So many parts, each of a row at least, or the call itself if its rows cannot be divided evenly enough. */
+/** Return the parts of a batch, at least one row each, or the batch itself if its rows do not divide evenly enough. */
 export function divide({ graph, input }: Batch, parts: number): Batch[] {
   const { rows } = input;
   if (parts === 1 || (Math.ceil(rows / parts) * parts) / rows > UNEVEN) return [{ graph, input } as Batch];
@@ -18,7 +18,7 @@ export function divide({ graph, input }: Batch, parts: number): Batch[] {
   );
 }
 
-/** Rows `from` to `to` of a batch. */
+/** Return the input of rows `from` to `to` (exclusive). */
 function cut(input: Canvases | DenoiseInput | TiltInput, from: number, to: number): typeof input {
   const { padded } = input;
   const canvases: Canvases = {
@@ -46,21 +46,25 @@ function cut(input: Canvases | DenoiseInput | TiltInput, from: number, to: numbe
   return "scale" in input ? { ...drawn, scale: input.scale.slice(from, to) } : drawn;
 }
 
-/** How many picks are of rows before this one. */
+/** Return the number of picks of earlier rows. */
 function picksBefore({ picks }: DenoiseInput, row: number): number {
   let count = 0;
   while (2 * count < picks.length && picks[2 * count]! < row) count++;
   return count;
 }
 
-/** How many draws are of picks before this one, given the first pick of a row. */
+/** Return the number of draws of earlier picks; `pick` is the first one of its row. */
 function drawsBefore({ draws }: DenoiseInput, pick: number): number {
   let count = 0;
   while (count < draws.length && draws[count]! < pick) count++;
   return count;
 }
 
-/** The answer of the whole call: token and logprob [S], entropy [P], reward [B], those of the parts one after the other. `milliseconds` is the whole call's. */
+/**
+ * Return the result of the whole batch: token and logprob [S], entropy [P] and reward [B] of the parts, concatenated.
+ *
+ * @param milliseconds time of the whole batch
+ */
 export function join(results: readonly Result[], milliseconds: number): Result {
   const floats = (of: (result: Result) => Float32Array) => {
     const all = results.map(of);

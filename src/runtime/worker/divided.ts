@@ -1,6 +1,6 @@
 /**
- * A model whose calls of several rows are divided over threads, each with sessions of its own: the parts wait for each other
- * once a call, where the threads inside a session wait for each other at every operator.
+ * Run the parts of a batch on threads, each with sessions of its own. The parts wait for each other once a batch, while
+ * the threads inside a session wait for each other at every operator.
  */
 
 import { once } from "node:events";
@@ -11,10 +11,10 @@ import { type LoadedModel, loadModel } from "./session.ts";
 
 type Result = Graphs[GraphName]["result"];
 
-/** What a thread answers: to its start `undefined`, to a part its result, or what went wrong. */
+/** Message of a thread: `undefined` once it has loaded the model, the result of a part, or an error. */
 export type FromPart = { result: Result | undefined } | { error: string };
 
-/** The thread as it is in `dist`, or as tsx runs it from `src`: that does not reach into threads by itself. */
+/** Open a thread from `dist`, or through tsx from `src`, since tsx does not register itself in threads. */
 function openThread(workerData: WorkerOptions): Worker {
   if (!import.meta.url.endsWith(".ts"))
     return new Worker(new URL("./part.js", import.meta.url), { workerData });
@@ -23,14 +23,14 @@ function openThread(workerData: WorkerOptions): Worker {
   return new Worker(code, { eval: true, workerData });
 }
 
-/** The thread's next answer. Rejects with its error. */
+/** Wait for the next message of a thread. Rejects with its error. */
 async function answer(thread: Worker): Promise<Result | undefined> {
   const [message] = (await once(thread, "message")) as [FromPart];
   if ("error" in message) throw new Error(message.error);
   return message.result;
 }
 
-/** Starts a thread. It takes the process along when it ends: another process is started then, not another thread. */
+/** Start a thread. If it ends, the whole worker exits and is replaced. */
 async function startThread(options: WorkerOptions): Promise<Worker> {
   const thread = openThread(options);
   thread.once("exit", () => process.exit(1));
@@ -38,15 +38,15 @@ async function startThread(options: WorkerOptions): Promise<Worker> {
   return thread;
 }
 
-/** Waits for all, even if one fails: the threads are to be free. */
+/** Wait for all promises even if one rejects, so that every thread is free afterwards. */
 async function all<T>(promises: readonly Promise<T>[]): Promise<T[]> {
   await Promise.allSettled(promises);
   return Promise.all(promises);
 }
 
 /**
- * Loads the graphs, and, on the CPU, those of the parts that the options ask for. Calls are to be made one at a time. Throws if
- * the graphs cannot be loaded.
+ * Load the graphs, and with `options.split` on the CPU also those of each part. Run one batch at a time. Throws if the
+ * graphs cannot be loaded.
  */
 export async function loadDivided(options: WorkerOptions): Promise<LoadedModel> {
   const { graphs, split } = options;

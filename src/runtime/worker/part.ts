@@ -1,4 +1,4 @@
-/** Entry point of a thread of the worker that takes parts of calls. */
+/** Entry point of a worker's thread, which runs parts of batches. */
 
 import { parentPort, workerData } from "node:worker_threads";
 import type { Batch, WorkerOptions } from "../protocol.ts";

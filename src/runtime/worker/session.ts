@@ -1,19 +1,19 @@
-/** ONNX Runtime sessions of a model's graphs. Runs in the worker only: `run` blocks its thread. */
+/** ONNX Runtime sessions of a model's graphs. For workers only, since `run` blocks its thread. */
 
 import ort from "onnxruntime-node";
 import { explainCuda } from "../cuda.ts";
 import type { Batch, DenoiseInput, GraphName, Graphs, Provider, WorkerOptions } from "../protocol.ts";
 
-/** A model's graphs, loaded. */
+/** The loaded graphs of a model. */
 export interface LoadedModel {
   provider: Provider;
-  /** Why CUDA was not taken, when `auto` fell back to the CPU. */
+  /** Why `auto` fell back to the CPU; absent if it did not. */
   fallback?: string;
-  /** `everywhere`: in every session that may take a part of a call. Throws if the model lacks the graph, or the graph fails. */
+  /** Run a batch; with `everywhere`, in every session. Rejects if the model lacks the graph or the graph fails. */
   run(batch: Batch, everywhere?: boolean): Promise<Graphs[GraphName]["result"]>;
 }
 
-// A provider that does not load is reported by us, in one line, not by the library in ten.
+// Errors are reported by the server in one line, not by the library in ten.
 ort.env.logLevel = "fatal";
 
 type Sessions = Partial<Record<GraphName, ort.InferenceSession>>;
@@ -26,7 +26,7 @@ async function create(options: WorkerOptions, provider: Provider): Promise<Sessi
       graphOptimizationLevel: "all",
       intraOpNumThreads: options.threads,
       logSeverityLevel: 4,
-      // Else its threads spin for a while after a call, on the cores that the parts of the next are to run on.
+      // Otherwise its threads spin after a batch, on the cores that the parts of the next batch need.
       ...(options.split && { extra: { session: { force_spinning_stop: "1" } } }),
     });
   return sessions;
@@ -65,7 +65,7 @@ function float32(values: Float32Array, dims: number[]): ort.Tensor {
   return new ort.Tensor("float32", values, dims);
 }
 
-/** Inputs of a graph's draws; `score` has none. */
+/** Return the inputs that `denoise` and `tilt` have in addition to `score`. */
 function drawFeeds(input: DenoiseInput): Record<string, ort.Tensor> {
   const draws = [input.draws.length];
   return {
@@ -89,7 +89,7 @@ async function run(sessions: Sessions, { graph, input }: Batch): Promise<Graphs[
     ...("draws" in input ? drawFeeds(input) : {}),
     ...("scale" in input ? { scale: float32(input.scale, [input.rows]) } : {}),
   };
-  // Whether a graph takes sigma and mask_bias depends on how it was converted (models/model.schema.json).
+  // How a graph was converted decides whether it has the inputs sigma and mask_bias (models/model.schema.json).
   const taken = Object.fromEntries(session.inputNames.map((name) => [name, feeds[name]!]));
   const started = performance.now();
   const outputs = await session.run(taken);

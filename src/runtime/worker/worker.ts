@@ -1,4 +1,4 @@
-/** Entry point of a worker: it owns ONNX Runtime and answers one message at a time. */
+/** Entry point of a worker: owns ONNX Runtime and handles one message at a time. */
 
 import { beginHeartbeat } from "../heartbeat.ts";
 import { type FromWorker, OUT_OF_MEMORY, type ToWorker } from "../protocol.ts";
@@ -9,17 +9,17 @@ beginHeartbeat();
 
 let model: LoadedModel | undefined;
 
-/** As ONNX Runtime, the C++ library, CUDA and V8 say it. */
+/** Out of memory, in the words of ONNX Runtime, the C++ library, CUDA and V8. */
 const NO_MEMORY = /bad_alloc|bad allocation|failed to allocate|allocation failed|out of memory/i;
 
-/** What ONNX Runtime says, without where in its own source it said so. */
+/** Return an error message of ONNX Runtime in one line, without its source location. */
 const inOneLine = (message: string) =>
   message
     .replace(/\/onnxruntime_src\S+ [^()]*\([^()]*\) /, " ")
     .replace(/\s+/g, " ")
     .trim();
 
-// A server that was killed takes no more messages: there is nobody left to compute for.
+// A failed send means that the server is gone.
 const send = (message: FromWorker) =>
   process.send!(message, undefined, undefined, (error) => {
     if (error) process.exit(0);
@@ -45,14 +45,14 @@ async function handle(message: ToWorker): Promise<void> {
         send({ type: "result", id: message.id, result: await model.run(message.batch, message.everywhere) });
       } catch (error) {
         const { message: what } = error as Error;
-        // What was allocated so far stays with this process: a new one has more room, and takes the pass again.
+        // A new process starts without the memory allocated so far, and runs the batch again.
         if (NO_MEMORY.test(what)) process.exit(OUT_OF_MEMORY);
         send({ type: "failed", id: message.id, message: what });
       }
   }
 }
 
-// The server decides when this process ends: a Ctrl-C reaches the whole process group.
+// The server decides when this process ends, although Ctrl-C reaches the whole process group.
 process.on("SIGINT", () => {});
 process.on("SIGTERM", () => {});
 process.on("disconnect", () => process.exit(0));
