@@ -39,9 +39,10 @@ function report({ runs, kills }: Outcome, seed: number, seconds: number): string
 
 ${machine("converted checkpoints of random weights")}. Seed ${seed}, ${seconds.toFixed(0)} s.
 
-${runs.length} requests were run alone, and again in the company that a column names: ${different} of the second traces differ
-from the first. A trace is every position, token, log-probability, entropy, reward and choice of every step. Budgets
-are 1, 2, 7, 16 and more than the length. ${kills} workers were killed.
+${runs.length} requests were run alone, and again under the condition of a column:
+${different} of the second traces differ from the first.
+A trace holds every position, token, log-probability, entropy, reward and choice of every step.
+Budgets are 1, 2, 7, 16 and more than the length. ${kills} workers were killed.
 
 ${table(["model", "mode", ...COMPANIES, "all"], [...rows, rowOf("all", "all", runs)])}
 `;

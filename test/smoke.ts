@@ -1,7 +1,7 @@
 /**
- * The server as a newcomer meets it: `npm start`, a POST, a WebSocket, SIGTERM. `npm run smoke`.
+ * `npm run smoke`: `npm start`, a POST, a WebSocket, and SIGTERM, as in the first minutes of a user.
  *
- * Prints what it saw and exits 1 at the first thing that is not as it should be.
+ * Prints the results and exits with 1 at the first failure.
  */
 
 import assert from "node:assert/strict";

@@ -1,23 +1,23 @@
-/** The WebSocket to the server: opened again, later and later, whenever it is lost. */
+/** The WebSocket to the server, reopened with increasing delays when it is lost. */
 
 /** @typedef {import("./form/request.js").Schemas["ServerEvent"]} ServerEvent */
 /** @typedef {import("./run/run.js").ServerEvent} RunEvent */
 
-/** First and longest wait before another try, milliseconds. */
+/** First and longest delay before a reconnection, milliseconds. */
 const [FIRST_WAIT_MS, LONGEST_WAIT_MS] = [500, 8000];
 
-/** How a server closes a socket without a key that it knows. */
+/** Close code of a socket without a valid key. */
 const UNAUTHORIZED = 4401;
 
 /**
  * @typedef {object} Listeners
  * @property {() => void} opened
  * @property {(event: RunEvent) => void} received
- * @property {(why: string) => void} refused The server wants a key, or another: `reopen` once there is one.
- * @property {(waitMs: number) => void} lost Another try comes after `waitMs`.
+ * @property {(why: string) => void} refused The server requires a valid key: call `reopen` with one.
+ * @property {(waitMs: number) => void} lost The next reconnection is after `waitMs`.
  */
 
-/** A connection that comes back. */
+/** A connection that reconnects. */
 export class Connection {
   /** @type {WebSocket | undefined} */
   #socket;
@@ -39,21 +39,21 @@ export class Connection {
     this.#open();
   }
 
-  /** Sends a message; false if the connection is not open. @param {unknown} message */
+  /** Send a message; return false if the connection is not open. @param {unknown} message */
   send(message) {
     if (this.#socket?.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(message));
     return true;
   }
 
-  /** Tries at once, if the next try is being waited for. */
+  /** Reconnect at once instead of waiting. */
   retry() {
     if (this.#timer === undefined) return;
     clearTimeout(this.#timer);
     this.#open();
   }
 
-  /** Opens it anew, with the key that there now is. */
+  /** Open the connection again with the current key. */
   reopen() {
     clearTimeout(this.#timer);
     const before = this.#socket;

@@ -1,7 +1,7 @@
-/** Finding and making elements. */
+/** Finds and creates elements. */
 
 /**
- * The element that a selector names.
+ * Return the element of a selector.
  * @template {Element} E
  * @param {ParentNode} root
  * @param {string} selector
@@ -16,7 +16,7 @@ export function find(root, selector, type) {
 }
 
 /**
- * A new element with a class and children.
+ * Create an element with a class and children.
  * @template {keyof HTMLElementTagNameMap} Tag
  * @param {Tag} tag
  * @param {string} className
@@ -31,7 +31,7 @@ export function make(tag, className, ...children) {
 }
 
 /**
- * A new SVG element with attributes.
+ * Create an SVG element with attributes.
  * @param {string} tag
  * @param {Record<string, string | number>} attributes
  * @returns {SVGElement}

@@ -1,7 +1,7 @@
-/** Numbers and tokens as people read them. */
+/** Formats numbers and tokens. */
 
 /**
- * A number with about three digits.
+ * Return a number with about three digits.
  * @param {number} value
  */
 export function brief(value) {
@@ -11,27 +11,28 @@ export function brief(value) {
   return value.toFixed(size >= 10 ? 1 : 2);
 }
 
-/** Milliseconds as milliseconds or seconds. @param {number} ms */
+/** Return milliseconds as "ms" or "s". @param {number} ms */
 export const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${brief(ms / 1000)} s`);
 
-/** A probability as per cent. @param {number} logprob Natural. */
+/** Return a probability in per cent. @param {number} logprob Natural. */
 export function percent(logprob) {
   const value = 100 * Math.exp(logprob);
   if (value > 0 && value < 0.01) return "below 0.01%";
   return `${value.toPrecision(value < 1 ? 2 : 3)}%`;
 }
 
-/** Least probability of each shade but the last, from sure to surprising. */
+/** Lower bounds of the probability of each shade except the last, from likely to unlikely. */
 const SHADES = [0.9, 0.5, 0.2, 0.05, 0.01, 0.001];
 
-/** Which shade a token gets: 0, sure, to 6, surprising. @param {number} logprob Natural. */
+/** Return the shade of a token: 0 (likely) to 6 (unlikely). @param {number} logprob Natural. */
 export function shadeOf(logprob) {
   const shade = SHADES.findIndex((least) => Math.exp(logprob) >= least);
   return shade < 0 ? SHADES.length : shade;
 }
 
 /**
- * A token's text in three parts: white space around what has ink. White space alone shows as a sign.
+ * Split the text of a token into visible text and the white space around it. White space alone becomes a
+ * sign.
  * @param {string} text
  * @returns {[before: string, ink: string, after: string]}
  */

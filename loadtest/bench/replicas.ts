@@ -132,7 +132,8 @@ async function compare(one: Server, other: Server, wide: Server, nginx: string):
     `A batch of r rows takes ${a.toFixed(2)} ms + r x ${b.toFixed(2)} ms; ` +
       `two replicas and ${CLIENTS} clients: ${formula(2, CLIENTS).toFixed(0)} by the formula, ` +
       `${((100 * median(both)) / formula(2, CLIENTS)).toFixed(0)}% of it measured; ` +
-      `${2 * CLIENTS} clients: ${formula(2, 2 * CLIENTS).toFixed(0)}, ${((100 * median(double)) / formula(2, 2 * CLIENTS)).toFixed(0)}%\n`,
+      `${2 * CLIENTS} clients: ${formula(2, 2 * CLIENTS).toFixed(0)}, ` +
+      `${((100 * median(double)) / formula(2, 2 * CLIENTS)).toFixed(0)}%\n`,
   );
   tableHead("replicas", "8 clients each", "8 clients in all", "64 clients in all");
   for (const n of [1, 2, 4, 8, 16])

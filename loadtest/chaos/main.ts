@@ -88,7 +88,8 @@ await script<Flags>(
       const wrong = tally.lost.length + tally.different.length + tally.steps.length;
       progress.show(
         () =>
-          `${elapsed().toFixed(0)} of ${seconds} s: ${struck.length} faults, ${answers} answers, ${wrong} wrong`,
+          `${elapsed().toFixed(0)} of ${seconds} s: ` +
+          `${struck.length} faults, ${answers} answers, ${wrong} wrong`,
       );
     }
     over = true;

@@ -111,19 +111,20 @@ export function markdownOf(run: Run, checks: readonly Check[]): string {
     return [kind, ours.length, none, show(noticed), show(recovered), said];
   });
   const { post, sse, websocket } = tally.answered;
+  const [before, after] = [memory.before, memory.after].map(({ server }) => Math.round(server));
   return `# Chaos
 
 ${run.machine}. ${run.seconds} s, seed ${run.seed}${run.interrupted ? ", interrupted" : ""}; two workers.
 
 ${checkTable(checks)}
 
-Faults: \`kill\` is SIGKILL, \`freeze\` is SIGSTOP, \`memory\` a limit (RLIMIT_AS) at the current memory of the process,
-\`nan\` writes NaN over the weights in its memory. Times in milliseconds from the fault: median / 95% / largest;
-"without effect" counts processes that stayed within their limit.
+Faults: \`kill\` is SIGKILL, \`freeze\` is SIGSTOP, \`memory\` a limit (RLIMIT_AS) at the current memory,
+\`nan\` writes NaN over the weights in memory. Times in milliseconds from the fault: median / 95% / largest.
+"Without effect" counts processes that stayed within their limit.
 
 ${table(["fault", "times", "without effect", "noticed", "worker replaced", "cause in the log"], rows)}
 
-Answers: ${post} by POST, ${sse} by server-sent events (${tally.resumes} resumptions), ${websocket} by WebSocket;
-${tally.refused} requests refused with 429 or 503.
-Resident memory of the server: ${Math.round(memory.before.server)} MB before, ${Math.round(memory.after.server)} MB after.`;
+Answers: ${post} by POST, ${sse} by server-sent events (${tally.resumes} resumptions),
+${websocket} by WebSocket; ${tally.refused} requests refused with 429 or 503.
+Resident memory of the server: ${before} MB before, ${after} MB after.`;
 }

@@ -58,7 +58,8 @@ export async function runProgram(program: Command, argv = process.argv.slice(2))
 /**
  * Run a script that has no commands. `run` gets the flags and resolves with the exit code.
  *
- *     await script("kills", "Kill workers.", [flag("--kills <n>", "workers to kill", integer(1, 1e6), 500)], run);
+ *     const kills = flag("--kills <n>", "workers to kill", integer(1, 1e6), 500);
+ *     await script("kills", "Kill workers.", [kills], run);
  */
 export function script<Flags extends object>(
   name: string,

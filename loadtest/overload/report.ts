@@ -39,7 +39,9 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
     {
       claim: "every request was answered, or refused with 429 or 503",
       holds: flooded.other === 0,
-      seen: `${flooded.sent} sent, ${flooded.answered} answered, ${flooded.refused} refused, ${flooded.other} neither`,
+      seen:
+        `${flooded.sent} sent, ${flooded.answered} answered, ` +
+        `${flooded.refused} refused, ${flooded.other} neither`,
     },
     {
       speed: true,
@@ -72,13 +74,15 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
       speed: true,
       claim: "full speed in the 5 s after the flood, on the accepted requests",
       holds: flooded.afterwardsPerSecond >= FULL_SPEED * capacity,
-      seen: `${flooded.afterwardsPerSecond.toFixed(1)} answers a second, of a capacity of ${capacity.toFixed(1)}`,
+      seen: `${flooded.afterwardsPerSecond.toFixed(1)} of ${capacity.toFixed(1)} answers a second`,
     },
     {
       speed: true,
       claim: `a single request as quick as before within ${LIMIT_MS / 1000} s of the last answer`,
       holds: flooded.aloneAgainAfterMs <= LIMIT_MS,
-      seen: `${flooded.aloneMs} ms before; at most 1.5 times that ${Math.round(flooded.aloneAgainAfterMs)} ms after it`,
+      seen:
+        `${flooded.aloneMs} ms before; at most 1.5 times that ` +
+        `${Math.round(flooded.aloneAgainAfterMs)} ms after the last answer`,
     },
   ];
   if (slow) {
@@ -89,7 +93,9 @@ export function checksOf({ capacity, flooded, returned, slow, ready, ending }: R
         speed: true,
         claim: "other clients are served while idle and slow ones are connected",
         holds: amidTime.count === idleTime.count && amidTime.median <= 3 * idleTime.median + 50,
-        seen: `ms of a request ${show(idleTime)} before, ${show(amidTime)} among ${slow.connections[1]} connections`,
+        seen:
+          `ms of a request: ${show(idleTime)} before, ` +
+          `${show(amidTime)} with ${slow.connections[1]} connections`,
       },
       {
         claim: `slow clients cost less than ${GROWTH_MB} MB`,
@@ -123,29 +129,40 @@ export function markdownOf(run: Run, checks: readonly Check[]): string {
     ["second", "server, MB", "worker, MB"],
     flooded.memory.map(({ second, server, workers }) => [second, Math.round(server), Math.round(workers)]),
   );
+  const killed = slow?.killedMs === undefined ? "more than 10 s" : `${Math.round(slow.killedMs)} ms`;
+  const frozen =
+    slow?.frozenMs === undefined
+      ? "its rows ran to their end"
+      : `its rows were free after ${(slow.frozenMs / 1000).toFixed(1)} s`;
   const clients = slow
     ? `
 ## Slow clients
 
-They stayed ${slow.seconds} s. Simulated on the loopback interface: silence is a socket that sends nothing, a reader that never reads one that is never read from, a client that vanished without FIN
-a process that is stopped (SIGSTOP) with its sockets open.
+They stayed ${slow.seconds} s. Simulated on the loopback interface: silent clients are sockets that send
+nothing, clients that never read are sockets that are not read, and a client that vanishes without FIN is
+a process that is stopped (SIGSTOP) with open sockets.
 
 ${table(
   ["clients", "sockets", "ended by the server"],
   slow.crowds.map(({ name, sockets, ended }) => [name, sockets, ended]),
 )}
 
-A client process with 8 running requests was killed: its rows were free after ${slow.killedMs === undefined ? "more than 10 s" : `${Math.round(slow.killedMs)} ms`}. Another was frozen: ${slow.frozenMs === undefined ? "its rows ran on to their end" : `its rows were free after ${(slow.frozenMs / 1000).toFixed(1)} s`}.
+A client process with 8 running requests was killed: its rows were free after ${killed}.
+Another was frozen: ${frozen}.
 `
     : "";
   return `# Overload
 
-${run.machine}. Queue ${run.queue}, ${run.active} rows side by side; requests of 32 tokens in 8 steps, no two the same, every other one with a deadline of 2 s.
-Capacity, with clients that wait: ${run.capacity.toFixed(1)} a second. Flood: ${flooded.perSecond.toFixed(0)} a second for ${flooded.seconds} s, whatever the answers. Triples are median / 95% / largest.
+${run.machine}.
+Queue ${run.queue}, ${run.active} active rows; requests of 32 tokens in 8 steps, all different, every other
+one with a deadline of 2 s. Capacity in a closed loop: ${run.capacity.toFixed(1)} a second.
+Flood: ${flooded.perSecond.toFixed(0)} a second for ${flooded.seconds} s in an open loop.
+Triples are median / 95% / largest.
 
 ${checkTable(checks)}
 
-A Retry-After is compared with the time in which everything accepted before it was answered; within half a second of rounding, or within a second of the truth, it counts as true.
+Retry-After is compared with the time in which all requests accepted before it were answered. It counts as
+right within a factor of 2 and half a second of rounding, or within a second.
 
 ## Memory during the flood
 

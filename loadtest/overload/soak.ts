@@ -133,8 +133,9 @@ async function soak({ minutes, load, model, out }: Flags): Promise<number> {
   const markdown = `# Soak
 
 ${machine(model)}.
-${minutesRun} at ${load} of a capacity of ${whole.toFixed(1)} requests a second; 32 tokens in 8 steps, all different,
-a cache of 4 MB. Warm-up is the first quarter; the checks compare the median of the next fifth with that of the last.
+${minutesRun} at ${load} of a capacity of ${whole.toFixed(1)} requests a second; 32 tokens in 8 steps,
+all different, a cache of 4 MB. Warm-up is the first quarter; the checks compare the median of the next fifth
+with that of the last.
 
 ${checkTable(checks)}
 

@@ -241,10 +241,11 @@ function againstClients(results: Results): Promise<string> | undefined {
     ...spreadOf(cell, "latency_p50_ms"),
     series: `${plural(cell.shapes[0]!.steps!, "step")}${guidedName(cell)}`,
   }));
+  const length = cells[0]?.shapes[0]?.length;
   const points = all.filter(({ series }) => all.filter((point) => point.series === series).length > 1);
   if (points.length === 0) return undefined;
   return draw(byX(points), {
-    title: `${results.model.name}: latency against concurrency, ${cells[0]!.shapes[0]!.length} new tokens a request`,
+    title: `${results.model.name}: latency against concurrency, ${length} new tokens a request`,
     x: { title: "concurrent clients", log: true, values: [...new Set(points.map(({ x }) => x))] },
     y: { title: "latency, p50 (ms)", log: true },
     ...{ legend: "closed loop", subtitle: RANGE },

@@ -220,7 +220,8 @@ export function report(results: Results, pictures: readonly string[]): string {
   return `${[
     `# Load test of ${model.name}`,
     [
-      `- ${results.started}, ${Math.round(results.seconds)} s, ${settings.repeats} repeats in turn, seed ${settings.seed}`,
+      `- ${results.started}, ${Math.round(results.seconds)} s`,
+      `- ${settings.repeats} interleaved repeats, seed ${settings.seed}`,
       `- \`npm run loadtest -- ${settings.flags.join(" ")}\``,
       `- ${e.cores} x ${e.cpu}, ${Math.round(e.memory_bytes / 1e9)} GB, ${e.platform}`,
       `- ${versions.join(", ")}${e.commit ? `, commit ${e.commit}` : ""}`,

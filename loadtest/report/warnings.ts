@@ -48,14 +48,16 @@ export function warningsOf(cells: readonly Cell[], cores: number): string[] {
   const disturbed = others.filter((used) => used > OTHERS_LIMIT).length;
   if (disturbed > 0)
     warnings.push(
-      `Other programs used more than ${OTHERS_LIMIT} of a core in ${disturbed} of ${others.length} measurements, up to ${Math.max(...others).toFixed(1)} cores.`,
+      `Other programs used more than ${OTHERS_LIMIT} of a core in ${disturbed} of ` +
+        `${others.length} measurements, up to ${Math.max(...others).toFixed(1)} cores.`,
     );
   const speeds = cells.flatMap(({ measurements }) => measurements.map((m) => m.machine_speed));
   if (speeds.length > 0) {
     const { median, lowest } = spread(speeds);
     if (lowest < 0.8 * median)
       warnings.push(
-        `The machine was not steady: the speed of a fixed loop fell to ${((100 * lowest) / median).toFixed(0)}% of its median.`,
+        "The machine was not steady: the speed of a fixed loop fell to " +
+          `${((100 * lowest) / median).toFixed(0)}% of its median.`,
       );
   }
   return warnings;

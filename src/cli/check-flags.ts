@@ -40,7 +40,9 @@ export function refuseUselessFlags(config: ServeConfig, given: (name: keyof Serv
     refuse("--redis", "without --api-keys and with --cache-mb 0: there is nothing to share");
 }
 
-/** Set `workers` from its deprecated name `runtimes`, unless `--workers` is given too; warn on standard error. */
+/**
+ * Set `workers` from its deprecated name `runtimes`, unless `--workers` is given too; warn on standard error.
+ */
 export function applyDeprecatedFlags(config: ServeConfig, given: (name: keyof ServeConfig) => boolean): void {
   if (config.runtimes === undefined) return;
   console.error("didi-serve: --runtimes (DIDI_RUNTIMES) is deprecated: use --workers (DIDI_WORKERS)");

@@ -154,7 +154,7 @@ export const SERVE_OPTIONS: readonly Option[] = [
   new Option("--runtimes <n>").env("DIDI_RUNTIMES").argParser(integer(1, 256)).hideHelp(),
   new Option(
     "--split <n>",
-    "parts of a batch on the CPU, each with its own share of --threads and weights; auto: 2 for a small model",
+    "parts of a batch on the CPU, each with a share of --threads and own weights; auto: 2 for a small model",
   )
     .env("DIDI_SPLIT")
     .argParser(orAuto(integer(1, 256)))

@@ -10,8 +10,8 @@ export interface ClientOptions {
   /** Overrides of the defaults in `RETRY`. */
   retry?: Partial<RetryPolicy>;
   /**
-   * Milliseconds without data after which a stream counts as broken. The server sends at least a comment every 15
-   * seconds. Default: 45,000.
+   * Milliseconds without data after which a stream counts as broken. The server sends at least a comment
+   * every 15 seconds. Default: 45,000.
    */
   silenceMs?: number;
   /** API key, for a server that requires one. */
@@ -36,7 +36,10 @@ export class DidiClient {
   readonly #headers: Record<string, string>;
   readonly #fetch: typeof fetch;
 
-  /** `address` is the base URL of the server, such as `http://127.0.0.1:8080`. Throws TypeError if it is not a URL. */
+  /**
+   * `address` is the base URL of the server, such as `http://127.0.0.1:8080`. Throws TypeError if it is not a
+   * URL.
+   */
   constructor(address: string | URL, options: ClientOptions = {}) {
     this.#url = new URL(`${String(address).replace(/\/+$/, "")}/generate`).href;
     this.#retry = { ...RETRY, ...options.retry };
@@ -51,8 +54,8 @@ export class DidiClient {
   }
 
   /**
-   * Generate text and return the answer. Rejects with DidiError if the server refuses the request or every retry
-   * fails, and with the signal's reason if it is aborted.
+   * Generate text and return the answer. Rejects with DidiError if the server refuses the request or every
+   * retry fails, and with the signal's reason if it is aborted.
    */
   async generate(request: GenerateRequest, { signal }: CallOptions = {}): Promise<GenerateResponse> {
     const outgoing = this.#outgoing(request, { accept: "application/json" });
@@ -68,10 +71,10 @@ export class DidiClient {
   }
 
   /**
-   * Generate text and yield the events `accepted`, each step exactly once, and `done`. A broken connection is reopened
-   * and resumes after the last event; the events then carry a new `id`. A request with `deadline_ms` cannot be resumed
-   * once an event has arrived. Throws as `generate` does, also for an `error` event. Leaving the loop cancels the
-   * request.
+   * Generate text and yield the events `accepted`, each step exactly once, and `done`. A broken connection is
+   * reopened and resumes after the last event; the events then carry a new `id`. A request with `deadline_ms`
+   * cannot be resumed once an event has arrived. Throws as `generate` does, also for an `error` event.
+   * Leaving the loop cancels the request.
    */
   async *stream(
     request: GenerateRequest,

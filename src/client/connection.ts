@@ -48,8 +48,9 @@ export async function readJson<T>(response: Response): Promise<T> {
 }
 
 /**
- * Yield the events of one connection until the stream ends. Throws DidiError if the connection breaks or sends nothing
- * for `silenceMs` milliseconds. Ending the iteration or aborting `signal` closes the connection.
+ * Yield the events of one connection until the stream ends. Throws DidiError if the connection breaks or
+ * sends nothing for `silenceMs` milliseconds. Ending the iteration or aborting `signal` closes the
+ * connection.
  */
 export async function* receive(
   outgoing: Outgoing,

@@ -36,8 +36,8 @@ export class Tries {
   }
 
   /**
-   * Wait until the next retry. Throws `error` if no retry is left or `possible` is false, and the signal's reason if it
-   * is aborted.
+   * Wait until the next retry. Throws `error` if no retry is left or `possible` is false, and the signal's
+   * reason if it is aborted.
    */
   async again(error: unknown, possible = true): Promise<void> {
     this.signal?.throwIfAborted();

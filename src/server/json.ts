@@ -1,6 +1,6 @@
 /**
- * JSON from clients, read with bounded work: a megabyte of plain text takes a millisecond to read, and a tenth of a second
- * if it holds a hundred thousand fields or nested lists. No request needs many of either.
+ * JSON from clients, read with bounded work: a megabyte of plain text takes a millisecond to read, and a
+ * tenth of a second if it holds a hundred thousand fields or nested lists. No request needs many of either.
  */
 
 import { isUtf8 } from "node:buffer";
@@ -19,7 +19,9 @@ const LARGE = 16 * 1024;
 
 const [QUOTE, BACKSLASH, OBJECT, LIST, COMMA] = ['"', "\\", "{", "[", ","].map((one) => one.charCodeAt(0));
 
-/** Throw InvalidRequestError if bytes that should be JSON have more parts or values than a request may have. */
+/**
+ * Throw InvalidRequestError if bytes that should be JSON have more parts or values than a request may have.
+ */
 function checkParts(data: Buffer): void {
   let parts = 0;
   let values = 0;
@@ -82,9 +84,9 @@ function withoutMark(data: Buffer): Buffer {
 }
 
 /**
- * Return the value that a client's bytes hold. A byte order mark is skipped. Throws InvalidRequestError if reading them
- * would take long, if they are not UTF-8, or if a string holds half a character; throws what JSON.parse throws if they are
- * not JSON.
+ * Return the value that a client's bytes hold. A byte order mark is skipped. Throws InvalidRequestError if
+ * reading them would take long, if they are not UTF-8, or if a string holds half a character; throws what
+ * JSON.parse throws if they are not JSON.
  */
 export function parseJson(data: Buffer, parse: (text: string) => unknown = JSON.parse): unknown {
   checkEncoding(data);
@@ -99,8 +101,8 @@ export function parseJson(data: Buffer, parse: (text: string) => unknown = JSON.
 let last: Promise<void> = Promise.resolve();
 
 /**
- * Resolve in a later turn of the event loop. A large message of `bytes` gets a turn that no other large message has, so
- * that a hundred that arrive at once do not delay every other request.
+ * Resolve in a later turn of the event loop. A large message of `bytes` gets a turn that no other large
+ * message has, so that a hundred that arrive at once do not delay every other request.
  */
 export function turn(bytes: number): Promise<void> {
   if (bytes < LARGE) return nextTurn();

@@ -33,7 +33,9 @@ const ROUTES = Object.entries(CONTRACT.paths as Record<string, object>).map(([pa
   methods: METHODS.filter((method) => method in route).map((method) => method.toUpperCase()),
 }));
 
-/** Return the methods that the contract has for a path; none if there is no such path. HEAD comes with GET. */
+/**
+ * Return the methods that the contract has for a path; none if there is no such path. HEAD comes with GET.
+ */
 export function methodsOf(path: string): string[] {
   const single = path.replace(/\/{2,}/g, "/");
   const methods = ROUTES.find(({ pattern }) => pattern.test(single))?.methods ?? [];
@@ -44,8 +46,8 @@ export function methodsOf(path: string): string[] {
 const endOf = (path: string) => path.split("/").findLast((part) => part !== "" && !part.startsWith("{"));
 
 /**
- * Return the routes that a client may have meant by a path that is none: those that end in the same way, else those that
- * begin in the same way, else all, each as in `POST /generate`.
+ * Return the routes that a client may have meant by a path that is none: those that end in the same way, else
+ * those that begin in the same way, else all, each as in `POST /generate`.
  */
 export function routesLike(path: string): string[] {
   const first = path.split("/").find((part) => part !== "");
@@ -108,7 +110,9 @@ const MOST_NAMED = 128;
 
 const short = (text: string) => (text.length > MOST_NAMED ? `${text.slice(0, MOST_NAMED)}…` : text);
 
-/** Return a value for an error; undefined for one that is long or may be private: a list, an object, a text. */
+/**
+ * Return a value for an error; undefined for one that is long or may be private: a list, an object, a text.
+ */
 function shown(value: unknown, isSetting = false): string | undefined {
   if (value === null || typeof value === "number" || typeof value === "boolean") return `${value}`;
   const isShort = isSetting && JSON.stringify(value).length <= MOST_NAMED / 2;
@@ -179,8 +183,8 @@ function fieldError(error: ErrorObject, fields: readonly string[]): FieldError {
 }
 
 /**
- * Return the error of a value that fits none of the shapes of a `oneOf`; `missed` holds the errors of each shape. A shape
- * of the value's type tells more than a shape of another type.
+ * Return the error of a value that fits none of the shapes of a `oneOf`; `missed` holds the errors of each
+ * shape. A shape of the value's type tells more than a shape of another type.
  */
 function choiceError(
   choice: ErrorObject,
@@ -231,8 +235,8 @@ function fieldErrors(errors: readonly ErrorObject[], known: readonly string[]): 
 const validators = new Map<keyof Schemas, Validator<unknown>>();
 
 /**
- * Return a validator for `components.schemas[name]`. Its work is bounded: it reports all errors of a small value, and only
- * the first error of a large one.
+ * Return a validator for `components.schemas[name]`. Its work is bounded: it reports all errors of a small
+ * value, and only the first error of a large one.
  */
 export function validator<Name extends keyof Schemas>(name: Name): Validator<Schemas[Name]> {
   const known = validators.get(name);

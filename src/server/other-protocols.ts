@@ -1,9 +1,9 @@
 /**
- * Requests that offer another protocol than WebSocket, as HTTP clients that would rather speak HTTP/2 do (`h2c`: Java's,
- * curl's). A server may ignore the offer (RFC 9110, 7.8), and here it does.
+ * Requests that offer another protocol than WebSocket, as HTTP clients that would rather speak HTTP/2 do
+ * (`h2c`: Java's, curl's). A server may ignore the offer (RFC 9110, 7.8), and here it does.
  *
- * Node takes such a request for an upgrade and stops reading it as HTTP. So it is put back before the bytes that follow
- * it, without the offer, and its connection is taken as if it were new.
+ * Node takes such a request for an upgrade and stops reading it as HTTP. So it is put back before the bytes
+ * that follow it, without the offer, and its connection is taken as if it were new.
  */
 
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
@@ -34,7 +34,10 @@ function headWithoutOffer({ method, url, httpVersion, rawHeaders }: IncomingMess
   return `${lines.join("\r\n")}\r\n\r\n`;
 }
 
-/** Make a server answer such requests over HTTP/1.1; its listeners for `upgrade` see those for WebSockets alone. */
+/**
+ * Make a server answer such requests over HTTP/1.1; its listeners for `upgrade` see those for WebSockets
+ * alone.
+ */
 export function ignoreOtherProtocols(server: Server): void {
   const listeners = server.listeners("upgrade") as ((
     request: IncomingMessage,

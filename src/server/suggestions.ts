@@ -46,8 +46,8 @@ export function unknownField(name: string, known: readonly string[]): string {
 }
 
 /**
- * Return the object with one required field that a text stands for, as JSON: `{"mode":"rgas"}` for `"rgas"`; undefined for
- * errors of other kinds. The error needs Ajv's option `verbose`.
+ * Return the object with one required field that a text stands for, as JSON: `{"mode":"rgas"}` for `"rgas"`;
+ * undefined for errors of other kinds. The error needs Ajv's option `verbose`.
  */
 export function objectFor({ keyword, data, params, parentSchema }: ErrorObject): string | undefined {
   if (keyword !== "type" || params.type !== "object" || typeof data !== "string") return undefined;

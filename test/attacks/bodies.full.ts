@@ -1,14 +1,14 @@
-/** Bodies of a megabyte that are dear to read: the others must not notice. */
+/** Bodies of a megabyte that are expensive to parse must not slow down other clients. */
 
 import assert from "node:assert/strict";
 import { Agent, request } from "node:http";
 import { after, before, test } from "node:test";
 import { attack, startVictim, type Victim } from "./support.ts";
 
-/** /healthz stays below this while the bodies arrive, 99th percentile, milliseconds. */
+/** Limit on the latency of /healthz while the bodies arrive, 99th percentile, milliseconds. */
 const LOOP_MS = 50;
 
-/** A hundred bodies come again and again for this long. */
+/** Duration in which a hundred bodies are sent repeatedly. */
 const SECONDS = 3;
 
 const BYTES = 1_000_000;
@@ -45,7 +45,7 @@ function post(body: string, agent: Agent, path = "/generate"): Promise<number> {
 }
 
 for (const [name, body] of BODIES)
-  test(`a hundred bodies of a megabyte, again and again: ${name}`, async () => {
+  test(`a hundred bodies of a megabyte, repeatedly: ${name}`, async () => {
     const agent = new Agent({ keepAlive: true, maxSockets: 8 });
     await attack(
       `100 bodies, ${name}`,

@@ -1,4 +1,4 @@
-/** WebSockets that mean harm: readers that do not read, floods, and strangers who keep the server busy. */
+/** Attacks over WebSockets: clients that do not read, floods, and clients without a key. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -33,7 +33,7 @@ async function open(
   return socket;
 }
 
-/** Writes frames as fast as the connection takes them, until it ends or the time is over. */
+/** Write frames as fast as the connection accepts them, until it ends or the time is over. */
 async function flood(socket: WebSocket, message: string, milliseconds: number): Promise<number> {
   const ends = performance.now() + milliseconds;
   let sent = 0;
@@ -51,7 +51,7 @@ function holds({ failed, p99, rss }: Watched): void {
   assert.ok(rss.most - rss.before < BOUNDS.memoryMb, `${rss.most - rss.before} MB`);
 }
 
-test("a client that reads nothing and sends small messages does not make the server grow", async () => {
+test("a client that reads nothing and sends small messages does not increase memory", async () => {
   await attack(
     "small messages, nothing read",
     victim,
@@ -59,7 +59,7 @@ test("a client that reads nothing and sends small messages does not make the ser
       const socket = await open(victim);
       socket.pause();
       const small = JSON.stringify({ type: "cancel", id: "x" });
-      // Unsolicited pongs must not pass for reading.
+      // Unsolicited pongs must not count as reading.
       const pongs = setInterval(() => socket.pong(), 20);
       await flood(socket, small, 8000);
       clearInterval(pongs);
@@ -69,7 +69,7 @@ test("a client that reads nothing and sends small messages does not make the ser
   );
 });
 
-test("a client that reads everything and floods does not hold up the others", async () => {
+test("a client that reads everything and floods does not delay the others", async () => {
   await attack(
     "small messages, all read",
     victim,
@@ -97,7 +97,7 @@ for (const [name, message] of STRANGE)
       `strangers, ${name}`,
       guarded,
       async () => {
-        // Each comes again as soon as it is thrown out.
+        // Each client reconnects as soon as it is closed.
         const ends = performance.now() + 5000;
         const stranger = async () => {
           while (performance.now() < ends) {
@@ -121,7 +121,7 @@ for (const [name, message] of STRANGE)
     );
   });
 
-test("an expelled socket is not read any more, and is ended within a second", async () => {
+test("a refused socket is not read any more, and is closed within a second", async () => {
   const socket = await open(guarded);
   socket.send("{}");
   const said = performance.now();
@@ -130,7 +130,7 @@ test("an expelled socket is not read any more, and is ended within a second", as
   assert.ok(performance.now() - said < 1500, `${performance.now() - said} ms`);
 });
 
-/** A message of a mebibyte that is a kilobyte on the way: frame, mask of zeros, and the text, compressed. */
+/** A message of a mebibyte that is compressed to a kilobyte: frame, mask of zeros, and the text. */
 const BOMB = (() => {
   const text = JSON.stringify({ type: "cancel", id: "0".repeat(1_048_000) });
   const compressed = deflateRawSync(text, { finishFlush: constants.Z_SYNC_FLUSH }).subarray(0, -4);
@@ -139,18 +139,18 @@ const BOMB = (() => {
   return Buffer.concat([head, compressed]);
 })();
 
-test("messages that cannot be used count as requests do: a key of twenty a minute has twenty", async () => {
+test("invalid messages count as requests: a key with a limit of twenty a minute has twenty", async () => {
   const socket = await open(guarded, { key: keys.keys.limited! });
   const types: string[] = [];
   socket.on("message", (data) => types.push(JSON.parse(String(data)).error.type.split(":")[3]));
   for (let i = 0; i < 200; i++) socket.send(i % 2 ? "{" : '{"type":"generate","id":"x","steps":0}');
   while (types.length < 200) await sleep(20);
   socket.terminate();
-  // The handshake is one of the twenty.
+  // The handshake is one of them.
   assert.equal(types.filter((type) => type !== "limit-reached").length, 19);
 });
 
-test("compressed messages that wait are bounded in bytes", async () => {
+test("waiting compressed messages are bounded in bytes", async () => {
   await attack(
     "compressed zeros",
     guarded,
@@ -166,7 +166,7 @@ test("compressed messages that wait are bounded in bytes", async () => {
     // What a key's own client sends is worked through: here memory is in question.
     ({ failed, rss }) => {
       assert.equal(failed, 0);
-      // Four sockets, each with the messages that may wait and those on their way through the decompressor.
+      // Four sockets, each with the messages that may wait and those in the decompressor.
       assert.ok(rss.most - rss.before < 100, `${rss.most - rss.before} MB`);
     },
   );

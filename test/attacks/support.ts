@@ -1,9 +1,9 @@
 /**
- * What every attack needs: the real server as a child process, and a second process that watches it.
+ * Runs the server as a child process under an attack, and a second process that watches it.
  *
- * The watcher sends GET /healthz every WATCH_MS, whether or not earlier answers have come, so that the time of an
- * answer is the delay of the server's event loop, and a blocked loop is seen as often as it should be. It runs in a
- * process of its own: an attacker that is busy must not look like a server that is.
+ * The watcher sends GET /healthz every WATCH_MS, whether or not earlier answers have come, so that the time
+ * of an answer is the delay of the server's event loop, and a blocked loop is seen as often as it should be.
+ * It runs in a process of its own: an attacker that is busy must not look like a server that is.
  */
 
 import { type ChildProcess, fork, spawn } from "node:child_process";
@@ -15,7 +15,7 @@ import { ENTRY } from "../cli/support.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import type { Watched } from "./watch.ts";
 
-/** Bounds that every attack is held to, if it has none of its own. */
+/** Default bounds of an attack. */
 export const BOUNDS = {
   /** Delay of the event loop, 99th percentile, milliseconds. */
   loopMs: 100,
@@ -23,30 +23,30 @@ export const BOUNDS = {
   memoryMb: 30,
 };
 
-/** Hold the heap small, so that memory is what the server keeps and not garbage that V8 has yet to collect. */
+/** A small heap, so that memory shows what the server keeps instead of uncollected garbage. */
 const HEAP = ["--max-old-space-size=96", "--max-semi-space-size=2"];
 
-/** Tries of an attack that asserts times: the machine may be busy with something else. */
+/** Tries of an attack that asserts times, because the machine may be busy. */
 const TRIES = 3;
 
 /** A server under attack. */
 export interface Victim {
   readonly child: ChildProcess;
   readonly pid: number;
-  /** Where it is ready, such as `http://127.0.0.1:41234`. */
+  /** Its origin, such as `http://127.0.0.1:41234`. */
   readonly origin: string;
   readonly port: number;
-  /** What it has printed, the log included. */
+  /** Its output, the log included. */
   output(): string;
-  /** Resolve with the match once the output has it. Throw if the server ends before. */
+  /** Resolve with the match when the output has it. Throws if the server ends before. */
   said(pattern: RegExp): Promise<RegExpExecArray>;
   /** End it; `end` does nothing if it has ended. */
   stop(): Promise<void>;
 }
 
 /**
- * Start `didi-serve serve` on a free port, with the smallest model and one thread unless `args` say otherwise.
- * Whoever starts it stops it.
+ * Start `didi-serve serve` on a free port, with the smallest model and one thread unless `args` say
+ * otherwise. The caller stops it.
  */
 export async function startVictim(...args: string[]): Promise<Victim> {
   const flags = ["--port", "0", "--threads", "1", "--device", "cpu", "--model", TINY_GUIDED, "--split", "1"];
@@ -89,14 +89,13 @@ export async function startVictim(...args: string[]): Promise<Victim> {
 }
 
 /**
- * Let a process run before the others where that is permitted: attackers and whatever else runs here would be on other
- * machines.
+ * Raise the priority of a process if that is permitted: real attackers run on other machines.
  */
 function goFirst(pid: number): void {
   try {
     setPriority(pid, -10);
   } catch {
-    // Not permitted: times are then less sure.
+    // Not permitted: the measured times are less exact.
   }
 }
 
@@ -119,7 +118,7 @@ export async function watched(victim: Victim, attack: () => Promise<unknown>, af
   }
 }
 
-/** One line of what was seen, for the reader of a test's output. */
+/** Return the measurements in one line, for the output of a test. */
 export function describe(
   name: string,
   { answers, failed, p50, p99, most, rss, cpuSeconds }: Watched,
@@ -133,8 +132,8 @@ export function describe(
 }
 
 /**
- * Attack the server and assert on what was seen, again if that fails: the best of TRIES counts. Print what each try
- * measured. Throw what the last try threw.
+ * Attack the server and assert on the measurements, at most TRIES times until they hold. Print the
+ * measurements of each try. Throws the error of the last try.
  */
 export async function attack(
   name: string,

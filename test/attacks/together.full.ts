@@ -1,4 +1,4 @@
-/** Everything that may cost the attacker nothing, at once, from four clients: the others must not notice. */
+/** All cheap attacks at once, from four clients, must not slow down other clients. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -25,7 +25,7 @@ after(() => victim.stop());
 const ask = (id: string, body: object, accept?: string) =>
   askVictim(victim.origin, keys.keys[id]!, body, accept);
 
-/** Open a socket; one that the server refuses to open, since its key has used its requests, is ended. */
+/** Open a socket; close it if the server refuses it because the key has no requests left. */
 async function open(headers: Record<string, string>): Promise<WebSocket> {
   const socket = new WebSocket(`${victim.origin.replace("http", "ws")}/generate/stream`, { headers });
   await new Promise((resolve) => socket.once("open", resolve).once("error", resolve));
@@ -33,12 +33,12 @@ async function open(headers: Record<string, string>): Promise<WebSocket> {
   return socket;
 }
 
-/** Write messages as fast as the connection takes them, until it ends or the time is over. */
+/** Write messages as fast as the connection accepts them, until it ends or the time is over. */
 async function flood(socket: WebSocket, message: string, ends: number): Promise<void> {
   while (performance.now() < ends && socket.readyState === WebSocket.OPEN) {
     for (let i = 0; i < 100 && socket.bufferedAmount < 1 << 20; i++) socket.send(message);
     while (socket.bufferedAmount > 1 << 20 && performance.now() < ends) await sleep(5);
-    // 40,000 messages a second of the four: more would take the processor from the server, not its time.
+    // 40,000 messages a second from all four: more would only take processor time from the server.
     await sleep(10);
   }
   socket.terminate();
@@ -54,7 +54,7 @@ const RANKED = {
 };
 const WIDE = `{"type":"auth",${Array.from({ length: 90_000 }, (_, i) => `"f${i}":1`).join()}}`;
 
-/** What one client does, each over and over. */
+/** The attacks of one client, each repeated. */
 const ATTACKS: Record<string, (ends: number) => Promise<unknown>> = {
   "kept answers of 16,384 steps": () => ask("rich", LONG, "text/event-stream"),
   "steps that rank candidates": () => ask("thrifty", RANKED),
@@ -80,7 +80,7 @@ test("/healthz is answered within 100 ms while all of them run from four clients
             while (performance.now() < ends) {
               await run(ends);
               runs.set(name, runs.get(name)! + 1);
-              // A client that is refused at once is not to keep this process from the others.
+              // A client that is refused at once must not block the other clients of this process.
               await sleep(20);
             }
           }),

@@ -1,4 +1,4 @@
-/** The watch itself: an idle server holds every bound, and one that stands still for a moment does not. */
+/** Tests the watcher: an idle server is within every bound, and a server that stops for a moment is not. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -11,7 +11,7 @@ before(async () => {
 });
 after(() => victim.stop());
 
-test("an idle server holds the bounds of attacks", async () => {
+test("an idle server is within the bounds of attacks", async () => {
   await attack(
     "idle",
     victim,
@@ -25,7 +25,7 @@ test("an idle server holds the bounds of attacks", async () => {
   );
 });
 
-test("a server that stands still for half a second is seen to", async () => {
+test("a server that stops for half a second is detected", async () => {
   const { p99, most } = await watched(victim, async () => {
     await sleep(1000);
     victim.child.kill("SIGSTOP");

@@ -1,25 +1,27 @@
-/** Watch a server from a process of its own: `support.ts` starts it, says "stop", and gets what was seen. */
+/**
+ * Watches a server from a separate process: `support.ts` starts it, sends "stop", and gets the measurements.
+ */
 
 import { readFileSync } from "node:fs";
 import { Agent, get } from "node:http";
 
-/** Milliseconds between two requests, and between two looks at the memory. */
+/** Milliseconds between requests, and between readings of the memory. */
 const WATCH_MS = 10;
 
 /** Clock ticks a second of /proc/PID/stat: 100 on every Linux. */
 const TICKS = 100;
 
-/** What was seen of a server. Times are milliseconds, memory is megabytes. */
+/** Measurements of a server. Times in milliseconds, memory in megabytes. */
 export interface Watched {
   answers: number;
-  /** Requests that got no answer of status 200. */
+  /** Requests without an answer of status 200. */
   failed: number;
   p50: number;
   p99: number;
   most: number;
-  /** Resident memory before the attack, its highest, and at the end. */
+  /** Resident memory before the attack, at its maximum, and at the end. */
   rss: { before: number; most: number; after: number };
-  /** CPU time that the server's own process took. */
+  /** CPU time of the server process. */
   cpuSeconds: number;
 }
 
@@ -37,7 +39,7 @@ function cpuSeconds(): number {
   return (Number(fields[11]) + Number(fields[12])) / TICKS;
 }
 
-/** Ask once; resolve when the answer is there. */
+/** Send one request; resolve when it is answered. */
 function ask(): Promise<void> {
   const started = performance.now();
   return new Promise((resolve) => {

@@ -1,4 +1,7 @@
-/** Work that costs the attacker nothing: kept answers of many steps, and steps that cost more than they reveal. */
+/**
+ * Work that is cheap for the attacker: cached answers of many steps, and steps that cost more than they
+ * reveal.
+ */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -23,7 +26,7 @@ const ask = (id: string, body: object, accept?: string) =>
 /** As many spans, steps and samples as the contract allows. */
 const LONG = { template: "{{mask:1}}a".repeat(60), steps: 1024, n: 16, seed: 7, stop: ["b", "zz", "q", "0"] };
 
-/** Clients that ask for the same over and over. */
+/** Clients that repeat the same request. */
 const askAll = (clients: number, times: number, run: () => Promise<unknown>) =>
   Promise.all(
     Array.from({ length: clients }, async () => {
@@ -31,7 +34,7 @@ const askAll = (clients: number, times: number, run: () => Promise<unknown>) =>
     }),
   );
 
-test("a kept answer of 16,384 steps, streamed to four at once, blocks nobody", async () => {
+test("a cached answer of 16,384 steps that is streamed to four clients does not delay others", async () => {
   await ask("rich", LONG);
   await attack(
     "kept answer, streamed",
@@ -49,7 +52,7 @@ test("a kept answer of 16,384 steps, streamed to four at once, blocks nobody", a
   );
 });
 
-test("the longest trace there may be, kept and asked for by four at once, blocks nobody", async () => {
+test("the longest allowed trace, cached and requested by four clients, does not delay others", async () => {
   const refused = await ask("rich", { ...LONG, trace: true });
   assert.equal(refused.status, 400);
   assert.equal(JSON.parse(refused.text).errors[0].path, "/trace");
@@ -71,7 +74,7 @@ test("the longest trace there may be, kept and asked for by four at once, blocks
   );
 });
 
-test("those who join a running request late are told its steps without blocking anybody", async () => {
+test("clients that join a running request late get its steps without delaying others", async () => {
   let seed = 100;
   await attack(
     "late joiners",
@@ -92,7 +95,7 @@ test("those who join a running request late are told its steps without blocking 
   );
 });
 
-test("kept answers are charged for", async () => {
+test("cached answers are charged", async () => {
   const hits = async () => {
     let count = 0;
     while (count < 50 && (await ask("teller", LONG, "text/event-stream")).status === 200) count++;
@@ -103,7 +106,7 @@ test("kept answers are charged for", async () => {
   assert.equal(await hits(), Math.floor(20_000 / 4_096));
 });
 
-/** Token passes that the server has run: every canvas of this attack is padded to 32 tokens. */
+/** Return the token passes that the server has run: every canvas of this attack is padded to 32 tokens. */
 async function ran(): Promise<number> {
   const metrics = await (
     await fetch(`${victim.origin}/metrics`, { headers: { "x-api-key": keys.keys.rich! } })
@@ -113,7 +116,7 @@ async function ran(): Promise<number> {
   return 32 * (of("student") + of("discriminator") + 2 * of("gradient"));
 }
 
-test("a limit of 5,000 token passes lets no more run, re-ranked steps included", async () => {
+test("a limit of 5,000 token passes is not exceeded, re-ranked steps included", async () => {
   const before = await ran();
   const guidance = { mode: "rgas", rerank_ratio: 1, candidates: 16 };
   let refused = 0;
@@ -125,7 +128,7 @@ test("a limit of 5,000 token passes lets no more run, re-ranked steps included",
   assert.equal(refused, 3);
   const passes = (await ran()) - before;
   assert.ok(passes > 0 && passes <= 5_000, `${passes} token passes ran`);
-  // More than the limit at once is refused whole.
+  // A request above the limit is refused.
   const { status } = await ask("thrifty", { prompt: "", length: 4, steps: 1024, guidance });
   assert.equal(status, 413);
 });

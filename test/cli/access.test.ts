@@ -90,7 +90,11 @@ test("keys are added, listed and revoked; standard output holds the key alone", 
   );
   assert.match(
     (await keys("list")).stdout,
-    /^id +created +expires +limits\nalice +\d{4}-\d\d-\d\d +never +60 requests per minute, 2 concurrent requests\nbob\.1 .*none\n$/,
+    new RegExp(
+      "^id +created +expires +limits\\n" +
+        "alice +\\d{4}-\\d\\d-\\d\\d +never +60 requests per minute, 2 concurrent requests\\n" +
+        "bob\\.1 .*none\\n$",
+    ),
   );
   const removed = await keys("revoke", "--id", "alice");
   assert.equal(removed.code, 0, removed.stderr);
@@ -220,7 +224,7 @@ function certify(name: string, cert: string, key: string): void {
   execFileSync("openssl", ["req", "-x509", ...kind, "-subj", `/CN=${name}`, ...files], { stdio: "pipe" });
 }
 
-test("SIGHUP reloads keys and certificate; a file that cannot be used is one error and changes nothing", async () => {
+test("SIGHUP reloads keys and certificate; an invalid file is one error and changes nothing", async () => {
   const [file, cert, key] = [join(root, "live.jsonl"), join(root, "cert.pem"), join(root, "key.pem")];
   const keyOf = async (id: string) =>
     (await didiHere(["keys", "add", "--file", file, "--id", id])).stdout.trim();

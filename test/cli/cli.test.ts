@@ -98,7 +98,7 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
     ["serve", "--model", GPT2],
     {},
     1,
-    /hf-gpt2 has no model\.json: config\.json says that it is a GPT2LMHeadModel; .* DiDi-Instruct and MDLM only/,
+    /hf-gpt2 has no model\.json: config\.json says that it is a GPT2LMHeadModel; .* and MDLM only/,
   ],
   [
     "a checkpoint that is not converted",
@@ -123,7 +123,7 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
   ],
 ];
 
-test("--runtimes and DIDI_RUNTIMES still set the number of workers, with a warning; --workers wins", async () => {
+test("--runtimes still sets the number of workers, with a warning; --workers wins", async () => {
   for (const [args, env] of [
     [["--runtimes", "2"], {}],
     [[], { DIDI_RUNTIMES: "2" }],

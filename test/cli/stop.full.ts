@@ -29,7 +29,7 @@ function workerPids(pid: number): number[] {
   return existsSync(path) ? readFileSync(path, "utf8").split(" ").filter(Boolean).map(Number) : [];
 }
 
-test("after SIGTERM it refuses requests, finishes the running ones, then closes sockets with 1001", async () => {
+test("after SIGTERM it refuses requests, finishes running ones, then closes sockets with 1001", async () => {
   const { child, origin, exit } = await serve(...FLAGS);
   const client = await StreamClient.connect(origin);
   const posted = postRaw(origin, "/generate", { ...LONG, seed: 2 });

@@ -77,7 +77,8 @@ test("a connection that is cut several times, at any place, yields every event e
   const expected = await collect(new DidiClient(whole.origin).stream(request));
   const length = whole.bytes();
   await whole.close();
-  // Before the answer, in its headers, and at places in the stream that lie in events, between them and in characters.
+  // Before the answer, in its headers, and at places in the stream that lie in events, between them and in
+  // characters.
   const places = [0, 60, ...Array.from({ length: 12 }, (_, i) => Math.floor(((i + 0.5) / 12) * length))];
   let resumed = 0;
   for (const [i, bytes] of places.entries()) {
@@ -231,7 +232,7 @@ test("a refused request is a DidiError with status, problem and request id, and 
   }
 });
 
-test("a server that shuts down sends 503 in the stream, which is the error after the last retry", async () => {
+test("a server that shuts down sends 503 in the stream: the error after the last retry", async () => {
   const its = await startEngine();
   const server = await listen(its);
   const { fetch, calls } = countingFetch();

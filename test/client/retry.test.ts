@@ -59,7 +59,7 @@ test("the number of retries is bounded", async () => {
   assert.ok(gone.cause);
 });
 
-test("Retry-After is read as seconds, as a date and from the problem; a longer wait than allowed is an error", async () => {
+test("Retry-After is read as seconds, a date or from the problem; too long a wait is an error", async () => {
   const cases: [headers: Record<string, string>, body: object, atLeastMs: number][] = [
     [{ "retry-after": "1" }, {}, 1000],
     // A date has whole seconds.

@@ -1,6 +1,6 @@
 /**
- * `npm run contract`: holds a live server to openapi.yaml with schemathesis, and to OpenAI's client for
- * Python.
+ * `npm run contract`: tests a running server against openapi.yaml with schemathesis, and with OpenAI's client
+ * for Python.
  */
 
 import { spawn } from "node:child_process";
@@ -30,10 +30,10 @@ await script<{ bin: string; seconds: number; seed: number }>(
     flag("--seed <n>", "seed of the requests", integer(0, 2 ** 31), 1),
   ],
   async ({ bin = "", seconds, seed }) => {
-    // A model of random weights: what is tried is the face.
+    // A model with random weights is enough to test the API.
     const model = join(PACKAGE_ROOT, "test", "fixtures", "tiny-guided");
     const scratch = mkdtempSync(join(tmpdir(), "didi-contract-"));
-    // With keys, so that it is seen that they are asked for.
+    // With keys, to test that they are required.
     const { key, record } = createKey("contract", {});
     const keys = join(scratch, "keys.jsonl");
     writeFileSync(keys, JSON.stringify(record));

@@ -1,4 +1,4 @@
-/** The Dockerfiles install what the lock file says, by hash, and run no script of a package. */
+/** The Dockerfiles install from the lock file, by hash, and run no script of a package. */
 
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
@@ -21,7 +21,7 @@ interface Instruction {
   rest: string;
 }
 
-/** The instructions of a Dockerfile: lines joined, comments left out. */
+/** Return the instructions of a Dockerfile with continued lines joined and without comments. */
 function instructionsOf(text: string): Instruction[] {
   return text
     .replace(/^\s*#.*\n/gm, "")
@@ -33,10 +33,10 @@ function instructionsOf(text: string): Instruction[] {
     });
 }
 
-/** The commands of a RUN instruction, one an entry. */
+/** Return the commands of a RUN instruction. */
 const commandsOf = (rest: string) => rest.split(/&&|\|\||[;|]/).map((command) => command.trim());
 
-/** The files that a COPY or ADD takes from the folder of the build. */
+/** Return the files that a COPY or ADD copies from the build context. */
 function sourcesOf({ name, rest }: Instruction): string[] {
   if ((name !== "COPY" && name !== "ADD") || /--from=/.test(rest)) return [];
   return rest
@@ -45,7 +45,7 @@ function sourcesOf({ name, rest }: Instruction): string[] {
     .slice(0, -1);
 }
 
-/** What a Dockerfile does that SECURITY.md says it does not. */
+/** Return what a Dockerfile does against SECURITY.md. */
 function faultsOf(text: string): string[] {
   const faults: string[] = [];
   let copied = new Set<string>();
@@ -76,11 +76,11 @@ test("there are Dockerfiles for a CPU and for CUDA", () => {
 });
 
 for (const name of DOCKERFILES) {
-  test(`${name} installs from the lock file alone and runs no install script`, () => {
+  test(`${name} installs only from the lock file and runs no install script`, () => {
     assert.deepEqual(faultsOf(read(name)), []);
   });
 
-  test(`${name} copies nothing that .dockerignore leaves out`, () => {
+  test(`${name} copies nothing that .dockerignore excludes`, () => {
     const kept = read(".dockerignore")
       .split("\n")
       .filter((line) => line.startsWith("!"))
@@ -95,17 +95,17 @@ for (const name of DOCKERFILES) {
 
 test(".npmrc turns install scripts off", () => assert.match(read(".npmrc"), /^ignore-scripts=true$/m));
 
-test("what --redis and traces need is locked", () => {
+test("the packages for --redis and traces are in the lock file", () => {
   const { packages } = JSON.parse(read("package-lock.json"));
   for (const name of ["ioredis", "@opentelemetry/api"]) {
     const { integrity, dev } = packages[`node_modules/${name}`];
     assert.match(integrity, /^sha512-/);
-    // A package for development would be pruned from the image.
+    // The image has no development packages.
     assert.equal(dev, undefined, name);
   }
 });
 
-test("a Dockerfile with a fault is told", () => {
+test("faults of a Dockerfile are detected", () => {
   const head = "FROM a AS b\nCOPY package.json package-lock.json .npmrc ./\n";
   assert.deepEqual(faultsOf(`${head}RUN npm ci && npm prune --omit=dev`), []);
   for (const fault of [

@@ -1,6 +1,6 @@
 /**
- * The image for CPUs, built as `deploy/docker/build.sh` builds it and run as deploy/kubernetes runs it: another user than
- * root, no capabilities, a root file system that is read only.
+ * The image for CPUs, built as `deploy/docker/build.sh` builds it and run as deploy/kubernetes runs it:
+ * another user than root, no capabilities, a root file system that is read only.
  */
 
 import assert from "node:assert/strict";
@@ -16,7 +16,7 @@ import { programPath, runProgram, skipWithout } from "./support.ts";
 
 const IMAGE = `localhost/didi-serve:${VERSION}`;
 const MOST_BYTES = 450e6;
-/** A request that takes a second or more. */
+/** A request that takes at least a second. */
 const LONG = { prompt: "Once", length: 128, steps: 128, seed: 1 };
 const READY_MS = 60_000;
 
@@ -24,7 +24,7 @@ const skip =
   skipWithout("podman", "runc", "mmdebstrap") ||
   (process.getuid?.() !== 0 && !process.env.DIDI_REQUIRE_DEPLOY && "building an image needs root");
 const podman = (...args: string[]) => runProgram(programPath("podman"), args, PACKAGE_ROOT);
-/** Limits that a root without the right to raise them can set. */
+/** Limits that root can set without the right to raise them. */
 const LIMITS = ["--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096"];
 
 interface Image {
@@ -69,7 +69,7 @@ const ask = (body: object) =>
     body: JSON.stringify(body),
   });
 
-/** How the image's health check ends. */
+/** Return the result of the image's health check. */
 function health(): Promise<number | null> {
   return new Promise((resolve) => {
     const child = execFile(programPath("podman"), ["healthcheck", "run", container], () =>
@@ -86,18 +86,18 @@ async function untilReady(): Promise<void> {
   }
 }
 
-test("its health check fails until it is ready, and holds then", { skip }, async () => {
+test("the health check fails until the server is ready, and then passes", { skip }, async () => {
   assert.equal(await health(), 1);
   await untilReady();
   assert.equal(await health(), 0);
 });
 
-test("it is small, and its user is not root", { skip }, () => {
+test("the image is small, and its user is not root", { skip }, () => {
   assert.ok(image.Size < MOST_BYTES, `${image.Size} bytes`);
   assert.equal(image.Config.User, "1000:1000");
 });
 
-test("it has ONNX Runtime for its platform, the default model, and packages of the lock file alone", {
+test("the image has ONNX Runtime for its platform, the default model, and only packages of the lock file", {
   skip,
 }, async () => {
   const list = async (folder: string) => (await podman("exec", container, "ls", folder)).trim().split("\n");
@@ -115,13 +115,13 @@ test("it has ONNX Runtime for its platform, the default model, and packages of t
   assert.ok("node_modules/ioredis" in inside.packages);
 });
 
-test("nothing in it can be written", { skip }, async () => {
+test("the image is read-only", { skip }, async () => {
   assert.equal((await podman("exec", container, "id", "-u")).trim(), "1000");
   for (const folder of ["/app", "/tmp", "/home"])
     await assert.rejects(podman("exec", container, "touch", join(folder, "file")), /Read-only|denied/);
 });
 
-test("it answers, with the same tokens for the same seed", { skip }, async () => {
+test("the server in the image gives the same tokens for the same seed", { skip }, async () => {
   const tokens = async () => {
     const answer = await ask({ prompt: "Once upon a time", length: 32, steps: 8, seed: 7 });
     assert.equal(answer.status, 200);

@@ -1,4 +1,4 @@
-/** The manifests: against the published schemas, and against what the server really has. */
+/** The manifests against the published schemas, and against the flags and routes of the server. */
 
 import assert from "node:assert/strict";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
@@ -13,7 +13,7 @@ import { programPath, runProgram, skipWithout } from "./support.ts";
 
 const KUBERNETES = join(PACKAGE_ROOT, "deploy", "kubernetes");
 const KINDS = ["cpu", "cuda"];
-/** Seconds that the server takes at most after --grace (docs/operate/running.md). */
+/** Most seconds that the server needs after --grace (docs/operate/running.md). */
 const AFTER_GRACE = 5;
 
 const folder = await mkdtemp(join(tmpdir(), "didi-kubernetes-"));
@@ -69,7 +69,7 @@ test("every manifest fits the published schemas", { skip: noSchemas }, async () 
   assert.equal(said.match(/passed for resource/g)?.length, names.length);
 });
 
-test("a manifest with a fault does not", { skip: noSchemas }, async () => {
+test("a wrong manifest does not fit the schemas", { skip: noSchemas }, async () => {
   const file = join(folder, "deployment.yaml");
   const text = await read("base", "deployment.yaml");
   await writeFile(file, text.replace("periodSeconds: 2", "periodSecond: 2"));
@@ -103,12 +103,12 @@ for (const kind of KINDS)
     assert.equal(scaled, deployment.metadata.name);
   });
 
-test("a network policy holds for the pods, and lets in the port alone and out to Redis and names alone", async () => {
+test("the network policy selects the pods and allows only their port, Redis and DNS", async () => {
   const { spec } = parse(await read("base", "network-policy.yaml"));
   assert.deepEqual(spec.podSelector.matchLabels, base.spec.selector.matchLabels);
   assert.deepEqual(spec.policyTypes.toSorted(), ["Egress", "Ingress"]);
   for (const rule of spec.ingress) {
-    // A rule without `from` lets everybody in.
+    // A rule without `from` would allow every source.
     assert.ok(rule.from.length > 0);
     assert.deepEqual(
       rule.ports.map(({ port }: { port: string }) => port),
@@ -124,14 +124,14 @@ test("a network policy holds for the pods, and lets in the port alone and out to
   assert.ok(resources.includes("network-policy.yaml"));
 });
 
-test("a pod is given as long to stop as the server takes", () => {
+test("a pod has as much time to stop as the server needs", () => {
   const grace = Number(server.args!.find((arg) => arg.startsWith("--grace="))?.slice("--grace=".length));
   const [sleep, seconds] = server.lifecycle.preStop.exec.command;
   assert.equal(sleep, "sleep");
   assert.ok(pod.terminationGracePeriodSeconds >= Number(seconds) + grace + AFTER_GRACE);
 });
 
-test("probes ask routes that there are", () => {
+test("probes use existing routes", () => {
   for (const probe of [server.startupProbe, server.livenessProbe, server.readinessProbe]) {
     assert.ok(probe.httpGet.path in CONTRACT.paths, probe.httpGet.path);
     assert.equal(probe.httpGet.port, server.ports[0]!.name);
@@ -140,7 +140,7 @@ test("probes ask routes that there are", () => {
   assert.equal(server.readinessProbe.httpGet.path, "/readyz");
 });
 
-test("flags and variables are the server's, and the image its version", async () => {
+test("flags and variables exist, and the image has the server's version", async () => {
   const flags = SERVE_OPTIONS.map(({ long }) => long);
   for (const arg of server.args!.slice(1)) assert.ok(flags.includes(arg.split("=")[0]), arg);
   const variables = SERVE_OPTIONS.map(({ envVar }) => envVar);
@@ -153,7 +153,7 @@ test("flags and variables are the server's, and the image its version", async ()
   }
 });
 
-test("the autoscaler's metrics are those that the adapter makes", async () => {
+test("the adapter provides the autoscaler's metrics", async () => {
   const autoscaler = parse(await read("base", "autoscaler.yaml"));
   const { rules } = parse(await read("prometheus-adapter.yaml"));
   const made = (rules.custom as { seriesQuery: string; name?: { as: string } }[]).map(

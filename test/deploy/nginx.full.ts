@@ -1,4 +1,4 @@
-/** deploy/nginx/nginx.conf before a real server: what it knows of the client, the server learns on every route. */
+/** deploy/nginx/nginx.conf in front of a real server: forwarded headers, keys in logs, WebSockets. */
 
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
@@ -21,15 +21,15 @@ import { skipWithout } from "./support.ts";
 
 const skip = skipWithout("nginx");
 const folder = await mkdtemp(join(tmpdir(), "didi-nginx-"));
-/** What nginx writes, the log of requests and that of errors. */
+/** Return the access log and the error log of nginx. */
 const log = await open(join(folder, "log"), "a+");
 const written = () => readFile(join(folder, "log"), "utf8");
 const children: ChildProcess[] = [];
 
-/** nginx before one port, listening. */
+/** Start nginx in front of one port. */
 async function startNginx(port: number): Promise<string> {
   const { path, args, origin } = await writeNginxConf(await mkdtemp(join(folder, "n-")), [port, port]);
-  // nginx opens /dev/stdout anew, which goes for files and not for Node's pipes.
+  // nginx opens /dev/stdout again, which works for files but not for Node's pipes.
   const child = spawn(path, args, { stdio: ["ignore", log.fd, log.fd] });
   children.push(child);
   for (;;) {
@@ -52,7 +52,7 @@ before(async () => {
   const server = await serve("--model", TINY_GUIDED, "--device", "cpu");
   children.push(server.child);
   origin = await startNginx(Number(new URL(server.origin).port));
-  // One that says what it was sent, also where a socket is asked for.
+  // A server that answers with the headers it received, also to an upgrade.
   echo = createServer((request, response) => response.end(JSON.stringify(request.headers)));
   await once(echo.listen(0, "127.0.0.1"), "listening");
   echoOrigin = await startNginx((echo.address() as AddressInfo).port);
@@ -65,7 +65,7 @@ after(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** The status of a WebSocket's opening: 101, or what it was refused with. */
+/** Return the status of a WebSocket handshake: 101, or that of the error. */
 async function openSocket(headers: Record<string, string>): Promise<number> {
   const socket = new WebSocket(`${origin.replace("http", "ws")}/generate/stream`, { headers });
   try {
@@ -79,7 +79,7 @@ async function openSocket(headers: Record<string, string>): Promise<number> {
   }
 }
 
-/** A text with all its percent-encoding undone, however often it was applied. */
+/** Return a text with all levels of percent-encoding decoded. */
 function unescaped(text: string): string {
   const once = text.replace(/%([0-9a-f]{2})/gi, (_, code) => String.fromCharCode(Number.parseInt(code, 16)));
   return once === text ? once : unescaped(once);
@@ -87,11 +87,11 @@ function unescaped(text: string): string {
 
 const percent = (text: string) => Buffer.from(text).toString("hex").replace(/../g, "%$&");
 
-test("no key in an address stands in nginx's logs, encoded or not, replicas gone or not", {
+test("the logs of nginx hold no key of a URL, encoded or not, with or without replicas", {
   skip,
 }, async () => {
   const { key } = createKey("alice.b-c", {});
-  // A port that nobody listens on: nginx's log of errors then has the requests that failed.
+  // A closed port: nginx logs the failed requests as errors.
   const gone = await startNginx(await freePort());
   const addresses = [
     `/generate/${key}`,
@@ -120,19 +120,19 @@ test("no key in an address stands in nginx's logs, encoded or not, replicas gone
   assert.ok(!unescaped(text).includes(key.slice(-20)), text);
 });
 
-test("the playground's socket opens behind nginx, another page's does not", { skip }, async () => {
+test("behind nginx the playground can open a WebSocket, and another page cannot", { skip }, async () => {
   assert.equal(await openSocket({ origin }), 101);
   assert.equal(await openSocket({}), 101);
   assert.equal(await openSocket({ origin: "http://elsewhere.example" }), 403);
 });
 
-test("a name that was rebound to this machine is refused for sockets as for requests", { skip }, async () => {
+test("a rebound host name is refused for WebSockets and requests", { skip }, async () => {
   const headers = { host: "rebound.example", origin: "http://rebound.example" };
   const refused = await openSocket(headers);
   assert.ok(refused >= 400 && refused < 500, `${refused}`);
 });
 
-test("every route is told the client's name for the server, its address and its scheme", {
+test("every route gets the Host header, the address and the scheme of the client", {
   skip,
 }, async () => {
   for (const path of ["/generate", "/generate/stream"]) {
@@ -144,7 +144,7 @@ test("every route is told the client's name for the server, its address and its 
   }
 });
 
-test("a location that sets a header sets all that the others get", async () => {
+test("a location that sets a header sets all shared headers", async () => {
   const text = await readFile(join(PACKAGE_ROOT, "deploy", "nginx", "nginx.conf"), "utf8");
   const namesIn = (part: string) => Array.from(part.matchAll(/proxy_set_header (\S+)/g), ([, name]) => name!);
   const [shared, ...locations] = text.split(/\blocation /);

@@ -1,4 +1,4 @@
-/** What deploy/ has for Prometheus and Grafana, checked by Debian's promtool against a live scrape. */
+/** The files for Prometheus and Grafana, checked by Debian's promtool against a real scrape. */
 
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -26,7 +26,7 @@ const dashboard: { panels: { title: string; targets?: { expr: string }[] }[] } =
   await readFile(join(PACKAGE_ROOT, "deploy", "grafana", "didi-serve.json"), "utf8"),
 );
 const alerts = rules.groups.flatMap((group) => group.rules);
-/** Queries of the dashboard, with Grafana's variables filled in. */
+/** Return the queries of the dashboard with Grafana's variables replaced. */
 const queries = dashboard.panels.flatMap(({ targets = [] }) =>
   targets.map(({ expr }) => expr.replaceAll("$instance", ".*").replaceAll("$__rate_interval", "5m")),
 );
@@ -44,7 +44,7 @@ before(async () => {
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ prompt: "Once", length: 24, steps: 4, ...body }),
     });
-  // Every graph, a hit and a miss of the cache, and a refusal.
+  // Every graph, a cache hit and a miss, and a refused request.
   for (const guidance of [{ mode: "none" }, { mode: "rgas", rerank_ratio: 0.5 }])
     for (let times = 0; times < 2; times++) assert.equal((await generate({ seed: 1, guidance })).status, 200);
   assert.equal((await generate({ steps: -1 })).status, 400);
@@ -60,11 +60,11 @@ function metricsOf(expr: string): string[] {
   return expr.match(/\b(?:didi|nodejs|process)_\w+|\bup\b/g) ?? [];
 }
 
-test("promtool finds nothing to say about a live scrape", { skip }, async () => {
+test("promtool reports nothing about a real scrape", { skip }, async () => {
   assert.equal(await promtool(["check", "metrics"], scrape), "");
 });
 
-test("promtool takes the rules, their unit tests pass, and the example is a configuration", {
+test("promtool accepts the rules and the configuration, and the rules' unit tests pass", {
   skip,
 }, async () => {
   assert.match(await promtool(["check", "rules", "didi-serve.rules.yml"]), /SUCCESS: \d\d rules found/);
@@ -72,7 +72,7 @@ test("promtool takes the rules, their unit tests pass, and the example is a conf
   assert.match(await promtool(["check", "config", "prometheus.yml"]), /SUCCESS/);
 });
 
-test("a rule that does not hold fails its unit test", { skip }, async () => {
+test("a wrong rule fails its unit test", { skip }, async () => {
   const folder = await mkdtemp(join(tmpdir(), "didi-rules-"));
   try {
     for (const name of ["didi-serve.rules.yml", "didi-serve.test.yml"]) {
@@ -95,7 +95,7 @@ test("every alert has a unit test", async () => {
     assert.match(tests, new RegExp(`alertname: ${alert}\\n +exp_alerts:\\n`), `${alert} is never raised`);
 });
 
-test("every query of the dashboard is one that Prometheus takes", { skip }, async () => {
+test("every query of the dashboard is valid", { skip }, async () => {
   const folder = await mkdtemp(join(tmpdir(), "didi-dashboard-"));
   try {
     const file = join(folder, "queries.yml");
@@ -107,7 +107,7 @@ test("every query of the dashboard is one that Prometheus takes", { skip }, asyn
   }
 });
 
-test("every metric of the dashboard and of the rules is in the scrape, and every one of ours is shown", () => {
+test("every metric of dashboard and rules is in the scrape, and every metric of the server is shown", () => {
   const types = new Map(
     [...scrape.matchAll(/^# TYPE (\w+) (\w+)$/gm)].map(([, name, type]) => [name!, type!]),
   );
@@ -128,7 +128,7 @@ test("every metric of the dashboard and of the rules is in the scrape, and every
   assert.deepEqual(hidden, []);
 });
 
-test("the scrape has what was done", () => {
+test("the scrape counts the requests of the test", () => {
   const value = (series: string) =>
     Number(
       scrape

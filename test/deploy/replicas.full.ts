@@ -32,14 +32,14 @@ function start(path: string, args: string[], stdout: "ignore" | "pipe"): ChildPr
   return child;
 }
 
-/** Ends a process; resolves once it is gone. */
+/** Kill a process; resolve when it has ended. */
 async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<number | null> {
   const exit = once(child, "exit");
   child.kill(signal);
   return (await exit)[0];
 }
 
-/** Resolves once a condition holds; rejects after ten seconds. */
+/** Resolve when a condition holds; reject after ten seconds. */
 async function until(what: string, holds: () => Promise<boolean> | boolean): Promise<void> {
   const late = performance.now() + 10_000;
   while (!(await holds())) {
@@ -56,11 +56,11 @@ const keys = {
   side: createKey("side", { concurrent_requests: 2 }),
 };
 
-/** A server that is started on the same port again and again. */
+/** A server that can be restarted on the same port. */
 class Replica {
   child: ChildProcess | undefined;
   origin = "";
-  /** Its log since its start. */
+  /** Log since the last start. */
   lines: { level: number; msg: string }[] = [];
 
   constructor(
@@ -91,7 +91,7 @@ class Replica {
     });
   }
 
-  /** Messages of its log that are warnings or worse. */
+  /** Log messages of level warning and above. */
   get complaints(): string[] {
     return this.lines.filter(({ level }) => level >= 40).map(({ msg }) => msg);
   }
@@ -104,7 +104,7 @@ class Replica {
     return Number(line.slice(name.length + 1));
   }
 
-  /** One request, without another try. */
+  /** Send one request without retries. */
   async generate(key: string, body: object): Promise<{ status: number; answer: GenerateResponse }> {
     const response = await fetch(`${this.origin}/generate`, {
       method: "POST",
@@ -127,7 +127,7 @@ async function startRedis(): Promise<void> {
   redis = start(programPath("redis-server"), [...args, "--dir", folder], "ignore");
 }
 
-/** Resolves once both replicas use Redis. */
+/** Resolve when both replicas use Redis. */
 const shared = () =>
   until("both use Redis", async () =>
     (await Promise.all([a, b].map((one) => one.metric("didi_redis_up")))).every((up) => up === 1),
@@ -160,12 +160,12 @@ before(async () => {
   );
 });
 after(async () => {
-  // nginx's workers outlive a master that is killed.
+  // SIGKILL of the master would leave the workers of nginx.
   await Promise.all([...children].map((child) => end(child, child === nginx ? "SIGTERM" : "SIGKILL")));
   await rm(folder, { recursive: true });
 });
 
-test("an answer of one replica is given again by the other", { skip }, async () => {
+test("a replica answers from the cache of the other", { skip }, async () => {
   const first = await a.generate(keys.load.key, { seed: 1, trace: true });
   assert.equal(first.answer.cache, "miss");
   const second = await b.generate(keys.load.key, { seed: 1, trace: true });
@@ -177,7 +177,7 @@ test("an answer of one replica is given again by the other", { skip }, async () 
   );
   assert.deepEqual(second.answer.receipt, receipt);
   assert.equal(await b.metric('didi_cache_lookups_total{tier="shared",result="hit"}'), 1);
-  // Now it has it itself.
+  // Now its own cache has the answer.
   await b.generate(keys.load.key, { seed: 1 });
   assert.equal(await b.metric('didi_cache_lookups_total{tier="memory",result="hit"}'), 1);
   // Another seed, or none, is another answer.
@@ -185,7 +185,7 @@ test("an answer of one replica is given again by the other", { skip }, async () 
   assert.equal((await b.generate(keys.load.key, {})).answer.cache, "miss");
 });
 
-test("a key's limits hold across replicas", { skip }, async () => {
+test("a key's limits apply across replicas", { skip }, async () => {
   const take = async (key: string, count: number, body: object) => {
     const statuses: number[] = [];
     for (let i = 0; i < count; i++) statuses.push((await [a, b][i % 2]!.generate(key, body)).status);
@@ -205,7 +205,7 @@ test("a key's limits hold across replicas", { skip }, async () => {
   assert.equal((await a.generate(keys.side.key, {})).status, 200);
 });
 
-test("one replica is killed and another drained under load: clients lose nothing", { skip }, async () => {
+test("clients lose nothing when one replica is killed and another drained under load", { skip }, async () => {
   const answers = new Map<number, string>();
   const request = (seed: number) => ({ prompt: "Once", length: 24, steps: 24, seed });
   let [next, over] = [1000, false];
@@ -262,7 +262,7 @@ test("one replica is killed and another drained under load: clients lose nothing
   }
 });
 
-test("without Redis each replica goes on alone, says so once, and shares again when it is back", {
+test("without Redis each replica continues alone with one warning, and shares again afterwards", {
   skip,
 }, async () => {
   await shared();
@@ -272,7 +272,7 @@ test("without Redis each replica goes on alone, says so once, and shares again w
   for (let i = 0; i < 20; i++)
     for (const one of [a, b])
       assert.equal((await one.generate(keys.load.key, { seed: 5000 + i })).status, 200);
-  // Limits are each replica's own now, counted from what was used through it.
+  // Each replica now counts limits itself, starting from its own usage.
   let allowed = 0;
   for (let i = 0; i < 6; i++)
     for (const one of [a, b]) if ((await one.generate(keys.alone.key, {})).status === 200) allowed++;
@@ -292,13 +292,13 @@ test("without Redis each replica goes on alone, says so once, and shares again w
   assert.equal((await b.generate(keys.load.key, { seed: 6000 })).answer.cache, "hit");
 });
 
-test("a Redis that hangs holds nobody up", { skip }, async () => {
+test("a Redis that hangs delays no request", { skip }, async () => {
   redis.kill("SIGSTOP");
   try {
     const started = performance.now();
     for (let i = 0; i < 10; i++)
       assert.equal((await a.generate(keys.load.key, { seed: 7000 + i })).status, 200);
-    // One command waits for its time limit; the others are not even sent.
+    // One command waits for its time limit; the others are not sent.
     assert.equal(await a.metric("didi_redis_up"), 0);
     assert.ok(performance.now() - started < 20_000);
   } finally {

@@ -1,9 +1,12 @@
-/** Programs that tests of deploy/ run: skipped where they are missing, unless DIDI_REQUIRE_DEPLOY names them, with spaces between. */
+/**
+ * Programs for the tests of deploy/. A test is skipped without its program, unless DIDI_REQUIRE_DEPLOY lists
+ * it.
+ */
 
 import { execFile } from "node:child_process";
 import { findProgram } from "../support/programs.ts";
 
-/** How the programs are installed. */
+/** Commands that install the programs. */
 const INSTALL = {
   promtool: "apt-get install prometheus",
   prometheus: "apt-get install prometheus",
@@ -21,14 +24,14 @@ const INSTALL = {
 
 export type Program = keyof typeof INSTALL;
 
-/** The path of a program. Throws if it is not there. */
+/** Return the path of a program. Throws if it is missing. */
 export function programPath(program: Program): string {
   const path = findProgram(program);
   if (!path) throw new Error(`${program} is missing: ${INSTALL[program]}`);
   return path;
 }
 
-/** Why a test that needs these is skipped; false if it is not. */
+/** Return the reason to skip a test that needs these programs, or false. */
 export function skipWithout(...programs: Program[]): string | false {
   const required = process.env.DIDI_REQUIRE_DEPLOY?.split(" ") ?? [];
   const missing = programs.filter((program) => !required.includes(program) && !findProgram(program));
@@ -36,7 +39,7 @@ export function skipWithout(...programs: Program[]): string | false {
   return `without ${missing.map((program) => `${program} (${INSTALL[program]})`).join(" and ")}`;
 }
 
-/** Runs a program to its end: what it printed. Rejects with that if it fails. */
+/** Run a program and return its output. Rejects with the output if it fails. */
 export function runProgram(path: string, args: string[], cwd: string, input = ""): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = execFile(path, args, { cwd }, (error, stdout, stderr) => {

@@ -1,6 +1,6 @@
 /**
- * The tokenizer and the parser of templates take time in proportion to a text, however it is made. What is held is a
- * ratio with much room: four times the text may take eight times as long, where a square would take sixteen.
+ * The time of the tokenizer and of the template parser is linear in the length of any text. The tests allow a
+ * factor of eight for four times the text; quadratic time would take sixteen.
  */
 
 import assert from "node:assert/strict";
@@ -24,7 +24,10 @@ before(async () => {
   model = await openModel(MODEL);
 });
 
-/** Milliseconds of processor time, the least of some runs: what else the machine does is not counted, and its traces only add. */
+/**
+ * Milliseconds of processor time, the least of some runs: what else the machine does is not counted, and its
+ * traces only add.
+ */
 function fastest(run: () => void, repeats: number): number {
   let least = Number.POSITIVE_INFINITY;
   for (let i = 0; i < repeats; i++) {
@@ -36,7 +39,7 @@ function fastest(run: () => void, repeats: number): number {
   return least;
 }
 
-/** The first three in full, the others in a quarter: a megabyte takes seconds. */
+/** The first three at full length, the others at a quarter, because a megabyte takes seconds. */
 const HOSTILE: [name: string, unit: string][] = [
   ["one letter", "a"],
   ["spaces", " "],
@@ -72,16 +75,16 @@ for (const [i, [name, unit]] of HOSTILE.entries()) {
       assert.throws(() => layoutOf(model, { template: text }), InvalidRequestError);
     const few = fastest(parse(textOf(unit, MEGABYTE)), 3);
     const many = fastest(parse(textOf(unit, TIMES * MEGABYTE)), 3);
-    // Where both are over in no time, there is nothing to compare.
+    // Times that are too short cannot be compared.
     assert.ok(many <= Math.max(MOST * few, 50), `${few} ms, then ${many} ms`);
   });
 }
 
-/** What the expressions have rules for. */
+/** Characters that the expressions have rules for. */
 const UNITS = ["a", " ", "\n", " \n", "1", "'S", " !", "  a"];
 const LONG = 1 << 16;
 
-// Those of GPT-2 are the library's own, seen above.
+// GPT-2's expression is tested above, through the library.
 for (const [name, Regex] of Object.entries(PATTERNS).filter(([name]) => name !== "GPT-2"))
   test(`splitting as ${name} does is linear`, async () => {
     const file = JSON.parse(await readFile(join(model.folder, "tokenizer.json"), "utf8"));
@@ -94,7 +97,7 @@ for (const [name, Regex] of Object.entries(PATTERNS).filter(([name]) => name !==
     const tokenizer = new Tokenizer(parseTokenizer(text, vocabSize), vocabSize, special);
     const encode = (text: string) => () => tokenizer.encode(text, Number.MAX_SAFE_INTEGER);
     for (const unit of UNITS) {
-      // The least of three tries: what collects garbage may do so in any of them.
+      // The minimum of three tries, because each may include a garbage collection.
       const ratios = Array.from({ length: 3 }, () => {
         const few = fastest(encode(textOf(unit, LONG / TIMES)), 1);
         return fastest(encode(textOf(unit, LONG)), 1) / few;

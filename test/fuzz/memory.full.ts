@@ -1,4 +1,7 @@
-/** Thousands of wrong requests and frames, many at a time: the server stays, stays ready, and its memory stays flat. */
+/**
+ * After thousands of concurrent invalid requests and frames, the server is ready and its memory has not
+ * grown.
+ */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -9,20 +12,20 @@ import { TINY_GUIDED } from "../support/engine.ts";
 import { rawFrames, rawRequest } from "./raw.ts";
 import { send } from "./send.ts";
 
-/** Cases at a time, and how many times. */
+/** Concurrent cases, and rounds. */
 const [SIDE_BY_SIDE, ROUNDS] = [32, 160];
-/** Growth of the median of the last third beside that of the second, which still counts as flat. */
+/** Allowed growth of the median memory from the second to the last third. */
 const FLAT = 1.1;
 
 let server: Server;
 before(async () => {
-  // A small heap and a small cache: left to itself, V8 lets 130 MB of garbage pile up, which hides a leak.
+  // A small heap and a small cache: with the default, V8 keeps 130 MB of garbage, which would hide a leak.
   const limits = ["--threads", "1", "--max-batch-tokens", "4096", "--cache-mb", "4"];
   server = await Server.start(["--model", TINY_GUIDED, ...limits], { heapMb: 64 });
 });
 after(() => server.stop("SIGKILL"));
 
-test("junk on many connections neither ends the server nor makes it grow", async () => {
+test("random bytes on many connections neither end the server nor increase its memory", async () => {
   const memory: number[] = [];
   const one = fc.oneof({ weight: 3, arbitrary: rawRequest }, { weight: 1, arbitrary: rawFrames });
   const outcome = await fc.check(
@@ -39,7 +42,7 @@ test("junk on many connections neither ends the server nor makes it grow", async
     }),
     { seed: 20261125, numRuns: ROUNDS, endOnFailure: true },
   );
-  // The values of a failing case are megabytes: its own message says enough.
+  // Do not print the values of a failing case, which are megabytes.
   if (outcome.failed) throw outcome.errorInstance;
   const third = (n: number) => memory.slice(((n - 1) * memory.length) / 3, (n * memory.length) / 3);
   const [settled, last] = [median(third(2)), median(third(3))];

@@ -1,4 +1,4 @@
-/** Whatever bytes a connection carries, the server answers below 500 or closes it, and goes on. */
+/** For any bytes on a connection, the server answers with a status below 500 or closes it, and goes on. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -27,7 +27,7 @@ for (const [name, cases, expected] of [
   ["an HTTP request", rawRequest, [200, 400, 404, 405]],
   ["WebSocket frames", rawFrames, [400]],
 ] as const)
-  test(`${name} of any bytes is answered, and never as a bug of the server`, async () => {
+  test(`${name} of any bytes is answered without a server error`, async () => {
     const seen = new Set<number>();
     await fc.assert(
       fc.asyncProperty(cases, async (raw) => {

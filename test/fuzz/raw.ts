@@ -1,4 +1,4 @@
-/** Raw bytes that no client should send, as arbitraries of fast-check: HTTP requests and WebSocket frames. */
+/** Arbitraries of fast-check for invalid bytes: HTTP requests and WebSocket frames. */
 
 import { deflateRawSync } from "node:zlib";
 import fc from "fast-check";
@@ -8,13 +8,16 @@ import { bodyText } from "./support.ts";
 export interface RawCase {
   kind: "request" | "frames";
   bytes: Buffer;
-  /** Whether the bytes are whole, so that an answer has to come. If not, silence and a closed connection are right too. */
+  /**
+   * Whether the bytes are complete, so that an answer must come; otherwise silence or a closed connection is
+   * allowed.
+   */
   whole: boolean;
 }
 
 const crlf = "\r\n";
 
-/** Bodies that break parsers: deep, wide, cut off, not JSON, not UTF-8. */
+/** Bodies that are hard to parse: deep, wide, truncated, not JSON, not UTF-8. */
 const hostileBody = fc.oneof(
   fc.constantFrom(
     "",
@@ -117,7 +120,7 @@ const request = (bytes: Buffer | string, whole = false): RawCase => ({
   bytes: typeof bytes === "string" ? Buffer.from(bytes, "latin1") : bytes,
 });
 
-/** A POST that is whole, one that resumes an event stream, or a request whose head or framing is wrong. */
+/** A complete POST, a resumption of an event stream, or a request with a wrong head or framing. */
 export const rawRequest: fc.Arbitrary<RawCase> = fc.oneof(
   { weight: 4, arbitrary: fc.tuple(fc.constantFrom(...ROUTES), body).map((p) => request(post(...p), true)) },
   fc
@@ -167,7 +170,9 @@ export const rawRequest: fc.Arbitrary<RawCase> = fc.oneof(
 
 const [CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG] = [0, 1, 2, 8, 9, 10];
 
-/** A WebSocket frame (RFC 6455). `rsv` are the reserved bits, 4 is compression; `says` is the length it claims to have. */
+/**
+ * A WebSocket frame (RFC 6455). `rsv` are the reserved bits, 4 is compression; `says` is the declared length.
+ */
 function frame(
   opcode: number,
   payload: Buffer,
@@ -224,7 +229,7 @@ const pieces = fc
     );
   });
 
-/** Messages whole and in pieces, and wrong frames, after an upgrade; a ping comes last. */
+/** Whole and fragmented messages and wrong frames after an upgrade; a ping comes last. */
 export const rawFrames: fc.Arbitrary<RawCase> = fc
   .tuple(
     fc.array(
@@ -242,6 +247,6 @@ export const rawFrames: fc.Arbitrary<RawCase> = fc
   .map(([frames, junk]) => ({
     kind: "frames",
     bytes: Buffer.concat([...frames, ...(junk ? [junk] : []), frame(PING, text("alive?"))]),
-    // Junk may claim to be longer than it is, and then the ping is a part of it.
+    // A frame may declare a longer length, and then the ping is part of it.
     whole: junk === null,
   }));

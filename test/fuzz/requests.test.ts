@@ -1,6 +1,5 @@
 /**
- * Properties of the face: whatever is sent, the answer is one of those that openapi.yaml names, and never a
- * bug.
+ * Properties of the API: every request gets an answer of openapi.yaml, and never a server error.
  */
 
 import assert from "node:assert/strict";
@@ -27,7 +26,7 @@ after(async () => {
 
 const isProblem = validator("Problem");
 
-test("POST /generate answers 200, or a problem that is the client's", async () => {
+test("POST /generate answers 200 or a client error", async () => {
   const seen = new Set<number>();
   await fc.assert(
     fc.asyncProperty(bodyText, async (payload) => {
@@ -50,7 +49,7 @@ test("POST /generate answers 200, or a problem that is the client's", async () =
   assert.ok(seen.has(200) && seen.has(400));
 });
 
-test("any text as a body is an answer, not a bug", async () => {
+test("any text as a body is answered without a server error", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.oneof(fc.string({ unit: "binary", maxLength: 100 }), fc.json()),
@@ -93,7 +92,7 @@ test("any Accept header is answered with JSON or with events", async () => {
   );
 });
 
-test("the validators take any value without an error of their own", () => {
+test("the validators accept any value without throwing", () => {
   const checks = (
     ["GenerateRequest", "CompletionRequest", "InferenceRequest", "GenerateMessage"] as const
   ).map(validator);
@@ -114,7 +113,7 @@ test("the validators take any value without an error of their own", () => {
   );
 });
 
-test("of many faults in a body twenty are named; of a hundred thousand values, the first fault", () => {
+test("of many errors in a body twenty are reported; of a hundred thousand values, the first error", () => {
   const check = validator("GenerateRequest");
   const faults = (count: number) => [
     { prompt_tokens: Array.from({ length: count }, () => "x") },
@@ -133,7 +132,7 @@ test("of many faults in a body twenty are named; of a hundred thousand values, t
   }
 });
 
-test("a socket answers every message, and each with an event of the contract", async () => {
+test("a socket answers every message with an event of the contract", async () => {
   const isEvent = validator("ServerEvent");
   const { app: listening, origin } = await listen(engine);
   const client = await StreamClient.connect(origin);

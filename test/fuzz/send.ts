@@ -4,15 +4,15 @@ import { once } from "node:events";
 import { connect } from "node:net";
 import { head, type RawCase } from "./raw.ts";
 
-/** What came back. */
+/** The answer to a case. */
 export interface Reply {
   /** Statuses of HTTP answers, or of error events on a WebSocket. */
   statuses: number[];
-  /** True if nothing came and the connection stayed open. */
+  /** True if there was no answer and the connection stayed open. */
   hung: boolean;
 }
 
-/** Time after which a case counts as hung, and silence after which a case that is not whole has ended. Milliseconds. */
+/** Time limit of a case, and silence after which an incomplete case has ended. Milliseconds. */
 const [HUNG_MS, SILENCE_MS] = [20_000, 30];
 /** A larger body may be refused by closing the connection before the answer has been read. */
 const LARGEST = 1 << 20;
@@ -25,7 +25,7 @@ const UPGRADE = head("GET", "/generate/stream", [
   ],
 ]);
 
-/** Send a case on a connection of its own and wait for what comes back. */
+/** Send a case on a new connection and wait for the answer. */
 export async function send(port: number, { kind, bytes, whole }: RawCase): Promise<Reply> {
   const socket = connect(port, "127.0.0.1");
   socket.on("error", () => {});

@@ -1,4 +1,4 @@
-/** Properties of what reads and writes text. */
+/** Properties of tokenizer, templates and parsers. */
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
@@ -21,7 +21,7 @@ before(async () => {
 const anyText = fc.string({ unit: "binary", maxLength: 200 });
 const wellFormed = fc.string({ unit: "grapheme", maxLength: 120 });
 
-test("tokenising and decoding gives back any well-formed text", () => {
+test("encoding and decoding any well-formed text returns it", () => {
   fc.assert(
     fc.property(wellFormed, (text) => {
       const ids = model.tokenizer.encode(text, 100_000)!;
@@ -32,7 +32,7 @@ test("tokenising and decoding gives back any well-formed text", () => {
   );
 });
 
-test("tokenising any string makes ids of the vocabulary", () => {
+test("encoding any string gives ids of the vocabulary", () => {
   fc.assert(
     fc.property(anyText, (text) => {
       for (const id of model.tokenizer.encode(text, 100_000)!)
@@ -42,7 +42,7 @@ test("tokenising any string makes ids of the vocabulary", () => {
   );
 });
 
-test("any bytes can be shown, whatever stands beside them", () => {
+test("tokens of any bytes can be decoded in any context", () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 40 }), fc.boolean(), fc.boolean(), (bytes, left, right) => {
       const text = decodeRun(bytes, left, right);
@@ -52,7 +52,7 @@ test("any bytes can be shown, whatever stands beside them", () => {
   );
 });
 
-/** Runs what may only refuse. */
+/** Run a function that may only throw InvalidRequestError. */
 function orRefused<T>(make: () => T): T | undefined {
   try {
     return make();
@@ -69,7 +69,7 @@ const fragment = fc.oneof(
   fc.constantFrom("{{", "}}", "{{mask", "{{mask:", "{{mask:1e2}}", "{", "[MASK]"),
 );
 
-test("a template is refused, or its texts stay as they are and its spans are masked", () => {
+test("a template is refused, or its texts are unchanged and its spans are masked", () => {
   let accepted = 0;
   fc.assert(
     fc.property(fc.array(fragment, { maxLength: 8 }), (parts) => {
@@ -92,7 +92,7 @@ test("a template is refused, or its texts stay as they are and its spans are mas
   assert.ok(accepted > 20, `${accepted} accepted`);
 });
 
-test("ids of any kind are refused, or are the canvas", () => {
+test("any token ids are refused, or are the canvas", () => {
   const id = fc.oneof(fc.integer({ min: 0, max: 4095 }), fc.nat(), fc.double({ min: 0, noNaN: true }));
   fc.assert(
     fc.property(fc.array(id, { minLength: 1, maxLength: 300 }), (ids) => {
@@ -104,7 +104,7 @@ test("ids of any kind are refused, or are the canvas", () => {
   );
 });
 
-test("Last-Event-ID of any kind is refused, or says seed and steps", () => {
+test("any Last-Event-ID is refused, or gives seed and steps", () => {
   const near = fc
     .tuple(fc.nat(), fc.array(fc.nat({ max: 99_999 }), { maxLength: 20 }))
     .map(([seed, steps]) => `${seed}:${steps}`);
@@ -119,7 +119,7 @@ test("Last-Event-ID of any kind is refused, or says seed and steps", () => {
   );
 });
 
-test("events are the same in whatever pieces they come", () => {
+test("events do not depend on how the stream is divided into pieces", () => {
   const line = fc.oneof(
     fc.constantFrom("", "data: a", "data", "id: 1:2", ": comment", "event: step", "data:  b", ":"),
     fc.string({ maxLength: 12 }).map((text) => text.replaceAll(/[\r\n]/g, "")),

@@ -52,7 +52,8 @@ test("the open loop shows a stall of the server in p99, and in each request duri
   assert.deepEqual(recorder.errors, {});
   const latency = recorder.times.times().latency!;
   assert.equal(latency.count, times.length);
-  // At least a tenth of all requests came in the first half of the stall. Only lower bounds: a slow machine adds.
+  // At least a tenth of all requests came in the first half of the stall. Only lower bounds: a slow machine
+  // adds.
   assert.ok(latency.p99 >= 0.8 * STALL, `p99 ${latency.p99} ms`);
   assert.ok(latency.p90 >= 0.3 * STALL, `p90 ${latency.p90} ms`);
 });

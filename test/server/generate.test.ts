@@ -69,7 +69,7 @@ test("defaults are 16 steps, temperature 1 and a drawn seed, which reproduces th
   assert.deepEqual(again.samples, first.samples);
 });
 
-test("finish_reason is stop if and only if an end of text was generated, and the text ends there", async () => {
+test("finish_reason is stop if and only if an end of text was generated", async () => {
   const end = engine.model.manifest.end_of_text_token_id;
   const seen = new Set<string>();
   for (let seed = 0; seed < 12 && seen.size < 2; seed++) {
@@ -179,7 +179,7 @@ test("the rows of a client that disconnects are freed", async () => {
   assert.equal(engine.activeRows, 0);
 });
 
-test("before the model is loaded the server is alive but not ready, and answers with Retry-After", async () => {
+test("before the model is loaded the server is alive but not ready, with Retry-After", async () => {
   const loading = new Engine(engine.model, engine.pool, engine.limits);
   const early = await buildApp(loading);
   assert.equal((await early.inject("/healthz")).statusCode, 200);

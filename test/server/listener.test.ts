@@ -153,7 +153,7 @@ function offer(line: string, body = ""): string {
   return `${first}http2-settings: AAMAAABkAARAAAAA\r\n${length}\r\n${body}${next}`;
 }
 
-test("an upgrade to another protocol is ignored: this request and the next are answered over HTTP/1.1", async () => {
+test("an upgrade to another protocol is ignored, and answered over HTTP/1.1", async () => {
   const { origin } = await start({});
   const body = JSON.stringify({ prompt: "a", length: 4, steps: 1, seed: 1 });
   for (const sent of [offer("GET /healthz"), offer("POST /generate", body), offer("GET /generate/stream")]) {
@@ -172,7 +172,9 @@ test("an upgrade to another protocol is ignored: this request and the next are a
 });
 
 const LONG = JSON.stringify({ prompt: "a", length: 20, steps: 1024, n: 16 });
-const POST_LONG = `POST /generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: ${LONG.length}\r\n\r\n${LONG}`;
+const POST_LONG =
+  "POST /generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n" +
+  `content-length: ${LONG.length}\r\n\r\n${LONG}`;
 
 test("a client that closes its sending side after the request gets its answer", async () => {
   const { origin } = await start({});
@@ -269,7 +271,7 @@ test("an error names files that are not a certificate and its key", async () => 
   const junk = join(root, "junk.pem");
   await writeFile(junk, "junk");
   for (const [cert, key, says] of [
-    [first.cert, second.key, /one\.pem and .*two\.key are no certificate with its key/],
+    [first.cert, second.key, /one\.pem and .*two\.key are not a certificate and its key/],
     [junk, first.key, /junk\.pem and/],
     [first.cert, "/nowhere.key", /cannot read \/nowhere\.key of --tls-key: ENOENT/],
   ] as const)

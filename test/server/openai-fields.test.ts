@@ -1,4 +1,7 @@
-/** Fields that clients of other servers send to /v1/completions: harmless values are accepted, others are refused. */
+/**
+ * Fields that clients of other servers send to /v1/completions: harmless values are accepted, others are
+ * refused.
+ */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

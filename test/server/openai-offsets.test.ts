@@ -1,4 +1,6 @@
-/** `text_offset` of log-probabilities: characters, also where a character has several units or several tokens. */
+/**
+ * `text_offset` of log-probabilities: characters, also where a character has several units or several tokens.
+ */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

@@ -61,7 +61,7 @@ for (const [method, url, names] of UNKNOWN)
 test("only what another port serves is said to be there", async () => {
   const open = await buildApp(engine, { adminElsewhere: true });
   for (const url of ["/metrics", "/metrics/", "/docs"])
-    assert.match((await open.inject(url)).body, /served at another port: see --admin-port/);
+    assert.match((await open.inject(url)).body, /served on another port: see --admin-port/);
   await open.close();
   const admin = await buildAdminApp(createMetrics(engine));
   assert.equal((await admin.inject("/metrics/")).statusCode, 200);

@@ -220,7 +220,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await guided.pool.close();
   });
 
-  test("the page asks for a required key, keeps it for the tab, and asks again when it is refused", async () => {
+  test("the page asks for a required key, keeps it for the tab, and asks again if refused", async () => {
     const made = await TestKeys.create({ alice: {} });
     const { alice } = made.keys;
     const its = new Server(engine, { access: { keys: made.ring } });

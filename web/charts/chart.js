@@ -18,10 +18,10 @@ const [WIDTH, HEIGHT] = [300, 72];
  * @property {number} steps The last step of the axis.
  * @property {[least: number, most: number]} range Of the values.
  * @property {number} cursor The step that is shown.
- * @property {string} reading The values at that step, in words.
+ * @property {string} reading The values at that step as text.
  */
 
-/** A chart in a figure of the page, which has its title; drawn anew with each `draw`. */
+/** A chart in a figure of the page; `draw` replaces its content. */
 export class Chart {
   #svg = /** @type {SVGSVGElement} */ (
     draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" })
@@ -58,7 +58,7 @@ export class Chart {
  * @returns {SVGElement[]}
  */
 function shapesOf(style, points, x, y) {
-  // A line without length and with round ends is a dot that keeps its shape when the chart is stretched.
+  // A line of length 0 with round ends is a dot that keeps its shape when the chart is stretched.
   if (style === "candidate" || style === "chosen")
     return points.map(([step, value]) => draw("path", { class: style, d: `M${x(step)} ${y(value)}h0` }));
   const [first] = points;

@@ -1,4 +1,4 @@
-/** Which charts a run has, and what they say. */
+/** The charts of a run. */
 
 import { find } from "../dom.js";
 import { brief } from "../format.js";
@@ -93,15 +93,17 @@ export class Charts {
   }
 }
 
-/** Values in words; a dash for what is not there. @param {...(number | undefined)} values */
+/** Return values as text, a dash for undefined. @param {...(number | undefined)} values */
 const readingOf = (...values) =>
   values.map((value) => (value === undefined ? "–" : brief(value))).join(" · ");
 
-/** The reward of what a step kept; a step that tilts has one. @param {import("../run/run.js").StepFigures["guidance"]} guidance */
+/**
+ * Return the reward of the kept candidate. @param {import("../run/run.js").StepFigures["guidance"]} guidance
+ */
 const keptReward = (guidance) => guidance?.rewards[guidance.chosen ?? 0];
 
 /**
- * A step as a point, or as none where it has no such value.
+ * Return a function from a step to its point, or to none without the value.
  * @param {(figures: import("../run/run.js").StepFigures) => number | undefined} read
  * @returns {(figures: import("../run/run.js").StepFigures) => [number, number][]}
  */

@@ -1,11 +1,11 @@
-/** A run in words and figures. */
+/** The state and the figures of a run as text. */
 
 import { brief, duration } from "../format.js";
 
 /** @typedef {import("../run/run.js").Run} Run */
 
 /**
- * Where a run is, in a few words.
+ * Return the state of a run.
  * @param {Run | undefined} run
  * @param {number} step The step that is shown.
  */
@@ -19,7 +19,7 @@ export function statusOf(run, step) {
 }
 
 /**
- * The figures of a run, by their names on the page; those that are not known yet are dashes.
+ * Return the figures of a run by their names on the page; unknown ones are dashes.
  * @param {Run} run
  * @returns {Record<"speed" | "passes" | "passes-label" | "time" | "tokens", string>}
  */
@@ -29,7 +29,7 @@ export function figuresOf({ result }) {
   const { student_passes, discriminator_passes, gradient_passes } = usage;
   const extra = discriminator_passes + gradient_passes;
   return {
-    // An answer that was kept took no time to compute.
+    // A cached answer has no speed.
     speed: cache === "hit" ? "–" : brief(usage.completion_tokens / (timing.total_ms / 1000)),
     passes: extra > 0 ? `${student_passes} + ${extra}` : String(student_passes),
     "passes-label": extra > 0 ? "passes + guiding" : "passes",

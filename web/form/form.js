@@ -1,14 +1,14 @@
-/** The form that the runs share. */
+/** The form with the shared fields of the runs. */
 
 import { find } from "../dom.js";
 import { isTemplate } from "./request.js";
 
 /** @typedef {import("./settings.js").Settings} Settings */
 
-/** Seeds that the page draws have up to so many digits, to be told and typed. */
+/** Most digits of a seed that the page draws, short enough to type. */
 const DRAWN_SEEDS = 1_000_000;
 
-/** The shared fields. Events: `changed` when a field is, `submitted` to run, `cancelled` to stop. */
+/** The shared fields. Calls `changed` after a change, `submitted` to run and `cancelled` to stop. */
 export class Form {
   #form = find(document, "#ask", HTMLFormElement);
   #prompt = find(document, "#prompt", HTMLTextAreaElement);
@@ -51,12 +51,12 @@ export class Form {
       });
   }
 
-  /** Whether a second run is wanted. */
+  /** Whether two runs are compared. */
   get compare() {
     return this.#compare.checked;
   }
 
-  /** Whether every field can be used; the browser points at one that cannot. */
+  /** Return whether every field is valid; the browser shows the first that is not. */
   get valid() {
     return this.#form.reportValidity();
   }
@@ -81,17 +81,17 @@ export class Form {
     this.#show();
   }
 
-  /** Tokens that the model's canvas holds. @param {number} tokens */
+  /** Set the context length of the model. @param {number} tokens */
   set context(tokens) {
     this.#length.max = String(tokens);
   }
 
-  /** While something runs, the button cancels it. @param {boolean} running */
+  /** Let the button cancel while a request runs. @param {boolean} running */
   set running(running) {
     this.#running = running;
     this.#submit.textContent = running ? "Cancel" : "Generate";
     this.#submit.classList.toggle("cancels", running);
-    // To cancel, no field needs to be right.
+    // Cancelling needs no valid fields.
     this.#submit.formNoValidate = running;
   }
 

@@ -1,4 +1,4 @@
-/** How a run is guided: fields that are empty take the model's own settings. */
+/** The guidance settings of a run; an empty field uses the model's setting. */
 
 import { find } from "../dom.js";
 
@@ -13,7 +13,7 @@ export class GuidanceFields {
 
   /**
    * @param {HTMLElement} panel
-   * @param {() => void} changed Called when a field is.
+   * @param {() => void} changed Called after a change.
    */
   constructor(panel, changed) {
     this.#root = find(panel, ".guidance", HTMLElement);
@@ -26,11 +26,11 @@ export class GuidanceFields {
   /** @param {boolean} shown */
   set shown(shown) {
     this.#root.hidden = !shown;
-    // What is not seen shall not keep the form from being sent.
+    // A hidden field must not block the form.
     for (const input of this.#inputs) input.disabled = !shown;
   }
 
-  /** The model's own settings, shown in empty fields. @param {Schemas["ModelInfo"]["guidance"]} own */
+  /** Show the model's settings in empty fields. @param {Schemas["ModelInfo"]["guidance"]} own */
   set own(own) {
     this.#write("placeholder", own);
   }
@@ -42,7 +42,7 @@ export class GuidanceFields {
     );
     /** @type {GuidanceSettings} */
     const settings = {};
-    // One end of the scale alone: the other is the model's.
+    // If only one end of the scale is set, the other is the model's.
     const own = this.#inputs.map((input) => Number(input.placeholder));
     if (first !== undefined || last !== undefined)
       settings.scale = [first ?? own[0] ?? 0, last ?? own[1] ?? 0];

@@ -1,21 +1,21 @@
-/** The API key of a server that asks for one: typed into the page, kept until the tab is closed. */
+/** The API key that the user enters; the tab keeps it until it is closed. */
 
 import { find } from "../dom.js";
 
 const NAME = "didi-serve-api-key";
 
-/** The key in use. @returns {string | undefined} */
+/** Return the key. @returns {string | undefined} */
 export function storedKey() {
   return sessionStorage.getItem(NAME) ?? undefined;
 }
 
-/** Asks for a key where the server does. */
+/** The dialog that asks for a key. */
 export class KeyForm {
   #form = find(document, "#key-form", HTMLFormElement);
   #key = find(document, "#key", HTMLInputElement);
   #hint = find(document, "#key-hint", HTMLElement);
 
-  /** @param {() => void} entered Called when there is another key to try. */
+  /** @param {() => void} entered Called when a key was entered. */
   constructor(entered) {
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -26,7 +26,7 @@ export class KeyForm {
     });
   }
 
-  /** Asks, and says why. @param {string} why */
+  /** Ask for a key and show the reason. @param {string} why */
   show(why) {
     sessionStorage.removeItem(NAME);
     this.#hint.textContent = why;

@@ -1,7 +1,7 @@
-/** What the page asks for, and its form in a link. */
+/** The settings of the page, and their form in a link. */
 
 /**
- * How a run is guided; what is left out is the model's own.
+ * Guidance of a run; the model has defaults for absent settings.
  * @typedef {object} GuidanceSettings
  * @property {[first: number, last: number]} [scale] Of the first and of the last tilted step.
  * @property {number} [candidates] Of a re-ranked step, 1 to 16.
@@ -9,7 +9,7 @@
  */
 
 /**
- * What one run has of its own.
+ * Settings of one run.
  * @typedef {object} RunSettings
  * @property {number} steps Step budget, 1 to 128.
  * @property {boolean} guided Whether the model's discriminator guides the run.
@@ -17,7 +17,7 @@
  */
 
 /**
- * What the runs share, and one or two of them.
+ * Shared settings, and one or two runs.
  * @typedef {object} Settings
  * @property {string} prompt A text to continue, or a template with {{mask:N}} spans.
  * @property {number} length New tokens; a template has its own.
@@ -35,14 +35,14 @@ export const DEFAULTS = {
   runs: [{ steps: 16, guided: false }],
 };
 
-/** What the second run is when it is first asked for. @type {RunSettings} */
+/** Default of the second run. @type {RunSettings} */
 export const SECOND_RUN = { steps: 64, guided: false };
 
-/** Most steps that the page offers. */
+/** Largest step budget of the page. */
 export const MAX_STEPS = 128;
 
 /**
- * A number of a link, if it has one in range.
+ * Return a number of a link if it is in range, otherwise the default.
  * @param {URLSearchParams} fields
  * @param {string} name
  * @param {[least: number, most: number]} range
@@ -81,9 +81,9 @@ function runOf(fields, suffix, steps) {
 }
 
 /**
- * The settings of a link; what it leaves out or has out of range is the default.
+ * Return the settings of a link; missing and invalid ones get their defaults.
  * @param {string} hash With or without its #.
- * @returns {{ settings: Settings, run: boolean }} `run`: whether the link asks to run at once.
+ * @returns {{ settings: Settings, run: boolean }} `run`: whether the link runs at once.
  */
 export function fromHash(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
@@ -102,9 +102,9 @@ export function fromHash(hash) {
 }
 
 /**
- * The settings as the part of a link after the #.
+ * Return the settings as the fragment of a link.
  * @param {Settings} settings
- * @param {{ run?: boolean }} [options] `run`: whether opening the link runs at once.
+ * @param {{ run?: boolean }} [options] `run`: run at once when the link is opened.
  */
 export function toHash({ prompt, length, temperature, seed, runs }, { run = false } = {}) {
   const fields = new URLSearchParams({

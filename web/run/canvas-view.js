@@ -1,4 +1,4 @@
-/** A canvas as text: fixed text, faint blocks for masks, revealed tokens tinted by their probability. */
+/** Shows a canvas: fixed text, faint blocks for masks, revealed tokens tinted by their probability. */
 
 import { make } from "../dom.js";
 import { inkOf, shadeOf } from "../format.js";
@@ -6,23 +6,23 @@ import { inkOf, shadeOf } from "../format.js";
 /** @typedef {import("../form/request.js").Piece} Piece */
 /** @typedef {import("./run.js").Revealed} Revealed */
 
-/** The canvas of one run in the element given; `place` counts the masks of the canvas from 0. */
+/** The canvas of one run; `place` is the index of a mask, from 0. */
 export class CanvasView {
   /** An element for each mask. @type {HTMLElement[]} */
   #cells = [];
-  /** What each element shows, so that only changes touch the page. @type {string[]} */
+  /** The content of each element, so that only changes update the page. @type {string[]} */
   #shown = [];
 
   /**
    * @param {HTMLElement} root
-   * @param {() => number | undefined} endOfText The token that ends a text.
+   * @param {() => number | undefined} endOfText Id of the end of text.
    */
   constructor(root, endOfText) {
     this.root = root;
     this.endOfText = endOfText;
   }
 
-  /** Starts over with a canvas on which every mask stands. @param {Piece[]} pieces */
+  /** Show a new canvas with all its masks. @param {Piece[]} pieces */
   reset(pieces) {
     this.#cells = [];
     const parts = pieces.flatMap((piece) => {
@@ -39,22 +39,22 @@ export class CanvasView {
     this.show([], 0);
   }
 
-  /** The place of an element of the canvas, if a mask stood there. @param {EventTarget | null} target */
+  /** Return the place of an element of the canvas, if it was a mask. @param {EventTarget | null} target */
   placeOf(target) {
     const cell = target instanceof Element ? target.closest(".cell") : null;
     return cell instanceof HTMLElement ? Number(cell.dataset.place) : undefined;
   }
 
-  /** The element at a place. @param {number} place */
+  /** Return the element at a place. @param {number} place */
   cellAt(place) {
     return this.#cells[place];
   }
 
   /**
-   * Shows the canvas as it was after a step.
-   * @param {readonly (Revealed | undefined)[]} revealed By place; tokens of later steps give their masks their width.
+   * Show the canvas after a step.
+   * @param {readonly (Revealed | undefined)[]} revealed By place; later tokens set the width of their masks.
    * @param {number} step 0 shows every mask.
-   * @param {number} [last] The step that ended the run: what it revealed is marked as new no longer.
+   * @param {number} [last] Last step of a finished run: its reveals are not marked as new.
    */
   show(revealed, step, last) {
     let ended = false;
@@ -72,7 +72,7 @@ export class CanvasView {
       if (this.#shown[place] === key) continue;
       this.#shown[place] = key;
       cell.className = classes.join(" ");
-      // A space that holds its line puts the block where a word would be.
+      // A no-break space puts the block at the place of a word.
       if (!token) this.#fill(cell, " ", "\u00a0", "");
       else if (isEnd) this.#fill(cell, " ", "end", "");
       else this.#fill(cell, ...inkOf(token.text));

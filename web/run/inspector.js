@@ -1,4 +1,4 @@
-/** What stands at a place of the canvas: shown beside a token that is pointed at or reached by the arrow keys. */
+/** Shows details of the token under the pointer or reached by the arrow keys. */
 
 import { find, make } from "../dom.js";
 import { percent } from "../format.js";
@@ -13,7 +13,7 @@ const KEYS = new Map([
   ["ArrowUp", -10],
 ]);
 
-/** One bubble for the whole page. */
+/** One tooltip for the whole page. */
 class Bubble {
   #root = find(document, "#bubble", HTMLElement);
 
@@ -42,9 +42,9 @@ const bubble = new Bubble();
 addEventListener("scroll", () => bubble.hide(), { passive: true });
 
 /**
- * Lets people look at the tokens of a canvas by pointer, touch and keyboard.
+ * Let users inspect the tokens of a canvas by pointer, touch and keyboard.
  * @param {CanvasView} view
- * @param {() => { run: Run | undefined, step: number }} shown What the canvas shows.
+ * @param {() => { run: Run | undefined, step: number }} shown The run and step of the canvas.
  */
 export function inspect(view, shown) {
   const { root } = view;
@@ -74,7 +74,7 @@ export function inspect(view, shown) {
     if (place === undefined) leave();
     else if (place !== active) look(place);
   });
-  // A finger leaves as soon as it is lifted: what it touched stays until another touch.
+  // A touch ends with a leave event: the tooltip stays until the next touch.
   root.addEventListener("pointerleave", ({ pointerType }) => {
     if (pointerType !== "touch") leave();
   });

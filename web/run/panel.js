@@ -1,4 +1,4 @@
-/** One run on the page: its settings, canvas, scrubber, charts and figures. */
+/** The panel of one run: settings, canvas, scrubber, charts and figures. */
 
 import { Charts } from "../charts/charts.js";
 import { figuresOf, statusOf } from "../charts/figures.js";
@@ -15,11 +15,11 @@ import { Player } from "./player.js";
 /** @typedef {import("../form/settings.js").RunSettings} RunSettings */
 
 /**
- * What panels share.
+ * Callbacks and values that panels share.
  * @typedef {object} Page
- * @property {() => void} changed Called when the settings of a panel are.
+ * @property {() => void} changed Called after a change of the settings.
  * @property {() => number} nats Top of the axis of surprisal, nats, the same for runs side by side.
- * @property {() => number | undefined} endOfText The token that ends a text, once the model is known.
+ * @property {() => number | undefined} endOfText Id of the end of text, when the model is known.
  */
 
 /** Shows one run at a time. */
@@ -85,7 +85,7 @@ export class Panel {
     this.#showSettings();
   }
 
-  /** Offers guidance, or says why not. @param {Schemas["ModelInfo"]["guidance"]} guidance */
+  /** Enable guidance, or show why it is not available. @param {Schemas["ModelInfo"]["guidance"]} guidance */
   set guidance(guidance) {
     this.#canGuide = guidance !== undefined;
     find(this.#root, ".guided-hint", HTMLElement).textContent = guidance
@@ -95,7 +95,7 @@ export class Panel {
     this.#showSettings();
   }
 
-  /** Shows a canvas that nothing has run on. @param {Piece[]} pieces */
+  /** Show a canvas before a run. @param {Piece[]} pieces */
   preview(pieces) {
     this.run = undefined;
     this.#view.reset(pieces);
@@ -103,7 +103,7 @@ export class Panel {
     this.#draw();
   }
 
-  /** Starts to show a run. @param {Run} run */
+  /** Show a run. @param {Run} run */
   start(run) {
     this.run = run;
     this.#view.reset(run.pieces);
@@ -111,14 +111,15 @@ export class Panel {
     this.#draw();
   }
 
-  /** Takes what has changed about the run. */
+  /** Update the panel from the run. */
   update() {
     this.#player.wake();
     this.#draw();
   }
 
   #showSettings() {
-    // A link may ask for guidance that this model lacks: then the box can be cleared, and the server says why not.
+    // A link may request guidance that this model lacks: the box can be cleared, and the server reports the
+    // error.
     this.#guided.disabled = !this.#canGuide && !this.#guided.checked;
     this.#guidance.shown = this.#guided.checked;
     const steps = this.#steps;

@@ -1,19 +1,19 @@
-/** Which step of a run is shown: the latest while it arrives, any by the scrubber, all in turn by replay. */
+/** The shown step of a run: the latest one, or the one of the scrubber or of the replay. */
 
 import { find } from "../dom.js";
 
 /** @typedef {import("./run.js").Run} Run */
 
-/** A replay takes about so long, milliseconds, within the bounds of one step. */
+/** Approximate duration of a replay, and bounds of the time of one step, milliseconds. */
 const REPLAY_MS = 4000;
 const [SHORTEST_STEP_MS, LONGEST_STEP_MS] = [30, 500];
 
-/** Steps that arrive together are shown one a frame, faster the further behind. */
+/** Steps that arrive together are shown one a frame, and faster if many wait. */
 const FRAMES_BEHIND = 8;
 
-/** The scrubber and the replay button of a panel. `changed` is called when another step is shown. */
+/** The scrubber and the replay button of a panel. Calls `changed` when the shown step changes. */
 export class Player {
-  /** The step that is shown. */
+  /** The shown step. */
   step = 0;
   /** @type {Run | undefined} */
   #run;
@@ -33,7 +33,7 @@ export class Player {
     this.#scrubber = find(root, ".scrubber", HTMLInputElement);
     this.#button = find(root, ".replay", HTMLButtonElement);
     this.#scrubber.addEventListener("input", () => {
-      // Read first: whatever shows the controls sets it back to the step that is shown.
+      // Read the value first: updating the controls resets it to the shown step.
       const asked = this.#scrubber.valueAsNumber;
       this.#stopReplay();
       this.#following = asked >= this.#reached && !this.#run?.over;
@@ -47,7 +47,7 @@ export class Player {
     return this.#run?.reached ?? 0;
   }
 
-  /** Shows nothing. */
+  /** Show no run. */
   clear() {
     this.#stopReplay();
     this.#run = undefined;
@@ -55,7 +55,7 @@ export class Player {
     this.#show(0);
   }
 
-  /** Follows a run from its start. @param {Run} run */
+  /** Follow a run from its start. @param {Run} run */
   follow(run) {
     this.clear();
     this.#run = run;
@@ -63,7 +63,7 @@ export class Player {
     this.#showControls();
   }
 
-  /** Looks at the run again: more of it may have arrived. */
+  /** Update after new events of the run. */
   wake() {
     this.#showControls();
     if (this.#frame === 0 && this.#following) this.#frame = requestAnimationFrame(() => this.#catchUp());

@@ -1,29 +1,32 @@
-/** One generation as it arrives: what each step revealed, and how it ended. */
+/** The state of one request, built from the events of the server. */
 
 /** @typedef {import("../form/request.js").Schemas} Schemas */
 /** @typedef {import("../form/request.js").Piece} Piece */
-/** What a server tells of runs. @typedef {Exclude<Schemas["ServerEvent"], { type: "authenticated" }>} ServerEvent */
+/**
+ * Events of the server about runs. @typedef {Exclude<Schemas["ServerEvent"], { type: "authenticated" }>}
+ * ServerEvent
+ */
 /** @typedef {Schemas["Reveal"] & { step: number }} Revealed A token, and the step that revealed it. */
 
 /**
- * A step in figures.
+ * The figures of a step.
  * @typedef {object} StepFigures
  * @property {number} step From 1.
  * @property {number} masked Positions still masked after it.
- * @property {number | undefined} surprisal Mean -log p of what it revealed, nats; absent if it revealed nothing.
- * @property {number | undefined} entropy Mean entropy of the distributions drawn from, nats; absent if not told.
+ * @property {number | undefined} surprisal Mean -log p of its reveals, nats; absent without any.
+ * @property {number | undefined} entropy Mean entropy of its predictions, nats; absent without a draw.
  * @property {Schemas["StepGuidance"] | undefined} guidance
  */
 
-/** What to show when something failed: what, and what to do. @typedef {{ title: string, detail: string }} Failure */
+/** An error, and what to do about it. @typedef {{ title: string, detail: string }} Failure */
 
 const CANCELLED = "urn:didi-serve:problem:cancelled";
 
-/** A run; give it the server's events about it in order. */
+/** A run; `take` its events in order. */
 export class Run {
   /** @type {"waiting" | "running" | "done" | "cancelled" | "failed"} */
   state = "waiting";
-  /** What is revealed so far, by the place among the masks. @type {(Revealed | undefined)[]} */
+  /** Revealed tokens by the index of their mask. @type {(Revealed | undefined)[]} */
   cells;
   /** @type {StepFigures[]} */
   figures = [];
@@ -31,11 +34,11 @@ export class Run {
   result;
   /** @type {Failure | undefined} */
   failure;
-  /** Place among the masks of a position of the canvas. @type {Map<number, number>} */
+  /** Index of the mask of each position of the canvas. @type {Map<number, number>} */
   #places = new Map();
 
   /**
-   * @param {string} id The id its messages carry.
+   * @param {string} id Id of the request.
    * @param {Piece[]} pieces Its canvas.
    * @param {number} steps Its step budget.
    */
@@ -47,17 +50,17 @@ export class Run {
     this.cells = new Array(masks).fill(undefined);
   }
 
-  /** The latest step that arrived; 0 before the first. */
+  /** The latest step; 0 before the first. */
   get reached() {
     return this.figures.at(-1)?.step ?? 0;
   }
 
-  /** Whether nothing more will arrive. */
+  /** Whether the run has ended. */
   get over() {
     return this.state !== "waiting" && this.state !== "running";
   }
 
-  /** Takes the next event of the server. @param {ServerEvent} event */
+  /** Apply the next event of the server. @param {ServerEvent} event */
   apply(event) {
     if (event.type === "accepted") this.#accept(event);
     else if (event.type === "step") this.#step(event);
@@ -68,7 +71,7 @@ export class Run {
     else this.fail(event.error);
   }
 
-  /** Ends the run as failed. @param {Failure} failure */
+  /** End the run as failed. @param {Failure} failure */
   fail({ title, detail }) {
     this.state = "failed";
     this.failure = { title, detail };

@@ -1,4 +1,6 @@
-"""A GPT-NeoX folder (config.json, tokenizer.json, model.safetensors) as one GGUF file: `gguf_from_neox.py FOLDER OUT f16|q8_0`."""
+"""Convert a GPT-NeoX folder to a GGUF file: `gguf_from_neox.py FOLDER OUT f16|q8_0`.
+
+The folder holds config.json, tokenizer.json and model.safetensors."""
 
 import json
 import sys
@@ -10,13 +12,13 @@ from safetensors.numpy import load_file
 
 
 def split_heads(tensor: np.ndarray, heads: int) -> np.ndarray:
-    """Query, key and value of each head stand together in the checkpoint; llama.cpp wants all queries first."""
+    """Reorder rows: the checkpoint has query, key and value head by head, llama.cpp all queries first."""
     rest = tensor.shape[1:]
     return tensor.reshape(heads, 3, -1, *rest).swapaxes(0, 1).reshape(-1, *rest)
 
 
 def names(layers: int) -> dict[str, str]:
-    """Of the checkpoint's tensors in GGUF."""
+    """Return the names in GGUF of the tensors in the checkpoint."""
     found = {
         "gpt_neox.embed_in.weight": "token_embd.weight",
         "embed_out.weight": "output.weight",

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# `npm run loadtest:peers`: what the peers of the load test need. Node package: 35 MB to fetch; llama.cpp: 77 MB, and a build.
+# `npm run loadtest:peers`: what the peers of the load test need. Node package: 35 MB to fetch; llama.cpp: 77
+# MB, and a build.
 set -euo pipefail
 case "${1-}" in
   "") ;;
@@ -18,7 +19,8 @@ cd "$(dirname "$0")/../../.."
 # Not in package.json: nobody else needs it. It takes the onnxruntime-node that is here.
 npm install --no-save --no-audit --no-fund @huggingface/transformers@4.3.1
 
-# llama.cpp's server, from the source that its Python package carries; without its page, which would be fetched.
+# llama.cpp's server, from the source that its Python package carries; without its page, which would be
+# fetched.
 peers=${XDG_CACHE_HOME:-$HOME/.cache}/didi-serve/peers
 version=0.3.36
 mkdir -p "$peers"

@@ -60,7 +60,7 @@ async function checkCheckpoint(folder: string, kind: ConvertConfig["kind"]): Pro
     throw new StartupError(`cannot convert ${folder}: it has no model.safetensors`);
   if (kind === "didi-instruct" && !(await has("discriminator.safetensors")))
     throw new StartupError(
-      `${folder} has no discriminator.safetensors: add --kind mdlm to convert it as a plain model, without guidance`,
+      `${folder} has no discriminator.safetensors: add --kind mdlm to convert it without guidance`,
     );
 }
 

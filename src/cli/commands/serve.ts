@@ -94,7 +94,7 @@ export async function serve(config: ServeConfig): Promise<void> {
       if (err) app.log.fatal({ err }, "stopping after a bug");
       else
         app.log.info(
-          `${signal ?? "end"}: finishing ${engine.activeRows + engine.queueLength} running generations`,
+          `${signal ?? "end"}: finishing ${engine.activeRows + engine.queueLength} running requests`,
         );
       await stop();
     },

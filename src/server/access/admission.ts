@@ -102,7 +102,7 @@ export class Admission {
     const cost = requests.reduce((sum, request) => sum + request.cost, 0);
     const count = requests.length;
     if (side !== undefined && count > side)
-      throw tooLarge(`asks for ${count} generations at once, and this API key may run ${side}: send fewer`);
+      throw tooLarge(`has ${count} requests at once, and this API key may run ${side}: send fewer`);
     if (most !== undefined && cost > most)
       throw tooLarge(
         `may cost ${cost} token passes, and this API key may use ${most} a minute: ` +
@@ -122,7 +122,7 @@ export class Admission {
       if (used > side) {
         giveBack();
         throw new LimitReachedError(
-          `this API key may run ${side} generations at once: wait until one has ended`,
+          `this API key may run ${side} requests at once: wait until one has ended`,
           "concurrent_requests",
           this.engine.retryAfter,
         );

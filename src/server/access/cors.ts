@@ -11,7 +11,9 @@ const MAX_AGE = 600;
 /** Return what an operator can do so that a page may send requests. */
 export const howToAllow = (origin: string | undefined) => `start the server with --allow-origin ${origin}`;
 
-/** Answer preflight requests and add CORS headers for allowed origins; refuse preflight requests of others. */
+/**
+ * Answer preflight requests and add CORS headers for allowed origins; refuse preflight requests of others.
+ */
 export async function addCors(app: FastifyInstance, allowed: readonly string[]): Promise<void> {
   app.addHook("onRequest", async ({ method, headers }) => {
     const isPreflight = method === "OPTIONS" && headers["access-control-request-method"] !== undefined;

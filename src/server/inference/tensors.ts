@@ -1,6 +1,6 @@
 /**
- * Tensors of texts in the Open Inference Protocol. A tensor is part of the JSON, or comes after it as bytes (Triton's
- * extension binary_tensor_data): each text as its length in four bytes, least first, and its UTF-8.
+ * Tensors of texts in the Open Inference Protocol. A tensor is part of the JSON, or comes after it as bytes
+ * (Triton's extension binary_tensor_data): each text as its length in four bytes, least first, and its UTF-8.
  */
 
 import { isUtf8 } from "node:buffer";
@@ -14,7 +14,10 @@ const PREFIX = 4;
 
 const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
 
-/** Return the texts of a binary tensor. `path` is where the tensor is named in the JSON. Throws InvalidRequestError. */
+/**
+ * Return the texts of a binary tensor. `path` is where the tensor is named in the JSON. Throws
+ * InvalidRequestError.
+ */
 function textsOf(bytes: Buffer, path: string): string[] {
   const texts: string[] = [];
   for (let at = 0; at < bytes.length; ) {
@@ -48,7 +51,9 @@ interface BinaryTensor {
   data?: string[];
 }
 
-/** Return where a body ends its JSON: at the number of bytes that the header says. Throws InvalidRequestError. */
+/**
+ * Return where a body ends its JSON: at the number of bytes that the header says. Throws InvalidRequestError.
+ */
 export function jsonEnd(header: string | string[] | undefined, body: Buffer): number {
   if (header === undefined) return body.length;
   const length = /^\d{1,10}$/.test(String(header)) ? Number(header) : Number.NaN;

@@ -7,7 +7,9 @@ import type { Schemas } from "../openapi.ts";
 
 type CompletionRequest = Schemas["CompletionRequest"];
 
-/** A request of the engine, and the text around the completion in the engine's answer, which is cut off again. */
+/**
+ * A request of the engine, and the text around the completion in the engine's answer, which is cut off again.
+ */
 export interface Prompted {
   request: GenerateRequest;
   prefix: string;

@@ -21,8 +21,8 @@ export function lengthOf(text: string): number {
 }
 
 /**
- * Return the log-probabilities of the tokens that begin in the characters [from, to) of the answer. The first token comes
- * after what is echoed.
+ * Return the log-probabilities of the tokens that begin in the characters [from, to) of the answer. The first
+ * token comes after what is echoed.
  */
 export function logprobsOf(
   { tokens, logprobs }: { tokens: readonly number[]; logprobs: readonly number[] },

@@ -11,7 +11,10 @@ import { finishReason, lengthOf, logprobsOf } from "./responses.ts";
 /** A chunk without its index. */
 type Chunk = Omit<Schemas["CompletionChoice"], "index">;
 
-/** The chunks of one choice: new text, with its tokens if log-probabilities are asked for; or the whole text each time. */
+/**
+ * The chunks of one choice: new text, with its tokens if log-probabilities are asked for; or the whole text
+ * each time.
+ */
 export class StreamedChoice {
   readonly #growth: Growth;
   readonly #echoed: Echoed;
@@ -31,7 +34,10 @@ export class StreamedChoice {
     this.#growth = new Growth(typeof stop === "string" ? [stop] : stop, this.#echoed.text.length);
   }
 
-  /** Return the chunk of a step; undefined if it adds nothing. `first`: the first masked position of the canvas. */
+  /**
+   * Return the chunk of a step; undefined if it adds nothing. `first`: the first masked position of the
+   * canvas.
+   */
   take(step: StepEvent, first: number): Chunk | undefined {
     for (const reveal of step.revealed) this.#revealed[reveal.position - first] = reveal;
     const chunk = this.#chunk(step.text, (text) => this.#growth.take(text));

@@ -117,7 +117,10 @@ function modelRoutes(app: FastifyInstance, path: string, engine: Engine, admissi
   );
 }
 
-/** Return the texts of the input tensor. Throws InvalidRequestError for another tensor, or another shape than theirs. */
+/**
+ * Return the texts of the input tensor. Throws InvalidRequestError for another tensor, or another shape than
+ * theirs.
+ */
 function textsOf({ name, shape, data }: Schemas["TextTensor"]) {
   const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
   if (name !== INPUT.name) throw refuse("/inputs/0/name", `must be ${INPUT.name}, and is ${name}`);

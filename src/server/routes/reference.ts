@@ -6,7 +6,9 @@ import type { FastifyInstance } from "fastify";
 import { CONTRACT } from "../openapi.ts";
 import { servePages } from "../security-headers.ts";
 
-/** Add the page. `tryOut`: whether this application serves the API, so that the page can send requests to it. */
+/**
+ * Add the page. `tryOut`: whether this application serves the API, so that the page can send requests to it.
+ */
 export async function referenceRoutes(app: FastifyInstance, { tryOut }: { tryOut: boolean }) {
   servePages(app, "reference");
   // Relative to the page's copy of the document, so that requests go to the server that sent the page.

@@ -1,8 +1,9 @@
 /**
  * Server-sent events: the events of a WebSocket as the answer to a POST.
  *
- * A broken stream resumes without state on the server: the same request with the same seed has the same steps. The id of
- * an event holds the seed and the number of steps sent for each sample; the server sends the steps after it.
+ * A broken stream resumes without state on the server: the same request with the same seed has the same
+ * steps. The id of an event holds the seed and the number of steps sent for each sample; the server sends the
+ * steps after it.
  */
 
 import type { ServerResponse } from "node:http";
@@ -27,8 +28,8 @@ export interface Progress {
 }
 
 /**
- * Return whether the Accept header prefers an event stream to JSON, by its weights; of equal ones the first wins. A
- * header that accepts neither media type gets JSON.
+ * Return whether the Accept header prefers an event stream to JSON, by its weights; of equal ones the first
+ * wins. A header that accepts neither media type gets JSON.
  */
 export function wantsEvents(request: FastifyRequest): boolean {
   return request.accepts().type([JSON_TYPE, EVENTS_TYPE]) === EVENTS_TYPE;
@@ -46,8 +47,8 @@ export function parseLastEventId(header: string, seed: number | undefined): Prog
 }
 
 /**
- * Start a response of server-sent events with these headers. While nothing is waiting to be sent, write a comment every
- * HEARTBEAT_MS, which keeps the connection open through proxies, until the response closes.
+ * Start a response of server-sent events with these headers. While nothing is waiting to be sent, write a
+ * comment every HEARTBEAT_MS, which keeps the connection open through proxies, until the response closes.
  */
 export function startEvents(
   response: ServerResponse,

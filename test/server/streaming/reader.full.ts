@@ -10,7 +10,7 @@ before(async () => {
 });
 after(() => engine.pool.close());
 
-test("a reader that reads nothing for 30 s gets merged steps and bounded memory, and loses no token", async () => {
+test("a client that reads nothing for 30 s gets merged steps and loses no token", async () => {
   const { app: pinging, origin } = await listen(engine, { pingMs: 12_000 });
   const client = await StreamClient.connect(origin);
   client.socket.pause();

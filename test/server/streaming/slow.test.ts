@@ -117,7 +117,7 @@ test("nothing is written to an ended event stream that is still being read", (co
   });
 });
 
-test("an upgrade of an unknown route, or of one without WebSockets, is answered and its connection closed", async () => {
+test("an upgrade of a route without WebSockets is answered and its connection closed", async () => {
   const { app, origin } = await listen(engine);
   for (const line of [
     "TRACE /healthz",

@@ -127,7 +127,8 @@ test("a client that disconnects has a line too", async () => {
       const socket = connect(Number(new URL(origin).port), "127.0.0.1");
       const body = JSON.stringify({ ...REQUEST, seed: undefined, steps: 1000, n: 16 });
       socket.write(
-        `POST /generate HTTP/1.1\r\nhost: x\r\naccept: ${accept}\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+        `POST /generate HTTP/1.1\r\nhost: x\r\naccept: ${accept}\r\n` +
+          `content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
       );
       while (engine.activeRows === 0) await sleep(1);
       socket.destroy();

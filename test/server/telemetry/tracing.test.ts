@@ -121,7 +121,7 @@ test("each batch has a span that is linked to its requests", async () => {
   }
 });
 
-test("a refused request has an error in its span, and a message of a socket is a child of the socket", async () => {
+test("a refused request has an error in its span; a message is a child of its socket", async () => {
   const { requests: refused } = await spansOf(1, () => generate({ steps: 0 }));
   assert.equal(refused[0]!.attributes["error.type"], "invalid-request");
   assert.equal(refused[0]!.status.code, api.SpanStatusCode.UNSET);
