@@ -31,17 +31,37 @@ export function showModel({ name, description, parameters, context_length, vocab
   find(document, "#model-about", HTMLElement).replaceChildren(...about);
 }
 
+/** Names of the samplers in the table. @type {Record<string, string>} */
+const SAMPLERS = { plain: "plain", rgas: "guided" };
+
+/**
+ * Return quality sorted by sampler, the plain one first, and by steps.
+ * @param {Schemas["Quality"][]} quality
+ */
+export const sortedQuality = (quality) =>
+  quality.toSorted((a, b) => a.sampler.localeCompare(b.sampler) || a.steps - b.steps);
+
 /** @param {Schemas["Quality"][]} quality */
 function qualityTable(quality) {
   const row = (/** @type {"th" | "td"} */ tag, /** @type {string[]} */ cells) =>
     make("tr", "", ...cells.map((cell) => make(tag, "", cell)));
-  const rows = quality.map(({ sampler, steps, generative_perplexity, entropy }) =>
-    row("td", [sampler, String(steps), brief(generative_perplexity), brief(entropy)]),
+  const rows = sortedQuality(quality).map(({ sampler, steps, generative_perplexity, entropy }) =>
+    row("td", [
+      SAMPLERS[sampler] ?? sampler,
+      String(steps),
+      brief(generative_perplexity),
+      `${brief(entropy)} nats`,
+    ]),
   );
   return make(
     "table",
     "",
-    make("caption", "", "Measured quality"),
+    make(
+      "caption",
+      "",
+      "Measured quality. Perplexity: how unlikely another model finds the texts; lower is better. " +
+        "Entropy: variety of the tokens in a text; lower means more repetition.",
+    ),
     make("thead", "", row("th", ["sampler", "steps", "perplexity", "entropy"])),
     make("tbody", "", ...rows),
   );

@@ -1,6 +1,7 @@
 /** The base of every application: limits, request ids, headers, access control, errors and the log. */
 
-import type { IncomingMessage } from "node:http";
+import { randomUUID } from "node:crypto";
+import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import accepts from "@fastify/accepts";
 import websocket from "@fastify/websocket";
 import Fastify, { type FastifyInstance, type FastifyServerOptions, LogController } from "fastify";
@@ -12,11 +13,10 @@ import { jsonReader } from "./json.ts";
 import { createListener, LISTENER, type ListenerOptions, refuseClient } from "./listener/listener.ts";
 import { noRoute, sendAs } from "./listener/refuse.ts";
 import { ignoreOtherProtocols } from "./other-protocols.ts";
-import { requestIdOf } from "./request-id.ts";
 import { useContract } from "./route-schema.ts";
 import { addSecurityHeaders } from "./security-headers.ts";
 import { COMPRESSION, closeAll, endRefusedUpgrades, keepAlive } from "./streaming/websocket.ts";
-import { safeLogger } from "./telemetry/logger.ts";
+import { holdsKey, safeLogger } from "./telemetry/logger.ts";
 import { beginRecord, type TelemetrySink } from "./telemetry/record.ts";
 import { requestLog } from "./telemetry/request-log.ts";
 
@@ -25,6 +25,15 @@ export const MAX_MESSAGE_BYTES = 1024 * 1024;
 
 /** Milliseconds between pings of a WebSocket. */
 const PING_MS = 30_000;
+
+/** Request ids that are safe in a log and in a header, which those of common tracers are. */
+const SAFE_ID = /^[A-Za-z0-9._~:=+@/-]{1,128}$/;
+
+/** Return the client's X-Request-Id if it is safe and holds no API key, else a new id. */
+function requestIdOf({ headers }: { headers: IncomingHttpHeaders }): string {
+  const given = headers["x-request-id"];
+  return typeof given === "string" && SAFE_ID.test(given) && !holdsKey(given) ? given : randomUUID();
+}
 
 /** Settings of an application; the defaults are those of the command line. */
 export interface BaseOptions {

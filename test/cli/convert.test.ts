@@ -76,6 +76,21 @@ test("a program that is not Python is refused", async () => {
   assert.match(stderr, /^didi-serve: \/bin\/true is not Python 3\.11 or newer[^\n]*\n$/);
 });
 
+test("after a conversion the next two commands are printed", async () => {
+  // A stand-in for Python whose conversion succeeds: the commands do not depend on the model.
+  const python = join(root, "python");
+  await writeFile(python, '#!/bin/sh\n[ "$1" = -I ] && echo 3.11.0\nexit 0\n');
+  await chmod(python, 0o755);
+  const { code, stdout } = await convert(python);
+  assert.equal(code, 0);
+  const out = join(root, "out");
+  assert.ok(stdout.includes("no tokenizer.json: using the tokenizer of GPT-2"), stdout);
+  assert.ok(
+    stdout.endsWith(`next:\n  didi-serve model check ${out}\n  didi-serve serve --model ${out}\n`),
+    stdout,
+  );
+});
+
 test("a relative path of Python is resolved from the user's directory", async () => {
   await writeFile(join(checkpoint, "link"), "#!/bin/sh\necho 3.9.0\n");
   await chmod(join(checkpoint, "link"), 0o755);
@@ -95,7 +110,7 @@ test("a tokenizer that the server cannot use is refused before the conversion", 
 
 test("every start of the Python modules leaves the current directory out", async () => {
   const files = await Promise.all(
-    ["src", "loadtest", "scripts", "test"].map(async (folder) =>
+    ["src", "loadtest", "deploy", "docs", "test"].map(async (folder) =>
       (await readdir(join(PACKAGE_ROOT, folder), { recursive: true, encoding: "utf8" }))
         .filter((name) => name.endsWith(".ts"))
         .map((name) => join(folder, name)),

@@ -3,9 +3,9 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { ticksOf } from "../../loadtest/report/pictures.ts";
 import { readResults, writeResults } from "../../loadtest/report/results.ts";
 import { showKnee } from "../../loadtest/report/table.ts";
+import { ticksOf } from "../../loadtest/report/ticks.ts";
 import type { Results } from "../../loadtest/report/types.ts";
 import { servedCell, shapeOf } from "../../loadtest/sweep/plan.ts";
 import { kneeText } from "../../loadtest/sweep/sweep.ts";

@@ -7,6 +7,7 @@ import { figuresOf, statusOf } from "../../web/charts/figures.js";
 import { generateMessage, piecesOf } from "../../web/form/request.js";
 import { DEFAULTS, fromHash, toHash } from "../../web/form/settings.js";
 import { brief, inkOf, percent, shadeOf } from "../../web/format.js";
+import { sortedQuality } from "../../web/model-info.js";
 import { Run } from "../../web/run/run.js";
 
 const SETTINGS = {
@@ -137,4 +138,15 @@ test("numbers and tokens are formatted", () => {
   assert.deepEqual(inkOf(" girl\n"), [" ", "girl", "\n"]);
   assert.deepEqual(inkOf("\n"), ["", "↵", "\n"]);
   assert.deepEqual(inkOf("  "), ["", "␣", "  "]);
+});
+
+test("the table of measured quality is sorted by sampler and steps, the plain sampler first", () => {
+  const of = (sampler: "plain" | "rgas", steps: number) =>
+    ({ sampler, steps, generative_perplexity: 1, entropy: 1 }) as Parameters<typeof sortedQuality>[0][number];
+  assert.deepEqual(
+    sortedQuality([of("rgas", 8), of("plain", 16), of("plain", 4), of("rgas", 4)]).map(
+      ({ sampler, steps }) => `${sampler} ${steps}`,
+    ),
+    ["plain 4", "plain 16", "rgas 4", "rgas 8"],
+  );
 });

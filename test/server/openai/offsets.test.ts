@@ -6,11 +6,11 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import fc from "fast-check";
 import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../src/engine/engine.ts";
-import { characterStarts, decodeBytes } from "../../src/model/byte-level.ts";
-import { buildApp } from "../../src/server/app.ts";
-import type { Schemas } from "../../src/server/openapi.ts";
-import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import type { Engine } from "../../../src/engine/engine.ts";
+import { characterStarts, decodeBytes } from "../../../src/model/byte-level.ts";
+import { buildApp } from "../../../src/server/app.ts";
+import type { Schemas } from "../../../src/server/openapi.ts";
+import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
 
 let engine: Engine;
 let app: FastifyInstance;

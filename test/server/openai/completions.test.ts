@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import OpenAI from "openai";
-import type { Engine } from "../../src/engine/engine.ts";
-import { Growth } from "../../src/server/openai/growth.ts";
-import { type Schemas, validator } from "../../src/server/openapi.ts";
-import { startEngine } from "../support/engine.ts";
-import { listen } from "./support.ts";
+import type { Engine } from "../../../src/engine/engine.ts";
+import { Growth } from "../../../src/server/openai/growth.ts";
+import { type Schemas, validator } from "../../../src/server/openapi.ts";
+import { startEngine } from "../../support/engine.ts";
+import { listen } from "../support.ts";
 
 let engine: Engine;
 let app: FastifyInstance;

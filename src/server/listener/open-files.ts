@@ -1,7 +1,7 @@
 /** The limit on open files, which bounds the connections of the server. */
 
 import { readdirSync, readFileSync } from "node:fs";
-import { StartupError } from "../errors.ts";
+import { StartupError } from "../../errors.ts";
 
 /** Descriptors needed to load a model and to replace a worker. */
 const LEAST = 128;
