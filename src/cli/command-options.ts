@@ -36,8 +36,19 @@ export const GENERATE_OPTIONS: readonly Option[] = [
     .argParser(decimal(1e-6, 1))
     .default(1),
   new Option("--order <order>", "order in which positions are revealed")
-    .choices(["random", "confidence"])
+    .choices(["random", "confidence", "entropy"])
     .default("random"),
+  new Option(
+    "--threshold <p>",
+    "with --order confidence: also reveal tokens of at least this probability",
+  ).argParser(decimal(0, 1)),
+  new Option(
+    "--entropy-budget <nats>",
+    "with --order entropy: also reveal positions while their entropies add up to at most this",
+  ).argParser(decimal(0, 1e6)),
+  new Option("--block-length <n>", "generate in blocks of n tokens, from the left").argParser(
+    integer(1, 1 << 20),
+  ),
   new Option("--guidance <mode>", "rgas: reward-guided sampling with the model's discriminator")
     .choices(["none", "rgas"])
     .default("none"),

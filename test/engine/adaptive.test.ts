@@ -132,7 +132,7 @@ for (const [what, request, path, message] of REFUSED)
 test("refuses blocks, another order and an early stop where guidance or ranking needs whole canvases", () => {
   const rgas = { guidance: { mode: "rgas" as const } };
   refused(guided, { ...rgas, block_length: 8 }, "/block_length", /beside guidance/);
-  refused(guided, { ...rgas, order: "entropy" }, "/order", /random order/);
+  refused(guided, { ...rgas, order: "entropy" }, "/order", /entropy cannot be guided: use order random/);
   refused(guided, { best_of: 2, early_stop: true }, "/early_stop", /beside best_of/);
 });
 

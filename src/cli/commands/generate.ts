@@ -20,6 +20,9 @@ export interface GenerateConfig extends ModelConfig {
   topK: number;
   topP: number;
   order: Order;
+  threshold?: number;
+  entropyBudget?: number;
+  blockLength?: number;
   guidance: "none" | "rgas";
   n: number;
   bestOf?: number;
@@ -57,13 +60,16 @@ function textOf(
  */
 export function requestOf(words: readonly string[], config: GenerateConfig): GenerateRequest {
   const { length, steps, seed, temperature, topK: top_k, topP: top_p, order, n, bestOf: best_of } = config;
+  const { threshold, entropyBudget: entropy_budget, blockLength: block_length } = config;
   const { stop, deadline: deadline_ms, logprobs, guidance: mode, json } = config;
   if (logprobs && !json)
     throw new StartupError("--logprobs has no effect without --json: give both, or neither", 2);
   const fields = {
     ...textOf(words, config.template),
     ...{ length, steps, seed, temperature, top_k, top_p, order, n, best_of, stop, deadline_ms },
-    ...{ logprobs, guidance: { mode } },
+    ...{ threshold, entropy_budget, block_length, logprobs, guidance: { mode } },
+    // Without --json nothing after the end of the text is shown.
+    ...(!json && best_of === undefined && { early_stop: true }),
   };
   const given = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
   return valid(validator("GenerateRequest")(given));
