@@ -94,13 +94,19 @@ function continued(model: Model, field: "prompt" | "prompt_tokens", request: Can
   const path = `/${field}`;
   const wrong = request.prompt_tokens?.findIndex((id) => id >= mask) ?? -1;
   if (wrong >= 0)
-    throw refuse(`${path}/${wrong}`, `must be an id below ${mask}, which is the mask of ${name}`);
+    throw refuse(
+      `${path}/${wrong}`,
+      `must be below ${mask}, the id of the mask of ${name}, and is ${request.prompt_tokens![wrong]}: use the ids of ` +
+        "its tokenizer, or send text",
+    );
   const prompt = request.prompt_tokens ?? encoded(model, path, request.prompt!);
   const room = context - prompt.length;
   if (room < 1) throw tooLong(model, path, `${prompt.length}`);
   const length = request.length ?? Math.min(DEFAULT_LENGTH, room);
   if (length > room) {
-    const message = `${length} new tokens and a prompt of ${prompt.length} do not fit the context of ${context}: at most ${room}`;
+    const message =
+      `asks for ${length} new tokens, and with a prompt of ${prompt.length} they do not fit the context of ` +
+      `${context}: at most ${room}`;
     throw refuse("/length", message);
   }
   const { text, after: before } = model.tokenizer.decodeOpen(prompt, false, request.prompt === undefined);

@@ -110,6 +110,16 @@ export function turn(bytes: number): Promise<void> {
   return last;
 }
 
+/** Return an error of Fastify's reader with the message of JSON.parse, which names the place, if that fails too. */
+function located(error: Error, text: string): Error {
+  try {
+    JSON.parse(text);
+  } catch (fault) {
+    return Object.assign(error, { message: (fault as SyntaxError).message });
+  }
+  return error;
+}
+
 /** Return the reader of JSON bodies for a content type parser of `app`. */
 export function jsonReader(
   app: FastifyInstance,
@@ -121,7 +131,7 @@ export function jsonReader(
       let parsed: unknown;
       // Calls back before it returns.
       parse(request, text, (error, value) => {
-        if (error) throw error;
+        if (error) throw text === "" ? error : located(error, text);
         parsed = value;
       });
       return parsed;

@@ -144,10 +144,10 @@ function faultOf({ keyword, params, data, message, parentSchema }: ErrorObject):
     case "type": {
       const types = [params.type].flat().filter((type) => type !== "null");
       const isSetting = !types.some((type) => type === "string" || type === "array" || type === "object");
-      return {
-        demand: `must be ${types.join(" or ") || "null"}`,
-        is: shown(data, isSetting) ?? kindOf(data),
-      };
+      const isQuoted = isSetting && typeof data === "string" && data !== "" && Number.isFinite(Number(data));
+      const value = shown(data, isSetting) ?? kindOf(data);
+      const is = isQuoted ? `${value}: leave out the quotes` : value;
+      return { demand: `must be ${types.join(" or ") || "null"}`, is };
     }
     case "maxLength":
     case "minLength":
@@ -163,6 +163,9 @@ function faultOf({ keyword, params, data, message, parentSchema }: ErrorObject):
 const sentence = (demands: readonly string[], is: string | undefined) =>
   `${[...new Set(demands)].join(" or ")}${is === undefined ? "" : `, and is ${is}`}`;
 
+/** Return true for a field of chat, which says more than what is missing because of it. */
+const isOfChat = ({ path }: FieldError) => path === "/messages";
+
 /** Return the error of a field; `fields` are those of the whole value. */
 function fieldError(error: ErrorObject, fields: readonly string[]): FieldError {
   const { keyword, instancePath, schemaPath, params, parentSchema } = error;
@@ -175,7 +178,11 @@ function fieldError(error: ErrorObject, fields: readonly string[]): FieldError {
   // A schema may accept unknown fields that are null.
   if (schemaPath.endsWith("/unevaluatedProperties/type"))
     return { path: short(instancePath), message: unknownField(short(instancePath.slice(1)), fields) };
-  if (keyword === "required") return { path: child(params.missingProperty), message: "is required" };
+  if (keyword === "required") {
+    const isModel = params.missingProperty === "model";
+    const how = isModel ? ": GET /v1/models names the model that is served" : "";
+    return { path: child(params.missingProperty), message: `is required${how}` };
+  }
   const object = objectFor(error);
   if (object !== undefined) return { path: instancePath, message: `must be an object: ${object}` };
   const { demand, is } = faultOf(error);
@@ -229,6 +236,7 @@ function fieldErrors(errors: readonly ErrorObject[], known: readonly string[]): 
     const shapes = missed.get(error);
     return shapes ? choiceError(error, shapes, known) : fieldError(error, known);
   });
+  fields.sort((a, b) => Number(isOfChat(b)) - Number(isOfChat(a)));
   return more > 0 ? [...fields, { path: "", message: `has ${more} more faults` }] : fields;
 }
 

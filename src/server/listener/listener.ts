@@ -73,6 +73,11 @@ const CLIENT_ERRORS: Record<string, [kind: ProblemKind, detail: string]> = {
   ERR_HTTP_REQUEST_TIMEOUT: ["request-timeout", "the whole request did not arrive in time: send it faster"],
 };
 
+/** First byte of a TLS connection. */
+const TLS_HANDSHAKE = 0x16;
+const NOT_TLS =
+  "this port takes plain HTTP: begin the address with http://, or start the server with --tls-cert and --tls-key";
+
 /** Return the socket to answer on: plain HTTP on a TLS port is answered without TLS. */
 const answerable = (code: string | undefined, socket: Duplex) =>
   (code === "ERR_SSL_HTTP_REQUEST" && (socket as { _parent?: Duplex })._parent) || socket;
@@ -83,7 +88,9 @@ export function refuseClient(error: NodeJS.ErrnoException, connection: Duplex): 
   // The answer to an earlier request may be in transit.
   const answering = (socket as { _httpMessage?: { _headerSent?: boolean } | null })._httpMessage?._headerSent;
   if (error.code === "ECONNRESET" || !socket.writable || answering) return void socket.destroy();
-  const [kind, detail] = CLIENT_ERRORS[error.code ?? ""] ?? ["invalid-request", "this is not HTTP/1.1"];
+  const { code = "", rawPacket } = error as NodeJS.ErrnoException & { rawPacket?: Buffer };
+  const other = rawPacket?.[0] === TLS_HANDSHAKE ? NOT_TLS : "this is not HTTP/1.1";
+  const [kind, detail] = CLIENT_ERRORS[code] ?? ["invalid-request", other];
   const { status, title, ...rest } = problem(kind, detail);
   const request_id = randomUUID();
   const body = JSON.stringify({ ...rest, title, status, request_id });
