@@ -204,7 +204,7 @@ test("a route that is none, and a method that a route does not take", async () =
   assert.equal(status, 405);
   assert.deepEqual(get, {
     error: {
-      message: "/v1/completions takes POST, not GET",
+      message: "/v1/completions allows POST, not GET",
       type: "invalid_request_error",
       param: null,
       code: "method-not-allowed",
@@ -212,23 +212,23 @@ test("a route that is none, and a method that a route does not take", async () =
   });
 });
 
-test("a key that is missing, wrong, or in the address", async () => {
+test("a key that is missing, wrong, or in the address", async (context) => {
   const { ring } = await TestKeys.create({ alice: {} });
   const closed = await buildApp(engine, { access: { keys: ring } });
+  context.after(() => closed.close());
   const message = async (url: string, headers: Headers) =>
     (await closed.inject({ url, headers })).json().error.message as string;
   const how = "send Authorization: Bearer KEY, or X-API-Key: KEY";
-  assert.equal(await message("/v1/models", {}), `this server needs an API key: ${how}`);
+  assert.equal(await message("/v1/models", {}), `this server requires an API key: ${how}`);
   assert.equal(
     await message("/v1/models", { authorization: "Bearer sk-1" }),
-    "there is no such API key: it may have been removed or mistyped",
+    "unknown API key: it may be mistyped, revoked or expired",
   );
   assert.equal(
     await message("/v1/models", { authorization: "Basic YTpi" }),
     `the Authorization header holds no key: ${how}`,
   );
-  assert.match(await message("/v1/models?api_key=x", {}), /may not hold a key, as api_key seems to/);
-  await closed.close();
+  assert.match(await message("/v1/models?api_key=x", {}), /must not hold a key \(api_key\)/);
 });
 
 test("TLS to the port of plain HTTP is told the scheme, in plain HTTP", async () => {
