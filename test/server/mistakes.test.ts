@@ -140,7 +140,7 @@ const GENERATE: [mistake: string, body: object, path: string, message: string][]
     "a span without a length",
     { template: "a {{mask}} b" },
     "/template",
-    'has "{{mask}} b", which is no span: write {{mask:N}} with N of at least 1',
+    'has "{{mask}} b", which is not a span: write {{mask:N}} with N of at least 1',
   ],
   [
     "nothing to continue",
@@ -160,14 +160,14 @@ const GENERATE: [mistake: string, body: object, path: string, message: string][]
     "a trace that is too large",
     { prompt: "a", n: 16, length: 200, steps: 1024, trace: true },
     "/trace",
-    "would hold 16384 texts of 201 tokens, 64 at least, and holds 262144 tokens at most: ask for fewer steps or samples, " +
-      "or stream the steps instead",
+    "would hold 16384 texts of 201 tokens, and may hold 262144 tokens: ask for fewer steps or samples, or stream the " +
+      "steps instead",
   ],
   [
     "a canvas without a mask",
     { tokens: [1, 2, 3] },
     "/tokens",
-    "has no masked position: put 4095 where text is to be generated",
+    "has no masked position: put 4095 where text should be generated",
   ],
 ];
 
