@@ -64,12 +64,12 @@ await script<{ cases: number; seed: number; out?: string }>(
     let done = 0;
     const rounds = Math.ceil(cases / SUBJECTS.length / ROUND);
     for (const [m, subject] of SUBJECTS.entries()) {
-      const tell = (count: number) => {
+      const onCases = (count: number) => {
         done += count;
         progress.show(() => `${done} of ${rounds * ROUND * SUBJECTS.length} cases `);
       };
       const numbers = Array(rounds).keys();
-      const { runs, kills } = await conform(subject, seedOf(seed, m), numbers, tell, stop);
+      const { runs, kills } = await conform(subject, seedOf(seed, m), numbers, onCases, stop);
       all.runs.push(...runs);
       all.kills += kills;
     }

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { Agent, request } from "node:http";
 import { after, before, test } from "node:test";
-import { attack, startVictim, type Victim } from "./support.ts";
+import type { TestServer } from "../support/server.ts";
+import { attack, startVictim } from "./support.ts";
 
 /** Limit on the latency of /healthz while the bodies arrive, 99th percentile, milliseconds. */
 const LOOP_MS = 50;
@@ -27,7 +28,7 @@ const BODIES: [name: string, body: string][] = [
   ["empty objects", fill('{"tokens":[{}', () => ",{}", "]}")],
 ];
 
-let victim: Victim;
+let victim: TestServer;
 before(async () => {
   victim = await startVictim("--log-level", "warn");
 });

@@ -8,11 +8,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { constants, deflateRawSync } from "node:zlib";
 import { WebSocket } from "ws";
 import { TestKeys } from "../server/access/support.ts";
-import { attack, BOUNDS, startVictim, type Victim } from "./support.ts";
+import type { TestServer } from "../support/server.ts";
+import { attack, BOUNDS, startVictim } from "./support.ts";
 import type { Watched } from "./watch.ts";
 
-let victim: Victim;
-let guarded: Victim;
+let victim: TestServer;
+let guarded: TestServer;
 let keys: TestKeys;
 before(async () => {
   keys = await TestKeys.create({ alice: {}, limited: { requests_per_minute: 20 } });
@@ -22,7 +23,7 @@ before(async () => {
 after(() => Promise.all([victim.stop(), guarded.stop()]));
 
 async function open(
-  { origin }: Victim,
+  { origin }: TestServer,
   { key, perMessageDeflate = false }: { key?: string; perMessageDeflate?: boolean } = {},
 ): Promise<WebSocket> {
   const headers = key === undefined ? {} : { "x-api-key": key };
@@ -94,12 +95,12 @@ const STRANGE: [name: string, message: string][] = [
 for (const [name, message] of STRANGE)
   test(`a socket without a key costs nothing: ${name}`, async () => {
     await attack(
-      `strangers, ${name}`,
+      `without a key, ${name}`,
       guarded,
       async () => {
         // Each client reconnects as soon as it is closed.
         const ends = performance.now() + 5000;
-        const stranger = async () => {
+        const unauthenticated = async () => {
           while (performance.now() < ends) {
             const socket = await open(guarded);
             const closed = once(socket, "close");
@@ -112,7 +113,7 @@ for (const [name, message] of STRANGE)
             assert.ok(lived < 2500, `it lived for ${lived} ms`);
           }
         };
-        await Promise.all(Array.from({ length: 4 }, stranger));
+        await Promise.all(Array.from({ length: 4 }, unauthenticated));
       },
       (seen) => {
         holds(seen);

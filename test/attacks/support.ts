@@ -3,16 +3,15 @@
  *
  * The watcher sends GET /healthz every WATCH_MS, whether or not earlier answers have come, so that the time
  * of an answer is the delay of the server's event loop, and a blocked loop is seen as often as it should be.
- * It runs in a process of its own: an attacker that is busy must not look like a server that is.
+ * It runs in its own process, so that a busy attacker does not look like a busy server.
  */
 
-import { type ChildProcess, fork, spawn } from "node:child_process";
+import { fork } from "node:child_process";
 import { once } from "node:events";
 import { setPriority } from "node:os";
 import { fileURLToPath } from "node:url";
-import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { ENTRY } from "../cli/support.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
+import { startServer, type TestServer } from "../support/server.ts";
 import type { Watched } from "./watch.ts";
 
 /** Default bounds of an attack. */
@@ -29,63 +28,12 @@ const HEAP = ["--max-old-space-size=96", "--max-semi-space-size=2"];
 /** Tries of an attack that asserts times, because the machine may be busy. */
 const TRIES = 3;
 
-/** A server under attack. */
-export interface Victim {
-  readonly child: ChildProcess;
-  readonly pid: number;
-  /** Its origin, such as `http://127.0.0.1:41234`. */
-  readonly origin: string;
-  readonly port: number;
-  /** Its output, the log included. */
-  output(): string;
-  /** Resolve with the match when the output has it. Throws if the server ends before. */
-  said(pattern: RegExp): Promise<RegExpExecArray>;
-  /** End it; `end` does nothing if it has ended. */
-  stop(): Promise<void>;
-}
-
-/**
- * Start `didi-serve serve` on a free port, with the smallest model and one thread unless `args` say
- * otherwise. The caller stops it.
- */
-export async function startVictim(...args: string[]): Promise<Victim> {
-  const flags = ["--port", "0", "--threads", "1", "--device", "cpu", "--model", TINY_GUIDED, "--split", "1"];
-  const child = spawn(process.execPath, [...HEAP, ...ENTRY, "serve", ...flags, ...args], {
-    cwd: PACKAGE_ROOT,
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  goFirst(child.pid!);
-  const killed = () => child.kill("SIGKILL");
-  process.once("exit", killed);
-  let output = "";
-  for (const stream of [child.stdout, child.stderr])
-    stream.setEncoding("utf8").on("data", (chunk) => {
-      output += chunk;
-    });
-  const said = async (pattern: RegExp): Promise<RegExpExecArray> => {
-    for (;;) {
-      const match = pattern.exec(output);
-      if (match) return match;
-      if (child.exitCode !== null || child.signalCode !== null)
-        throw new Error(`the server ended: ${output}`);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  };
-  const origin = (await said(/ready at (\S+)/))[1]!;
-  return {
-    child,
-    pid: child.pid!,
-    origin,
-    port: Number(new URL(origin).port),
-    output: () => output,
-    said,
-    async stop() {
-      process.removeListener("exit", killed);
-      if (child.exitCode !== null || child.signalCode !== null) return;
-      child.kill("SIGKILL");
-      await once(child, "exit");
-    },
-  };
+/** Start the server with the smallest model unless `args` say otherwise. The caller stops it. */
+export async function startVictim(...args: string[]): Promise<TestServer> {
+  const flags = ["--device", "cpu", "--model", TINY_GUIDED, "--split", "1", ...args];
+  const victim = await startServer(flags, HEAP);
+  goFirst(victim.pid);
+  return victim;
 }
 
 /**
@@ -100,7 +48,11 @@ function goFirst(pid: number): void {
 }
 
 /** Run `attack` while the server is watched. The watch goes on for `afterMs` when the attack is over. */
-export async function watched(victim: Victim, attack: () => Promise<unknown>, afterMs = 0): Promise<Watched> {
+export async function watched(
+  victim: TestServer,
+  attack: () => Promise<unknown>,
+  afterMs = 0,
+): Promise<Watched> {
   const watcher = fork(fileURLToPath(new URL("./watch.ts", import.meta.url)), {
     execArgv: ["--import", "tsx"],
     env: { ...process.env, ORIGIN: victim.origin, SERVER_PID: String(victim.pid) },
@@ -137,7 +89,7 @@ export function describe(
  */
 export async function attack(
   name: string,
-  victim: Victim,
+  victim: TestServer,
   run: () => Promise<unknown>,
   check: (seen: Watched) => void,
   afterMs = 0,

@@ -5,12 +5,13 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { WebSocket } from "ws";
 import { TestKeys } from "../server/access/support.ts";
-import { askVictim, attack, BOUNDS, startVictim, type Victim } from "./support.ts";
+import type { TestServer } from "../support/server.ts";
+import { askVictim, attack, BOUNDS, startVictim } from "./support.ts";
 
 const CLIENTS = 4;
 const SECONDS = 8;
 
-let victim: Victim;
+let victim: TestServer;
 let keys: TestKeys;
 before(async () => {
   keys = await TestKeys.create({

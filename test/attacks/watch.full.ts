@@ -3,9 +3,10 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { attack, BOUNDS, startVictim, type Victim, watched } from "./support.ts";
+import type { TestServer } from "../support/server.ts";
+import { attack, BOUNDS, startVictim, watched } from "./support.ts";
 
-let victim: Victim;
+let victim: TestServer;
 before(async () => {
   victim = await startVictim();
 });

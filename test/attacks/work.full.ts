@@ -6,9 +6,10 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { TestKeys } from "../server/access/support.ts";
-import { askVictim, attack, BOUNDS, startVictim, type Victim } from "./support.ts";
+import type { TestServer } from "../support/server.ts";
+import { askVictim, attack, BOUNDS, startVictim } from "./support.ts";
 
-let victim: Victim;
+let victim: TestServer;
 let keys: TestKeys;
 before(async () => {
   keys = await TestKeys.create({

@@ -1,46 +1,26 @@
 /** API keys on the command line, flags that the server refuses, and SIGHUP. */
 
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import type { TLSSocket } from "node:tls";
-import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { StreamClient } from "../server/support.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
-import { didi, didiHere, ENTRY } from "./support.ts";
+import { startServer } from "../support/server.ts";
+import { didi, didiHere } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-access-"));
 after(() => rm(root, { recursive: true }));
 
-/** Start `serve` on a free port, collect its output, and kill it after the tests. */
+/** Start the server with the smallest model, and kill it after the tests. */
 async function serve(...args: string[]) {
-  const all = ["serve", "--port", "0", "--threads", "1", "--device", "cpu", "--model", TINY_GUIDED, ...args];
-  const child = spawn(process.execPath, [...ENTRY, ...all], {
-    cwd: PACKAGE_ROOT,
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  after(() => child.kill("SIGKILL"));
-  const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
-  let output = "";
-  for (const stream of [child.stdout, child.stderr])
-    stream.setEncoding("utf8").on("data", (chunk) => {
-      output += chunk;
-    });
-  /** Resolve with the match when the output has it. */
-  const said = async (pattern: RegExp): Promise<RegExpExecArray> => {
-    for (;;) {
-      const match = pattern.exec(output);
-      if (match) return match;
-      if (child.exitCode !== null) throw new Error(`it ended: ${output}`);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  };
-  const origin = (await said(/ready at (\S+)/))[1]!;
-  return { child, exit, said, origin, output: () => output };
+  const server = await startServer(["--device", "cpu", "--model", TINY_GUIDED, ...args]);
+  after(() => server.stop());
+  return server;
 }
 
 for (const [command, explains] of [

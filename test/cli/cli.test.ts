@@ -8,7 +8,8 @@ import type { ServeConfig } from "../../src/cli/options.ts";
 import { modelFolder } from "../../src/model/model.ts";
 import { StreamClient } from "../server/support.ts";
 import { MODEL, TEACHER, TINY_GUIDED } from "../support/engine.ts";
-import { didi, didiHere, serve } from "./support.ts";
+import { startServer } from "../support/server.ts";
+import { didi, didiHere } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-cli-"));
 after(() => rm(root, { recursive: true }));
@@ -209,7 +210,7 @@ test("an unknown flag of the process: one line, exit 2", async () => {
 });
 
 test("SIGTERM finishes running requests, closes sockets with 1001 and exits with 0", async () => {
-  const { child, origin, exit } = await serve("--device", "cpu", "--model", TINY_GUIDED);
+  const { child, origin, exit } = await startServer(["--device", "cpu", "--model", TINY_GUIDED]);
   const client = await StreamClient.connect(origin);
   client.send({ type: "generate", id: "a", prompt: "", length: 120, steps: 1024, seed: 1 });
   await client.find((event): event is Extract<typeof event, { type: "step" }> => event.type === "step");
@@ -220,7 +221,14 @@ test("SIGTERM finishes running requests, closes sockets with 1001 and exits with
 });
 
 test("after the grace period, running requests fail with 503", async () => {
-  const { child, origin, exit } = await serve("--device", "cpu", "--model", TINY_GUIDED, "--grace", "0");
+  const { child, origin, exit } = await startServer([
+    "--device",
+    "cpu",
+    "--model",
+    TINY_GUIDED,
+    "--grace",
+    "0",
+  ]);
   const client = await StreamClient.connect(origin);
   client.send({ type: "generate", id: "a", prompt: "", length: 120, steps: 1024, n: 16, seed: 1 });
   await client.find((event): event is Extract<typeof event, { type: "step" }> => event.type === "step");

@@ -14,7 +14,8 @@ import { untilReady } from "../../loadtest/servers/server.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { damagedModel, mismadeModel } from "../support/damage.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
-import { ENTRY, type Outcome } from "./support.ts";
+import { ENTRY } from "../support/server.ts";
+import type { Outcome } from "./support.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-start-"));
 after(() => rm(root, { recursive: true }));
@@ -133,7 +134,7 @@ test("a port in use: one line, exit 1, no worker left", async () => {
 });
 
 test("a low limit on open files: one line, exit 1", { skip: noLimits }, async () => {
-  checkRefusal(await ended(["--model", TINY_GUIDED], ["--nofile=100"]), /100 files open.*ulimit -n/);
+  checkRefusal(await ended(["--model", TINY_GUIDED], ["--nofile=100"]), /open files is 100.*ulimit -n/);
 });
 
 test("the server runs on a full disk: it writes no file", { skip: noLimits }, async () => {

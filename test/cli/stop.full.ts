@@ -9,7 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { scrape } from "../../loadtest/servers/server.ts";
 import { postRaw, type ServerEvent, StreamClient } from "../server/support.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
-import { serve } from "./support.ts";
+import { startServer } from "../support/server.ts";
 
 const FLAGS = ["--device", "cpu", "--model", TINY_GUIDED, "--log-level", "error"];
 const LONG = { prompt: "", length: 120, steps: 1024, n: 16, seed: 1 };
@@ -30,7 +30,7 @@ function workerPids(pid: number): number[] {
 }
 
 test("after SIGTERM it refuses requests, finishes running ones, then closes sockets with 1001", async () => {
-  const { child, origin, exit } = await serve(...FLAGS);
+  const { child, origin, exit } = await startServer([...FLAGS]);
   const client = await StreamClient.connect(origin);
   const posted = postRaw(origin, "/generate", { ...LONG, seed: 2 });
   while (!((await scrape(origin)).get("didi_active_rows")! > 0)) await sleep(5);
@@ -59,7 +59,7 @@ test("after SIGTERM it refuses requests, finishes running ones, then closes sock
 });
 
 test("an answer that a client is still reading arrives whole", async () => {
-  const { child, origin, exit } = await serve(...FLAGS);
+  const { child, origin, exit } = await startServer([...FLAGS]);
   // About ten megabytes: more than the socket buffers hold.
   const response = await postRaw(origin, "/generate", LONG, { accept: "text/event-stream" });
   assert.equal(response.statusCode, 200);
@@ -78,7 +78,7 @@ test("an answer that a client is still reading arrives whole", async () => {
 });
 
 test("neither a client that never reads nor a silent socket delays the shutdown", async () => {
-  const { child, origin, exit } = await serve(...FLAGS, "--grace", "30");
+  const { child, origin, exit } = await startServer([...FLAGS, "--grace", "30"]);
   const client = await StreamClient.connect(origin);
   client.socket.pause();
   const never = await postRaw(origin, "/generate", TRACED);
@@ -96,7 +96,7 @@ test("neither a client that never reads nor a silent socket delays the shutdown"
 });
 
 test("a second signal ends it at once, with exit code 1 and no process left", async () => {
-  const { child, origin, exit } = await serve(...FLAGS);
+  const { child, origin, exit } = await startServer([...FLAGS]);
   const client = await StreamClient.connect(origin);
   const pids = workerPids(child.pid!);
   client.send({ type: "generate", id: "a", ...LONG });

@@ -1,16 +1,13 @@
 /** Runs the command line in this process, or as a child process. */
 
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { format } from "node:util";
-import { untilReady } from "../../loadtest/servers/server.ts";
 import { run } from "../../src/cli/run.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { ENTRY } from "../support/server.ts";
 
-/** Arguments of Node that run the command line from its sources. */
-export const ENTRY = ["--import", "tsx", join(PACKAGE_ROOT, "src", "main.ts")];
-
-/** The same for any current directory. */
+/** Arguments of Node that run the command line from its sources, from any current directory. */
 export const SOURCE_ENTRY = ["--import", import.meta.resolve("tsx"), join(PACKAGE_ROOT, "src", "main.ts")];
 
 /** The outcome of a run. */
@@ -57,16 +54,4 @@ export async function didiHere(args: string[], env: Record<string, string> = {})
     process.env = variables;
     process.exitCode = exitCode;
   }
-}
-
-/** Start `serve` on a free port; resolve when it is ready. */
-export async function serve(
-  ...args: string[]
-): Promise<{ child: ChildProcess; origin: string; exit: Promise<number | null> }> {
-  const child = spawn(process.execPath, [...ENTRY, "serve", "--port", "0", "--threads", "1", ...args], {
-    cwd: PACKAGE_ROOT,
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
-  return { child, exit, ...(await untilReady(child)) };
 }

@@ -43,8 +43,8 @@ before(async () => {
     `import { DidiClient, DidiError, type StreamEvent } from "didi-serve/client";
      export async function text(client: DidiClient, signal: AbortSignal): Promise<string> {
        for await (const event of client.stream({ prompt: "a", steps: "auto", guidance: { mode: "rgas" } }, { signal })) {
-         const told: StreamEvent = event;
-         if (told.type === "done") return told.samples[0]!.text;
+         const received: StreamEvent = event;
+         if (received.type === "done") return received.samples[0]!.text;
        }
        throw new DidiError("none", { retryable: false });
      }

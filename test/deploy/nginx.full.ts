@@ -13,10 +13,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import WebSocket from "ws";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createKey } from "../../src/server/access/keys.ts";
-import { serve } from "../cli/support.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { writeNginxConf } from "../support/nginx.ts";
 import { freePort } from "../support/programs.ts";
+import { startServer } from "../support/server.ts";
 import { skipWithout } from "./support.ts";
 
 const skip = skipWithout("nginx");
@@ -49,7 +49,7 @@ let echoOrigin: string;
 let origin: string;
 before(async () => {
   if (skip) return;
-  const server = await serve("--model", TINY_GUIDED, "--device", "cpu");
+  const server = await startServer(["--model", TINY_GUIDED, "--device", "cpu"]);
   children.push(server.child);
   origin = await startNginx(Number(new URL(server.origin).port));
   // A server that answers with the headers it received, also to an upgrade.

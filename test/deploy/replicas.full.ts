@@ -15,10 +15,10 @@ import { untilReady } from "../../loadtest/servers/server.ts";
 import { DidiClient, type GenerateResponse } from "../../src/client/index.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createKey } from "../../src/server/access/keys.ts";
-import { ENTRY } from "../cli/support.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { writeNginxConf } from "../support/nginx.ts";
 import { freePort } from "../support/programs.ts";
+import { ENTRY } from "../support/server.ts";
 import { programPath, skipWithout } from "./support.ts";
 
 const skip = skipWithout("nginx", "redis-server");

@@ -132,8 +132,8 @@ test("events do not depend on how the stream is divided into pieces", () => {
       const expected = new EventParser().push(whole);
       const parser = new EventParser();
       const bounds = [0, ...cuts.filter((cut) => cut < whole.length).toSorted((a, b) => a - b), whole.length];
-      const told = bounds.slice(1).flatMap((bound, i) => parser.push(whole.slice(bounds[i], bound)));
-      assert.deepEqual(told, expected);
+      const received = bounds.slice(1).flatMap((bound, i) => parser.push(whole.slice(bounds[i], bound)));
+      assert.deepEqual(received, expected);
     }),
     RUNS,
   );

@@ -85,7 +85,7 @@ export class ApiKey {
 }
 
 /** Compared with an unknown id, so that the response time does not show which ids exist. */
-const NOBODY = new ApiKey(createKey("nobody", {}).record);
+const DUMMY = new ApiKey(createKey("dummy", {}).record);
 
 /** Longest delay of a timer in milliseconds: Node treats a longer one as 1. */
 const LONGEST_DELAY_MS = 2 ** 31 - 1;
@@ -117,7 +117,7 @@ export class KeyRing {
     const [, id, secret] = FORMAT.exec(given) ?? [];
     if (id === undefined || secret === undefined) return undefined;
     const key = this.#keys.get(id);
-    return (key ?? NOBODY).matches(secret) && key && this.now() < key.expiresAt ? key : undefined;
+    return (key ?? DUMMY).matches(secret) && key && this.now() < key.expiresAt ? key : undefined;
   }
 
   /** Revoke the keys that have expired, and set a timer for the next one. */

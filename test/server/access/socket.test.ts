@@ -117,9 +117,9 @@ test("a second key on a socket: the same is accepted, another refused, a wrong o
   client.send({ type: "auth", key: keys.keys.bob });
   client.send(request);
   assert.equal((await client.end("a")).type, "done");
-  const told = client.events.filter((event) => event.type === "authenticated" || isError(event));
+  const received = client.events.filter((event) => event.type === "authenticated" || isError(event));
   assert.deepEqual(
-    told.map((event) => (event.type === "error" ? event.error.errors?.[0]?.path : event.type)),
+    received.map((event) => (event.type === "error" ? event.error.errors?.[0]?.path : event.type)),
     ["authenticated", "authenticated", "/key"],
   );
   client.send({ type: "auth", key: createKey("alice", {}).key });

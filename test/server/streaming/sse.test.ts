@@ -197,8 +197,8 @@ test("a slow reader gets merged steps, every reveal once, and can resume from an
   network.end();
   await once(network, "finish");
   const messages = parse(text);
-  const told = messages.flatMap(({ data }) => (data.type === "step" ? [data] : []));
-  assert.ok(told.length < 400);
+  const received = messages.flatMap(({ data }) => (data.type === "step" ? [data] : []));
+  assert.ok(received.length < 400);
   const seen = [0, 0];
   for (const { id, data } of messages) {
     if (data.type !== "step") continue;

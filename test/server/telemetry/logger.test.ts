@@ -96,9 +96,9 @@ async function everything(logPrompts: boolean) {
   await client.end("b");
   client.socket.close();
   await client.closed;
-  const stranger = await StreamClient.connect(origin);
-  stranger.send({ type: "auth", key: `${key}x`, prompt: SECRET });
-  await stranger.closed;
+  const unauthenticated = await StreamClient.connect(origin);
+  unauthenticated.send({ type: "auth", key: `${key}x`, prompt: SECRET });
+  await unauthenticated.closed;
   return { log: log.text(), texts, key };
 }
 
