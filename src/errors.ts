@@ -1,71 +1,71 @@
-/** Every error the project throws on purpose. A bug is anything else. */
+/** The errors that the project throws deliberately. Any other error is a bug. */
 
-/** Bad flag, environment variable or setting: the process exits with `exitCode`. */
+/** A command cannot run: the process prints the message and exits with `exitCode`. */
 export class StartupError extends Error {
   override name = "StartupError";
   constructor(
     message: string,
-    /** 2 for a command line that is wrong, 1 for a machine or file that is. */
+    /** 2 for a wrong command line, 1 for a problem of a file or the machine. */
     readonly exitCode: 1 | 2 = 1,
   ) {
     super(message);
   }
 }
 
-/** One field of a request that cannot be used. */
+/** One invalid field of a request. */
 export interface FieldError {
-  /** JSON Pointer to the field, such as `/steps`. */
+  /** JSON Pointer of the field, such as `/steps`. */
   path: string;
   message: string;
 }
 
-/** The request is well-formed but asks for something this model or server cannot do. */
+/** The request is well-formed, but this model or server cannot carry it out. */
 export class InvalidRequestError extends Error {
   override name = "InvalidRequestError";
   constructor(
     readonly fields: FieldError[],
-    /** True when the request is too large rather than wrong. */
+    /** True if the request is too large rather than wrong. */
     readonly tooLarge = false,
   ) {
     super(fields.map((field) => `${field.path || "/"}: ${field.message}`).join("; "));
   }
 }
 
-/** There is no such route. */
+/** The route does not exist. */
 export class NotFoundError extends Error {
   override name = "NotFoundError";
 }
 
-/** There is such a route, but not for this method. */
+/** The route does not support this method. */
 export class MethodNotAllowedError extends Error {
   override name = "MethodNotAllowedError";
   constructor(
     message: string,
-    /** Methods that the route takes. */
+    /** Methods that the route supports. */
     readonly allowed: readonly string[],
   ) {
     super(message);
   }
 }
 
-/** A WebSocket route was asked for without an upgrade. */
+/** A request to a WebSocket route without an upgrade. */
 export class UpgradeRequiredError extends Error {
   override name = "UpgradeRequiredError";
 }
 
-/** No key was given, or one that is not known. */
+/** No API key was sent, or an unknown one. */
 export class UnauthorizedError extends Error {
   override name = "UnauthorizedError";
   constructor(
     message: string,
-    /** True if a key was given. */
+    /** True if a key was sent. */
     readonly refused: boolean,
   ) {
     super(message);
   }
 }
 
-/** The request comes from a page, or to a host name, that this server does not serve. */
+/** The origin or the host name of the request is not allowed. */
 export class ForbiddenError extends Error {
   override name = "ForbiddenError";
 }
@@ -75,16 +75,16 @@ export class LimitReachedError extends Error {
   override name = "LimitReachedError";
   constructor(
     message: string,
-    /** Its name in the key file. */
+    /** Name of the limit in the key file. */
     readonly limit: LimitName,
-    /** Whole seconds after which trying again makes sense; at least 1. */
+    /** Whole seconds after which to try again; at least 1. */
     readonly retryAfter: number,
   ) {
     super(message);
   }
 }
 
-/** What an API key may be limited in. */
+/** The limits that an API key can have. */
 export type LimitName = "requests_per_minute" | "concurrent_requests" | "token_passes_per_minute";
 
 /** The queue is full. */
@@ -92,7 +92,7 @@ export class OverloadedError extends Error {
   override name = "OverloadedError";
   constructor(
     message: string,
-    /** Whole seconds after which trying again makes sense; at least 1. */
+    /** Whole seconds after which to try again; at least 1. */
     readonly retryAfter: number,
   ) {
     super(message);
@@ -110,17 +110,17 @@ export class UnavailableError extends Error {
   }
 }
 
-/** The client gave the generation up. */
+/** The client cancelled the request. */
 export class CancelledError extends Error {
   override name = "CancelledError";
 }
 
-/** The model could not carry out a pass. */
+/** A worker could not run a batch. */
 export class ModelFailure extends Error {
   override name = "ModelFailure";
 }
 
-/** The model gave numbers that are not finite for a row, and gave them again on another worker. */
+/** The model returned numbers that are not finite for a row, confirmed by a second worker. */
 export class NonFiniteError extends ModelFailure {
   override name = "NonFiniteError";
 }

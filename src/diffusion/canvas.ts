@@ -1,11 +1,11 @@
-/** A canvas: given token ids, and masked positions that are revealed step by step. */
+/** The canvas of a sample: given token ids, and masked positions that are revealed step by step. */
 
 /** One revealed position. */
 export interface Reveal {
-  /** From the start of the canvas, prompt included. */
+  /** Index on the canvas, prompt included. */
   position: number;
   token: number;
-  /** Natural log of the token's probability under p(x0 | z_t), at temperature 1. */
+  /** Natural log-probability of the token under p(x0 | z_t), at temperature 1. */
   logprob: number;
 }
 
@@ -28,7 +28,11 @@ export class Canvas {
   readonly tokens: Int32Array;
   #masked: number[];
 
-  /** [L] ids, the mask where text is to be generated. Throws RangeError if there is nothing to generate. */
+  /**
+   * Throws RangeError if no position is masked.
+   *
+   * @param tokens [L] ids, the mask where text is generated
+   */
   constructor(
     tokens: readonly number[],
     readonly maskId: number,
@@ -38,7 +42,7 @@ export class Canvas {
     if (this.#masked.length === 0) throw new RangeError("a canvas needs at least one masked position");
   }
 
-  /** Positions that are still masked, ascending. */
+  /** Masked positions, ascending. */
   get masked(): readonly number[] {
     return this.#masked;
   }

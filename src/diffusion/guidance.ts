@@ -1,29 +1,29 @@
 /**
- * RGAS, the reward-guided ancestral sampler (arXiv 2509.25035, section 4.3): which steps tilt, which
- * re-rank, how strongly, and which candidate is kept. The gradient itself is inside the `tilt` graph.
+ * RGAS, the reward-guided ancestral sampler (arXiv 2509.25035, section 4.3): which steps tilt and which re-rank, the
+ * scale of a tilt, and the choice of a candidate. The gradient itself is computed by the `tilt` graph.
  */
 
 /** Settings of guided sampling. */
 export interface Guidance {
-  /** M, the candidates of a re-ranked step; at least 1. */
+  /** M, the number of candidates of a re-ranked step; at least 1. */
   candidates: number;
   /** h0, the scale of the first tilted step. */
   scaleStart: number;
-  /** h1, the scale of the last. */
+  /** h1, the scale of the last tilted step. */
   scaleEnd: number;
-  /** Share of the steps, the last ones, that re-rank; in [0, 1]. */
+  /** Share of the steps that re-rank, the last ones; in [0, 1]. */
   rerankRatio: number;
 }
 
-/** Kind of a step: plain ancestral sampling, tilted distribution, or choice among candidates. */
+/** Kind of a step: plain ancestral sampling, a tilted distribution, or a choice among candidates. */
 export type StepKind = "plain" | "tilt" | "rerank";
 
-/** Return k of the method: the number of tilted steps; the other steps re-rank. */
+/** Return the number of tilted steps, k in the paper; the other steps re-rank. */
 export function tiltedSteps(guidance: Guidance, steps: number): number {
   return Math.floor(steps * (1 - guidance.rerankRatio));
 }
 
-/** Return the kind of step `step` (from 0) of `steps`; the clean-up pass after the last step is plain. */
+/** Return the kind of step `step` (from 0) of `steps`. The clean-up pass after the last step is plain. */
 export function stepKind(guidance: Guidance | undefined, step: number, steps: number): StepKind {
   if (!guidance || step >= steps) return "plain";
   return step < tiltedSteps(guidance, steps) ? "tilt" : "rerank";
@@ -35,7 +35,11 @@ export function tiltScale(guidance: Guidance, step: number, steps: number): numb
   return scaleStart + ((scaleEnd - scaleStart) * step) / Math.max(1, tiltedSteps(guidance, steps) - 1);
 }
 
-/** Return the index of the candidate to keep, drawn by inverse CDF with probability softmax(rewards). */
+/**
+ * Return the index of a candidate, drawn by inverse CDF with probability softmax(rewards).
+ *
+ * @param uniform in (0, 1)
+ */
 export function chooseCandidate(rewards: ArrayLike<number>, uniform: number): number {
   const best = Math.max(...Array.from(rewards));
   let total = 0;

@@ -2,8 +2,8 @@
  * Philox4x32-10, a counter-based random number generator (Salmon et al. 2011, "Parallel Random
  * Numbers: As Easy as 1, 2, 3").
  *
- * A uniform is a pure function of (seed, sample, step, candidate, position), so a sample never depends on the other
- * rows of its batch. The layout of the counter is part of the model format.
+ * A uniform is a pure function of (seed, sample, step, candidate, position), so a sample does not depend on the other rows
+ * of its batch. The layout of the counter is documented in docs/understand/sampler.md and must not change.
  */
 
 const M0 = 0xd2511f53;
@@ -25,7 +25,7 @@ function multiplyHigh(a: number, b: number): number {
   return (aHigh * bHigh + Math.floor(cross / 0x10000) + Math.floor(middle / 0x10000)) >>> 0;
 }
 
-/** Run ten rounds over a counter of four 32-bit words with a key of two. */
+/** Return the block of a counter (four 32-bit words) under a key (two words), after ten rounds. */
 export function philox4x32(counter: Readonly<Block>, key: readonly [number, number]): Block {
   let [c0, c1, c2, c3] = counter;
   let [k0, k1] = key;
@@ -44,7 +44,7 @@ export function philox4x32(counter: Readonly<Block>, key: readonly [number, numb
   return [c0, c1, c2, c3];
 }
 
-/** Key of a draw, without its position. */
+/** What the uniforms of a step depend on, besides the position. */
 export interface DrawKey {
   /** Integer in [0, 2^53). */
   seed: number;
@@ -60,11 +60,11 @@ export interface DrawKey {
 export interface PositionUniforms {
   /** Decides whether the position is revealed. */
   reveal: number;
-  /** Chooses its token by inverse CDF. */
+  /** Chooses the token by inverse CDF. */
   draw: number;
 }
 
-/** Map a word to (0, 1): an odd multiple of 2^-24, exact in float32, never 0 or 1. */
+/** Map a word to an odd multiple of 2^-24 in (0, 1), which is exact in float32. */
 function toUniform(word: number): number {
   return ((word >>> 9) + 0.5) * 2 ** -23;
 }
@@ -82,7 +82,7 @@ export function uniformsAt(key: DrawKey, position: number): PositionUniforms {
   return { reveal: toUniform(w0), draw: toUniform(w1) };
 }
 
-/** Return the uniform for the choice among candidates: the third word of position 0, candidate 0. */
+/** Return the uniform in (0, 1) for the choice among candidates: the third word of position 0, candidate 0. */
 export function chooseUniform(key: Omit<DrawKey, "candidate">): number {
   return toUniform(blockAt({ ...key, candidate: 0 }, 0)[2]);
 }

@@ -1,9 +1,9 @@
 /**
  * The ancestral sampler, reveal first.
  *
- * Whether a position is revealed in a step does not depend on the model, so the set is drawn
- * before the forward pass: only revealed positions need the output head, and a step that reveals
- * nothing needs no pass. The distribution is that of the textbook sampler, to the letter.
+ * Whether a step reveals a position does not depend on the model, so the positions are drawn before the pass: only they
+ * need the output head, and a step that reveals nothing needs no pass. The distribution is exactly that of the textbook
+ * sampler.
  */
 
 import { type BlockSteps, blockAt, blockCount } from "./blocks.ts";
@@ -14,8 +14,8 @@ import { gridTime, maskedAfter, type Schedule, stayProbability } from "./schedul
 import { type Predictions, type Ranking, type Selection, select } from "./selection.ts";
 
 /**
- * Part of the key of shared answers. Raise it with every change after which the same request on the same model gives
- * other tokens, log-probabilities or rewards: such a change makes the golden vectors of the oracles differ.
+ * Part of the key of shared answers. Raise it with every change that gives a request other tokens, log-probabilities or
+ * rewards on the same model; the golden vectors of the oracles show such a change.
  */
 export const SAMPLER_VERSION = 1;
 
@@ -26,9 +26,9 @@ export const SAMPLER_VERSION = 1;
  */
 export type Order = "random" | Ranking;
 
-/** Parameters of a sample. With the model they determine its tokens. */
+/** Parameters of a sample, which determine its tokens together with the model. */
 export interface SampleParams {
-  /** [L] ids, the mask where text is to be generated: at least one. */
+  /** [L] ids, the mask where text is generated; at least one. */
   canvas: readonly number[];
   /** Step budget, at least 1. */
   steps: number;
@@ -53,13 +53,13 @@ export interface SampleParams {
   guidance?: Guidance | undefined;
 }
 
-/** Positions that one candidate of a step reveals, drawn before the model runs. */
+/** The positions that one candidate of a step reveals, drawn before the model runs. */
 export interface DrawPlan {
   /** Positions to reveal, ascending. */
   positions: number[];
   /** One uniform in (0, 1) for each position, for its draw by inverse CDF. */
   uniforms: number[];
-  /** Which of the positions to reveal once they are drawn; undefined reveals all. */
+  /** Which of the drawn positions to reveal; absent reveals all. */
   selection?: Selection;
 }
 
@@ -68,7 +68,7 @@ export interface StepPlan {
   kind: StepKind;
   /** From 0; equal to the budget for the clean-up pass. */
   step: number;
-  /** Time the step starts from: 1 is all masked. Each block has its own. */
+  /** Time at the start of the step; 1 is fully masked. Each block has its own time. */
   t: number;
   /** Probability that a masked position stays masked. */
   stay: number;
@@ -91,22 +91,30 @@ export interface StepRecord {
   revealed: Reveal[];
   /** Positions still masked after the step. */
   masked: number;
-  /** Mean entropy of the predicted distributions over the drawn positions, nats; undefined if none was drawn. */
+  /** Entropy of the predicted distributions in nats, mean over the drawn positions; absent if none was drawn. */
   entropy?: number;
-  /** Reward of the soft canvas (tilt) or of each candidate (re-rank); empty if nothing was scored. */
+  /** Reward of the soft canvas (tilt) or of each candidate (rerank); empty if nothing was scored. */
   rewards: number[];
-  /** Index of the candidate that was kept; undefined without a choice. */
+  /** Index of the chosen candidate of a re-ranked step. */
   chosen?: number;
 }
 
-/** Passes so far, by network. A re-ranked step scores M canvases: M discriminator passes. */
+/** Number of passes, by network. A re-ranked step takes M passes of the discriminator. */
 export interface Passes {
   student: number;
   discriminator: number;
   gradient: number;
 }
 
-/** One sample while it is generated. Alternate `plan` and `apply` until `done`. */
+/**
+ * The state of one sample. Alternate `plan` and `apply` until `done`.
+ *
+ * @example
+ * while (!sample.done) {
+ *   const plan = sample.plan();
+ *   sample.apply(plan, isEmpty(plan) ? [] : await draw(sample.canvas.tokens, plan));
+ * }
+ */
 export class Sample {
   readonly canvas: Canvas;
   readonly passes: Passes = { student: 0, discriminator: 0, gradient: 0 };
@@ -190,7 +198,7 @@ export class Sample {
     return { ranking, least: Math.max(share, Number(this.#isAdaptive)), threshold, entropyBudget };
   }
 
-  /** Return the canvases [M, L] that the candidates of a re-ranked step lead to, for scoring. */
+  /** Return the canvases [M, L] of the candidates of a re-ranked step, for scoring. */
   candidateCanvases(plan: StepPlan, draws: readonly Draws[]): Int32Array[] {
     return plan.candidates.map((candidate, i) => {
       const canvas = this.canvas.tokens.slice();
@@ -200,14 +208,16 @@ export class Sample {
   }
 
   /**
-   * Apply the planned step and return its record. `draws` holds the tokens of each candidate; `rewards` holds one
-   * reward for a tilted step and M for a re-ranked one. Both are empty for a step that reveals nothing. A mask that is
-   * drawn in a guided step of a model that keeps the mask's logit leaves its position masked. Throws RangeError if the
-   * plan is not the next one, or if the draws or rewards do not fit it.
+   * Apply the planned step and return its record. A mask that is drawn in a guided step, by a model that keeps the logit
+   * of the mask, leaves its position masked. Throws RangeError if the plan is not the next one, or if the draws or rewards
+   * do not fit it.
+   *
+   * @param draws tokens of each candidate; empty for a step that reveals nothing
+   * @param rewards one reward of a tilted step, M of a re-ranked one; empty for a step that reveals nothing
    */
   apply(plan: StepPlan, draws: readonly Draws[], rewards: ArrayLike<number> = []): StepRecord {
     if (plan.step !== this.#step)
-      throw new RangeError(`step ${plan.step} does not follow step ${this.#step - 1}`);
+      throw new RangeError(`the plan is for step ${plan.step}, and step ${this.#step} is next`);
     const empty = isEmpty(plan);
     if (!empty) checkFit(plan, draws, rewards);
     const chosen = !empty && plan.kind === "rerank" ? this.#choose(rewards) : undefined;
@@ -246,12 +256,12 @@ export class Sample {
     return Math.max(0, this.params.steps - this.#step);
   }
 
-  /** True if steps were skipped by `hurry`. */
+  /** True if `hurry` skipped steps. */
   get hurried(): boolean {
     return this.#hurried;
   }
 
-  /** Skip the rest of the budget: the next step is the clean-up pass, which reveals every masked position. */
+  /** Skip the remaining steps: the next one is the clean-up pass, which reveals every masked position. */
   hurry(): void {
     if (this.#step >= this.params.steps) return;
     this.#hurried = true;
@@ -283,13 +293,17 @@ export function isEmpty(plan: StepPlan): boolean {
 
 function checkFit(plan: StepPlan, draws: readonly Draws[], rewards: ArrayLike<number>): void {
   if (draws.length !== plan.candidates.length)
-    throw new RangeError(`${plan.candidates.length} candidates were planned and ${draws.length} drawn`);
+    throw new RangeError(
+      `the plan has ${plan.candidates.length} candidates, and draws were given for ${draws.length}`,
+    );
   for (const [i, { positions }] of plan.candidates.entries()) {
     const { tokens, logprobs } = draws[i]!;
     if (tokens.length !== positions.length || logprobs.length !== positions.length)
-      throw new RangeError(`${positions.length} draws were planned and ${tokens.length} made`);
+      throw new RangeError(
+        `the plan has ${positions.length} positions, and ${tokens.length} tokens were given`,
+      );
   }
   const scored = plan.kind === "plain" ? 0 : plan.candidates.length;
   if (rewards.length !== scored)
-    throw new RangeError(`${scored} rewards were planned and ${rewards.length} given`);
+    throw new RangeError(`the plan needs ${scored} rewards, and ${rewards.length} were given`);
 }

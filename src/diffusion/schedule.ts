@@ -1,4 +1,4 @@
-/** The log-linear noise schedule and the grid of a step budget (docs/understand/sampler.md). */
+/** The log-linear noise schedule and the time grid of a step budget (docs/understand/sampler.md). */
 
 /** Parameters of `alpha(t) = 1 - (1 - alphaMin) t`; part of a model's manifest. */
 export interface Schedule {
@@ -8,7 +8,7 @@ export interface Schedule {
   tMin: number;
 }
 
-/** The published schedule. */
+/** The schedule of the paper. */
 export const LOG_LINEAR: Schedule = { alphaMin: 1e-3, tMin: 1e-5 };
 
 /** Return the probability that a token is kept at time t in [0, 1]. */
@@ -22,8 +22,8 @@ export function gridTime(schedule: Schedule, steps: number, k: number): number {
 }
 
 /**
- * Return the probability that a masked position stays masked in step k (from 0) of `steps`:
- * (1 - alpha_s) / (1 - alpha_t). For the clean-up pass, k = `steps`, it is 0.
+ * Return the probability that a masked position stays masked in step k (from 0) of `steps`: (1 - alpha_s) / (1 - alpha_t).
+ * It is 0 for the clean-up pass, k = `steps`.
  */
 export function stayProbability(schedule: Schedule, steps: number, k: number): number {
   if (k >= steps) return 0;
@@ -32,7 +32,7 @@ export function stayProbability(schedule: Schedule, steps: number, k: number): n
   return (1 - s) / (1 - t);
 }
 
-/** Return how many of `length` positions are masked after step k (from 0) of `steps` if each step reveals its share. */
+/** Return how many of `length` positions are masked after step k (from 0) of `steps` in order `confidence`. */
 export function maskedAfter(schedule: Schedule, steps: number, k: number, length: number): number {
   if (k >= steps) return 0;
   const start = 1 - alpha(schedule, 1);

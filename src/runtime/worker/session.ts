@@ -35,8 +35,10 @@ async function create(options: WorkerOptions, provider: Provider): Promise<Sessi
 const firstLine = (error: unknown) => String((error as Error)?.message ?? error).split("\n")[0]!;
 
 /**
- * Load the graphs on the device asked for. Throws if they cannot be loaded there. `starting` is called with the
- * provider before its sessions are created, which takes this thread: what it begins goes on meanwhile.
+ * Load the graphs on a device. Throws if they cannot be loaded there.
+ *
+ * @param starting called with the provider before its sessions are created, which blocks this thread: work that it
+ *   starts elsewhere runs meanwhile
  */
 export async function loadModel(
   options: WorkerOptions,
