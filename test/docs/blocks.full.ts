@@ -121,6 +121,8 @@ const CHECKS: Record<string, (block: Block) => Promise<void>> = {
     } else output = await runShell(block.text);
     outputs.set(block, output);
     if (!commands.every(reasonNotToRun)) assert.notEqual(output, "", "it printed nothing");
+    // An example of an error says so.
+    if (!/\berrors?\b/i.test(block.before)) assert.doesNotMatch(output, /urn:didi-serve:problem|"error":/);
   },
   async js({ text }) {
     assert.notEqual(await runModule(text), "", "it printed nothing");
