@@ -378,7 +378,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Return Prometheus metrics */
+        /** Return Prometheus metrics; a scrape does not count against the limits of its key */
         get: operations["metrics"];
         put?: never;
         post?: never;
@@ -1858,7 +1858,6 @@ export interface operations {
             };
             400: components["responses"]["Problem"];
             401: components["responses"]["Unauthorized"];
-            429: components["responses"]["Overloaded"];
         };
     };
     contract: {

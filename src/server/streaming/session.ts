@@ -212,7 +212,7 @@ export class StreamSession {
   async #generate({ type: _, id, ...body }: Schemas["GenerateMessage"]): Promise<void> {
     const { request } = this;
     const handles = this.#handles;
-    if (handles.has(id)) throw invalid("/id", `${id} is the id of a running request of this socket`);
+    if (handles.has(id)) throw invalid("/id", `${id} belongs to a running request of this socket`);
     if (handles.size >= MAX_PER_SOCKET)
       throw invalid("/id", `exceeds the ${MAX_PER_SOCKET} running requests of a socket: open another socket`);
     const handle = await this.options.admission.submit(request, body, (step) =>

@@ -109,7 +109,7 @@ test("an id is in use while its request runs, and free afterwards", async () => 
   const message = { type: "generate", id: "one", prompt: "", length: 32, steps: 32, seed: 9 };
   client.send(message);
   client.send(message);
-  assert.match((await client.find(isError)).error.detail, /still running/);
+  assert.match((await client.find(isError)).error.detail, /one belongs to a running request/);
   const done = (event: { type: string }): event is Schemas["DoneEvent"] => event.type === "done";
   await client.find(done);
   client.events.length = 0;
