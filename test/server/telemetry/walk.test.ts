@@ -67,6 +67,11 @@ after(async () => {
   for (const name of ["ready", "full", "failing"] as const) await servers[name]!.engine.pool.close();
 });
 
+/** Version of the model in the Open Inference Protocol. */
+const MODEL_VERSION = "1";
+/** Outputs of the Open Inference Protocol that follow the JSON as bytes. */
+const BINARY_OUTPUT = [{ name: "text_output", parameters: { binary_data: true } }];
+
 /** Return the request that gives this status, from the example of the route. */
 function askFor(status: string, path: string, operation: Operation, accept: string): Asked | undefined {
   const name = servers.ready!.engine.model.manifest.name;
@@ -74,7 +79,7 @@ function askFor(status: string, path: string, operation: Operation, accept: stri
   const short = example && { ...example, ...("model" in example && { model: name }) };
   const asked: Asked = {
     server: "ready",
-    path: path.replace("{model}", name),
+    path: path.replace("{model}", name).replace("{version}", MODEL_VERSION),
     headers: { accept, ...(short && { "content-type": "application/json" }) },
     ...(short && { body: JSON.stringify(short) }),
   };
@@ -88,9 +93,17 @@ function askFor(status: string, path: string, operation: Operation, accept: stri
     case "401":
       return { ...asked, server: "keyed" };
     case "404":
-      return { ...asked, path: path.replace("{model}", "nobody"), body: asked.body?.replace(name, "nobody") };
+      return {
+        ...asked,
+        path: asked.path.replace(name, "nobody"),
+        body: asked.body?.replace(name, "nobody"),
+      };
     case "413":
-      return { ...asked, body: JSON.stringify({ ...short, padding: "x".repeat(2_000_000) }) };
+      return {
+        ...asked,
+        headers: { accept, "content-type": "application/json" },
+        body: JSON.stringify({ ...short, padding: "x".repeat(2_000_000) }),
+      };
     case "415":
       return { ...asked, headers: { accept, "content-type": "text/plain" } };
     case "426":
@@ -122,6 +135,8 @@ for (const [path, route] of Object.entries(CONTRACT.paths as Record<string, Reco
           const streams = type === "text/event-stream";
           if (streams && path.startsWith("/v1"))
             asked.body = JSON.stringify({ ...JSON.parse(asked.body!), stream: true });
+          if (type === "application/octet-stream")
+            asked.body = JSON.stringify({ ...JSON.parse(asked.body!), outputs: BINARY_OUTPUT });
           const { origin } = servers[asked.server]!;
           const response = await fetch(origin + asked.path, {
             method: method.toUpperCase(),
