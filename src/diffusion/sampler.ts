@@ -106,15 +106,7 @@ export interface Passes {
   gradient: number;
 }
 
-/**
- * The state of one sample. Alternate `plan` and `apply` until `done`.
- *
- * @example
- * while (!sample.done) {
- *   const plan = sample.plan();
- *   sample.apply(plan, isEmpty(plan) ? [] : await draw(sample.canvas.tokens, plan));
- * }
- */
+/** The state of one sample. Alternate `plan` and `apply` until `done`. */
 export class Sample {
   readonly canvas: Canvas;
   readonly passes: Passes = { student: 0, discriminator: 0, gradient: 0 };

@@ -1,30 +1,34 @@
 /**
- * Text from byte-level BPE tokens.
+ * Decode byte-level BPE tokens.
  *
- * A token is a run of bytes, and a character may be spread over several tokens, some of them still
- * masked. So tokens are turned into bytes first, and into text only where whole characters stand.
+ * A token is a run of bytes, and a character may span several tokens, some of them masked. So tokens are turned into bytes
+ * first, and only whole characters into text.
  */
 
-/** What a masked position looks like in text. */
+/** Shown in text for a masked position. */
 export const MASK_GLYPH = "░";
 
 const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
-/** GPT-2's printable stand-ins, one character for each byte. Printable bytes stand for themselves. */
-const STAND_INS: readonly string[] = (() => {
+/** GPT-2's printable character for each byte. A printable byte is its own. */
+const BYTE_CHARACTERS: readonly string[] = (() => {
   const printable = (b: number) => (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255);
   let next = 256;
   return Array.from({ length: 256 }, (_, b) => String.fromCharCode(printable(b) ? b : next++));
 })();
 
-/** Bytes as a vocabulary writes them. */
+/** Return bytes in the notation of a vocabulary. */
 export function byteString(bytes: Uint8Array): string {
-  return Array.from(bytes, (b) => STAND_INS[b]!).join("");
+  return Array.from(bytes, (b) => BYTE_CHARACTERS[b]!).join("");
 }
 
-/** Bytes of every token of a vocabulary (token string -> id); special tokens have none. */
+/**
+ * Return the bytes of each of `size` ids; ids without a token get none.
+ *
+ * @param vocab token string to id
+ */
 export function tokenBytes(vocab: ReadonlyMap<string, number>, size: number): Uint8Array[] {
-  const bytes = new Map(STAND_INS.map((character, b) => [character, b]));
+  const bytes = new Map(BYTE_CHARACTERS.map((character, b) => [character, b]));
   const table: Uint8Array[] = Array.from({ length: size }, () => new Uint8Array(0));
   for (const [token, id] of vocab) {
     table[id] = Uint8Array.from(token, (character) => bytes.get(character) ?? 0x3f);
@@ -32,7 +36,7 @@ export function tokenBytes(vocab: ReadonlyMap<string, number>, size: number): Ui
   return table;
 }
 
-/** How many bytes the UTF-8 sequence that starts with `lead` has; 0 if none starts so. */
+/** Return the length of the UTF-8 sequence that starts with `lead`; 0 if none does. */
 function sequenceLength(lead: number): number {
   if (lead < 0x80) return 1;
   if (lead >= 0xc2 && lead < 0xe0) return 2;
@@ -43,8 +47,8 @@ function sequenceLength(lead: number): number {
 const isContinuation = (byte: number) => (byte & 0xc0) === 0x80;
 
 /**
- * Where the whole characters of a run of bytes begin and end. At an open end, beside a masked position, bytes of a
- * character that the mask may complete stand outside; at a closed one nothing does.
+ * Return the range of whole characters in a run of bytes. At an open end, next to a masked position, bytes of a character
+ * that the mask may complete are outside the range; at a closed end none are.
  */
 export function wholeCharacters(
   bytes: Uint8Array,
@@ -86,15 +90,15 @@ export function characterStarts(bytes: Uint8Array): number[] {
   return starts;
 }
 
-/** Bytes as text; broken characters become U+FFFD. */
+/** Decode bytes as UTF-8; broken characters become U+FFFD. */
 export function decodeBytes(bytes: Uint8Array): string {
   return decoder.decode(bytes);
 }
 
-/** What changes the character before it: marks, joiners, skin tones. */
+/** Characters that modify the one before them: marks, joiners, skin tones. */
 const MODIFIERS = /^(?:\p{M}|\p{Emoji_Modifier}|\u200d)+/u;
 
-/** The whole characters of a run of bytes; nothing shows on a masked position before it that belongs to its character. */
+/** Return the whole characters of a run of bytes, without modifiers that would attach to a masked position before it. */
 export function decodeRun(bytes: Uint8Array, openLeft: boolean, openRight: boolean): string {
   const { start, end } = wholeCharacters(bytes, openLeft, openRight);
   const text = decodeBytes(bytes.subarray(start, end));

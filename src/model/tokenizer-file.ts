@@ -1,15 +1,14 @@
 /**
- * `tokenizer.json`, reduced to what is known to take time in proportion to the text.
+ * Parse `tokenizer.json`, reduced to operations that take time linear in the text.
  *
- * Hugging Face's format may hold regular expressions of its author (`Split`, `Replace`), and one such as `(a+)+$` takes
- * for ever on a short prompt. It would stop the whole server, since prompts are tokenised in its event loop. So the ways
- * to split and to normalise a text are those listed here, and everything else that a file may ask for is refused, or left
- * out where it changes no id.
+ * Hugging Face's format may contain any regular expression (`Split`, `Replace`), and one such as `(a+)+$` takes practically
+ * for ever on a short prompt. It would block the server, which tokenises in its event loop. So only the ways to split and
+ * normalise listed here are allowed. Everything else is refused, or dropped if it changes no id.
  */
 
 import { createAjv } from "../json-schema.ts";
 
-/** What `Tokenizer` is made from. */
+/** The parts of `tokenizer.json` that `Tokenizer` uses. */
 export interface TokenizerDefinition {
   model: { type: "BPE"; vocab: Record<string, number>; merges: (string | [string, string])[] };
   pre_tokenizer: object;
@@ -18,12 +17,12 @@ export interface TokenizerDefinition {
 }
 
 /**
- * Most bytes of a token. Merging costs time in proportion to the length of tokens; the longest of known vocabularies
+ * Upper bound of a token, bytes. The time of merging grows with the length of tokens; the longest in known vocabularies
  * have 128.
  */
-const LONGEST_TOKEN = 256;
+const MAX_TOKEN_BYTES = 256;
 
-/** The expressions that known vocabularies were made with: each is linear (test/fuzz/linear.full.ts). */
+/** The split expressions of known vocabularies. Each takes linear time (test/fuzz/linear.full.ts). */
 export const PATTERNS = {
   "GPT-2": String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
   "Llama 3": String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
@@ -95,7 +94,7 @@ const isModel = createAjv().compile<TokenizerDefinition["model"]>({
         anyOf: [{ type: "string" }, { type: "array", items: { type: "string" }, minItems: 2, maxItems: 2 }],
       },
     },
-    // What would change how tokens are put together, and no byte-level vocabulary has.
+    // Options that would change how tokens are joined; byte-level vocabularies do not use them.
     continuing_subword_prefix: { enum: [null, ""] },
     continuing_subword_suffix: { enum: [null, ""] },
     end_of_word_suffix: { enum: [null, ""] },
@@ -104,15 +103,15 @@ const isModel = createAjv().compile<TokenizerDefinition["model"]>({
   },
 });
 
-/** What of a value that is refused may stand in an error: one short line. */
+/** Return a refused value as one short line for an error. */
 const shown = (value: unknown) => {
   const text = JSON.stringify(value) ?? "nothing";
   return text.length <= 120 ? text : `${text.slice(0, 117)}...`;
 };
 
 /**
- * Parse the text of a `tokenizer.json`. Throws Error saying which part cannot be used: it must be a byte-level BPE with
- * ids below `vocabSize`, split as a known vocabulary is.
+ * Parse the text of a `tokenizer.json`. It must be a byte-level BPE with ids below `vocabSize` and a known way to split.
+ * Throws Error naming the part that cannot be used.
  */
 export function parseTokenizer(text: string, vocabSize: number): TokenizerDefinition {
   const definition = JSON.parse(text);
@@ -121,7 +120,7 @@ export function parseTokenizer(text: string, vocabSize: number): TokenizerDefini
   const { model, pre_tokenizer, normalizer = null } = definition;
   if (!isPreTokenizer(pre_tokenizer))
     throw new Error(
-      `its pre_tokenizer is none of those known to end on every text: ByteLevel, or a Split by the expression of ${Object.keys(PATTERNS).join(", ")} before it; it is ${shown(pre_tokenizer)}`,
+      `its pre_tokenizer is not one that is known to take linear time: ByteLevel, or a Split by the expression of ${Object.keys(PATTERNS).join(", ")} before it; it is ${shown(pre_tokenizer)}`,
     );
   if (normalizer !== null && !isNormalizer(normalizer))
     throw new Error(`its normalizer must be null, NFC, NFD, NFKC or NFKD; it is ${shown(normalizer)}`);
@@ -131,9 +130,9 @@ export function parseTokenizer(text: string, vocabSize: number): TokenizerDefini
   }
   for (const [token, id] of Object.entries(model.vocab)) {
     if (id >= vocabSize) throw new Error(`id ${id} is outside the vocabulary of ${vocabSize}`);
-    // Each character of a token stands for a byte.
-    if (token.length > LONGEST_TOKEN)
-      throw new Error(`the token with id ${id} has more than ${LONGEST_TOKEN} bytes`);
+    // Each character of a token is one byte.
+    if (token.length > MAX_TOKEN_BYTES)
+      throw new Error(`the token with id ${id} has more than ${MAX_TOKEN_BYTES} bytes`);
   }
   const { vocab, merges, ignore_merges } = model as TokenizerDefinition["model"] & {
     ignore_merges?: boolean;
@@ -142,7 +141,7 @@ export function parseTokenizer(text: string, vocabSize: number): TokenizerDefini
     normalizer,
     pre_tokenizer,
     model: { type: "BPE", vocab, merges, ...(ignore_merges ? { ignore_merges } : {}) },
-    // Ids become text by their bytes (byte-level.ts), special tokens never come from text, and a prompt is not wrapped.
+    // Ids are decoded by byte-level.ts, special tokens never come from text, and prompts are not wrapped.
     decoder: null,
     added_tokens: [],
     post_processor: null,

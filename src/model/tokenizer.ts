@@ -1,4 +1,4 @@
-/** A model's tokenizer: text to ids with Hugging Face's `tokenizers`, ids to text by bytes. */
+/** The tokenizer of a model: encodes with Hugging Face's `tokenizers`, decodes by bytes. */
 
 import { readFile } from "node:fs/promises";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
@@ -13,13 +13,13 @@ import {
 } from "./byte-level.ts";
 import { parseTokenizer } from "./tokenizer-file.ts";
 
-/** The ids a tokenizer treats apart. */
+/** Ids with a special meaning. */
 export interface SpecialIds {
   maskId: number;
   endOfTextId: number;
 }
 
-/** Bytes of characters that a run of ids shares with what stands beside it. */
+/** Bytes before and after a run of ids that complete its first and last character. */
 export interface Borders {
   before?: Uint8Array;
   after?: Uint8Array;
@@ -27,7 +27,7 @@ export interface Borders {
 
 const NO_BYTES = new Uint8Array(0);
 
-/** Byte-level BPE. Special tokens are never produced from text: a prompt cannot smuggle in a mask. */
+/** Byte-level BPE. Text never encodes to special tokens, so a prompt cannot contain a mask. */
 export class Tokenizer {
   readonly #encoder: HuggingFaceTokenizer;
   readonly #bytes: Uint8Array[];
@@ -39,7 +39,7 @@ export class Tokenizer {
     readonly vocabSize: number,
     readonly special: SpecialIds,
   ) {
-    // Without its added tokens the encoder reads "[MASK]" in a prompt as six ordinary characters.
+    // Without added tokens, "[MASK]" in a prompt is six ordinary characters.
     this.#encoder = new HuggingFaceTokenizer({ ...definition, added_tokens: [] }, {});
     const vocab = new Map(Object.entries(definition.model.vocab));
     this.#bytes = tokenBytes(vocab, vocabSize);
@@ -49,8 +49,8 @@ export class Tokenizer {
   }
 
   /**
-   * Ids of a text, or undefined if it certainly has more than `limit` tokens (found without
-   * tokenising it, so that a huge text costs nothing).
+   * Return the ids of a text, or undefined if its size alone shows that it has more than `limit` tokens, so that a huge
+   * text is not tokenised.
    */
   encode(text: string, limit: number): number[] | undefined {
     if (text === "") return [];
@@ -75,15 +75,16 @@ export class Tokenizer {
     });
   }
 
-  /** The text of one token; part of a character shows as U+FFFD, a special token as nothing. */
+  /** Return the text of one token: U+FFFD for a partial character, nothing for a special token. */
   tokenText(id: number): string {
     return decodeRun(this.#bytes[id]!, false, false);
   }
 
   /**
-   * Text of ids up to the first end of text. Each masked position shows as ░, and no half character shows beside one.
-   * `borders` are the ends of characters that begin before these ids, or end after them. `pastEnd`: go on after an end of
-   * text, which shows as nothing.
+   * Decode ids up to the first end of text. A masked position shows as ░; partial characters next to one are left out.
+   *
+   * @param borders bytes that complete the first and last character
+   * @param pastEnd continue after an end of text, which decodes to nothing
    */
   decode(
     ids: ArrayLike<number>,
@@ -112,8 +113,8 @@ export class Tokenizer {
   }
 
   /**
-   * Text of ids that masked positions may stand beside, up to the first end of text; and the bytes that such a
-   * position may complete to a character, which are no part of it.
+   * Decode the whole characters of ids up to the first end of text, and return the bytes before and after them, which
+   * masked positions next to an open end may complete.
    */
   decodeOpen(
     ids: ArrayLike<number>,
@@ -130,14 +131,14 @@ export class Tokenizer {
     };
   }
 
-  /** How many ids stand before the first end of text. */
+  /** Return the number of ids before the first end of text. */
   #lengthOf(ids: ArrayLike<number>): number {
     const end = Array.prototype.indexOf.call(ids, this.special.endOfTextId);
     return end < 0 ? ids.length : end;
   }
 }
 
-/** Read `tokenizer.json`. Throws StartupError if it is not a byte-level BPE of that vocabulary, split in a known way. */
+/** Read `tokenizer.json`. Throws StartupError if `parseTokenizer` refuses it. */
 export async function readTokenizer(
   path: string,
   vocabSize: number,

@@ -1,25 +1,25 @@
-/** How much of its limits each key has used: behind one small interface, so that several servers can share it. */
+/** Count what each API key has used of its limits; the interface allows several servers to share the counts. */
 
 import type { LimitName } from "../errors.ts";
 
-/** What a key has used of a limit. */
+/** Usage of one limit by one key. */
 export interface Usage {
-  /** In the current window, what was just taken included. */
+  /** Amount used in the current window, including what was just taken. */
   used: number;
-  /** Milliseconds until the window ends; Infinity for one that does not. */
+  /** Milliseconds until the window ends; Infinity without a window. */
   resetMs: number;
 }
 
-/** Counts. It knows no limits: whoever takes too much gives it back with a negative amount. */
+/** Counts usage. It does not enforce limits: a caller that exceeds one gives the amount back. */
 export interface LimitStore {
   /**
-   * Adds `amount`, negative to give back, to what `key` has used of `limit`. A window of `windowMs` begins with the first
-   * positive amount after the one before it has ended; Infinity counts until all is given back. Never counts below 0.
+   * Add `amount` to what `key` has used of `limit`; a negative amount gives back. A window of `windowMs` starts with the
+   * first positive amount after the previous window has ended; Infinity never ends. The count never drops below 0.
    */
   take(key: string, limit: LimitName, amount: number, windowMs: number): Promise<Usage>;
 }
 
-/** The window of limits by the minute. */
+/** Window of the limits per minute. */
 export const MINUTE_MS = 60_000;
 
 interface Counter {
@@ -27,11 +27,11 @@ interface Counter {
   endsAt: number;
 }
 
-/** Counts in this process. It holds one counter for each limit of each key that was used. */
+/** Counts in this process, with one counter for each limit of each key in use. */
 export class MemoryLimitStore implements LimitStore {
   readonly #counters = new Map<string, Counter>();
 
-  /** `now` is a clock in milliseconds. */
+  /** @param now clock, milliseconds */
   constructor(readonly now: () => number = () => performance.now()) {}
 
   async take(key: string, limit: LimitName, amount: number, windowMs: number): Promise<Usage> {
@@ -39,7 +39,7 @@ export class MemoryLimitStore implements LimitStore {
     const now = this.now();
     let counter = this.#counters.get(name);
     if (!counter || counter.endsAt <= now) {
-      // What is given back after its window has ended begins none.
+      // Giving back after the end of a window starts no new one.
       if (amount <= 0) return { used: 0, resetMs: windowMs };
       counter = { used: 0, endsAt: now + windowMs };
       this.#counters.set(name, counter);

@@ -1,8 +1,8 @@
 /**
- * Count what keys have used of their limits: in Redis for all servers, or in this process alone while Redis is away.
+ * Count usage in Redis for all servers, or in this process while Redis is unavailable.
  *
  * Not rate-limiter-flexible: it has no leases for concurrent requests, its insurance limiter starts from zero when Redis
- * goes away, and a refund after the end of a window opens a negative one.
+ * becomes unavailable, and giving back after the end of a window starts a negative one.
  */
 
 import { randomUUID } from "node:crypto";
@@ -10,12 +10,12 @@ import type { LimitName } from "../errors.ts";
 import type { RedisLink } from "../redis/link.ts";
 import { type LimitStore, MemoryLimitStore, type Usage } from "./memory.ts";
 
-/** Milliseconds after which what a server holds is free again if it does not say that it still runs. */
+/** Milliseconds after which the concurrent requests of a server are released unless it renews them. */
 const LEASE_MS = 15_000;
 
 /**
- * KEYS[1]: the counter; ARGV: amount, window in milliseconds. A window begins with the first amount; what is given back
- * after its end is forgotten. Answers what is used, and the milliseconds left.
+ * Count within a window. KEYS[1]: the counter; ARGV: amount, window in milliseconds. A window starts with the first amount;
+ * giving back after its end has no effect. Returns the amount used and the milliseconds left.
  */
 const TAKE_IN_WINDOW = `
 local left = redis.call("PTTL", KEYS[1])
@@ -32,9 +32,9 @@ end
 return {used, left}`;
 
 /**
- * KEYS[1]: a hash of servers, each with what it holds and until when; ARGV: this server, what it holds, the lease in
- * milliseconds. Says it again instead of adding to it, so that nothing is lost or counted twice when Redis was away, and
- * forgets servers whose lease is over. Answers what all of them hold.
+ * Count leases. KEYS[1]: a hash of servers, each with its amount and the end of its lease; ARGV: this server, its amount,
+ * the lease in milliseconds. Sets the amount instead of adding to it, so that nothing is lost or counted twice when Redis
+ * was unavailable, and deletes expired servers. Returns the sum of all servers.
  */
 const HOLD = `
 local time = redis.call("TIME")
@@ -57,12 +57,12 @@ end
 redis.call("PEXPIRE", KEYS[1], ARGV[3])
 return held`;
 
-/** Never rejects: without Redis each server allows a key its whole limit. */
+/** Never rejects: while Redis is unavailable, each server allows a key its whole limit. */
 export class RedisLimitStore implements LimitStore {
-  /** What was used through this server: what counts while Redis is away. */
+  /** Usage through this server, which counts while Redis is unavailable. */
   readonly #local = new MemoryLimitStore();
   readonly #server = randomUUID();
-  /** What this server holds of limits without a window, by counter. */
+  /** Amounts of limits without a window that this server has leased, by counter. */
   readonly #held = new Map<string, number>();
   readonly #renewal: NodeJS.Timeout;
 
@@ -87,7 +87,7 @@ export class RedisLimitStore implements LimitStore {
     return { used: (await this.#hold(name, own.used)) ?? own.used, resetMs: own.resetMs };
   }
 
-  /** Stops renewing. What is still held is free after the lease. */
+  /** Stop renewing leases; they expire. */
   close(): void {
     clearInterval(this.#renewal);
   }

@@ -1,9 +1,15 @@
-/** Answers in Redis, for all servers of a model. */
+/** Cached answers in Redis, shared by all servers of a model. */
 
 import type { AnswerStore } from "../engine/answers/shared-cache.ts";
 import type { RedisLink } from "./link.ts";
 
-/** Keeps answers for as long as the in-process cache would. Redis's own `maxmemory` bounds them. */
+/**
+ * A store of answers in Redis, bounded by Redis's own `maxmemory`. A store that is unavailable is empty: no method
+ * rejects.
+ *
+ * @example
+ * const shared = new SharedCache(new RedisAnswers(await RedisLink.open(url)), model, 3_600_000);
+ */
 export class RedisAnswers implements AnswerStore {
   constructor(readonly link: RedisLink) {}
 

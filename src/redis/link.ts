@@ -1,64 +1,63 @@
 /**
- * The connection to Redis, which may go away and come back at any time: commands then give nothing, at once, and whoever
- * asked does without.
+ * The connection to Redis. While Redis is unavailable, commands return undefined at once and callers go on without it.
  */
 
 import { EventEmitter } from "node:events";
 import type { Redis } from "ioredis";
 import { StartupError } from "../errors.ts";
 
-/** Milliseconds that a command may take: what is asked of Redis must be quicker than to do without. */
+/** Milliseconds that a command may take: longer waits cost more than going on without Redis. */
 const COMMAND_MS = 250;
-/** Milliseconds that the first connection may take before the server starts without. */
+/** Milliseconds that the first connection may take before the server starts without it. */
 const CONNECT_MS = 2000;
-/** Milliseconds between tries to reach a Redis that is away. */
+/** Milliseconds between attempts to reach an unavailable Redis. */
 const PROBE_MS = 1000;
 
-/** Answers of a Redis that can do nothing for now: full, read-only, starting, or asking for another password. */
-const AWAY =
+/** Errors of a Redis that cannot serve for now: full, read-only, starting, or with another password. */
+const UNAVAILABLE =
   /^(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOREPLICAS|OOM|READONLY|TRYAGAIN|WRONGPASS)\b/;
-/** Milliseconds between two reports of the same refusal. */
+/** Milliseconds between reports of the same refused command. */
 const REPORT_MS = 60_000;
 
-/** An answer that is an error, with the command that it answers. */
+/** An error that Redis returned, with its command. */
 interface ReplyError extends Error {
   command?: { name?: string };
 }
 
-/** Whether Redis is there but does not take this command, for a missing right or a key of another type, say. */
+/** Return true if Redis is available but refuses this command, such as for a missing permission. */
 const isRefusal = (error: unknown): error is ReplyError =>
-  error instanceof Error && error.name === "ReplyError" && !AWAY.test(error.message);
+  error instanceof Error && error.name === "ReplyError" && !UNAVAILABLE.test(error.message);
 
 interface LinkEvents {
-  /** It went away, and why; once until it comes back. */
+  /** It became unavailable, with the reason; once until it is back. */
   down: [reason: string];
   up: [];
-  /** It does not take a command, and why; at most once a minute for each command. The connection stays up. */
+  /** It refused a command, with the reason; at most once a minute for each command. The connection stays up. */
   refused: [command: string, reason: string];
 }
 
-/** A connection that is kept up. */
+/** A connection that reconnects by itself. */
 export class RedisLink extends EventEmitter<LinkEvents> {
   #down: string | undefined = "not connected yet";
   #probe: NodeJS.Timeout | undefined;
   #closed = false;
-  /** When the refusal of a command was last reported. */
+  /** `performance.now()` of the last report of each refused command. */
   readonly #reported = new Map<string, number>();
 
   private constructor(
     readonly redis: Redis,
-    /** Host and port, for people. */
+    /** Host and port, for messages. */
     readonly address: string,
   ) {
     super();
     redis.on("ready", () => this.#rise());
     redis.on("close", () => this.#fall("the connection is closed"));
-    // Without a listener an error would end the server; what it means is told by `close` and by commands.
+    // An error without a listener would end the server.
     redis.on("error", (error: Error) => this.#fall(error.message));
   }
 
   /**
-   * Connects. Resolves after two seconds without a connection, too: it is made as soon as Redis is there. Throws
+   * Connect. Resolves after two seconds even without a connection, which is then made once Redis is available. Throws
    * StartupError if ioredis is not installed.
    */
   static async open(url: string): Promise<RedisLink> {
@@ -71,7 +70,7 @@ export class RedisLink extends EventEmitter<LinkEvents> {
     const redis = new module.Redis(url, {
       commandTimeout: COMMAND_MS,
       connectTimeout: CONNECT_MS,
-      // What cannot be said now is not said later: it would count twice, or too late.
+      // A command that cannot be sent now must not be sent later: it would count twice or too late.
       enableOfflineQueue: false,
       autoResendUnfulfilledCommands: false,
       maxRetriesPerRequest: 0,
@@ -89,12 +88,12 @@ export class RedisLink extends EventEmitter<LinkEvents> {
     return link;
   }
 
-  /** Why it is away; undefined while it answers. */
+  /** Why Redis is unavailable; undefined while it answers. */
   get down(): string | undefined {
     return this.#down;
   }
 
-  /** What a command gives; undefined if Redis is away, does not answer in time or refuses the command. Never rejects. */
+  /** Return the result of a command; undefined if Redis is unavailable, too slow or refuses it. Never rejects. */
   async run<T>(command: (redis: Redis) => Promise<T>): Promise<T | undefined> {
     if (this.#down !== undefined) return undefined;
     try {
@@ -106,7 +105,7 @@ export class RedisLink extends EventEmitter<LinkEvents> {
     }
   }
 
-  /** Ends the connection. */
+  /** Close the connection. */
   close(): void {
     this.#closed = true;
     clearTimeout(this.#probe);
@@ -135,17 +134,17 @@ export class RedisLink extends EventEmitter<LinkEvents> {
     this.#probeLater();
   }
 
-  /** A Redis that hangs keeps its connection: only asking tells that it is back. */
+  /** A Redis that hangs keeps its connection, so only a command shows that it is back. */
   #probeLater(): void {
     clearTimeout(this.#probe);
     this.#probe = setTimeout(async () => {
       if (this.#closed || this.#down === undefined) return;
       try {
-        // A write, since a Redis that is full still answers PING.
+        // A write, since a full Redis still answers PING.
         await this.redis.set("didi:probe", "1", "PX", PROBE_MS);
         this.#rise();
       } catch (error) {
-        // One that refuses the probe alone is there.
+        // A Redis that only refuses the probe is available.
         if (isRefusal(error)) this.#rise();
         else this.#probeLater();
       }

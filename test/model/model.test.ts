@@ -111,7 +111,7 @@ test("a tokenizer with an expression that may never end is refused, whatever its
     const sha256 = createHash("sha256").update(bytes).digest("hex");
     manifest.tokenizer = { file: "tokenizer.json", sha256, bytes: bytes.length };
   });
-  await refuses(/tokenizer\.json: its pre_tokenizer is none of those known/);
+  await refuses(/tokenizer\.json: its pre_tokenizer is not one that is known/);
 });
 
 test("a manifest that is not JSON is refused", async () => {
@@ -137,11 +137,11 @@ test("auto takes fp16 for CUDA and int8 for a CPU that has dot products; a preci
 test("what belongs together in a manifest must be there together", async () => {
   type Graphs = Record<string, Record<string, object>>;
   const cases: [edit: (manifest: Record<string, unknown>, graphs: Graphs) => void, says: RegExp][] = [
-    [(manifest) => delete manifest.guidance, /guidance must be there if and only if/],
+    [(manifest) => delete manifest.guidance, /guidance must be present if and only if/],
     [(_, graphs) => delete graphs.score, /must have property score when property tilt is present/],
     [
       (_, graphs) => delete graphs.tilt!.fp16,
-      /graph tilt comes in fp32, int8 and denoise in fp32, fp16, int8/,
+      /graph tilt has the precisions fp32, int8, and denoise has fp32, fp16, int8/,
     ],
     [(_, graphs) => Object.assign(graphs, { denoise: {} }), /denoise must NOT have fewer than 1 properties/],
   ];
