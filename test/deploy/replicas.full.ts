@@ -11,26 +11,29 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { untilReady } from "../../loadtest/servers/server.ts";
+import { scrape } from "../../loadtest/servers/server.ts";
 import { DidiClient, type GenerateResponse } from "../../src/client/index.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createKey } from "../../src/server/access/keys.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { writeNginxConf } from "../support/nginx.ts";
 import { freePort } from "../support/programs.ts";
-import { ENTRY } from "../support/server.ts";
+import { startServer, type TestServer } from "../support/server.ts";
 import { programPath, skipWithout } from "./support.ts";
 
 const skip = skipWithout("nginx", "redis-server");
 const folder = await mkdtemp(join(tmpdir(), "didi-deploy-"));
 const children = new Set<ChildProcess>();
 
-function start(path: string, args: string[], stdout: "ignore" | "pipe"): ChildProcess {
-  const child = spawn(path, args, { cwd: PACKAGE_ROOT, stdio: ["ignore", stdout, "inherit"] });
+/** Remember a process, to end it after the tests. */
+function register(child: ChildProcess): ChildProcess {
   children.add(child);
   child.once("exit", () => children.delete(child));
   return child;
 }
+
+const start = (path: string, args: string[]) =>
+  register(spawn(path, args, { cwd: PACKAGE_ROOT, stdio: ["ignore", "ignore", "inherit"] }));
 
 /** Kill a process; resolve when it has ended. */
 async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<number | null> {
@@ -58,50 +61,40 @@ const keys = {
 
 /** A server that can be restarted on the same port. */
 class Replica {
-  child: ChildProcess | undefined;
-  origin = "";
-  /** Log since the last start. */
-  lines: { level: number; msg: string }[] = [];
+  #server: TestServer | undefined;
 
   constructor(
     readonly port: number,
     readonly redisPort: number,
   ) {}
 
-  async start(): Promise<void> {
-    const flags = { model: TINY_GUIDED, port: this.port, threads: 1, "max-batch-tokens": 512 };
-    const shared = { "api-keys": join(folder, "keys"), redis: `redis://127.0.0.1:${this.redisPort}` };
-    const args = Object.entries({ ...flags, ...shared }).flatMap(([flag, value]) => [
-      `--${flag}`,
-      `${value}`,
-    ]);
-    this.lines = [];
-    this.child = start(process.execPath, [...ENTRY, "serve", ...args], "pipe");
-    const { origin, output } = await untilReady(this.child);
-    this.origin = origin;
-    const take = (text: string) => {
-      for (const line of text.split("\n")) if (line.startsWith("{")) this.lines.push(JSON.parse(line));
-    };
-    take(output);
-    let rest = "";
-    this.child.stdout!.on("data", (chunk) => {
-      const [last, ...whole] = (rest + chunk).split("\n").reverse();
-      rest = last!;
-      take(whole.reverse().join("\n"));
-    });
+  get child(): ChildProcess {
+    return this.#server!.child;
   }
 
-  /** Log messages of level warning and above. */
+  get origin(): string {
+    return this.#server!.origin;
+  }
+
+  async start(): Promise<void> {
+    const shared = ["--api-keys", join(folder, "keys"), "--redis", `redis://127.0.0.1:${this.redisPort}`];
+    const own = ["--model", TINY_GUIDED, "--port", `${this.port}`, "--max-batch-tokens", "512"];
+    this.#server = await startServer([...own, ...shared]);
+    register(this.child);
+  }
+
+  /** Log messages of level warning and above since the last start. */
   get complaints(): string[] {
-    return this.lines.filter(({ level }) => level >= 40).map(({ msg }) => msg);
+    const lines = this.#server!.output().split("\n");
+    const log = lines.filter((line) => /^\{.*\}$/.test(line)).map((line) => JSON.parse(line));
+    return log.filter(({ level }) => level >= 40).map(({ msg }) => msg);
   }
 
   async metric(name: string): Promise<number> {
-    const headers = { authorization: `Bearer ${keys.load.key}` };
-    const text = await (await fetch(`${this.origin}/metrics`, { headers })).text();
-    const line = text.split("\n").find((candidate) => candidate.startsWith(`${name} `));
-    assert.ok(line, name);
-    return Number(line.slice(name.length + 1));
+    const metrics = await scrape(this.origin, { authorization: `Bearer ${keys.load.key}` });
+    const value = metrics.get(name);
+    assert.ok(value !== undefined, name);
+    return value;
   }
 
   /** Send one request without retries. */
@@ -124,7 +117,7 @@ let client: DidiClient;
 
 async function startRedis(): Promise<void> {
   const args = ["--port", `${redisPort}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-  redis = start(programPath("redis-server"), [...args, "--dir", folder], "ignore");
+  redis = start(programPath("redis-server"), [...args, "--dir", folder]);
 }
 
 /** Resolve when both replicas use Redis. */
@@ -147,7 +140,7 @@ before(async () => {
   b = new Replica(await freePort(), redisPort);
   await Promise.all([a.start(), b.start()]);
   const { path, args, origin } = await writeNginxConf(folder, [a.port, b.port]);
-  nginx = start(path, args, "ignore");
+  nginx = start(path, args);
   client = new DidiClient(origin, {
     headers: { authorization: `Bearer ${keys.load.key}` },
     retry: { retries: 20, firstMs: 50, longestMs: 1000 },
@@ -240,12 +233,12 @@ test("clients lose nothing when one replica is killed and another drained under 
   };
   await more(10);
   await busy(a);
-  await end(a.child!, "SIGKILL");
+  await end(a.child, "SIGKILL");
   await more(10);
   await a.start();
   await more(10);
   await busy(b);
-  assert.equal(await end(b.child!, "SIGTERM"), 0);
+  assert.equal(await end(b.child, "SIGTERM"), 0);
   await more(10);
   await b.start();
   await more(10);

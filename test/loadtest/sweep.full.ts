@@ -57,6 +57,8 @@ test("a sweep over every axis gives results without errors", async () => {
   args.push("--transport", "post,sse,ws", "--rates", "5,10", "--max-requests", "3000");
   const { code, output, errors } = await loadtest(args);
   assert.equal(code, 0, errors);
+  assert.match(errors, /connecting to http/);
+  assert.doesNotMatch(errors, /starting the server/);
   const results = readResults(join(out, "every"));
   assert.match(output, /every\/report\.md/);
   assert.equal(results.name, "every");
