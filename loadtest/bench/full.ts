@@ -94,7 +94,7 @@ async function command(command: string, args: string[], env: Record<string, stri
 /** Create a random checkpoint with a matching tokenizer, and convert it to a model folder. */
 async function makeModel(flags: Flags, checkpoint: string, folder: string): Promise<void> {
   const sizes = ["vocab", "hidden", "blocks", "cond"] as const;
-  const args = ["-P", "-m", "didi.random_checkpoint", "--out", checkpoint];
+  const args = ["-P", "-m", "didi.tools.random_checkpoint", "--out", checkpoint];
   args.push(...sizes.flatMap((name) => [`--${name}`, `${flags[name]}`]));
   const made = await command(flags.python, args, { PYTHONPATH: join(PACKAGE_ROOT, "training") });
   console.log(`random checkpoint: ${made.toFixed(1)} s\n`);

@@ -18,8 +18,8 @@ import { interleave, range, tableHead, tableRow } from "./measure.ts";
 import { generate } from "./requests.ts";
 
 /**
- * The process `python -m didi.reference_speed`: it reads a job as a line of JSON and prints the seconds it
- * took.
+ * The process `python -m didi.tools.reference_speed`: it reads a job as a line of JSON and prints the seconds
+ * it took.
  */
 export class Reference {
   readonly #child: ChildProcess;
@@ -35,7 +35,7 @@ export class Reference {
 
   /** Start the process; `weights` are the flags that name the weights. Rejects if it does not start. */
   static async start(python: string, weights: readonly string[]): Promise<Reference> {
-    const child = spawn(python, ["-P", "-m", "didi.reference_speed", ...weights], {
+    const child = spawn(python, ["-P", "-m", "didi.tools.reference_speed", ...weights], {
       stdio: ["pipe", "pipe", "inherit"],
       env: { ...process.env, PYTHONPATH: join(PACKAGE_ROOT, "training") },
     });

@@ -1,25 +1,28 @@
-"""The denoiser: the published diffusion transformer (DiT), sizes as parameters.
+"""The denoiser: the diffusion transformer of the published checkpoint, with its sizes as parameters.
 
-method: MDLM / DiDi-Instruct backbone (arXiv 2509.25035, section 5). A bidirectional
-transformer over the canvas, adaptive layer norm (adaLN) from the noise level sigma in
-every block, rotary positions, tanh-GELU MLP, untied output layer. Module and parameter
-names are those of the published checkpoint, so its tensors load without renaming.
+A bidirectional transformer over the canvas: adaptive layer norm (adaLN) from the noise level sigma in every
+block, rotary positions, tanh-GELU MLP, untied output layer (DiDi-Instruct, arXiv 2509.25035, section 5).
+Modules and parameters have the names of the published checkpoint, so that its tensors load without renaming.
 
-Our models are trained with sigma fixed at 0; every adaLN output is then a constant,
-which `export.py` folds into the weights.
+Our models are trained with sigma fixed at 0. Every adaLN output is then a constant, which the export folds
+into the weights (`graphs/blocks.py`).
 """
 
+import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Sizes of the denoiser. `vocab_size` counts `[MASK]`, which is the last id."""
+    """Sizes of a network. `vocab_size` counts `[MASK]`, which is the last id."""
 
     vocab_size: int
     hidden: int = 192
@@ -38,7 +41,7 @@ class BackboneConfig:
 
 
 def rotary_tables(length: int, head_dim: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles, each [length, head_dim] (two equal halves)."""
+    """Return cosines and sines of the rotary angles, each [length, head_dim] (two equal halves)."""
     inverse_frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angles = torch.outer(torch.arange(length, dtype=torch.float64), inverse_frequency)
     angles = torch.cat((angles, angles), dim=-1)
@@ -46,16 +49,18 @@ def rotary_tables(length: int, head_dim: int, base: float = 10_000.0) -> tuple[T
 
 
 def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates x [B, H, L, D] by position; the two halves of D are the pairs (not interleaved)."""
+    """Rotate x [B, H, L, D] by position; element i is paired with element i + D/2 (not interleaved)."""
     half = x.shape[-1] // 2
     rotated = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
     return x * cos + rotated * sin
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
-    """Attention over [B, H, L, D]; `keep` (broadcast over scores [B, H, L, L]) is false where none looks.
+    """Return attention over [B, H, L, D]; `keep` (broadcast over [B, H, L, L]) is false at pairs to leave
+    out.
 
-    Written out because, on the CPU in bfloat16, the fused kernel's backward is four times slower.
+    Written out because the backward pass of PyTorch's fused kernel is four times slower on the CPU in
+    bfloat16.
     """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if keep is not None:
@@ -64,7 +69,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """adaLN: x [B, L, d] scaled by (1 + scale) and shifted, both broadcast over positions."""
+    """Apply adaLN: x [B, L, d] times (1 + scale) plus shift, both broadcast over positions."""
     return x * (1 + scale) + shift
 
 
@@ -91,7 +96,7 @@ class Embedding(nn.Module):
 
 
 class SigmaEmbedder(nn.Module):
-    """Noise level sigma [B] -> conditioning [B, cond]: sinusoids of width 256, then an MLP."""
+    """Map the noise level sigma [B] to [B, cond]: sinusoids of width 256, then an MLP."""
 
     WIDTH = 256
 
@@ -107,7 +112,7 @@ class SigmaEmbedder(nn.Module):
 
 
 class BlockLayers(nn.Module):
-    """Norms, attention and MLP of a transformer block; how they are joined is up to the block."""
+    """Norms, attention and MLP of a transformer block; subclasses join them."""
 
     def __init__(self, config: BackboneConfig):
         super().__init__()
@@ -122,11 +127,11 @@ class BlockLayers(nn.Module):
             nn.GELU(approximate="tanh"),
             nn.Linear(config.mlp_ratio * d, d),
         )
-        # Of what each half adds to the residual stream; the trainer sets its rate.
+        # Applied to what attention and MLP add to the residual stream; the trainer sets its rate.
         self.dropout = nn.Dropout(0.0)
 
     def attend(self, x: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None) -> Tensor:
-        """Multi-head attention over normed x [B, L, d], output projection included."""
+        """Return multi-head attention over normed x [B, L, d], output projection included."""
         B, L, d = x.shape
         q, k, v = self.attn_qkv(x).view(B, L, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         mixed = attention(apply_rotary(q, cos, sin), apply_rotary(k, cos, sin), v, keep)
@@ -134,7 +139,7 @@ class BlockLayers(nn.Module):
 
 
 class Block(BlockLayers):
-    """One transformer block with adaLN: attention, then the MLP, each behind a learnt gate."""
+    """One transformer block with adaLN: attention, then the MLP, each behind a learned gate."""
 
     def __init__(self, config: BackboneConfig):
         super().__init__(config)
@@ -168,7 +173,11 @@ class OutputLayer(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The denoiser p(x0 | z_t): tokens [B, L] -> logits over the vocabulary."""
+    """The denoiser p(x0 | z_t): tokens [B, L] -> logits over the vocabulary.
+
+    >>> Backbone(BackboneConfig(vocab_size=50))(torch.zeros(2, 8, dtype=torch.int64)).shape
+    torch.Size([2, 8, 50])
+    """
 
     def __init__(self, config: BackboneConfig):
         super().__init__()
@@ -184,15 +193,14 @@ class Backbone(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def condition(self, sigma: Tensor) -> Tensor:
-        """sigma [B] (or [1], shared by the batch) -> conditioning vector [B, cond]."""
+        """Map sigma [B] (or [1], shared by the batch) to the conditioning vector [B, cond]."""
         return F.silu(self.sigma_map(sigma))
 
-    def hidden(self, tokens: Tensor, c: Tensor, length: Tensor | None = None) -> Tensor:
-        """The trunk: tokens [B, L] -> the last block's output [B, L, d]. Raises ValueError beyond the context."""
-        return self.transform(self.vocab_embed(tokens), c, length)
-
     def transform(self, x: Tensor, c: Tensor, length: Tensor | None = None) -> Tensor:
-        """The trunk from embeddings x [B, L, d] on; as `hidden`."""
+        """Run the blocks on embeddings x [B, L, d]; return the last output [B, L, d].
+
+        Raise ValueError if L exceeds the context.
+        """
         L = x.shape[1]
         if L > self.config.context:
             raise ValueError(f"canvas of {L} tokens is longer than the context of {self.config.context}")
@@ -210,20 +218,53 @@ class Backbone(nn.Module):
         length: Tensor | None = None,
         where: Tensor | None = None,
     ) -> Tensor:
-        """Logits for every position [B, L, V], or only where the mask `where` [B, L] is true [P, V].
+        """Return logits at every position [B, L, V], or only where the mask `where` [B, L] is true [P, V].
 
-        `sigma` [B] defaults to 0 (our models). `length` [B] marks positions at and beyond it as
-        padding, which no position attends to. The logits are raw: SUBS is applied in `diffusion`.
+        `sigma` [B] defaults to 0 (our models). Positions at and beyond `length` [B] are padding, which no
+        position attends to. The logits are raw: `diffusion.subs` applies SUBS.
         """
         c = self.condition(torch.zeros(1, device=tokens.device) if sigma is None else sigma)
-        return self.output_layer(self.hidden(tokens, c, length), c, where)
+        return self.output_layer(self.transform(self.vocab_embed(tokens), c, length), c, where)
 
     @torch.no_grad()
     def sharpen(self, temperature: float) -> "Backbone":
-        """Divides the logits by `temperature`, in the weights; returns the model."""
+        """Divide the logits by `temperature`, in the weights, and return the model."""
         for parameter in self.output_layer.linear.parameters():
             parameter.div_(temperature)
         return self
 
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())
+
+
+def read_weights(path: Path) -> tuple[BackboneConfig, dict[str, Tensor]]:
+    """Return the sizes and the float32 tensors of a .safetensors file that `write_weights` wrote."""
+    with safe_open(path, "pt") as file:
+        config = BackboneConfig(**json.loads(file.metadata()["config"]))
+        return config, {name: file.get_tensor(name).float() for name in file.keys()}
+
+
+def read_average(path: Path) -> tuple[BackboneConfig, dict[str, Tensor]]:
+    """Return the sizes and the averaged weights of a training run's checkpoint.pt."""
+    state = torch.load(path, weights_only=True)
+    return BackboneConfig(**state["config"]), state["ema"]
+
+
+def write_weights(path: Path, config: BackboneConfig, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """Write tensors in `dtype` to a .safetensors file, with the network's sizes in its metadata."""
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
+    save_file(weights, path, {"config": json.dumps(config.to_dict())})
+    path.chmod(0o644)
+
+
+def save_backbone(backbone: Backbone, path: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write the weights that graphs, further training and distillation start from."""
+    write_weights(path, backbone.config, backbone.state_dict(), dtype)
+
+
+def load_backbone(path: Path) -> Backbone:
+    """Load the averaged weights of a checkpoint (.pt) or a weight file (.safetensors), in evaluation mode."""
+    config, weights = read_weights(path) if path.suffix == ".safetensors" else read_average(path)
+    model = Backbone(config)
+    model.load_state_dict(weights)
+    return model.eval()

@@ -1,26 +1,43 @@
-"""Causal language models with the same trunk sizes: the judge that grades samples, and the autoregressive peer.
+"""Causal language models of the same sizes: the judge of samples, and the autoregressive peer.
 
-Blocks are those of the denoiser without adaLN, looking back only: a GPT-NeoX with rotary positions over the
-whole head and no parallel residual. Trained by `python -m didi.train --objective causal`.
+Their blocks are the denoiser's without adaLN, with causal attention: a GPT-NeoX without parallel residual,
+with rotary positions over the whole head, and zeros for the biases it lacks. `python -m didi.train
+--objective causal` trains one. `python -m didi.causal --checkpoint FILE --out DIR` exports it as Hugging
+Face's tools expect it: `config.json`, `model.safetensors` and `onnx/model.onnx` with its key-value cache;
+`tokenizer.json` must be in DIR.
 """
 
+import argparse
+import json
+from pathlib import Path
+
+import onnx
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from .backbone import BackboneConfig, BlockLayers, Embedding, LayerNorm, apply_rotary, attention, rotary_tables
+from .backbone import BackboneConfig, BlockLayers, Embedding, LayerNorm, apply_rotary, attention
+from .backbone import read_average, rotary_tables
+from .command import command_parser
+from .corpus import SEPARATOR
+from .graphs.trace import trace
 
-# Keys and values of the tokens so far, one pair of [B, H, T, D] for each block.
+# Keys and values of the tokens so far: for each block a pair of [B, H, T, D].
 Cache = list[tuple[Tensor, Tensor]]
+
+# Weights beside which GPT-NeoX has a bias and we have none.
+BIASED = ("norm1.weight", "norm2.weight", "norm_final.weight", "attn_qkv.weight", "attn_out.weight")
 
 
 class CausalBlock(BlockLayers):
-    """Pre-norm attention over the past and itself, then the MLP."""
+    """Pre-norm attention over the past and the token itself, then the MLP."""
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, keep: Tensor, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """x [B, S, d] after T cached tokens -> its output, and the keys and values of all T + S."""
+        """Run x [B, S, d] after T cached tokens; return its output, and the keys and values of all T + S."""
         B, S, d = x.shape
         qkv = self.attn_qkv(self.norm1(x)).view(B, S, 3, self.heads, d // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -32,7 +49,7 @@ class CausalBlock(BlockLayers):
 
 
 class CausalLM(nn.Module):
-    """p(next token | tokens so far): ids [B, L] -> logits [B, L, V] (the mask's is never trained)."""
+    """p(next token | tokens so far): ids [B, L] -> logits [B, L, V]. The mask's logit is never trained."""
 
     def __init__(self, config: BackboneConfig):
         super().__init__()
@@ -50,10 +67,12 @@ class CausalLM(nn.Module):
             nn.init.zeros_(block.mlp[2].weight)
         nn.init.zeros_(self.linear.weight)
 
-    def extend(self, tokens: Tensor, keep: Tensor, position: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
-        """Final hidden states [B, S, d] of tokens [B, S] that follow the cached ones, and the longer cache.
+    def extend(self, tokens: Tensor, keep: Tensor, position: Tensor, cache: Cache | None):
+        """Run tokens [B, S] that follow T cached ones; return their final hidden states [B, S, d] and the new
+        cache.
 
-        `keep` (broadcast over [B, H, S, T + S]) is false where none looks; `position` [S] or [B, 1, S].
+        `keep` (broadcast over [B, H, S, T + S]) is false at pairs to leave out; `position` is [S] or [B, 1,
+        S].
         """
         x, grown = self.vocab_embed(tokens), []
         for i, block in enumerate(self.blocks):
@@ -62,6 +81,7 @@ class CausalLM(nn.Module):
         return self.norm_final(x), grown
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits [B, L, V]. Raise ValueError if L exceeds the context."""
         L = tokens.shape[1]
         if L > self.config.context:
             raise ValueError(f"{L} tokens are longer than the context of {self.config.context}")
@@ -70,14 +90,14 @@ class CausalLM(nn.Module):
 
 
 def next_token_nats(model: CausalLM, x: Tensor, end_id: int) -> Tensor:
-    """Nats of each token of x [B, L] given those before it [B, L]; the first follows an end of text."""
+    """Return -log p [B, L] of each token of x [B, L] given those before it, after an end of text."""
     before = torch.cat((torch.full_like(x[:, :1], end_id), x[:, :-1]), dim=1)
     return F.cross_entropy(model(before).float().flatten(0, 1), x.flatten(), reduction="none").view_as(x)
 
 
 @torch.no_grad()
 def sample_causal(model: CausalLM, count: int, length: int, end_id: int) -> Tensor:
-    """[count, length] ids one token at a time after an end of text, by torch's generator; the mask is never drawn."""
+    """Draw ids [count, length] one token at a time after an end of text; the mask is never drawn."""
     tokens = torch.full((count, 1), end_id)
     cache, written = None, []
     for i in range(length):
@@ -88,3 +108,172 @@ def sample_causal(model: CausalLM, count: int, length: int, end_id: int) -> Tens
         tokens = torch.multinomial(torch.softmax(logits, dim=-1), 1)
         written.append(tokens)
     return torch.cat(written, dim=1)
+
+
+class CachedDecoder(nn.Module):
+    """The graph: input_ids [B, S], attention_mask [B, T + S] (0 at padding on the left), position_ids [B, S]
+    and the cache, two [B, H, T, D] a block -> logits [B, S, V] and the cache of T + S tokens."""
+
+    def __init__(self, model: CausalLM):
+        super().__init__()
+        self.model = model.requires_grad_(False)
+
+    @property
+    def inputs(self) -> list[str]:
+        return ["input_ids", "attention_mask", "position_ids", *self.cache_names("past_key_values")]
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["logits", *self.cache_names("present")]
+
+    def cache_names(self, prefix: str) -> list[str]:
+        return [f"{prefix}.{i}.{part}" for i in range(len(self.model.blocks)) for part in ("key", "value")]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: list[Tensor]):
+        S, total = input_ids.shape[1], attention_mask.shape[1]
+        column = torch.arange(total)[None]
+        row = torch.arange(S)[:, None] + (total - S)
+        keep = (column <= row)[None] & (attention_mask[:, None] > 0)
+        pairs = list(zip(cache[0::2], cache[1::2]))
+        hidden, grown = self.model.extend(input_ids, keep[:, None], position_ids[:, None], pairs)
+        return self.model.linear(hidden), *(tensor for pair in grown for tensor in pair)
+
+
+def neox_names(config: BackboneConfig) -> dict[str, str]:
+    """Map our parameter names to GPT-NeoX's."""
+    names = {
+        "vocab_embed.embedding": "gpt_neox.embed_in.weight",
+        "norm_final.weight": "gpt_neox.final_layer_norm.weight",
+        "linear.weight": "embed_out.weight",
+    }
+    layers = {
+        "norm1": "input_layernorm",
+        "attn_qkv": "attention.query_key_value",
+        "attn_out": "attention.dense",
+        "norm2": "post_attention_layernorm",
+        "mlp.0": "mlp.dense_h_to_4h",
+        "mlp.2": "mlp.dense_4h_to_h",
+    }
+    for i in range(config.blocks):
+        for ours, theirs in layers.items():
+            for part in ("weight", "bias") if ours.startswith("mlp") else ("weight",):
+                names[f"blocks.{i}.{ours}.{part}"] = f"gpt_neox.layers.{i}.{theirs}.{part}"
+    return names
+
+
+def to_neox(model: CausalLM) -> dict[str, Tensor]:
+    """Return the weights under GPT-NeoX's names: query, key and value by head, zeros for absent biases."""
+    config, d = model.config, model.config.hidden
+    weights = {}
+    for ours, theirs in neox_names(config).items():
+        tensor = model.state_dict()[ours]
+        if ours.endswith("attn_qkv.weight"):
+            tensor = tensor.view(3, config.heads, d // config.heads, d).transpose(0, 1).reshape(3 * d, d)
+        weights[theirs] = tensor.contiguous()
+        if ours.endswith(BIASED):
+            weights[theirs.removesuffix("weight") + "bias"] = torch.zeros(len(tensor))
+    return weights
+
+
+def from_neox(weights: dict[str, Tensor], config: BackboneConfig) -> dict[str, Tensor]:
+    """Invert `to_neox`."""
+    d = config.hidden
+    state = {ours: weights[theirs].float() for ours, theirs in neox_names(config).items()}
+    for name in state:
+        if name.endswith("attn_qkv.weight"):
+            state[name] = state[name].view(config.heads, 3, -1, d).transpose(0, 1).reshape(3 * d, d)
+    return state
+
+
+def neox_config(config: BackboneConfig, end_id: int) -> dict:
+    """Return `config.json` of the model for Hugging Face's tools."""
+    return {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "model_type": "gpt_neox",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden,
+        "num_hidden_layers": config.blocks,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.mlp_ratio * config.hidden,
+        "hidden_act": "gelu_new",
+        "rotary_pct": 1.0,
+        "rotary_emb_base": 10_000,
+        "max_position_embeddings": config.context,
+        "layer_norm_eps": 1e-5,
+        "use_parallel_residual": False,
+        "tie_word_embeddings": False,
+        "bos_token_id": end_id,
+        "eos_token_id": end_id,
+        "torch_dtype": "float32",
+    }
+
+
+def load_causal(path: Path) -> CausalLM:
+    """Load an exported folder, or the averaged weights of a checkpoint (.pt), in evaluation mode."""
+    if path.is_dir():
+        sizes = json.loads((path / "config.json").read_text())
+        config = BackboneConfig(
+            vocab_size=sizes["vocab_size"],
+            hidden=sizes["hidden_size"],
+            blocks=sizes["num_hidden_layers"],
+            heads=sizes["num_attention_heads"],
+            context=sizes["max_position_embeddings"],
+            mlp_ratio=sizes["intermediate_size"] // sizes["hidden_size"],
+        )
+        weights = from_neox(load_file(path / "model.safetensors"), config)
+    else:
+        config, weights = read_average(path)
+    model = CausalLM(config)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def export_causal(model: CausalLM, path: Path) -> None:
+    """Write the decoder with its cache as ONNX."""
+    decoder = CachedDecoder(model).eval()
+    config = model.config
+    B, S, T = 2, 3, 5
+    # A tensor for each entry: the exporter takes one tensor that occurs twice for one input.
+    cache = [torch.zeros(B, config.heads, T, config.hidden // config.heads) for _ in range(2 * config.blocks)]
+    batch, new, past = (torch.export.Dim(name) for name in ("batch", "new", "past"))
+    exported = trace(
+        decoder,
+        example={
+            "input_ids": torch.zeros(B, S, dtype=torch.int64),
+            "attention_mask": torch.ones(B, T + S, dtype=torch.int64),
+            "position_ids": torch.zeros(B, S, dtype=torch.int64),
+            "cache": cache,
+        },
+        inputs=decoder.inputs,
+        outputs=decoder.outputs,
+        dynamic_shapes={
+            "input_ids": {0: batch, 1: new},
+            "attention_mask": {0: batch, 1: torch.export.Dim.AUTO},
+            "position_ids": {0: batch, 1: new},
+            "cache": [{0: batch, 2: past}] * len(cache),
+        },
+    )
+    onnx.save(exported, str(path))
+
+
+def main() -> None:
+    parser = command_parser("Export a causal model with its key-value cache.")
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="checkpoint.pt of a training run")
+    add("--out", type=Path, required=True, help="folder; must hold tokenizer.json")
+    add("--onnx", action=argparse.BooleanOptionalAction, default=True, help="write onnx/model.onnx too")
+    args = parser.parse_args()
+    model = load_causal(args.checkpoint)
+    end = Tokenizer.from_file(str(args.out / "tokenizer.json")).token_to_id(SEPARATOR)
+    weights = {name: tensor.half() for name, tensor in to_neox(model).items()}
+    save_file(weights, args.out / "model.safetensors", {"format": "pt"})
+    (args.out / "config.json").write_text(json.dumps(neox_config(model.config, end), indent=2) + "\n")
+    if args.onnx:
+        (args.out / "onnx").mkdir(exist_ok=True)
+        # From the rounded weights, so that both files hold the same model.
+        export_causal(load_causal(args.out), args.out / "onnx" / "model.onnx")
+    print(f"wrote {args.out}: {', '.join(sorted(p.name for p in args.out.iterdir()))}")
+
+
+if __name__ == "__main__":
+    main()

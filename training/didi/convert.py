@@ -1,10 +1,10 @@
-"""Turns a published checkpoint into a model folder: `python -m didi.convert --from DIR --out DIR`.
+"""Convert a published checkpoint to a model folder: `python -m didi.convert --from DIR --out DIR`.
 
-`--kind didi-instruct` reads `model.safetensors` (the student) and `discriminator.safetensors`;
-`--kind mdlm` reads `model.safetensors` alone. `tokenizer.json` lies beside them unless `--tokenizer` says otherwise.
+`--kind didi-instruct` reads `model.safetensors` (the student) and `discriminator.safetensors`; `--kind mdlm`
+reads `model.safetensors` alone. `tokenizer.json` is in the same folder unless `--tokenizer` names another
+file.
 """
 
-import argparse
 import re
 import shutil
 import sys
@@ -17,27 +17,29 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .backbone import Backbone, BackboneConfig
-from .calibration import WINDOWS, calibration_windows
-from .discriminator import Discriminator, load_published_state, published_state
+from .command import command_parser
+from .corpus import CALIBRATION_WINDOWS, calibration_windows
 from .export import PRECISIONS, STORED, write_model_folder
+from .guidance import Discriminator, load_published_state, published_state
 
-HEAD_DIM = 64  # of the published model: the heads cannot be told from the shapes
+# Of the published model; neither follows from the shapes of its tensors.
+HEAD_DIM = 64
 CONTEXT = 1024
 KINDS = ("didi-instruct", "mdlm")
 DESCRIPTIONS = {
     "didi-instruct": "Few-step student distilled with DiDi-Instruct (arXiv 2509.25035).",
     "mdlm": "Masked-diffusion language model (MDLM, arXiv 2406.07524).",
 }
-# A buffer that some checkpoints keep; it follows from the sizes.
+# A buffer that some checkpoints contain; it follows from the sizes.
 ROTARY = "rotary_emb.inv_freq"
 
 
 class ConversionError(Exception):
-    """The checkpoint or the command line cannot be used; the message says why, in full."""
+    """The checkpoint or the command line cannot be used; the message says why."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file in float32, without a `backbone.` prefix. Raises ConversionError."""
+    """Return every tensor of a file in float32, without a `backbone.` prefix. Raise ConversionError."""
     if not path.is_file():
         raise ConversionError(f"{path} does not exist")
     try:
@@ -48,25 +50,26 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def infer_config(tensors: dict[str, Tensor], file: str, heads: int | None, context: int) -> BackboneConfig:
-    """Sizes from the shapes of the trunk's tensors. Raises ConversionError where they cannot be told."""
+    """Return the sizes that follow from the tensors' shapes. Raise ConversionError if none do."""
 
     def size(name: str, axis: int) -> int:
         if name not in tensors or tensors[name].ndim != 2:
             found = shape_text(tensors[name]) if name in tensors else "missing"
-            raise ConversionError(f"{file}: the model's sizes are read from {name}, a matrix, which is {found}")
+            raise ConversionError(f"{file}: sizes are read from {name}, a matrix, which is {found}")
         return tensors[name].shape[axis]
 
     vocab_size, hidden = size("vocab_embed.embedding", 0), size("vocab_embed.embedding", 1)
     tally = Counter(int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name)))
-    numbers = [n for n, count in tally.items() if count > 3]  # fewer are strays, to be named as such
+    numbers = [n for n, count in tally.items() if count > 3]  # fewer are strays, which `faults` names
     if not numbers:
-        raise ConversionError(f"{file} has no tensor named blocks.N.*: it is not a checkpoint of this architecture")
+        raise ConversionError(f"{file} has no tensor named blocks.N.*: not a checkpoint of this architecture")
     asked, heads = heads, heads or max(1, hidden // HEAD_DIM)
     if hidden % heads or (hidden // heads) % 2:
-        possible = ", ".join(str(n) for n in range(1, hidden // 2 + 1) if hidden % n == 0 and (hidden // n) % 2 == 0)
+        possible = ", ".join(str(n) for n in range(1, hidden // 2 + 1) if hidden % (2 * n) == 0)
         raise ConversionError(
-            f"{'--heads ' if asked else ''}{heads}: the hidden width of {file} is {hidden}, which must be an even multiple of "
-            f"the number of heads: give --heads with one of {possible}, the number that the model was trained with"
+            f"{'--heads ' if asked else ''}{heads}: the hidden width of {file} is {hidden}, which must be an even "
+            f"multiple of the number of heads: give --heads with one of {possible}, the number that the model was "
+            "trained with"
         )
     return BackboneConfig(
         vocab_size=vocab_size,
@@ -83,34 +86,34 @@ def shape_text(tensor: Tensor) -> str:
     return f"[{', '.join(map(str, tensor.shape))}]"
 
 
-def faults(file: str, expected: dict[str, Tensor], tensors: dict[str, Tensor], config: BackboneConfig) -> list[str]:
-    """A line for each tensor of `file` that is missing, not known, or of another shape."""
-    lines = []
+Tensors = dict[str, Tensor]
+
+
+def faults(file: str, expected: Tensors, tensors: Tensors, config: BackboneConfig) -> list[str]:
+    """Return a line for each tensor of `file` that is missing, unknown, or of another shape."""
+    found = []
     for name, tensor in expected.items():
         if name not in tensors:
-            lines.append(f"{file}: {name} is missing; expected {shape_text(tensor)}")
+            found.append(f"{name} is missing; expected {shape_text(tensor)}")
         elif tensors[name].shape != tensor.shape:
-            lines.append(f"{file}: {name} is {shape_text(tensors[name])}; expected {shape_text(tensor)}")
+            found.append(f"{name} is {shape_text(tensors[name])}; expected {shape_text(tensor)}")
     for name in sorted(tensors.keys() - expected.keys()):
-        if name != ROTARY:
-            lines.append(f"{file}: {name} {shape_text(tensors[name])} is not part of the architecture")
-            continue
-        head_dim = config.hidden // config.heads
+        shape, head_dim = shape_text(tensors[name]), config.hidden // config.heads
         frequencies = 10_000.0 ** (-torch.arange(0, head_dim, 2) / head_dim)
-        if tensors[name].shape != frequencies.shape:
-            lines.append(
-                f"{file}: {name} is {shape_text(tensors[name])}; expected {shape_text(frequencies)}"
-                f" for {config.heads} heads: give --heads"
-            )
+        if name != ROTARY:
+            found.append(f"{name} {shape} is not part of the architecture")
+        elif tensors[name].shape != frequencies.shape:
+            wanted = f"{shape_text(frequencies)} for {config.heads} heads"
+            found.append(f"{name} is {shape}; expected {wanted}: give --heads")
         elif not torch.allclose(tensors[name], frequencies, rtol=5e-3):  # it may come from bfloat16
-            lines.append(f"{file}: {name} differs from 10000^(-2i/{head_dim}), the architecture's frequencies")
-    return lines
+            found.append(f"{name} differs from 10000^(-2i/{head_dim}), the architecture's frequencies")
+    return [f"{file}: {fault}" for fault in found]
 
 
 def load_checkpoint(
     source: Path, kind: str, heads: int | None = None, context: int = CONTEXT
 ) -> tuple[Backbone, Discriminator | None]:
-    """The networks of a checkpoint folder, in evaluation mode. Raises ConversionError naming every bad tensor."""
+    """Load the networks of a checkpoint folder. Raise ConversionError that names every bad tensor."""
     student = read_tensors(source / "model.safetensors")
     judge = read_tensors(source / "discriminator.safetensors") if kind == "didi-instruct" else None
     config = infer_config(student, "model.safetensors", heads, context)
@@ -146,26 +149,26 @@ def convert(
     weights: str = "fp32",
     calibration: Path | None = None,
 ) -> None:
-    """Writes the model folder `out` from the checkpoint folder `source`; all or nothing.
+    """Write the model folder `out` from the checkpoint folder `source`, or nothing if an error occurs.
 
-    Raises ConversionError if `out` exists, or if the checkpoint or its tokenizer cannot be used.
+    Raise ConversionError if `out` exists, or if the checkpoint or its tokenizer cannot be used.
     """
     if out.exists():
         raise ConversionError(f"{out} exists already: remove it or choose another --out")
     name = name or out.name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConversionError(f"{name!r} cannot be a model's name (letters, digits, dots, dashes): give --name")
+        rule = "letters, digits, dots, underscores and dashes, a letter or digit first"
+        raise ConversionError(f"{name!r} cannot be a model's name ({rule}): give --name")
     tokenizer = tokenizer or source / "tokenizer.json"
     if not tokenizer.is_file():
-        raise ConversionError(f"{tokenizer} does not exist; `didi-serve model convert` makes GPT-2's where it is missing")
+        advice = "`didi-serve model convert` writes GPT-2's if it is missing"
+        raise ConversionError(f"{tokenizer} does not exist; {advice}")
     print(f"reading {source} ...", flush=True)
     backbone, discriminator = load_checkpoint(source, kind, heads, context)
     config = backbone.config
-    print(
-        f"{kind}: {backbone.parameter_count() / 1e6:.1f}M parameters, hidden {config.hidden}, {config.blocks} blocks, "
-        f"{config.heads} heads, vocabulary {config.vocab_size}, context {config.context}",
-        flush=True,
-    )
+    sizes = f"hidden {config.hidden}, {config.blocks} blocks, {config.heads} heads"
+    vocabulary = f"vocabulary {config.vocab_size}, context {config.context}"
+    print(f"{kind}: {backbone.parameter_count() / 1e6:.1f}M parameters, {sizes}, {vocabulary}", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         folder = Path(temporary) / out.name
@@ -174,7 +177,8 @@ def convert(
         try:
             windows = None
             if calibration is not None and "int8" in precisions:
-                windows = calibration_windows(folder / "tokenizer.json", config, WINDOWS, calibration)
+                fitting = (folder / "tokenizer.json", config.context, config.mask_id)
+                windows = calibration_windows(*fitting, CALIBRATION_WINDOWS, calibration)
             write_model_folder(
                 folder,
                 name=name,
@@ -195,49 +199,32 @@ def convert(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="didi.convert", description=__doc__.splitlines()[0])
-    parser.add_argument("--from", dest="source", type=Path, required=True, metavar="DIR", help="checkpoint folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to make")
-    parser.add_argument("--kind", choices=KINDS, default="didi-instruct", help="default: %(default)s")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="default: fp32")
-    parser.add_argument(
-        "--true-sigma", action="store_true", help="graphs take the noise level, as the reference's guided sampler gives it"
-    )
-    parser.add_argument(
-        "--keep-mask-logit", action="store_true", help="keep the mask's logit, as the reference's guided sampler does"
-    )
-    parser.add_argument("--name", help="the model's name (default: that of the folder)")
-    parser.add_argument("--licence", default="unknown", help="licence of the weights, for the manifest")
-    parser.add_argument("--heads", type=int, help=f"attention heads (default: hidden / {HEAD_DIM})")
-    parser.add_argument("--context", type=int, default=CONTEXT, help="longest canvas (default: %(default)s)")
-    parser.add_argument(
-        "--weights", choices=STORED, default="fp32", help="what the weights are stored in; fp16 rounds them (default: %(default)s)"
-    )
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="text to take the scales of int8 from")
-    parser.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, if not in the checkpoint folder")
+    parser = command_parser(__doc__, prog="didi.convert")
+    add = parser.add_argument
+    add("--from", dest="source", type=Path, required=True, metavar="DIR", help="checkpoint folder")
+    add("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
+    add("--kind", choices=KINDS, default="didi-instruct", help="what the checkpoint is")
+    several = {"dest": "precisions", "nargs": "+", "choices": PRECISIONS, "default": ["fp32"]}
+    add("--precision", **several, help="precisions of the graphs")
+    reference = "as the reference's guided sampler does"
+    add("--true-sigma", action="store_true", help=f"let graphs take sigma, {reference}")
+    add("--keep-mask-logit", action="store_true", help=f"keep the mask's logit, {reference}")
+    add("--name", help="the model's name (default: the folder's)")
+    add("--licence", default="unknown", help="licence of the weights, for the manifest")
+    add("--heads", type=int, help=f"attention heads (default: hidden / {HEAD_DIM})")
+    add("--context", type=int, default=CONTEXT, help="longest canvas, in tokens")
+    add("--weights", choices=STORED, default="fp32", help="what weights are stored in; fp16 rounds them")
+    add("--calibration", type=Path, metavar="FILE", help="text to calibrate int8 on")
+    add("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, if not in the checkpoint folder")
     args = parser.parse_args()
-    if "int8" in args.precision and args.calibration is None:
+    if "int8" in args.precisions and args.calibration is None:
         parser.error("--precision int8 needs --calibration")
     if args.calibration is not None and not args.calibration.is_file():
         parser.error(f"--calibration: {args.calibration} is not a file")
     if args.context < 1 or (args.heads is not None and args.heads < 1):
         parser.error("--heads and --context must be at least 1")
     try:
-        convert(
-            args.source,
-            args.out,
-            kind=args.kind,
-            precisions=tuple(dict.fromkeys(args.precision)),
-            true_sigma=args.true_sigma,
-            keep_mask_logit=args.keep_mask_logit,
-            name=args.name,
-            licence=args.licence,
-            heads=args.heads,
-            context=args.context,
-            tokenizer=args.tokenizer,
-            weights=args.weights,
-            calibration=args.calibration,
-        )
+        convert(**vars(args) | {"precisions": tuple(dict.fromkeys(args.precisions))})
     except ConversionError as error:
         sys.exit(f"didi.convert: {error}")
     except KeyboardInterrupt:

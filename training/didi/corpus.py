@@ -1,7 +1,7 @@
-"""The training text: children's stories, split by document, served as batches.
+"""The training text: children's stories, split by document, as batches of token windows.
 
-Every batch is a pure function of (seed, step), so a resumed run sees the same batches as one
-that was never interrupted.
+A batch is a function of (seed, step), so a resumed run sees the same batches as one that was never
+interrupted.
 """
 
 import hashlib
@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.random import Generator
 from tokenizers import Tokenizer
+from torch import Tensor
 
 CORPUS = Path(__file__).resolve().parent.parent / "corpus"
 SEPARATOR = "<|endoftext|>"
 
-# Share of the training windows drawn from each file. The simple stories are the most learnable.
+# Share of the training windows drawn from each file. The simple stories are the easiest to learn.
 SOURCES = {
     "1-tinystories.txt.xz": 0.40,
     "5-tinystories-more.txt.xz": 0.38,
@@ -29,19 +32,23 @@ SPLITS = ("train", "validation", "test")
 # Some quotation marks of files 1 and 5 were decoded with the wrong code page.
 _MOJIBAKE = {"â€œ": '"', "â€™": "'", "â€˜": "'", "â€": '"'}
 
-# A paragraph of a book that is not part of its story: title pages, advertisements, transcribers' notes.
+# Matches a paragraph of a book that is not part of its story: title pages, advertisements, transcribers'
+# notes.
 _FRONT_MATTER = re.compile(
     r"12mo|\bCloth\b|Illustrated\b|Price,? per|copyright|Transcriber|Project Gutenberg|\bPublish|printed in|"
     r"^by$|^page \d+|^\W*contents\W*$|^(BY |COPYRIGHT|ILLUSTRATED)",
     re.IGNORECASE | re.MULTILINE,
 )
 _BOOK_CHARACTERS = 20_000  # a longer document is a book
-_SENTENCE_CHARACTERS = 200  # a longer end without a full stop is verse
+_SENTENCE_CHARACTERS = 200  # a longer tail without a full stop is verse
 _SENTENCE_END = re.compile(r"[.!?][\"')]*(?=\s|$)")
+
+CALIBRATION_WINDOWS = 160  # default number
+CALIBRATION_LENGTH = 128  # tokens of a window, or the context if that is shorter
 
 
 def split_of(document: str) -> str:
-    """Which split a document belongs to: its hash decides (90% train, 5% validation, 5% test)."""
+    """Return the split of a document, which its hash decides: 90% train, 5% validation, 5% test."""
     bucket = int.from_bytes(hashlib.sha256(document.encode()).digest()[:4], "big") % 100
     return "validation" if bucket < 5 else "test" if bucket < 10 else "train"
 
@@ -63,7 +70,7 @@ def clean(document: str) -> str:
 
 
 def raw_documents(source: str) -> list[str]:
-    """Return every document of one file of the corpus as its split is decided: repaired quotation marks, not cleaned."""
+    """Return every document of one corpus file, with quotation marks repaired but not cleaned."""
     text = lzma.open(CORPUS / source, "rt", encoding="utf-8").read()
     for wrong, right in _MOJIBAKE.items():
         text = text.replace(wrong, right)
@@ -72,9 +79,10 @@ def raw_documents(source: str) -> list[str]:
 
 
 def documents(source: str, split: str) -> list[str]:
-    """Return the cleaned documents of one file of the corpus that belong to `split`, in file order.
+    """Return the cleaned documents of one corpus file that belong to `split`, in file order.
 
-    The text before cleaning decides the split, so a change to the cleaning moves no document to another split.
+    The text before cleaning decides the split, so a change to the cleaning moves no document to another
+    split.
     """
     cleaned = (clean(raw) for raw in raw_documents(source) if split_of(raw) == split)
     return [document for document in cleaned if document]
@@ -82,15 +90,15 @@ def documents(source: str, split: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Stream:
-    """One source and split as a single run of ids, an end-of-text id after every document."""
+    """One split of one source as a single sequence of ids, with an end-of-text id after every document."""
 
     ids: np.ndarray  # [T] int64
-    starts: np.ndarray  # [D] where each document starts
-    characters: int  # characters of text behind `ids`, end-of-text not counted
+    starts: np.ndarray  # [D] index of the first token of each document
+    characters: int  # length of the text that `ids` encodes, without end-of-text
 
 
 def load_stream(source: str, split: str, tokenizer: Tokenizer) -> Stream:
-    """Encodes a source's split. Raises ValueError if the split holds no document."""
+    """Encode one split of a source. Raise ValueError if it holds no document."""
     texts = documents(source, split)
     if not texts:
         raise ValueError(f"{source} has no document in the {split} split")
@@ -104,11 +112,15 @@ def load_stream(source: str, split: str, tokenizer: Tokenizer) -> Stream:
     )
 
 
+def load_streams(split: str, tokenizer: Tokenizer) -> dict[str, Stream]:
+    """Encode one split of every source: name -> stream."""
+    return {source: load_stream(source, split, tokenizer) for source in SOURCES}
+
+
 class Batches:
     """Random training windows, mixed over sources and lengths.
 
-    Half of the windows start where a document starts, so that openings are well learnt. Window
-    lengths vary from batch to batch because the server's canvases do.
+    Window lengths vary from batch to batch because the server's canvases do.
     """
 
     LENGTHS = {0.25: 0.15, 0.5: 0.35, 1.0: 0.5}  # share of the context -> probability
@@ -116,32 +128,61 @@ class Batches:
     def __init__(self, streams: dict[str, Stream], context: int, tokens: int, seed: int):
         self.streams, self.context, self.tokens, self.seed = streams, context, tokens, seed
 
-    def at(self, step: int) -> tuple[np.ndarray, np.random.Generator]:
-        """Windows [B, L] of step `step`, with the generator to draw that step's noise from."""
+    def at(self, step: int) -> tuple[np.ndarray, Generator]:
+        """Return the windows [B, L] of step `step`, and the generator that draws that step's noise."""
         rng = np.random.default_rng((self.seed, step))
         share = rng.choice(list(self.LENGTHS), p=list(self.LENGTHS.values()))
         L = max(1, int(self.context * share))
         return random_windows(self.streams, max(1, self.tokens // L), L, rng), rng
 
 
-def random_windows(streams: dict[str, Stream], count: int, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Windows [count, length]: sources by their share, and half of them start where a document starts."""
+def random_windows(streams: dict[str, Stream], count: int, length: int, rng: Generator) -> np.ndarray:
+    """Draw windows [count, length] from the sources by their share.
+
+    Half of the windows start where a document starts, so that openings are learned well.
+    """
     names = list(streams)
     weights = np.array([SOURCES[name] for name in names])
     rows = []
     for name in rng.choice(names, size=count, p=weights / weights.sum()):
         stream = streams[name]
         last = len(stream.ids) - length
-        start = stream.starts[rng.integers(len(stream.starts))] if rng.random() < 0.5 else rng.integers(last + 1)
+        opening = rng.random() < 0.5
+        start = stream.starts[rng.integers(len(stream.starts))] if opening else rng.integers(last + 1)
         start = min(int(start), last)
         rows.append(stream.ids[start : start + length])
     return np.stack(rows)
 
 
+def split_windows(split: str, tokenizer: Tokenizer, count: int, length: int, seed: int) -> Tensor:
+    """Draw windows [count, length] of a split as training draws them."""
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(random_windows(load_streams(split, tokenizer), count, length, rng))
+
+
 def evaluation_windows(stream: Stream, length: int, count: int | None = None) -> np.ndarray:
-    """Consecutive windows [N, length] that tile the stream; at most `count`, evenly spread."""
+    """Return consecutive windows [N, length] that tile the stream; at most `count` of them, evenly spread."""
     total = len(stream.ids) // length
     windows = stream.ids[: total * length].reshape(total, length)
     if count is None or count >= total:
         return windows
     return windows[np.linspace(0, total - 1, count).astype(int)]
+
+
+def calibration_windows(tokenizer: Path, context: int, mask_id: int, count: int, file: Path | None) -> Tensor:
+    """Return the text windows [N, L] that int8 graphs are calibrated on, with N <= `count`.
+
+    They tile the text of `file` evenly; without a file they are drawn from the validation split. Raise
+    ValueError if the file's text is shorter than one window.
+    """
+    known, length = Tokenizer.from_file(str(tokenizer)), min(CALIBRATION_LENGTH, context)
+    if file is None:
+        return split_windows("validation", known, count, length, seed=5)
+    end, ids = known.token_to_id(SEPARATOR), []
+    for document in file.read_text(encoding="utf-8").split(SEPARATOR):
+        ids += [i for i in known.encode(document.strip()).ids if i != mask_id] + [end]
+    total = len(ids) // length
+    if total == 0:
+        raise ValueError(f"{file} has {len(ids)} tokens, and int8 is calibrated on windows of {length}")
+    rows = np.linspace(0, total - 1, min(count, total)).astype(int)
+    return torch.tensor(ids[: total * length]).view(total, length)[torch.from_numpy(rows)]

@@ -1,23 +1,27 @@
-"""How good samples are: generative perplexity by a judge, entropy, and bootstrap intervals.
+"""Measures of samples: generative perplexity by a judge, entropy, and bootstrap intervals.
 
-Perplexity alone is gamed by repetition, so entropy stands beside it.
+Perplexity alone can be lowered by repetition, so entropy is always reported with it.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
-from .causal import CausalLM, next_token_nats
+from .causal import CausalLM, load_causal, next_token_nats
+from .corpus import SEPARATOR
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Of a set of samples, with 95% bootstrap intervals over samples.
+    """Measures of a set of samples, with 95% bootstrap intervals over samples.
 
-    `generative_perplexity`: exp of the judge's mean nats a token. `entropy`: mean over samples of the
-    entropy (nats) of the sample's own token frequencies.
+    `generative_perplexity` is exp of the judge's mean nats a token. `entropy` is the mean over samples of the
+    entropy (nats) of the sample's token frequencies.
     """
 
     samples: int
@@ -28,18 +32,23 @@ class Quality:
     entropy_interval: tuple[float, float]
 
     def to_dict(self) -> dict:
-        rounded = lambda v: [round(x, 4) for x in v] if isinstance(v, tuple) else round(v, 4) if isinstance(v, float) else v  # noqa: E731
+        def rounded(value):
+            if isinstance(value, tuple):
+                return [round(v, 4) for v in value]
+            return round(value, 4) if isinstance(value, float) else value
+
         return {key: rounded(value) for key, value in asdict(self).items()}
 
 
 @torch.no_grad()
 def judge_nats(judge: CausalLM, x: Tensor, end_id: int, batch: int = 64) -> np.ndarray:
-    """The judge's mean nats a token for each row of x [N, L]; a row follows an end of text."""
-    return torch.cat([next_token_nats(judge, rows, end_id).mean(1) for rows in x.split(batch)]).double().numpy()
+    """Return the judge's mean nats a token [N] for each row of x [N, L]; a row follows an end of text."""
+    nats = [next_token_nats(judge, rows, end_id).mean(1) for rows in x.split(batch)]
+    return torch.cat(nats).double().numpy()
 
 
 def unigram_entropy(x: Tensor) -> np.ndarray:
-    """Entropy (nats) of the token frequencies inside each row of x [N, L]."""
+    """Return the entropy [N] (nats) of the token frequencies inside each row of x [N, L]."""
     rows = []
     for row in x:
         share = row.unique(return_counts=True)[1] / x.shape[1]
@@ -48,7 +57,7 @@ def unigram_entropy(x: Tensor) -> np.ndarray:
 
 
 def bootstrap(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95% percentile interval of the mean of values [N]."""
+    """Return the 95% percentile interval of the mean of values [N]."""
     rng = np.random.default_rng(seed)
     means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -56,7 +65,7 @@ def bootstrap(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple
 
 
 def measure(x: Tensor, judge: CausalLM, end_id: int) -> Quality:
-    """Quality of samples x [N, L]."""
+    """Return the quality of samples x [N, L]."""
     nats, entropy = judge_nats(judge, x, end_id), unigram_entropy(x)
     low, high = np.exp(bootstrap(nats))
     return Quality(
@@ -69,8 +78,15 @@ def measure(x: Tensor, judge: CausalLM, end_id: int) -> Quality:
     )
 
 
+def load_judge(folder: Path) -> Callable[[Tensor], Quality]:
+    """Return `measure` by the causal model of an exported folder."""
+    judge = load_causal(folder)
+    end_id = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(SEPARATOR)
+    return lambda x: measure(x, judge, end_id)
+
+
 def shuffle_words(x: Tensor, starts_word: Tensor, seed: int = 0) -> Tensor:
-    """Each row of x [N, L] with its words in random order: the same tokens, no grammar.
+    """Return each row of x [N, L] with its words in random order: the same tokens without grammar.
 
     `starts_word` [V] says which tokens begin a word.
     """

@@ -1,8 +1,9 @@
-"""The policy gradient of DiDi-Instruct: what the student wrote, what it is rewarded for, what holds it back.
+"""The formulas of DiDi-Instruct (arXiv 2509.25035, section 4): rollouts, rewards, policy gradient,
+regularisers.
 
 The objective is the integral over t of w(t) KL(student's z_t || teacher's z_t). By the score-function
-identity its gradient is that of -E[w(t) R log p(trajectory)], where R = log q_teacher(z_t) / q_student(z_t)
-is what a discriminator between the two estimates (arXiv 2509.25035, section 4).
+identity its gradient is that of -E[w(t) R log p(trajectory)], where R = log q_teacher(z_t) / q_student(z_t).
+A discriminator between the two estimates R.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Step:
     log_p: Tensor
 
     def log_prob(self) -> Tensor:
-        """log-probability of each token that the step revealed, and 0 elsewhere: [N * G, L]."""
+        """Return the log-probability [N * G, L] of each token that the step revealed, and 0 elsewhere."""
         mask_id = self.log_p.shape[1] - 1
         masked = self.before == mask_id
         place = torch.zeros_like(self.before).masked_scatter(masked, torch.arange(len(self.log_p)))
@@ -37,7 +38,7 @@ class Step:
 
 
 def take_step(log_p: Tensor, before: Tensor, shown: Tensor) -> Step:
-    """Draws the tokens of `shown` [N, G, L], where `before` [N, L] is masked, from log_p [P, V]."""
+    """Draw tokens at the positions `shown` [N, G, L] of `before` [N, L] from log_p [P, V]."""
     masked = before == log_p.shape[1] - 1
     place = torch.zeros_like(before).masked_scatter(masked, torch.arange(len(log_p)))
     after = before[:, None].expand(shown.shape).clone()
@@ -46,15 +47,17 @@ def take_step(log_p: Tensor, before: Tensor, shown: Tensor) -> Step:
 
 
 def predict(model: Backbone, canvas: Tensor) -> Tensor:
-    """log p(x0 | canvas) [P, V] at the masked positions of canvas [B, L], under SUBS."""
+    """Return log p(x0 | canvas) [P, V] at the masked positions of canvas [B, L], under SUBS."""
     mask_id = model.config.mask_id
     return subs(model(canvas, where=canvas == mask_id), mask_id)
 
 
 def rollout(student: Backbone, tau: Tensor | None, uniform: Tensor) -> list[Step]:
-    """Generations from all masks through the state at tau [B] (intermediate-state matching) to text; without tau
-    in a single step. `uniform` [B, L] decides what the state at tau shows. Keeps the graph: what is rewarded is
-    what was just computed."""
+    """Generate from all masks through the state at time tau [B] to text: intermediate-state matching.
+
+    Without tau, generate in one step. `uniform` [B, L] decides what the state at tau reveals. The steps keep
+    their autograd graph, which the policy gradient goes through.
+    """
     mask_id = student.config.mask_id
     start = torch.full((1, uniform.shape[1]), mask_id)
     shown = torch.ones_like(uniform, dtype=torch.bool)
@@ -68,13 +71,14 @@ def rollout(student: Backbone, tau: Tensor | None, uniform: Tensor) -> list[Step
 
 
 def branch(student: Backbone, steps: int, branches: int, uniform: Tensor) -> tuple[Step, Tensor]:
-    """Generations of `steps` steps, each stopped before a step of its own and taken through that one in several ways.
+    """Generate in `steps` steps, and do one step of each generation in `branches` ways.
 
-    Row i of `uniform` [N, L], which decides when each position is revealed, belongs to step i mod `steps`. The
-    steps before it are the student's own. Returns the step, with its graph, and the time [N] that it ends at.
+    Row i of `uniform` [N, L], which decides when each position is revealed, branches at step i mod `steps`,
+    after the student's own steps. Return the step with its autograd graph, and the time [N] at which it ends.
     """
     mask_id, times = student.config.mask_id, torch.tensor(grid(steps))
-    # A position is revealed when the chance of a mask falls below its uniform; the last step reveals the rest.
+    # A position is revealed when the chance of a mask falls below its uniform; the last step reveals the
+    # rest.
     chance = torch.cat(((1 - alpha(times[:-1])) / (1 - alpha(1.0)), torch.zeros(1)))
     at = torch.arange(len(uniform)) % steps
     z = torch.full(uniform.shape, mask_id)
@@ -87,10 +91,14 @@ def branch(student: Backbone, steps: int, branches: int, uniform: Tensor) -> tup
     return take_step(predict(student, z), z, shown[:, None].expand(-1, branches, -1)), times[at + 1]
 
 
-def log_odds_reward(scores: Tensor, z: Tensor, mask_id: int, reach: int | None = None, clip: float = 8.0) -> Tensor:
-    """Reward [B, 1]: mean over the masked positions of z [B, L] of the clipped log-odds (0 if none is masked).
+def log_odds_reward(
+    scores: Tensor, z: Tensor, mask_id: int, reach: int | None = None, clip: float = 8.0
+) -> Tensor:
+    """Return the reward [B, 1]: the mean of the clipped log-odds over masked positions of z [B, L]; 0 without
+    masks.
 
-    With `reach`, a reward for each position [B, L]: the mean over the masked positions no further away than that.
+    With `reach`, return a reward for each position [B, L]: the mean over masked positions at most that far
+    away.
     """
     masked = z == mask_id
     total, count = torch.where(masked, scores.clamp(-clip, clip), 0.0), masked.to(scores.dtype)
@@ -102,9 +110,10 @@ def log_odds_reward(scores: Tensor, z: Tensor, mask_id: int, reach: int | None =
 
 
 def group_advantage(reward: Tensor, group: int, clip: float = 3.0, eps: float = 1e-4) -> Tensor:
-    """Rewards [N * group, K] normalised inside each group of samples that share start, tau and t.
+    """Normalise rewards [N * group, K] inside each group of samples that share start, tau and t.
 
-    Each of the K is centred on its own mean; the group has one spread, so that where nothing differs stays small.
+    Each of the K rewards is centred on its own mean. A group has one spread for all K, so that a reward that
+    hardly differs inside the group stays small. Clip to +-clip.
     """
     grouped = reward.unflatten(0, (-1, group))
     centred = grouped - grouped.mean(1, keepdim=True)
@@ -113,15 +122,15 @@ def group_advantage(reward: Tensor, group: int, clip: float = 3.0, eps: float = 
 
 
 def policy_gradient_loss(log_prob: Tensor, advantage: Tensor, weight: Tensor) -> Tensor:
-    """Scalar whose gradient estimates that of the weighted KL: -mean of w(t) times the sum of advantage * log p.
+    """Return -mean of w(t) sum(advantage * log p), whose gradient estimates that of the weighted KL.
 
-    `log_prob` [B, L], `advantage` [B, 1] or [B, L], `weight` [B].
+    `log_prob` is [B, L], `advantage` [B, 1] or [B, L], `weight` w(t) [B].
     """
     return -(weight * (advantage.detach() * log_prob).sum(-1)).mean()
 
 
 def jeffreys(log_p: Tensor, log_q: Tensor, beta: float = 0.5) -> Tensor:
-    """beta KL(p || q) + (1 - beta) KL(q || p), mean over the distributions log_p, log_q [P, V]."""
+    """Return the mean of beta KL(p || q) + (1 - beta) KL(q || p) over distributions log_p, log_q [P, V]."""
     # The mask has log-probability minus infinity in both, and contributes nothing.
     difference = torch.where(torch.isinf(log_p), 0.0, log_p - log_q)
     divergence = ((beta * log_p.exp() - (1 - beta) * log_q.exp()) * difference).sum()
@@ -129,11 +138,11 @@ def jeffreys(log_p: Tensor, log_q: Tensor, beta: float = 0.5) -> Tensor:
 
 
 def entropy(log_p: Tensor) -> Tensor:
-    """Mean entropy (nats) of the distributions log_p [P, V]."""
+    """Return the mean entropy (nats) of the distributions log_p [P, V]."""
     return -(log_p.exp() * torch.where(torch.isinf(log_p), 0.0, log_p)).sum() / max(1, len(log_p))
 
 
 def discriminator_loss(scores: Tensor, z: Tensor, label: float, mask_id: int) -> Tensor:
-    """Binary cross-entropy of scores [B, L] with one label, at the masked positions of z [B, L]."""
+    """Return the binary cross-entropy of scores [B, L] with one label, at masked positions of z [B, L]."""
     at_masks = scores[z == mask_id]
     return F.binary_cross_entropy_with_logits(at_masks, torch.full_like(at_masks, label))

@@ -1,22 +1,27 @@
-"""Trains the byte-level BPE tokenizer: `python -m didi.tokenizer --out FILE`.
+"""Train the byte-level BPE tokenizer: `python -m didi.tokenizer --out FILE`.
 
-Most words of the simple stories become one token, because pieces of one word that are drawn in
-parallel do not know of each other.
+Most words of the simple stories become one token, because the pieces of a word that are drawn in parallel do
+not depend on each other.
 """
 
-import argparse
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from .command import command_parser
 from .corpus import SEPARATOR, SOURCES, documents, raw_documents, split_of
 
 MASK = "[MASK]"
+# How often each file is counted. Files that were added to the corpus later take no part, so that ids stay the
+# same.
 REPEATS = {"1-tinystories.txt.xz": 6, "2-children.txt.xz": 1, "3-fairytales.txt.xz": 1}
 
 
 def train_tokenizer(vocab_size: int) -> Tokenizer:
-    """A tokenizer of exactly `vocab_size` ids; the last two are end-of-text and the mask."""
+    """Return a tokenizer of exactly `vocab_size` ids; the last two are end-of-text and the mask.
+
+    Raise ValueError if the corpus is too small for that size.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -40,9 +45,9 @@ def train_tokenizer(vocab_size: int) -> Tokenizer:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the tokenizer on the corpus.")
-    parser.add_argument("--vocab-size", type=int, default=4096, help="ids in all (default %(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="where tokenizer.json goes")
+    parser = command_parser(__doc__)
+    parser.add_argument("--vocab-size", type=int, default=4096, help="number of ids")
+    parser.add_argument("--out", type=Path, required=True, help="the tokenizer.json to write")
     args = parser.parse_args()
     tokenizer = train_tokenizer(args.vocab_size)
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -50,9 +55,11 @@ def main() -> None:
     for name in SOURCES:
         texts = documents(name, "validation")
         words = [word for text in texts for word in text.split()]
-        whole = sum(len(e.ids) == 1 for e in tokenizer.encode_batch([" " + w.strip(".,!?\"';:") for w in words]))
+        stripped = [" " + word.strip(".,!?\"';:") for word in words]
+        whole = sum(len(encoding.ids) == 1 for encoding in tokenizer.encode_batch(stripped))
         tokens = sum(len(e.ids) for e in tokenizer.encode_batch(texts))
-        print(f"{name}: {sum(map(len, texts)) / tokens:.2f} characters a token, {whole / len(words):.1%} of words whole")
+        characters = sum(map(len, texts)) / tokens
+        print(f"{name}: {characters:.2f} characters a token, {whole / len(words):.1%} whole words")
 
 
 if __name__ == "__main__":

@@ -1,46 +1,84 @@
-"""Trains a language model: `python -m didi.train --run DIR --tokenizer FILE --steps N`.
+"""Train a language model: `python -m didi.train --run DIR --tokenizer FILE --steps N`.
 
-The masked-diffusion denoiser by default; `--objective causal` trains an autoregressive model of the
-same sizes. Losses are in nats a token: the NELBO of the one, the negative log-likelihood of the other.
+The masked-diffusion denoiser by default; `--objective causal` trains an autoregressive model of the same
+sizes. Losses are in nats a token: the NELBO of the one, the negative log-likelihood of the other.
 
-A run is a folder: `checkpoint.pt` (everything a resume needs), `stable.pt` (the state where the
-learning rate starts to fall: the place to continue a longer run from), `best.pt` (the lowest validation
-loss so far), `log.csv`. The learning
-rate warms up, stays, and falls to zero over the last part; `--resume` continues to the same curve
-bit for bit, because batches and noise are functions of the step.
+A run is a folder: `checkpoint.pt` (everything a resume needs), `stable.pt` (the state in which the learning
+rate begins to fall: where a longer run continues from), `best.pt` (the lowest validation loss so far),
+`log.csv`. The learning rate warms up, stays, and falls to zero over the last part. `--resume` continues to
+the same curve bit for bit, because batches and noise are functions of the step.
 """
 
 import argparse
 import csv
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from .backbone import BackboneConfig
-from .corpus import SEPARATOR, SOURCES, Batches, Stream, evaluation_windows, load_stream
-from .export import load_backbone
-from .muon import Muon
-from .objectives import OBJECTIVES, Objective
-from .precision import add_bf16_flag
+from .backbone import Backbone, BackboneConfig, load_backbone
+from .causal import CausalLM, next_token_nats
+from .command import add_bf16_flag, command_parser, stop_on_signal
+from .corpus import SEPARATOR, SOURCES, Batches, Stream, evaluation_windows, load_streams
+from .diffusion import low_discrepancy_times, nelbo
+from .optim import Ema, Muon, save_checkpoint
 
 LOG_FIELDS = ["step", "tokens", "cpu_seconds", "train_nats", "validation_nats"]
 LOG_FIELDS += [f"validation_{name[0]}" for name in sorted(SOURCES)]
+VALIDATION_WINDOWS = 64  # of each source
+
+
+class MaskedDiffusion:
+    """The NELBO of MDLM, an upper bound on the negative log-likelihood."""
+
+    Model = Backbone
+
+    def __init__(self, end_id: int):
+        pass
+
+    def train_loss(self, model: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return the mean nats a token of x [B, L], with noise from `rng`."""
+        t = low_discrepancy_times(len(x), rng.random())
+        uniform = torch.from_numpy(rng.random(x.shape, dtype="float32"))
+        return nelbo(model, x, t, uniform, model.config.mask_id).sum() / x.numel()
+
+    def held_out(self, model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the nats [B] of each row of x [B, L], with noise from `generator`."""
+        t = low_discrepancy_times(len(x), float(torch.rand((), generator=generator)))
+        return nelbo(model, x, t, torch.rand(x.shape, generator=generator), model.config.mask_id)
+
+
+class Causal:
+    """The negative log-likelihood of each token given those before it, after an end of text."""
+
+    Model = CausalLM
+
+    def __init__(self, end_id: int):
+        self.end_id = end_id
+
+    def train_loss(self, model: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
+        return next_token_nats(model, x, self.end_id).mean()
+
+    def held_out(self, model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
+        return next_token_nats(model, x, self.end_id).sum(dim=1)
+
+
+OBJECTIVES = {"masked-diffusion": MaskedDiffusion, "causal": Causal}
 
 
 def learning_rate(step: int, steps: int, warmup: int, cooldown: float) -> float:
-    """Factor in [0, 1]: linear warm-up, constant, linear fall over the last `cooldown` share of the steps."""
+    """Return a factor in [0, 1]: linear warm-up, constant, linear fall over the last `cooldown` share."""
     falling = max(1, int(steps * cooldown))
     return min(1.0, (step + 1) / warmup, (steps - step) / falling)
 
 
 def build_optimizers(model: nn.Module, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for the rest (embeddings, norms, adaLN, output)."""
+    """Return Muon for the matrices of the blocks, AdamW for the rest (embeddings, norms, adaLN, output)."""
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         inner = name.startswith("blocks.") and parameter.ndim == 2 and "adaLN" not in name
@@ -49,25 +87,15 @@ def build_optimizers(model: nn.Module, lr: float, muon_lr: float) -> list[torch.
     return [Muon(matrices, lr=muon_lr, weight_decay=0.01), adamw]
 
 
-class Ema:
-    """Exponential moving average of the weights; what is evaluated and served."""
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay = decay
-        self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for key, value in model.state_dict().items():
-            self.weights[key].lerp_(value, 1 - decay)
-
-
 @torch.no_grad()
 def evaluate(
-    objective: Objective, model: nn.Module, streams: dict[str, Stream], per_source: int | None, batch: int = 32
+    objective: MaskedDiffusion | Causal,
+    model: nn.Module,
+    streams: dict[str, Stream],
+    per_source: int | None,
+    batch: int = 32,
 ) -> dict[str, float]:
-    """Held-out nats a token for each source; noise is fixed, so figures compare across steps."""
+    """Return held-out nats a token for each source; the noise is fixed, so figures compare across steps."""
     results = {}
     for name, stream in streams.items():
         generator = torch.Generator().manual_seed(1)
@@ -78,26 +106,41 @@ def evaluate(
 
 
 def weighted(by_source: dict[str, float]) -> float:
-    """Mean of per-source figures, weighed as the training windows are."""
+    """Return the mean of figures by source, weighted as the training windows are."""
     return sum(SOURCES[name] * value for name, value in by_source.items())
+
+
+def grown(state: dict[str, Tensor], hidden: int) -> dict[str, Tensor]:
+    """Return the state of a model with twice as many blocks that computes the same function.
+
+    Every block is followed by a copy of itself whose gates are zero, so that the copy adds nothing until its
+    gates are trained.
+    """
+    result = {key: value for key, value in state.items() if not key.startswith("blocks.")}
+    gates = torch.zeros(6, hidden, dtype=torch.bool)
+    gates[[2, 5]] = True  # of attention and of the MLP, in the order of Block.forward
+    for key in (key for key in state if key.startswith("blocks.")):
+        _, index, name = key.split(".", 2)
+        copy = state[key].clone()
+        if name.startswith("adaLN_modulation."):
+            copy[gates.flatten()] = 0
+        result[f"blocks.{2 * int(index)}.{name}"] = state[key]
+        result[f"blocks.{2 * int(index) + 1}.{name}"] = copy
+    return result
 
 
 class Run:
     """One training run: model, optimisers, average, and their checkpoint."""
 
+    COUNTS = ("step", "tokens", "cpu_seconds")
+
     def __init__(self, args: argparse.Namespace, tokenizer: Tokenizer):
         torch.manual_seed(args.seed)
         self.args = args
-        self.config = BackboneConfig(
-            vocab_size=tokenizer.get_vocab_size(),
-            hidden=args.hidden,
-            blocks=args.blocks,
-            heads=args.heads,
-            cond=args.cond,
-            context=args.context,
-        )
+        sizes = {name: getattr(args, name) for name in ("hidden", "blocks", "heads", "cond", "context")}
+        self.config = BackboneConfig(vocab_size=tokenizer.get_vocab_size(), **sizes)
         self.objective = OBJECTIVES[args.objective](tokenizer.token_to_id(SEPARATOR))
-        self.model = self.objective.build(self.config)
+        self.model = self.objective.Model(self.config)
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = args.dropout
@@ -105,24 +148,16 @@ class Run:
         self.base_rates = [args.muon_lr, args.lr]
         self.ema = Ema(self.model, args.ema)
         self.step, self.tokens, self.cpu_seconds = 0, 0, 0.0
-        self.averaged = self.objective.build(self.config)
+        self.averaged = self.objective.Model(self.config)
 
     def save(self, path: Path) -> None:
-        state = {
-            "config": self.config.to_dict(),
-            "step": self.step,
-            "tokens": self.tokens,
-            "cpu_seconds": self.cpu_seconds,
-            "model": self.model.state_dict(),
-            "ema": self.ema.weights,
-            "optimizers": [o.state_dict() for o in self.optimizers],
-        }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        state = {name: getattr(self, name) for name in self.COUNTS}
+        state |= {"config": self.config.to_dict(), "model": self.model.state_dict(), "ema": self.ema.weights}
+        state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
+        save_checkpoint(state, path)
 
     def load(self, path: Path) -> None:
-        """Raises ValueError if the checkpoint was made with other sizes."""
+        """Restore a checkpoint. Raise ValueError if it was made with other sizes."""
         state = torch.load(path, weights_only=True)
         if state["config"] != self.config.to_dict():
             raise ValueError(f"{path} holds {state['config']}, not {self.config.to_dict()}")
@@ -130,38 +165,26 @@ class Run:
         self.ema.weights = state["ema"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
-        self.step, self.tokens, self.cpu_seconds = state["step"], state["tokens"], state["cpu_seconds"]
+        for name in self.COUNTS:
+            setattr(self, name, state[name])
 
-    def start_from(self, other: nn.Module) -> None:
-        """Takes over another model's weights. Raises RuntimeError if they do not fit."""
-        self.model.load_state_dict(other.state_dict())
-        self.ema = Ema(self.model, self.args.ema)
+    def start_from(self, path: Path, grow: bool) -> None:
+        """Take over the weights of another model, or of one with half as many blocks if `grow`.
 
-    def grow_from(self, other: nn.Module) -> None:
-        """Take over a model with half the blocks; its function is unchanged at first.
-
-        Every block is followed by a copy of itself whose gates are zero, so that the copy adds nothing until its
-        gates are trained. Raises ValueError if this model does not have twice as many blocks.
+        Raise ValueError if this model does not have twice as many blocks, RuntimeError if the weights do not
+        fit.
         """
-        blocks = len(other.blocks)
-        if len(self.model.blocks) != 2 * blocks:
-            raise ValueError(f"--grow: the weights have {blocks} blocks, so --blocks must be {2 * blocks}")
-        state = other.state_dict()
-        grown = {key: value for key, value in state.items() if not key.startswith("blocks.")}
-        gates = torch.zeros(6, self.config.hidden, dtype=torch.bool)
-        gates[[2, 5]] = True  # of attention and of the MLP, in the order of Block.forward
-        for key in (key for key in state if key.startswith("blocks.")):
-            _, index, name = key.split(".", 2)
-            copy = state[key].clone()
-            if name.startswith("adaLN_modulation."):
-                copy[gates.flatten()] = 0
-            grown[f"blocks.{2 * int(index)}.{name}"] = state[key]
-            grown[f"blocks.{2 * int(index) + 1}.{name}"] = copy
-        self.model.load_state_dict(grown)
+        other = load_backbone(path)
+        state, blocks = other.state_dict(), len(other.blocks)
+        if grow:
+            if len(self.model.blocks) != 2 * blocks:
+                raise ValueError(f"--grow: weights of {blocks} blocks need --blocks {2 * blocks}")
+            state = grown(state, self.config.hidden)
+        self.model.load_state_dict(state)
         self.ema = Ema(self.model, self.args.ema)
 
     def train_step(self, batches: Batches) -> float:
-        """One update; returns the loss in nats a token."""
+        """Do one update and return the loss in nats a token."""
         args = self.args
         factor = learning_rate(self.step, args.steps, args.warmup, args.cooldown)
         for optimizer, rate in zip(self.optimizers, self.base_rates):
@@ -169,7 +192,7 @@ class Run:
                 group["lr"] = rate * factor
         rows, rng = batches.at(self.step)
         x = torch.from_numpy(rows)
-        torch.manual_seed(args.seed * 1_000_003 + self.step)  # of dropout
+        torch.manual_seed(args.seed * 1_000_003 + self.step)  # for dropout
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
             loss = self.objective.train_loss(self.model, x, rng)
         for optimizer in self.optimizers:
@@ -183,14 +206,14 @@ class Run:
         self.tokens += x.numel()
         return float(loss.detach())
 
-    def validate(self, streams: dict[str, Stream], per_source: int | None) -> dict[str, float]:
+    def validate(self, streams: dict[str, Stream]) -> dict[str, float]:
         self.averaged.load_state_dict(self.ema.weights)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
-            return evaluate(self.objective, self.averaged.eval(), streams, per_source)
+            return evaluate(self.objective, self.averaged.eval(), streams, VALIDATION_WINDOWS)
 
 
 def open_log(path: Path, resumed_at: int) -> tuple[TextIO, csv.DictWriter, float]:
-    """The log, cut back to the step that is resumed from, and the lowest validation loss in it."""
+    """Open the log, cut back to the resumed step; return also the lowest validation loss in it."""
     kept = []
     if resumed_at and path.exists():
         with path.open() as file:
@@ -211,19 +234,17 @@ def train(args: argparse.Namespace) -> None:
     checkpoint = args.run / "checkpoint.pt"
     if args.resume:
         run.load(args.resume_from or checkpoint)
-    elif args.init:
-        other = load_backbone(args.init)
-        run.grow_from(other) if args.grow else run.start_from(other)
-    if not args.resume and checkpoint.exists():
+    elif checkpoint.exists():
         sys.exit(f"{checkpoint} exists: pass --resume to continue it, or name another --run")
-    streams = {name: load_stream(name, "train", tokenizer) for name in SOURCES}
-    held_out = {name: load_stream(name, "validation", tokenizer) for name in SOURCES}
+    elif args.init:
+        run.start_from(args.init, args.grow)
+    streams, held_out = load_streams("train", tokenizer), load_streams("validation", tokenizer)
     batches = Batches(streams, args.context, args.batch_tokens, args.seed)
-    print(f"{sum(p.numel() for p in run.model.parameters()):,} parameters, {sum(len(s.ids) for s in streams.values()):,} training tokens")
+    parameters = sum(p.numel() for p in run.model.parameters())
+    available = sum(len(stream.ids) for stream in streams.values())
+    print(f"{parameters:,} parameters, {available:,} training tokens")
 
-    stop = []
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.append(True))
+    stop = stop_on_signal()
     file, log, best = open_log(args.run / "log.csv", run.step)
     stable_at = args.steps - max(1, int(args.steps * args.cooldown))
     started, cpu_started, tokens_started = time.time(), time.process_time() - run.cpu_seconds, run.tokens
@@ -237,20 +258,18 @@ def train(args: argparse.Namespace) -> None:
         if sys.stdout.isatty() or run.step % 20 == 0:
             left = (args.steps - run.step) * args.batch_tokens / rate / 60
             mean = sum(losses[-50:]) / len(losses[-50:])
-            progress = f"step {run.step}/{args.steps}  {mean:.3f} nats/token  {rate:,.0f} tokens/s  {left:.0f} min left "
-            print(f"\r{progress}", end="", flush=True)
+            progress = f"{mean:.3f} nats/token  {rate:,.0f} tokens/s  {left:.0f} min left "
+            print(f"\rstep {run.step}/{args.steps}  {progress}", end="", flush=True)
         if run.step % args.validate_every == 0 or run.step == args.steps:
-            by_source = run.validate(held_out, 64)
-            log.writerow(
-                {
-                    "step": run.step,
-                    "tokens": run.tokens,
-                    "cpu_seconds": round(run.cpu_seconds),
-                    "train_nats": round(sum(losses) / len(losses), 4),
-                    "validation_nats": round(weighted(by_source), 4),
-                    **{f"validation_{name[0]}": round(value, 4) for name, value in by_source.items()},
-                }
-            )
+            by_source = run.validate(held_out)
+            row = {
+                "step": run.step,
+                "tokens": run.tokens,
+                "cpu_seconds": round(run.cpu_seconds),
+                "train_nats": round(sum(losses) / len(losses), 4),
+                "validation_nats": round(weighted(by_source), 4),
+            }
+            log.writerow(row | {f"validation_{name[0]}": round(v, 4) for name, v in by_source.items()})
             file.flush()
             losses = []
             run.save(checkpoint)
@@ -258,11 +277,9 @@ def train(args: argparse.Namespace) -> None:
                 best = weighted(by_source)
                 run.save(args.run / "best.pt")
             detail = ", ".join(f"{name[0]}: {value:.3f}" for name, value in by_source.items())
-            print(
-                f"\rstep {run.step}/{args.steps}  validation {weighted(by_source):.4f} ({detail}) nats/token  "
-                f"{rate:,.0f} tokens/s  {run.cpu_seconds / 3600:.2f} CPU h",
-                flush=True,
-            )
+            figures = f"validation {weighted(by_source):.4f} ({detail}) nats/token"
+            hours = f"{rate:,.0f} tokens/s  {run.cpu_seconds / 3600:.2f} CPU h"
+            print(f"\rstep {run.step}/{args.steps}  {figures}  {hours}", flush=True)
     run.save(checkpoint)
     file.close()
     if stop:
@@ -270,33 +287,32 @@ def train(args: argparse.Namespace) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--run", type=Path, required=True, help="folder of this run")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json")
-    parser.add_argument("--objective", choices=list(OBJECTIVES), default="masked-diffusion")
-    parser.add_argument("--steps", type=int, default=4000, help="updates in all, resumed ones included")
-    parser.add_argument("--resume", action="store_true", help="continue from the run's checkpoint")
-    parser.add_argument("--resume-from", type=Path, help="with --resume: another checkpoint, such as stable.pt")
-    parser.add_argument("--init", type=Path, help="start from these weights: a checkpoint.pt or weights.safetensors")
-    parser.add_argument("--grow", action="store_true", help="with --init: the weights have half as many blocks")
-    parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--context", type=int, default=256)
-    parser.add_argument("--hidden", type=int, default=192)
-    parser.add_argument("--blocks", type=int, default=6)
-    parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--cond", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=3e-3, help="AdamW's, for embeddings, norms and output")
-    parser.add_argument("--muon-lr", type=float, default=3e-3, help="Muon's, for the matrices of the blocks")
-    parser.add_argument("--warmup", type=int, default=200)
-    parser.add_argument("--cooldown", type=float, default=0.25, help="share of the steps over which the rate falls")
-    parser.add_argument("--ema", type=float, default=0.998)
-    parser.add_argument("--dropout", type=float, default=0.0, help="of what attention and MLP add to the residual stream")
-    parser.add_argument("--validate-every", type=int, default=200, help="steps between validations and checkpoints")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seed", type=int, default=0)
-    add_bf16_flag(parser, "bfloat16 matrix products")
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("--run", type=Path, required=True, help="folder of this run")
+    add("--tokenizer", type=Path, required=True, help="tokenizer.json")
+    add("--objective", choices=list(OBJECTIVES), default="masked-diffusion", help="what is trained")
+    add("--steps", type=int, default=4000, help="updates in all, resumed ones included")
+    add("--resume", action="store_true", help="continue from the run's checkpoint")
+    add("--resume-from", type=Path, help="with --resume: another checkpoint, such as stable.pt")
+    add("--init", type=Path, help="start from these weights: checkpoint.pt or .safetensors")
+    add("--grow", action="store_true", help="with --init: the weights have half as many blocks")
+    add("--batch-tokens", type=int, default=8192, help="tokens of an update")
+    add("--context", type=int, default=256, help="longest window, in tokens")
+    add("--hidden", type=int, default=192, help="width of the model")
+    add("--blocks", type=int, default=6, help="number of blocks")
+    add("--heads", type=int, default=6, help="attention heads of a block")
+    add("--cond", type=int, default=64, help="width of the conditioning vector")
+    add("--lr", type=float, default=3e-3, help="AdamW's rate, for embeddings, norms and output")
+    add("--muon-lr", type=float, default=3e-3, help="Muon's rate, for the matrices of the blocks")
+    add("--warmup", type=int, default=200, help="steps over which the rate rises")
+    add("--cooldown", type=float, default=0.25, help="share of the steps over which the rate falls")
+    add("--ema", type=float, default=0.998, help="decay of the average of the weights")
+    add("--dropout", type=float, default=0.0, help="of what attention and MLP add to the stream")
+    add("--validate-every", type=int, default=200, help="steps between validations, each with a checkpoint")
+    add("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
+    add("--seed", type=int, default=0, help="of the weights, batches and noise")
+    add_bf16_flag(parser, "use bfloat16 matrix products")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
-"""The published architecture as plain functions of a checkpoint's tensors, apart from everything in `didi`.
+"""The published architecture as plain functions of a checkpoint's tensors, independent of `didi`.
 
-What the converted graphs are held to: no folding, no padding, gradients by autograd.
+Converted graphs are compared with it. It has no folding and no padding, and its gradients are autograd's.
 """
 
 import math
@@ -13,7 +13,7 @@ Tensors = dict[str, Tensor]
 
 
 def conditioning(w: Tensors, sigma: float) -> Tensor:
-    """[1, cond]: 128 cosines and 128 sines of sigma, an MLP, SiLU."""
+    """Return the conditioning [1, cond]: 128 cosines and 128 sines of sigma, an MLP, SiLU."""
     frequency = torch.tensor([10_000.0 ** (-i / 128) for i in range(128)])
     features = torch.cat([torch.cos(sigma * frequency), torch.sin(sigma * frequency)])[None]
     inner = F.silu(F.linear(features, w["sigma_map.mlp.0.weight"], w["sigma_map.mlp.0.bias"]))
@@ -21,7 +21,7 @@ def conditioning(w: Tensors, sigma: float) -> Tensor:
 
 
 def rotate(x: Tensor) -> Tensor:
-    """Rotary positions on x [L, H, D] as complex numbers: pair i is (x_i, x_{i + D/2})."""
+    """Apply rotary positions to x [L, H, D] as complex numbers: pair i is (x_i, x_{i + D/2})."""
     L, _, D = x.shape
     pairs = torch.complex(x[..., : D // 2], x[..., D // 2 :])
     angle = torch.arange(L)[:, None] * torch.tensor([10_000.0 ** (-2 * i / D) for i in range(D // 2)])
@@ -34,7 +34,7 @@ def norm(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def trunk(w: Tensors, x: Tensor, c: Tensor, heads: int) -> Tensor:
-    """Canvas of embeddings x [L, d] -> the last block's output [L, d]."""
+    """Map a canvas of embeddings x [L, d] to the last block's output [L, d]."""
     L, d = x.shape
     n = 0
     while f"blocks.{n}.attn_qkv.weight" in w:
@@ -42,7 +42,8 @@ def trunk(w: Tensors, x: Tensor, c: Tensor, heads: int) -> Tensor:
         modulation = F.linear(c, b["adaLN_modulation.weight"], b["adaLN_modulation.bias"])[0]
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.split(d)
         a = norm(x, b["norm1.weight"]) * (1 + scale_a) + shift_a
-        q, k, v = (part.view(L, heads, d // heads) for part in F.linear(a, b["attn_qkv.weight"]).split(d, dim=-1))
+        qkv = F.linear(a, b["attn_qkv.weight"])
+        q, k, v = (part.view(L, heads, d // heads) for part in qkv.split(d, dim=-1))
         q, k = rotate(q), rotate(k)
         attention = torch.softmax(torch.einsum("ihd,jhd->hij", q, k) / math.sqrt(d // heads), dim=-1)
         mixed = torch.einsum("hij,jhd->ihd", attention, v).reshape(L, d)
@@ -55,16 +56,17 @@ def trunk(w: Tensors, x: Tensor, c: Tensor, heads: int) -> Tensor:
 
 
 def logits(w: Tensors, tokens: Tensor, sigma: float, heads: int) -> Tensor:
-    """tokens [L] -> the student's raw logits [L, V]."""
+    """Map tokens [L] to the student's raw logits [L, V]."""
     c = conditioning(w, sigma)
     x = trunk(w, w["vocab_embed.embedding"][tokens], c, heads)
-    shift, scale = F.linear(c, w["output_layer.adaLN_modulation.weight"], w["output_layer.adaLN_modulation.bias"])[0].chunk(2)
+    adaln = (w[f"output_layer.adaLN_modulation.{part}"] for part in ("weight", "bias"))
+    shift, scale = F.linear(c, *adaln)[0].chunk(2)
     x = norm(x, w["output_layer.norm_final.weight"]) * (1 + scale) + shift
     return F.linear(x, w["output_layer.linear.weight"], w["output_layer.linear.bias"])
 
 
 def scores(w: Tensors, x: Tensor, sigma: float, heads: int) -> Tensor:
-    """Canvas of embeddings x [L, d] -> the discriminator's scores [L]."""
+    """Map a canvas of embeddings x [L, d] to the discriminator's scores [L]."""
 
     def spectral(name: str) -> Tensor:
         weight = w[f"{name}.weight_orig"]
@@ -76,14 +78,16 @@ def scores(w: Tensors, x: Tensor, sigma: float, heads: int) -> Tensor:
 
 
 def log_p(w: Tensors, tokens: Tensor, sigma: float, heads: int, mask_bias: float) -> Tensor:
-    """log p(x0 | z_t) [L, V]; mask_bias -inf leaves the mask out (SUBS), 0 is the network's own softmax."""
+    """Return log p(x0 | z_t) [L, V]; mask_bias -inf is SUBS, 0 is the network's own softmax."""
     z = logits(w, tokens, sigma, heads).clone()
     z[:, -1] += mask_bias
     return torch.log_softmax(z, dim=-1)
 
 
-def tilted(student: Tensors, judge: Tensors, tokens: Tensor, sigma: float, heads: int, scale: float, mask_bias: float):
-    """The tilted log-distribution [L, V], and the reward of the soft canvas; the gradient is autograd's."""
+def tilted(
+    student: Tensors, judge: Tensors, tokens: Tensor, sigma: float, heads: int, scale: float, mask_bias: float
+):
+    """Return the tilted log-distribution [L, V] and the reward of the soft canvas."""
     mask_id = len(judge["vocab_embed.embedding"]) - 1
     own = log_p(student, tokens, sigma, heads, mask_bias).detach().requires_grad_(True)
     masked = tokens == mask_id

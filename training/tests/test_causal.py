@@ -2,16 +2,18 @@ import json
 
 import onnxruntime
 import torch
+from safetensors.torch import save_file
+
 from conftest import randomised
 from didi.backbone import BackboneConfig
-from didi.causal import CausalLM, next_token_nats, sample_causal
-from didi.causal_export import CachedDecoder, export_causal, load_causal, neox_config, to_neox
-from safetensors.torch import save_file
+from didi.causal import CachedDecoder, CausalLM, export_causal, load_causal
+from didi.causal import neox_config, next_token_nats, sample_causal, to_neox
 
 
 def causal_model() -> CausalLM:
     torch.manual_seed(5)
-    return randomised(CausalLM(BackboneConfig(vocab_size=11, hidden=16, blocks=2, heads=2, cond=8, context=12)))
+    config = BackboneConfig(vocab_size=11, hidden=16, blocks=2, heads=2, cond=8, context=12)
+    return randomised(CausalLM(config))
 
 
 @torch.no_grad()

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import published
 import pytest
 import torch
-from didi.convert import ConversionError, convert
-from didi.random_checkpoint import write_checkpoint
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+import published
+from conftest import make_inputs
+from didi.convert import ConversionError, convert
+from didi.tools.random_checkpoint import write_checkpoint
 
 VOCAB, HIDDEN, HEADS, CONTEXT = 61, 32, 2, 48
 MASK = VOCAB - 1
@@ -28,8 +30,9 @@ MARGIN = {"fp32": 1e-4, "fp16": 0.003}
 
 
 def write_tokenizer(folder: Path) -> None:
-    """A byte-level BPE of 60 ids without a mask, as GPT-2's: the mask is the model's last id only."""
-    vocab = {character: i for i, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet())[: VOCAB - 2])}
+    """Write a byte-level BPE of 60 ids without a mask, as GPT-2's: only the model has the mask's id."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {character: i for i, character in enumerate(alphabet[: VOCAB - 2])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -58,7 +61,7 @@ CASES.append(("fp16", True, True))  # every line of the folded graphs, and the g
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-sigma{case[1]:d}-mask{case[2]:d}")
 def converted(request, checkpoint, tmp_path_factory):
-    """A converted folder with its sessions: (precision, true sigma, kept mask logit, sessions)."""
+    """Return the precision, true sigma, kept mask logit and sessions of a converted folder."""
     precision, true_sigma, kept = request.param
     out = tmp_path_factory.mktemp("converted") / "model"
     options = {"true_sigma": true_sigma, "keep_mask_logit": kept, "heads": HEADS, "context": CONTEXT}
@@ -74,22 +77,7 @@ def converted(request, checkpoint, tmp_path_factory):
 
 
 def canvases() -> dict[str, np.ndarray]:
-    """Half-masked canvases of three lengths, five draws at each masked position."""
-    rng = np.random.default_rng(9)
-    tokens = rng.integers(0, MASK, (3, max(LENGTHS)))
-    tokens[rng.random(tokens.shape) < 0.5] = MASK
-    picks = np.array([(b, i) for b in range(3) for i in range(LENGTHS[b]) if tokens[b, i] == MASK])
-    draws = np.repeat(np.arange(len(picks)), 5)
-    return {
-        "tokens": tokens.astype(np.int64),
-        "length": np.array(LENGTHS, dtype=np.int64),
-        "picks": picks.astype(np.int64),
-        "draws": draws.astype(np.int64),
-        "uniform": rng.random(len(draws), dtype=np.float32),
-        "temperature": np.ones(len(draws), dtype=np.float32),
-        "top_k": np.zeros(len(draws), dtype=np.int64),
-        "top_p": np.ones(len(draws), dtype=np.float32),
-    }
+    return make_inputs(MASK, 1.0, LENGTHS, repeats=5, seed=9)
 
 
 def run(session, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -99,12 +87,12 @@ def run(session, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def rows(feeds: dict[str, np.ndarray]) -> list[torch.Tensor]:
-    """Each row's own tokens, without padding."""
+    """Return each row's tokens without padding."""
     return [torch.from_numpy(feeds["tokens"][b, :n]) for b, n in enumerate(LENGTHS)]
 
 
 def check_draws(feeds, answer, distributions: list[torch.Tensor], margin: float) -> int:
-    """Holds each token to inverse-CDF sampling where its uniform is clear of a boundary; returns how many were."""
+    """Compare tokens with inverse-CDF draws where the uniform is clear of a boundary; return how many are."""
     compared = 0
     for s, pick in enumerate(feeds["draws"]):
         b, i = feeds["picks"][pick]
@@ -120,7 +108,8 @@ def check_draws(feeds, answer, distributions: list[torch.Tensor], margin: float)
 @pytest.mark.parametrize("mask_bias", [IGNORED, 0.0, -0.7])
 def test_denoise(checkpoint, converted, mask_bias):
     precision, true_sigma, kept, sessions = converted
-    feeds = canvases() | {"sigma": np.array(SIGMAS, np.float32), "mask_bias": np.full(3, mask_bias, np.float32)}
+    feeds = canvases() | {"sigma": np.array(SIGMAS, np.float32)}
+    feeds["mask_bias"] = np.full(3, mask_bias, np.float32)
     answer = run(sessions["denoise"], feeds)
     # A graph whose mask logit is removed takes no bias: whatever is offered, it never draws the mask.
     bias = mask_bias if kept else IGNORED
@@ -178,9 +167,10 @@ def test_tilt(checkpoint, converted):
 
 
 def test_drawing_with_the_stay_probability_as_mask_bias_is_the_published_step():
-    """Reveal first, then draw with the mask at ln(stay): the reference's one categorical, to the letter.
+    """Revealing first, then drawing with the mask at ln(stay), is distributed as the reference's one draw.
 
-    Its weights are p_v (alpha_s - alpha_t) for tokens and 1 - alpha_s for staying masked, the mask's own p left out.
+    Its weights are p_v (alpha_s - alpha_t) for tokens and 1 - alpha_s for staying masked, the mask's own p
+    left out.
     """
     p = torch.softmax(torch.randn(7, generator=torch.Generator().manual_seed(2), dtype=torch.float64), -1)
     alpha_t, alpha_s = 0.3, 0.45
@@ -194,12 +184,13 @@ def test_drawing_with_the_stay_probability_as_mask_bias_is_the_published_step():
 
 
 def test_the_mdlm_kind_needs_no_discriminator(checkpoint, tmp_path):
-    """With the names' prefix, the rotary buffer and half tensors that such checkpoints carry."""
+    """Such checkpoints have a prefix on their names, a rotary buffer and bfloat16 tensors."""
     source = tmp_path / "mdlm"
     source.mkdir()
     write_tokenizer(source)
     tensors = {f"backbone.{name}": tensor.bfloat16() for name, tensor in state(checkpoint, "model").items()}
-    tensors["backbone.rotary_emb.inv_freq"] = 10_000.0 ** (-torch.arange(0, HIDDEN // HEADS, 2) / (HIDDEN // HEADS))
+    head = HIDDEN // HEADS
+    tensors["backbone.rotary_emb.inv_freq"] = 10_000.0 ** (-torch.arange(0, head, 2) / head)
     save_file(tensors, source / "model.safetensors")
     convert(source, tmp_path / "model", kind="mdlm", heads=HEADS, context=CONTEXT)
     manifest = json.loads((tmp_path / "model" / "model.json").read_text())
@@ -215,7 +206,7 @@ def test_the_mdlm_kind_needs_no_discriminator(checkpoint, tmp_path):
 
 
 def spoil(checkpoint: Path, folder: Path) -> None:
-    """A copy of the checkpoint with a tensor missing, one misshapen and one too many, and a wrong rotary buffer."""
+    """Copy the checkpoint with a tensor missing, one misshapen, one too many, and a wrong rotary buffer."""
     folder.mkdir()
     write_tokenizer(folder)
     student, judge = state(checkpoint, "model"), state(checkpoint, "discriminator")
@@ -232,15 +223,18 @@ def test_every_bad_tensor_is_named(checkpoint, tmp_path):
     arguments = ["--from", str(tmp_path / "bad"), "--out", str(tmp_path / "model"), "--heads", str(HEADS)]
     done = subprocess.run(
         [sys.executable, "-m", "didi.convert", *arguments],
-        cwd=Path(__file__).parent.parent, capture_output=True, text=True,
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
+    head, d, file = f"{HIDDEN // HEADS}", HIDDEN, "model.safetensors"
     assert done.stderr.splitlines() == [
         "didi.convert: 4 tensors do not fit the architecture",
         f"  model.safetensors: blocks.1.norm2.weight is missing; expected [{HIDDEN}]",
-        f"  model.safetensors: output_layer.linear.weight is [{VOCAB}, {HIDDEN + 1}]; expected [{VOCAB}, {HIDDEN}]",
-        f"  model.safetensors: rotary_emb.inv_freq differs from 10000^(-2i/{HIDDEN // HEADS}), the architecture's frequencies",
-        f"  discriminator.safetensors: output_layer.norm_final.weight [{HIDDEN}] is not part of the architecture",
+        f"  {file}: output_layer.linear.weight is [{VOCAB}, {d + 1}]; expected [{VOCAB}, {d}]",
+        f"  {file}: rotary_emb.inv_freq differs from 10000^(-2i/{head}), the architecture's frequencies",
+        f"  discriminator.safetensors: output_layer.norm_final.weight [{d}] is not part of the architecture",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["bad"]
 
@@ -252,7 +246,10 @@ def test_every_bad_tensor_is_named(checkpoint, tmp_path):
         (lambda f: (f / "discriminator.safetensors").unlink(), "discriminator.safetensors does not exist"),
         (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json does not exist"),
         (lambda f: (f / "model.safetensors").write_bytes(b"x" * 100), "is not a safetensors file"),
-        (lambda f: save_file({"a": torch.ones(1)}, f / "model.safetensors"), "vocab_embed.embedding.*missing"),
+        (
+            lambda f: save_file({"a": torch.ones(1)}, f / "model.safetensors"),
+            "vocab_embed.embedding.*missing",
+        ),
         (lambda f: (f.parent / "model").mkdir(), "exists already"),
     ],
 )

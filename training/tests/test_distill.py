@@ -1,130 +1,19 @@
-"""The distillation on a problem small enough for exact answers: two tokens, two positions."""
+"""The distillation: on a problem of two tokens with exact answers, and as a command."""
 
 import copy
-import itertools
+import csv
 
 import pytest
 import torch
-from conftest import randomised
-from didi.backbone import Backbone, BackboneConfig
-from didi.diffusion import alpha, corrupt, grid, sample_plain, subs
-from didi.discriminator import Discriminator
+from test_policy import MASK, STATES, L, exact_kl, teacher_distribution, tiny_backbone, two_step_distribution
+from tokenizers import Tokenizer
+
+from conftest import TOKENIZER
+from didi import distill as distilling
+from didi.backbone import load_backbone, save_backbone
+from didi.diffusion import sample_plain
 from didi.distill import Distillation, parse_args
-from didi.export import save_discriminator, save_weights
-from didi.policy import Step, branch, entropy, group_advantage, jeffreys, log_odds_reward, policy_gradient_loss, predict, rollout
-from torch import Tensor
-
-MASK, L = 2, 2
-TEXTS = torch.tensor(list(itertools.product(range(2), repeat=L)))
-STATES = torch.tensor(list(itertools.product(range(3), repeat=L)))
-
-
-def tiny_backbone(seed: int) -> Backbone:
-    torch.manual_seed(seed)
-    return randomised(Backbone(BackboneConfig(vocab_size=3, hidden=16, blocks=2, heads=2, cond=8, context=4)))
-
-
-def corruption(t: float) -> Tensor:
-    """q(z_t | x) as a matrix [texts, states]."""
-    keep = alpha(t)
-    rows = []
-    for x in TEXTS:
-        chances = torch.where(STATES == MASK, 1 - keep, torch.where(STATES == x, keep, 0.0))
-        rows.append(chances.prod(dim=1))
-    return torch.stack(rows)
-
-
-def step_probability(log_p: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    revealed = before != after
-    return log_p[revealed].gather(-1, after[revealed][:, None]).sum().exp()
-
-
-def two_step_distribution(model: Backbone, tau: float) -> Tensor:
-    """The exact distribution [texts] of a two-step generation through time tau, differentiable."""
-    start = torch.full((L,), MASK)
-    stay = (1 - alpha(tau)) / (1 - alpha(1.0))
-    first = subs(model(start[None]), MASK)[0]
-    total = torch.zeros(len(TEXTS))
-    for middle in STATES:
-        shown = int((middle != MASK).sum())
-        chance = (1 - stay) ** shown * stay ** (L - shown) * step_probability(first, start, middle)
-        second = subs(model(middle[None]), MASK)[0]
-        reached = torch.stack(
-            [
-                step_probability(second, middle, x) if ((middle == MASK) | (middle == x)).all() else torch.zeros(())
-                for x in TEXTS
-            ]
-        )
-        total = total + chance * reached
-    return total
-
-
-def exact_kl(student_x: Tensor, teacher_x: Tensor, t: float) -> Tensor:
-    q = corruption(t)
-    student_z, teacher_z = student_x @ q, teacher_x @ q
-    return (student_z * (student_z.log() - teacher_z.log())).sum()
-
-
-def teacher_distribution(model: Backbone) -> Tensor:
-    """What many steps converge to: one position at a time, in either order."""
-    start = torch.full((L,), MASK)
-    first = subs(model(start[None]), MASK)[0].exp()
-    total = torch.zeros(len(TEXTS))
-    for position in range(L):
-        for token in range(2):
-            middle = start.clone()
-            middle[position] = token
-            second = subs(model(middle[None]), MASK)[0].exp()
-            for i, x in enumerate(TEXTS):
-                if x[position] == token:
-                    total[i] += 0.5 * first[position, token] * second[1 - position, x[1 - position]]
-    return total
-
-
-def test_two_step_distribution_is_one_and_rollouts_follow_it():
-    student = tiny_backbone(1)
-    exact = two_step_distribution(student, 0.6).detach()
-    assert abs(float(exact.sum()) - 1) < 1e-5
-    torch.manual_seed(0)
-    n = 20_000
-    x = rollout(student, torch.full((n,), 0.6), torch.rand(n, L))[-1].after.flatten(0, 1)
-    counts = torch.bincount(x[:, 0] * 2 + x[:, 1], minlength=4)
-    assert float(((counts - n * exact) ** 2 / (n * exact)).sum()) < 16.27  # 3 degrees of freedom, p = 0.001
-
-
-@pytest.mark.parametrize("tau,t", [(0.5, 0.5), (0.8, 0.2)])
-def test_the_gradient_estimate_agrees_with_the_exact_gradient(tau, t):
-    student = tiny_backbone(1)
-    teacher_x = teacher_distribution(tiny_backbone(2)).detach()
-    parameters = [p for p in student.parameters() if p.requires_grad]
-
-    def flat_gradient(loss: Tensor) -> Tensor:
-        grads = torch.autograd.grad(loss, parameters, allow_unused=True)
-        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, grads)])
-
-    student_x = two_step_distribution(student, tau)
-    exact = flat_gradient(exact_kl(student_x, teacher_x, t))
-    q = corruption(t)
-    log_ratio = ((teacher_x @ q).log() - (student_x.detach() @ q).log())
-
-    torch.manual_seed(4)
-    batches, size = 60, 500
-    estimates = []
-    for _ in range(batches):
-        steps = rollout(student, torch.full((size,), tau), torch.rand(size, L))
-        z = corrupt(steps[-1].after.flatten(0, 1), torch.full((size,), t), torch.rand(size, L), MASK)
-        log_prob = steps[0].log_prob() + steps[1].log_prob()
-        reward = log_ratio[z[:, 0] * 3 + z[:, 1]]
-        estimates.append(flat_gradient(policy_gradient_loss(log_prob, reward[:, None], torch.ones(size))))
-    estimates = torch.stack(estimates)
-    # Along the exact gradient, and along directions of no meaning: parameters one by one are too correlated
-    # for a count of z-scores to mean anything.
-    directions = torch.cat((exact[None], torch.randn(7, len(exact))))
-    along = estimates @ directions.T
-    error = along.std(0) / batches**0.5
-    assert float(((along.mean(0) - directions @ exact) / error).abs().max()) < 3.2  # 8 normals: p = 0.01
-    # The estimate is no mere noise: the exact gradient is many standard errors from zero.
-    assert float(directions[0] @ exact / error[0]) > 10
+from didi.guidance import Discriminator, load_discriminator, save_discriminator, weight_files
 
 
 def distillation(*flags: str) -> Distillation:
@@ -140,15 +29,15 @@ def distillation(*flags: str) -> Distillation:
 
 
 def test_training_reduces_the_exact_kl():
-    # The discriminator learns faster than the student, or the two chase each other. Without the entropy bonus: it alone
-    # takes the student most of the way here.
+    # The discriminator learns faster than the student, or the two chase each other. Without the entropy
+    # bonus: it alone takes the student most of the way here.
     run = distillation("--label-smoothing", "0.02", "--lr", "3e-4", "--entropy", "0")
     target = teacher_distribution(run.teacher).detach()
 
     def kl() -> float:
         with torch.no_grad():
-            student_x = torch.stack([two_step_distribution(run.student, tau) for tau in (0.25, 0.5, 0.75)]).mean(0)
-            return float(exact_kl(student_x, target, 0.3))
+            student_x = [two_step_distribution(run.student, tau) for tau in (0.25, 0.5, 0.75)]
+            return float(exact_kl(torch.stack(student_x).mean(0), target, 0.3))
 
     before = kl()
     for _ in range(400):
@@ -156,9 +45,13 @@ def test_training_reduces_the_exact_kl():
     assert kl() < 0.1 * before, f"{before} -> {kl()}"
 
 
-@pytest.mark.parametrize("flags", [["--one-step"], ["--branch-steps", "1", "2"], ["--reach", "1"], ["--discriminator-first", "1"], ["--discriminator-rows", "16"], ["--no-group-normalisation"], ["--entropy", "0"], ["--weight", "elbo"], ["--bf16"]])
+INGREDIENTS = ["--one-step", "--branch-steps 1 2", "--reach 1", "--discriminator-first 1", "--entropy 0"]
+INGREDIENTS += ["--discriminator-rows 16", "--no-group-normalisation", "--weight elbo", "--bf16"]
+
+
+@pytest.mark.parametrize("flags", INGREDIENTS)
 def test_every_ingredient_can_be_switched_off_and_a_resumed_run_repeats(flags):
-    first, second = distillation(*flags), distillation(*flags)
+    first, second = distillation(*flags.split()), distillation(*flags.split())
     for _ in range(2):
         first.iteration()
     second.load(copy.deepcopy(first.state()))
@@ -170,61 +63,6 @@ def test_only_the_last_blocks_and_the_head_of_the_discriminator_learn():
     names = {name for name, p in discriminator.named_parameters() if p.requires_grad}
     assert all(name.startswith(("main.", "trunk.blocks.1.")) for name in names)
     assert any(name.startswith("main.") for name in names) and any("blocks.1" in name for name in names)
-
-
-def test_rewards_divergence_and_advantages():
-    z = torch.tensor([[MASK, 0], [MASK, MASK], [1, 0]])
-    scores = torch.tensor([[2.0, 99.0], [100.0, -4.0], [5.0, 5.0]])
-    assert torch.equal(log_odds_reward(scores, z, MASK), torch.tensor([[2.0], [2.0], [0.0]]))
-    assert torch.equal(log_odds_reward(scores, z, MASK, reach=0), torch.tensor([[2.0, 0.0], [8.0, -4.0], [0.0, 0.0]]))
-    assert torch.equal(log_odds_reward(scores, z, MASK, reach=L), log_odds_reward(scores, z, MASK).expand(3, L))
-
-    advantage = group_advantage(torch.tensor([1.0, 3.0, 5.0, 5.0])[:, None], 2)
-    assert torch.allclose(advantage, torch.tensor([-0.7071, 0.7071, 0.0, 0.0])[:, None], atol=1e-3)
-    # Of two positions, the one where nothing differs stays at 0, and the spread is that of the group.
-    advantage = group_advantage(torch.tensor([[1.0, 4.0], [3.0, 4.0]]), 2)
-    assert torch.allclose(advantage, torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), atol=1e-3)
-
-    p, q = (torch.log_softmax(torch.randn(3, 4, generator=torch.Generator().manual_seed(i)), -1) for i in (0, 1))
-    kl = lambda a, b: (a.exp() * (a - b)).sum(-1)  # noqa: E731
-    assert torch.allclose(jeffreys(p, q, 0.3), (0.3 * kl(p, q) + 0.7 * kl(q, p)).mean(), atol=1e-6)
-    assert float(jeffreys(p, p)) == 0
-    assert torch.allclose(entropy(p), torch.distributions.Categorical(logits=p).entropy().mean(), atol=1e-6)
-
-
-@torch.no_grad()
-def test_a_step_s_log_probability_is_that_of_what_it_revealed():
-    student = tiny_backbone(1)
-    torch.manual_seed(0)
-    steps = rollout(student, torch.linspace(0.1, 0.9, 6), torch.rand(6, 4))
-    steps.append(branch(student, 4, 3, torch.rand(8, 4))[0])
-    assert [step.after.shape for step in steps] == [(1, 6, 4), (6, 1, 4), (8, 3, 4)]
-    for step in steps:
-        assert torch.allclose(step.log_p, predict(student, step.before))
-        log_p = subs(student(step.before), MASK)
-        expected = [
-            step_probability(log_p[i], before, after).log()
-            for i, before in enumerate(step.before)
-            for after in step.after[i]
-        ]
-        assert torch.allclose(step.log_prob().sum(-1), torch.stack(expected), atol=1e-5)
-    assert not (steps[1].after == MASK).any()
-
-
-@torch.no_grad()
-def test_a_branch_stops_where_its_step_ends():
-    student, steps, n = tiny_backbone(1), 4, 400
-    torch.manual_seed(0)
-    uniform = torch.rand(n, 4)
-    step, ends = branch(student, steps, 2, uniform)
-    assert torch.allclose(ends[:steps], torch.tensor(grid(steps)[1:]))
-    for k in range(steps):
-        before, after = step.before[k::steps], step.after[k::steps]
-        u = uniform[k::steps]
-        assert torch.equal(before == MASK, u < 1 - k / steps)
-        assert torch.equal(after == MASK, (u < 1 - (k + 1) / steps)[:, None].expand_as(after))
-        # What was shown before stays.
-        assert torch.equal(torch.where(before == MASK, MASK, after[:, 0]), before)
 
 
 def test_the_student_waits_for_the_discriminator():
@@ -242,7 +80,7 @@ def test_the_student_waits_for_the_discriminator():
 @torch.no_grad()
 def test_a_run_starts_from_a_folder_or_from_a_sharpened_teacher(tmp_path):
     student, judge = tiny_backbone(5), Discriminator(tiny_backbone(6))
-    save_weights(student, tmp_path / "weights.fp16.safetensors")
+    save_backbone(student, tmp_path / "weights.fp16.safetensors")
     save_discriminator(judge, tmp_path / "discriminator.fp16.safetensors")
     run = distillation()
     run.begin_from(tmp_path)
@@ -251,6 +89,71 @@ def test_a_run_starts_from_a_folder_or_from_a_sharpened_teacher(tmp_path):
     assert torch.allclose(run.averaged()(z), student(z), atol=1e-2)
     assert torch.allclose(run.discriminator.eval()(z), judge.eval()(z), rtol=2e-2, atol=2e-2)
 
-    sharp = Distillation(tiny_backbone(2), run.pool, parse_args(["--run", "-", "--teacher", "-", "--start-temperature", "0.5"]))
+    args = parse_args(["--run", "-", "--teacher", "-", "--start-temperature", "0.5"])
+    sharp = Distillation(tiny_backbone(2), run.pool, args)
     for model in (sharp.student, sharp.teacher):
         assert torch.allclose(model(z), 2 * tiny_backbone(2)(z), atol=1e-5)
+
+
+def test_a_distillation_writes_its_log_and_students_and_resumes(folders, tmp_path):
+    argv = [
+        "--run",
+        str(tmp_path),
+        "--teacher",
+        str(folders / "teacher" / "weights.fp16.safetensors"),
+        "--length",
+        "12",
+    ]
+    argv += [
+        "--groups",
+        "2",
+        "--group-size",
+        "2",
+        "--pool",
+        "8",
+        "--teacher-steps",
+        "3",
+        "--warmup",
+        "2",
+        "--threads",
+        "1",
+    ]
+    argv += ["--save-every", "2", "--keep-every", "2", "--discriminator-blocks", "1"]
+
+    def run(iterations: int, *flags: str) -> list[dict]:
+        distilling.distill(distilling.parse_args([*argv, "--iterations", str(iterations), *flags]))
+        with (tmp_path / "log.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    assert [row["iteration"] for row in run(2)] == ["1", "2"]
+    with pytest.raises(SystemExit, match="--resume"):
+        run(4)
+    assert [row["iteration"] for row in run(4, "--resume")] == ["1", "2", "3", "4"]
+    teacher = load_backbone(folders / "teacher" / "weights.fp16.safetensors")
+    for n in (2, 4):
+        student = load_backbone(tmp_path / f"student-{n:06}.safetensors")
+        assert not torch.equal(student.vocab_embed.embedding, teacher.vocab_embed.embedding)
+    discriminator = load_discriminator(tmp_path / "checkpoint.pt")
+    assert weight_files(tmp_path / "checkpoint.pt") == (tmp_path / "checkpoint.pt",) * 2
+    assert discriminator(torch.zeros(1, 3, dtype=torch.int64)).shape == (1, 3)
+
+
+def test_real_text_takes_the_teacher_s_place_and_a_group_of_one_is_refused(folders, tmp_path, capsys):
+    argv = [
+        "--run",
+        str(tmp_path),
+        "--teacher",
+        str(folders / "teacher" / "weights.fp16.safetensors"),
+        "--length",
+        "12",
+    ]
+    argv += ["--reference", "data", "--groups", "2", "--pool", "8", "--iterations", "1", "--threads", "1"]
+    argv += ["--discriminator-blocks", "1"]
+    distilling.distill(distilling.parse_args([*argv, "--group-size", "2"]))
+    assert (tmp_path / "checkpoint.pt").exists() and not (tmp_path / "teacher-samples.pt").exists()
+    windows = distilling.reference_texts(None, distilling.parse_args(argv))
+    text = Tokenizer.from_file(str(TOKENIZER)).decode(windows.flatten().tolist())
+    assert windows.shape == (8, 12) and " the" in text
+    with pytest.raises(SystemExit):
+        distilling.parse_args([*argv, "--group-size", "1"])
+    assert "--no-group-normalisation" in capsys.readouterr().err

@@ -5,19 +5,18 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+
+from conftest import discriminator_of
 from didi.diffusion import subs
-from didi.discriminator import Discriminator
-from didi.export import export_graph
-from didi.guided import GraphDiscriminator, Score, Tilt
+from didi.graphs.guided import GraphDiscriminator, Score, Tilt
+from didi.graphs.trace import export_graph
+from didi.guidance import Discriminator
 
 
 @pytest.fixture
 def discriminator(backbone) -> Discriminator:
     torch.manual_seed(8)
-    model = Discriminator(backbone)
-    for _ in range(10):  # each training pass improves the estimate of the spectral norms
-        model(torch.zeros(1, 4, dtype=torch.int64))
-    return model.eval()
+    return discriminator_of(backbone)
 
 
 def canvases(mask_id: int, B: int = 3, L: int = 20):
@@ -65,7 +64,8 @@ def test_the_vector_jacobian_product_equals_autograd(backbone, discriminator):
 def test_tilting_follows_the_gradient_to_log_p(backbone, discriminator):
     mask_id = backbone.config.mask_id
     tokens, length = canvases(mask_id)
-    picks = torch.tensor([[b, int(i)] for b in range(3) for i in (tokens[b, : length[b]] == mask_id).nonzero()[:3, 0]])
+    masks = [(tokens[b, : length[b]] == mask_id).nonzero()[:3, 0] for b in range(3)]
+    picks = torch.tensor([[b, int(i)] for b in range(3) for i in masks[b]])
     scale = torch.tensor([30.0, 0.0, 7.0])
     own, tilted, reward = Tilt(backbone, discriminator).tilt(tokens, length, picks, scale)
 
@@ -101,8 +101,14 @@ def test_the_exported_graph_equals_pytorch(backbone, discriminator, tmp_path, na
     if name == "tilt":
         picks = torch.tensor([[0, 1], [0, 2], [1, 5], [2, 9]])
         draws = torch.tensor([0, 1, 1, 2, 3, 3])
-        feeds |= {"picks": picks, "draws": draws, "uniform": torch.rand(6), "temperature": torch.full((6,), 0.8)}
-        feeds |= {"top_k": torch.tensor([0, 3, 0, 1, 0, 2]), "top_p": torch.tensor([1.0, 1.0, 0.5, 1.0, 0.9, 1.0])}
+        feeds |= {
+            "picks": picks,
+            "draws": draws,
+            "uniform": torch.rand(6),
+            "temperature": torch.full((6,), 0.8),
+        }
+        feeds["top_k"] = torch.tensor([0, 3, 0, 1, 0, 2])
+        feeds["top_p"] = torch.tensor([1.0, 1.0, 0.5, 1.0, 0.9, 1.0])
         feeds["scale"] = torch.tensor([30.0, 40.0, 5.0])
     expected = graph(*(feeds[key] for key in graph.inputs))
     expected = expected if isinstance(expected, tuple) else (expected,)

@@ -3,9 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from test_causal import causal_model
+
 from didi.causal import next_token_nats
 from didi.measure import bootstrap, judge_nats, measure, shuffle_words, unigram_entropy
-from test_causal import causal_model
 
 
 def test_entropy_is_that_of_the_token_frequencies():

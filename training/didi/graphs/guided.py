@@ -1,7 +1,7 @@
-"""The graphs of reward guidance (RGAS, arXiv 2509.25035 section 4.3): `Tilt` and `Score`.
+"""The graphs `tilt` and `score` of reward guidance (RGAS, arXiv 2509.25035, section 4.3).
 
-`Tilt` holds the gradient of the discriminator to the soft canvas. ONNX has no autograd, so the
-vector-Jacobian product is written out: the formulas of each layer, in reverse.
+`tilt` computes the gradient of the discriminator's reward with respect to the soft canvas. ONNX has no
+autograd, so the vector-Jacobian product of each layer is written out, in reverse order.
 """
 
 import math
@@ -10,26 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbone import Backbone, apply_rotary
-from .discriminator import Discriminator
-from .graphs import Denoise, draw_tokens, quirk_inputs
-from .trunk import GraphBlock, Modulation, Norm, Places, Stored, Trunk, cast, gated, product
+from ..backbone import Backbone, apply_rotary
+from ..guidance import Discriminator
+from .blocks import GraphBlock, Modulation, Norm, Places, Stored, Trunk, cast, gated, product
+from .denoise import Denoise, draw_tokens, quirk_inputs
 
 
 def gelu_derivative(u: Tensor) -> Tensor:
-    """d/du of the tanh approximation of GELU."""
+    """Return d/du of the tanh approximation of GELU."""
     c = math.sqrt(2 / math.pi)
     th = torch.tanh(c * (u + 0.044715 * u**3))
     return 0.5 * (1 + th) + 0.5 * u * (1 - th * th) * c * (1 + 3 * 0.044715 * u * u)
 
 
 def silu_derivative(a: Tensor) -> Tensor:
+    """Return d/da of SiLU."""
     s = torch.sigmoid(a)
     return s * (1 + a * (1 - s))
 
 
 def norm_backward(norm: Norm, x: Tensor, gradient: Tensor) -> Tensor:
-    """Gradient to the input x of a layer norm, from the gradient to its output."""
+    """Return the gradient at the input x of a layer norm from the gradient at its output."""
     centred = x - x.mean(-1, keepdim=True)
     inverse = torch.rsqrt((centred * centred).mean(-1, keepdim=True) + 1e-5)
     normal, g = centred * inverse, gradient * norm.weight
@@ -37,7 +38,7 @@ def norm_backward(norm: Norm, x: Tensor, gradient: Tensor) -> Tensor:
 
 
 def gradient_product(gradient: Tensor, b: Tensor) -> Tensor:
-    """`product` for gradients. They may lie far below half's range: each row is scaled to 1 and back."""
+    """Return a gradient times b; its rows, which may be too small for float16, are scaled to 1 and back."""
     if gradient.dtype == b.dtype:
         return gradient @ b
     size = gradient.abs().amax(-1, keepdim=True).clamp(min=1e-30)
@@ -45,12 +46,12 @@ def gradient_product(gradient: Tensor, b: Tensor) -> Tensor:
 
 
 def norm_factor(layer: nn.Linear) -> Tensor:
-    """What spectral normalisation multiplies the weight of a layer by: 1 / its estimated largest singular value."""
+    """Return the factor of spectral normalisation: 1 / the layer's estimated largest singular value."""
     return 1 / torch.dot(layer.weight_u, layer.weight_orig @ layer.weight_v)
 
 
 class GraphDiscriminator(nn.Module):
-    """The discriminator with spectral norms divided out; `conditioning` as in `Trunk`."""
+    """The discriminator with spectral norms folded in; `conditioning` as in `Trunk`."""
 
     MATRICES = ("first", "last")
 
@@ -62,19 +63,20 @@ class GraphDiscriminator(nn.Module):
             self.first_factor = norm_factor(first)
             self.first = nn.Parameter(first.weight_orig.T.contiguous() * self.first_factor)
             self.last = nn.Parameter(last.weight_orig.T.contiguous() * norm_factor(last))
-            self.first_bias, self.last_bias = nn.Parameter(first.bias.clone()), nn.Parameter(last.bias.clone())
+            self.first_bias = nn.Parameter(first.bias.clone())
+            self.last_bias = nn.Parameter(last.bias.clone())
         self.requires_grad_(False)
 
     def stored(self) -> Stored:
-        """What each matrix is made of (stored.py)."""
+        """Return how the matrix follows from the network (stored.py)."""
         return {"first": ("output_layer.main.0.weight_orig", True, self.first_factor)}
 
     def head(self, a: Tensor) -> Tensor:
-        """The first layer's output [B, L, d] -> scores [B, L]."""
+        """Map the first layer's output a [B, L, d] to scores [B, L]."""
         return (product(F.silu(a), self.last) + self.last_bias)[..., 0]
 
     def scores(self, x: Tensor, at: Places, sigma: Tensor | None = None) -> Tensor:
-        """Scores [B, L] of a canvas of embeddings x [B, L, d]."""
+        """Return the scores [B, L] of a canvas of embeddings x [B, L, d]."""
         for block, m in self.trunk.modulated(self.trunk.condition(sigma)):
             x = block.finish(x, block.attend(x, m, at), m)
         return self.head(product(x, self.first) + self.first_bias)
@@ -82,7 +84,7 @@ class GraphDiscriminator(nn.Module):
     def reward_and_gradient(
         self, x: Tensor, at: Places, masked: Tensor, sigma: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """r [B] = sum of scores over `masked` [B, L], and dr/dx [B, L, d]."""
+        """Return r [B], the sum of scores over `masked` [B, L], and dr/dx [B, L, d]."""
         blocks, tapes = list(self.trunk.modulated(self.trunk.condition(sigma))), []
         for block, m in blocks:
             x, tape = forward_with_tape(block, m, x, at)
@@ -99,7 +101,7 @@ class GraphDiscriminator(nn.Module):
 def forward_with_tape(
     block: GraphBlock, m: Modulation, x: Tensor, at: Places
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """A block's output [B, L, d], with what its backward pass needs."""
+    """Return a block's output [B, L, d] and what its backward pass needs."""
     q, k, v = block.heads_of(m.norm1(x), at)
     weights = block.weights(q, k, at.bias)
     middle = x + gated(product(block.mix(weights, v), block.out), m.gate1)
@@ -111,7 +113,7 @@ def forward_with_tape(
 def block_backward(
     block: GraphBlock, m: Modulation, tape: tuple[Tensor, ...], gradient: Tensor, at: Places
 ) -> Tensor:
-    """Gradient to a block's input from the gradient to its output, both [B, L, d]."""
+    """Return the gradient at a block's input from the gradient at its output, both [B, L, d]."""
     x, q, k, v, weights, middle, up = tape
     B, L, d = x.shape
     dtype = block.qkv.dtype
@@ -121,7 +123,7 @@ def block_backward(
     mixed = mixed.view(B, L, block.heads, block.head_dim).transpose(1, 2)
     to_weights = gradient_product(mixed, cast(v.transpose(-1, -2), dtype))
     to_scores = weights * (to_weights - (to_weights * weights).sum(-1, keepdim=True))
-    # Rotations are orthogonal: their transpose turns the other way.
+    # The transpose of a rotation turns the other way.
     to_q = apply_rotary(gradient_product(to_scores, cast(k, dtype)), at.cos, -at.sin)
     to_k = apply_rotary(gradient_product(to_scores.transpose(-1, -2), cast(q, dtype)), at.cos, -at.sin)
     # Transposed, so that the gradient is the operand that is scaled.
@@ -131,10 +133,13 @@ def block_backward(
 
 
 class Score(nn.Module):
-    """tokens [B, L] int64, length [B] -> reward [B]: the sum of the discriminator's scores over the canvas.
+    """The module behind the graph `score`.
 
-    With `conditioning` "sigma" one more input is sigma [B]. The reference scores the candidates of a step from
-    t to s at the time they are at, so that is sigma(s), where `Tilt` takes sigma(t).
+    Inputs: tokens [B, L] int64, length [B]. Output: reward [B], the sum of the discriminator's scores over
+    the canvas.
+
+    With `conditioning` "sigma" there is one more input, sigma [B]. The reference scores the candidates of a
+    step from t to s at time s, so that is sigma(s), where `Tilt` takes sigma(t).
     """
 
     INPUTS = ("tokens", "length")
@@ -153,18 +158,18 @@ class Score(nn.Module):
 
 
 class Tilt(nn.Module):
-    """`Denoise` with gradient tilting: its inputs and scale [B] -> its outputs and reward [B].
+    """The module behind the graph `tilt`: `Denoise` with gradient tilting.
 
-    Masked positions enter the discriminator as softmax(log p) @ E. With e = dr/d(embedding) and a = E e, the
-    gradient to log p is g = p (a - sum p a), clipped to [-1, 1]; the draw is from softmax(log p + scale g).
-    `logprob` and `entropy` are the student's own, before tilting. `reward` is r, the sum of scores over the
-    masked positions of the soft canvas.
+    One more input than `Denoise`: scale [B]. One more output: reward [B], the sum r of scores over the masked
+    positions of the soft canvas, in which a masked position is softmax(log p) @ E. With e = dr/d(embedding)
+    and a = E e, the gradient with respect to log p is g = p (a - sum p a), clipped to [-1, 1]; the draw is
+    from softmax(log p + scale g). `logprob` and `entropy` are the student's own, before tilting.
 
-    `conditioning` and `mask_logit` as in `Denoise`, with one sigma [B] for both networks. A kept mask logit
-    has its share of p in the soft canvas; mask_bias [B] enters at the draw alone. With mask_bias = ln of the
-    step's probability to stay masked, (1 - alpha_s) / (1 - alpha_t), drawing at the positions that a
-    reveal-first step picks is the reference's step: it leaves the mask out of p and gives that share of the
-    probability to all outcomes, "stay masked" among them.
+    `conditioning` and `mask_logit` are those of `Denoise`, with one sigma [B] for both networks. A kept mask
+    logit has its share of p in the soft canvas; mask_bias [B] applies to the draw alone. The reference draws
+    once, from p_v (alpha_s - alpha_t) for tokens and 1 - alpha_s for staying masked, without the mask's own
+    p. With mask_bias = ln((1 - alpha_s) / (1 - alpha_t)), drawing at the positions that the step picked first
+    gives that distribution.
     """
 
     INPUTS = (*Denoise.INPUTS, "scale")
@@ -187,11 +192,13 @@ class Tilt(nn.Module):
     def tilt(
         self, tokens: Tensor, length: Tensor, picks: Tensor, scale: Tensor, sigma: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Student's log p and the tilted log-probabilities at the picks, each [P, V rounded up], and r [B]."""
+        """Return the student's log p and the tilted log p at the picks, each [P, V padded], and r [B]."""
         B, L = tokens.shape
         trunk = self.discriminator.trunk
         positions = torch.arange(L, device=tokens.device)
-        every = torch.stack((torch.arange(B)[:, None].expand(B, L), positions[None].expand(B, L)), -1).reshape(-1, 2)
+        every = torch.stack(
+            (torch.arange(B)[:, None].expand(B, L), positions[None].expand(B, L)), -1
+        ).reshape(-1, 2)
         log_p = torch.log_softmax(self.student.logits(tokens, length, every, sigma), dim=-1).view(B, L, -1)
         masked = (tokens == self.mask_id) & (positions[None] < length[:, None])
         canvas = torch.where(masked[..., None], product(log_p.exp(), trunk.embedding), trunk.embed(tokens))

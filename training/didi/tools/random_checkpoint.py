@@ -1,16 +1,17 @@
-"""Random weights in the published checkpoint's files, names and shapes: `python -m didi.random_checkpoint --out DIR`.
+"""Write random weights as a published checkpoint: `python -m didi.tools.random_checkpoint --out DIR`.
 
-For tests and measurements where the real weights are not at hand. The sizes default to the published ones
-(169M parameters); names and shapes are spelled out here, apart from the modules that load them.
+For tests and measurements without the real weights. The sizes default to the published ones (169M
+parameters). Names and shapes are written out here, independent of the modules that load them.
 """
 
-import argparse
 import math
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+
+from ..command import command_parser
 
 SIGMA_WIDTH = 256  # sinusoids of the noise level
 
@@ -22,7 +23,7 @@ def linear(tensors: dict[str, Tensor], name: str, inputs: int, outputs: int, bia
 
 
 def trunk(vocab: int, hidden: int, blocks: int, cond: int) -> dict[str, Tensor]:
-    """Embedding, noise-level MLP and blocks. No tensor is left at a value that would hide a mistake, such as 0 or 1."""
+    """Return embedding, noise-level MLP and blocks, without values that hide a mistake, such as 0 or 1."""
     tensors = {"vocab_embed.embedding": 0.5 * torch.randn(vocab, hidden)}
     linear(tensors, "sigma_map.mlp.0", SIGMA_WIDTH, cond)
     linear(tensors, "sigma_map.mlp.2", cond, cond)
@@ -39,7 +40,7 @@ def trunk(vocab: int, hidden: int, blocks: int, cond: int) -> dict[str, Tensor]:
 
 
 def student(vocab: int, hidden: int, blocks: int, cond: int) -> dict[str, Tensor]:
-    """`model.safetensors`."""
+    """Return the tensors of `model.safetensors`."""
     tensors = trunk(vocab, hidden, blocks, cond)
     tensors["output_layer.norm_final.weight"] = 1 + 0.2 * torch.randn(hidden)
     linear(tensors, "output_layer.linear", hidden, vocab)
@@ -48,7 +49,7 @@ def student(vocab: int, hidden: int, blocks: int, cond: int) -> dict[str, Tensor
 
 
 def discriminator(vocab: int, hidden: int, blocks: int, cond: int) -> dict[str, Tensor]:
-    """`discriminator.safetensors`: spectral norm keeps a weight with estimates of its singular vectors."""
+    """Return the tensors of `discriminator.safetensors`; spectral norm stores singular vectors as well."""
     tensors = trunk(vocab, hidden, blocks, cond)
     for layer, outputs in ((0, hidden), (2, 1)):
         name = f"output_layer.main.{layer}"
@@ -63,7 +64,7 @@ def discriminator(vocab: int, hidden: int, blocks: int, cond: int) -> dict[str, 
 
 
 def write_checkpoint(folder: Path, *, vocab: int, hidden: int, blocks: int, cond: int, seed: int = 0) -> None:
-    """Both files of a checkpoint in float32. Makes the folder; a function of the sizes and the seed."""
+    """Write both files of a checkpoint in float32, a function of the sizes and the seed."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     for file, make in (("model.safetensors", student), ("discriminator.safetensors", discriminator)):
@@ -73,17 +74,16 @@ def write_checkpoint(folder: Path, *, vocab: int, hidden: int, blocks: int, cond
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="didi.random_checkpoint", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the two files go")
-    parser.add_argument("--vocab", type=int, default=50_258, help="ids, the mask included (default: %(default)s)")
-    parser.add_argument("--hidden", type=int, default=768, help="default: %(default)s")
-    parser.add_argument("--blocks", type=int, default=12, help="default: %(default)s")
-    parser.add_argument("--cond", type=int, default=128, help="width of the conditioning (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser = command_parser(__doc__)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the two files")
+    parser.add_argument("--vocab", type=int, default=50_258, help="number of ids, the mask included")
+    parser.add_argument("--hidden", type=int, default=768, help="width of the networks")
+    parser.add_argument("--blocks", type=int, default=12, help="blocks of each network")
+    parser.add_argument("--cond", type=int, default=128, help="width of the conditioning vector")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights")
     args = parser.parse_args()
-    write_checkpoint(
-        args.out, vocab=args.vocab, hidden=args.hidden, blocks=args.blocks, cond=args.cond, seed=args.seed
-    )
+    sizes = {"vocab": args.vocab, "hidden": args.hidden, "blocks": args.blocks, "cond": args.cond}
+    write_checkpoint(args.out, **sizes, seed=args.seed)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Muon with its Newton-Schulz iteration in float32, matrices of one shape at a time.
+"""What both training loops use: the Muon optimiser, the average of the weights, whole checkpoints."""
 
-`torch.optim.Muon` does that iteration in bfloat16, one matrix at a time; where a processor has no
-such products (no AVX-512) it was 65% of a training step. The rule is the same, and so is the state:
-each loads the other's checkpoints.
-"""
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def orthogonalised(stack: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """U V^T, roughly, of every matrix U S V^T in `stack` [N, m, n]: singular values between 0.5 and 1.5."""
+    """Return about U V^T for every matrix U S V^T in `stack` [N, m, n]: singular values between 0.5 and 1.5.
+
+    Newton-Schulz iteration with a quintic polynomial.
+    """
     a, b, c = coefficients
     tall = stack.shape[1] > stack.shape[2]
     x = stack.transpose(1, 2) if tall else stack
@@ -22,7 +22,12 @@ def orthogonalised(stack: Tensor, coefficients: tuple[float, float, float], step
 
 
 class Muon(torch.optim.Muon):
-    """As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`: momentum, then an orthogonal update."""
+    """`torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, iterating in float32 on all matrices of a
+    shape at once.
+
+    The library iterates in bfloat16, one matrix at a time, which was 65% of a training step on a processor
+    without AVX-512. Rule and state are the same: each loads the other's checkpoints.
+    """
 
     def __init__(self, params, lr: float, weight_decay: float):
         super().__init__(params, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
@@ -42,9 +47,30 @@ class Muon(torch.optim.Muon):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
 
     def _with_momentum(self, parameter: Tensor, momentum: float) -> Tensor:
-        """Nesterov's update: the gradient with the running average, which takes it in."""
+        """Update the running average of the gradient; return Nesterov's mixture of both."""
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         average = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
         return parameter.grad.lerp(average, momentum)
+
+
+class Ema:
+    """Exponential moving average of the weights, which is what is evaluated and served."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for key, value in model.state_dict().items():
+            self.weights[key].lerp_(value, 1 - decay)
+
+
+def save_checkpoint(state: object, path: Path) -> None:
+    """Write a checkpoint so that an interruption leaves the previous one."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)

@@ -1,5 +1,7 @@
-"""The blocks of a network as the exported graphs run them: matrices to multiply with from the right, adaLN folded
-into them at sigma = 0 or computed from sigma in the graph, products in half where the matrices are.
+"""Transformer blocks as the exported graphs run them.
+
+Matrices multiply from the right. adaLN is folded into them at sigma = 0, or computed from sigma in the graph.
+Products are in float16 where the matrices are.
 """
 
 import copy
@@ -11,35 +13,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbone import Backbone, Block, apply_rotary
-from .to_onnx import OPSET
+from ..backbone import Backbone, Block, apply_rotary
+from .trace import OPSET
 
 # Logit of what must never be drawn: its probability is exactly 0 in float32.
 IMPOSSIBLE = -1e9
 
-# The vocabulary axis is padded to a multiple of this. ONNX Runtime sums a row in an order that depends
-# on its alignment in memory; aligned rows have the same sum, to the bit, wherever they stand in a batch.
+# The vocabulary axis is padded to a multiple of this. ONNX Runtime sums a row in an order that depends on its
+# alignment in memory; an aligned row has the same sum, to the bit, at any place in a batch.
 ALIGNMENT = 16
 
-# Values of a manifest's field of that name (models/model.schema.json).
+# Values of the manifest's field `conditioning` (models/model.schema.json).
 CONDITIONINGS = ("none", "sigma")
 
-# What a module's matrices are made of: name -> tensor of the network, whether it is transposed, factor of its columns.
+# How a module's matrices follow from the network: name -> tensor, whether it is transposed, factor of its
+# columns.
 Stored = dict[str, tuple[str, bool, Tensor | None]]
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x in `dtype`; no node in the graph where it is so already."""
+    """Return x in `dtype`, without a node in the graph if it is so already."""
     return x if x.dtype == dtype else x.to(dtype)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b with both operands in b's dtype, the result in a's: how half weights meet float32 activations."""
+    """Return a @ b, computed in b's dtype and returned in a's: float32 activations times float16 weights."""
     return cast(cast(a, b.dtype) @ b, a.dtype)
 
 
 class Norm(NamedTuple):
-    """Layer norm with adaLN in it: weight w (1 + scale) and bias shift, each [d], or one for each row [B, 1, d]."""
+    """Layer norm with adaLN: weight w (1 + scale) and bias shift, each [d], or for each row [B, 1, d]."""
 
     weight: Tensor
     bias: Tensor
@@ -51,12 +54,12 @@ class Norm(NamedTuple):
         return F.layer_norm(x, width) * self.weight + self.bias
 
     def at(self, row: Tensor) -> "Norm":
-        """For picked positions [P, d] of the rows `row` [P]."""
+        """Return the norm for picked positions [P, d] of the rows `row` [P]."""
         return self if self.weight.ndim == 1 else Norm(self.weight[row, 0], self.bias[row, 0])
 
 
 class Modulation(NamedTuple):
-    """What adaLN sets in a block. Gates are [B, 1, d], or absent where they are folded into the projections."""
+    """What adaLN sets in a block. Gates are [B, 1, d], or None where they are folded into the projections."""
 
     norm1: Norm
     gate1: Tensor | None
@@ -64,7 +67,7 @@ class Modulation(NamedTuple):
     gate2: Tensor | None
 
     def at(self, row: Tensor) -> "Modulation":
-        """For picked positions of the rows `row` [P]."""
+        """Return the modulation for picked positions of the rows `row` [P]."""
         gates = (gate if gate is None else gate[row, 0] for gate in (self.gate1, self.gate2))
         return Modulation(self.norm1.at(row), next(gates), self.norm2.at(row), next(gates))
 
@@ -99,23 +102,25 @@ class AdaptiveNorm(nn.Module):
 
 
 class Places(NamedTuple):
-    """Where the tokens of canvases are, as attention takes it."""
+    """Positions and padding of the canvases of a batch, in the forms that attention takes."""
 
     cos: Tensor  # [L, D], of the rotary angles
     sin: Tensor
     bias: Tensor  # [B, 1, 1, L], IMPOSSIBLE at padding
     table: tuple[Tensor, Tensor]  # cosines and sines [context, D / 2]
-    index: Tensor  # [B, L], each row counted from 0
+    index: Tensor  # [B, L], position in the row
     length: Tensor  # [B], tokens without padding
 
 
 def operator(name: str, inputs: Sequence[Tensor | None], attributes: dict, like: Tensor) -> Tensor:
-    """An operator of ONNX, in a module that is being exported; its result has the type and shape of `like`."""
-    return torch.onnx.ops.symbolic(name, inputs, attributes, dtype=like.dtype, shape=like.shape, version=OPSET)
+    """Insert an ONNX operator during export; its result has the type and shape of `like`."""
+    return torch.onnx.ops.symbolic(
+        name, inputs, attributes, dtype=like.dtype, shape=like.shape, version=OPSET
+    )
 
 
 class GraphBlock(nn.Module, ABC):
-    """A block as matrices to multiply with from the right; what adaLN does to it is up to the subclass."""
+    """A block with matrices that multiply from the right; subclasses say what adaLN does to it."""
 
     MATRICES = ("qkv", "out", "up", "down")
 
@@ -132,54 +137,64 @@ class GraphBlock(nn.Module, ABC):
         self.down_bias = nn.Parameter(block.mlp[2].bias.clone())
 
     def stored(self) -> Stored:
-        """What each matrix is made of (stored.py)."""
-        tensors = {"qkv": "attn_qkv.weight", "out": "attn_out.weight", "up": "mlp.0.weight", "down": "mlp.2.weight"}
+        """Return how each matrix follows from the network (stored.py)."""
+        tensors = {
+            "qkv": "attn_qkv.weight",
+            "out": "attn_out.weight",
+            "up": "mlp.0.weight",
+            "down": "mlp.2.weight",
+        }
         return {name: (tensor, True, self.factors.get(name)) for name, tensor in tensors.items()}
 
     @abstractmethod
     def modulation(self, c: Tensor | None) -> Modulation:
-        """What adaLN makes of the conditioning vector c [B, cond]; None where it is folded in."""
+        """Return what adaLN makes of the conditioning vector c [B, cond]; c is None where it is folded in."""
 
     def heads_of(self, x: Tensor, at: Places) -> tuple[Tensor, Tensor, Tensor]:
-        """Normed x [B, L, d] -> rotated queries, rotated keys, values, each [B, H, L, D]."""
+        """Map normed x [B, L, d] to rotated queries, rotated keys and values, each [B, H, L, D]."""
         B, L, _ = x.shape
         qkv = product(x, self.qkv).view(B, L, 3, self.heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return apply_rotary(q, at.cos, at.sin), apply_rotary(k, at.cos, at.sin), v
 
     def weights(self, q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
-        """Attention weights [B, H, L, L]."""
+        """Return attention weights [B, H, L, L]."""
         return torch.softmax(product(q, cast(k.transpose(-1, -2), self.qkv.dtype)) + bias, dim=-1)
 
     def mix(self, weights: Tensor, v: Tensor) -> Tensor:
-        """The heads' mixtures [B, L, d], before the output projection."""
+        """Return the heads' mixtures [B, L, d], before the output projection."""
         B, _, L, _ = v.shape
         return product(weights, cast(v, self.qkv.dtype)).transpose(1, 2).reshape(B, L, -1)
 
     def attend(self, x: Tensor, m: Modulation, at: Places) -> Tensor:
-        """x [B, L, d] -> the heads' mixtures [B, L, d], before the output projection."""
+        """Map x [B, L, d] to the heads' mixtures [B, L, d], before the output projection."""
         if torch.compiler.is_exporting() and self.qkv.dtype == torch.float32:
             return self.attend_fused(m.norm1(x), at)
         q, k, v = self.heads_of(m.norm1(x), at)
         return self.mix(self.weights(q, k, at.bias), v)
 
     def attend_fused(self, x: Tensor, at: Places) -> Tensor:
-        """`attend` for a normed x, by ONNX's own operators: rows stay apart in them, and a call takes half of the time."""
+        """Do `attend` for a normed x by ONNX's RotaryEmbedding and Attention.
+
+        They take half of the time on the CPU, and a row's result does not depend on the other rows.
+        """
         rotated = {"num_heads": self.heads, "interleaved": 0}
         q, k, v = (part.contiguous() for part in product(x, self.qkv).chunk(3, dim=-1))
-        q, k = (operator("RotaryEmbedding", (part, *at.table, at.index), rotated, like=part) for part in (q, k))
+        q, k = (
+            operator("RotaryEmbedding", (part, *at.table, at.index), rotated, like=part) for part in (q, k)
+        )
         heads = {"q_num_heads": self.heads, "kv_num_heads": self.heads, "scale": 1.0}
         return operator("Attention", (q, k, v, None, None, None, at.length), heads, like=q)
 
     def finish(self, x: Tensor, mixed: Tensor, m: Modulation) -> Tensor:
-        """Output projection and MLP; position-wise, so any leading shape that suits `m` will do."""
+        """Apply output projection and MLP; position-wise, so any leading shape that suits `m` will do."""
         x = x + gated(product(mixed, self.out), m.gate1)
         hidden = F.gelu(product(m.norm2(x), self.up) + self.up_bias, approximate="tanh")
         return x + gated(product(hidden, self.down) + self.down_bias, m.gate2)
 
 
 class FoldedBlock(GraphBlock):
-    """A block at one fixed sigma: shifts and scales sit in its norms and gates in its projections."""
+    """A block at one fixed sigma: shifts and scales are in its norms, gates in its projections."""
 
     def __init__(self, block: Block, c: Tensor):
         super().__init__(block)
@@ -196,7 +211,7 @@ class FoldedBlock(GraphBlock):
 
 
 class AdaptiveBlock(GraphBlock):
-    """A block whose shifts, scales and gates are computed from sigma in the graph."""
+    """A block whose shifts, scales and gates the graph computes from sigma."""
 
     def __init__(self, block: Block):
         super().__init__(block)
@@ -216,8 +231,9 @@ class AdaptiveBlock(GraphBlock):
 class Trunk(nn.Module):
     """Embedding, conditioning and blocks of a backbone.
 
-    `conditioning` "none" fixes sigma at 0 and folds adaLN in; with "sigma" the callers give sigma [B]. The
-    embedding is padded to ALIGNMENT rows, as wide as the head, so that a soft embedding is one product.
+    `conditioning` "none" folds adaLN in at sigma = 0; with "sigma" callers pass sigma [B]. With `pad` the
+    embedding has a multiple of ALIGNMENT rows, as many as the head has columns, so that a soft embedding is
+    one product.
     """
 
     MATRICES = ("embedding",)
@@ -244,18 +260,18 @@ class Trunk(nn.Module):
         return {"embedding": ("vocab_embed.embedding", False, None)}
 
     def condition(self, sigma: Tensor | None) -> Tensor | None:
-        """sigma [B] -> conditioning vector [B, cond]; None where adaLN is folded in."""
+        """Map sigma [B] to the conditioning vector [B, cond]; return None where adaLN is folded in."""
         return None if sigma is None else F.silu(self.sigma_map(sigma))
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """tokens [..] -> [.., d] float32."""
+        """Map tokens [..] to embeddings [.., d] in float32."""
         return cast(F.embedding(tokens, self.embedding), torch.float32)
 
     def modulated(self, c: Tensor | None) -> Iterator[tuple[GraphBlock, Modulation]]:
         return ((block, block.modulation(c)) for block in self.blocks)
 
     def places(self, tokens: Tensor, length: Tensor) -> Places:
-        """Of canvases `tokens` [B, L], with padding at and beyond `length` [B]."""
+        """Return the places of canvases `tokens` [B, L], with padding at and beyond `length` [B]."""
         B, L = tokens.shape
         index = torch.arange(L, device=tokens.device)
         padding = index[None, :] >= length[:, None]

@@ -3,8 +3,9 @@
 import copy
 
 import torch
-from didi.muon import Muon, orthogonalised
 from torch import Tensor
+
+from didi.optim import Muon, orthogonalised
 
 SHAPES = [(24, 8), (8, 24), (8, 24), (8, 8)]
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -28,12 +29,12 @@ def library_muon(parameters: list[Tensor]) -> torch.optim.Muon:
 
 
 def moved(parameters: list[Tensor]) -> list[Tensor]:
-    """How far each has moved from where it began."""
+    """Return the change of each parameter since the start."""
     return [now.detach() - before.detach() for now, before in zip(parameters, parameters_of(0))]
 
 
 def assert_alike(ours: list[Tensor], theirs: list[Tensor]) -> None:
-    """Within the rounding of the library's bfloat16."""
+    """Compare within the rounding of the library's bfloat16."""
     for a, b in zip(ours, theirs):
         assert (a - b).norm() < 0.02 * b.norm()
 

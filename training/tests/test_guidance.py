@@ -1,26 +1,13 @@
-"""The plain guided sampler, on canvases small enough to enumerate."""
+"""The guided sampler for measurements, on canvases small enough to enumerate."""
 
 import pytest
 import torch
-from conftest import randomised
-from didi.backbone import Backbone, BackboneConfig
+
 from didi.diffusion import ALPHA_MIN, grid, sample_plain, stay_probability, subs
-from didi.discriminator import Discriminator
-from didi.guided_oracle import sample_guided as oracle
-from didi.guided_sampling import Guidance, rerank, sample_guided, tilted
+from didi.guidance import Guidance, rerank, sample_guided, tilted
 
 MASK, L = 3, 2
 PUBLISHED = Guidance()
-
-
-@pytest.fixture
-def pair() -> tuple[Backbone, Discriminator]:
-    torch.manual_seed(1)
-    student = randomised(Backbone(BackboneConfig(vocab_size=4, hidden=16, blocks=2, heads=2, cond=8, context=4)), 0.1)
-    discriminator = Discriminator(student)
-    for _ in range(10):
-        discriminator(torch.zeros(1, 2, dtype=torch.int64))
-    return student, discriminator.eval()
 
 
 def chi_square(counts: torch.Tensor, expected: torch.Tensor) -> float:
@@ -95,41 +82,12 @@ def test_a_single_reranked_step_has_the_exact_distribution(pair):
     texts = torch.cartesian_prod(torch.arange(3), torch.arange(3))
     prior = (log_p[0][texts[:, 0]] + log_p[1][texts[:, 1]]).exp()
     reward = discriminator(texts).sum(-1)
-    choice = torch.softmax(torch.stack((reward[:, None].expand(9, 9), reward[None].expand(9, 9)), -1), -1)[..., 0]
+    both = torch.stack((reward[:, None].expand(9, 9), reward[None].expand(9, 9)), -1)
+    choice = torch.softmax(both, -1)[..., 0]
     pairs = prior[:, None] * prior[None]
     expected = (pairs * choice).sum(1) + (pairs * (1 - choice)).sum(0)
     counts = torch.bincount(x[:, 0] * 3 + x[:, 1], minlength=9)
     assert chi_square(counts, expected * n) < 26.1  # 8 degrees of freedom, p = 0.001
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("steps", [1, 2, 3, 7])
-def test_the_oracle_has_the_bulk_sampler_s_distribution(pair, steps):
-    student, discriminator = pair
-    guidance = Guidance(candidates=3, scale_start=2, scale_end=5)
-    n = 400
-    seeds = [oracle(student, discriminator, guidance, prompt=[1], length=1, steps=steps, seed=s).tokens for s in range(n)]
-    torch.manual_seed(6)
-    bulk = sample_guided(student, discriminator, guidance, torch.tensor([[1, MASK]]).repeat(4000, 1), steps)
-    assert all(tokens[0] == 1 for tokens in seeds)
-    a = torch.bincount(torch.tensor(seeds)[:, 1], minlength=3) + 0.0
-    b = torch.bincount(bulk[:, 1], minlength=3) + 0.0
-    scale = (4000 / n) ** 0.5
-    assert float(((a * scale - b / scale) ** 2 / (a + b)).sum()) < 13.8  # two samples, 2 degrees of freedom, p = 0.001
-
-
-def test_the_oracle_records_what_it_did(pair):
-    student, discriminator = pair
-    result = oracle(student, discriminator, Guidance(candidates=3), prompt=[0], length=3, steps=4, seed=11)
-    assert [step.kind for step in result.steps[:4]] == ["tilt", "tilt", "rerank", "rerank"]
-    assert sum(len(step.revealed) for step in result.steps) == 3 and MASK not in result.tokens
-    for step in result.steps:
-        if step.kind == "rerank" and step.rewards:
-            assert len(step.rewards) == 3 and step.chosen in (0, 1, 2)
-        if step.kind == "tilt":
-            assert len(step.rewards) == (1 if step.revealed else 0)
-    again = oracle(student, discriminator, Guidance(candidates=3), prompt=[0], length=3, steps=4, seed=11)
-    assert again == result
 
 
 @torch.no_grad()

@@ -1,16 +1,16 @@
-"""The straight sampler, for the server's benchmarks to be held against: `python -m didi.reference_speed --weights FILE`.
+"""Time the published sampler, to compare the server with: `python -m didi.tools.reference_speed --weights
+FILE`.
 
-As published: every step runs the network on every position, with logits [B, L, V] in full, and draws at every masked
-position. Reads a line of JSON a job on standard input, and answers each with a line: the seconds it took. Jobs:
+Every step runs the network on every position with full logits [B, L, V], and draws at every masked position.
+Reads jobs from standard input, each a line of JSON, and answers each with a line: the seconds it took. Jobs:
 
     {"job": "sample", "rows": 1, "length": 128, "steps": 16}
     {"job": "products", "rows": 1, "length": 128, "picks": 8}
 
-`products` times the matrix products alone of one step whose last block and head run at so many positions a row: the least
-that a step can take at this machine's rate.
+`products` times the matrix products alone of one step whose last block and head run at `picks` positions a
+row: the least time that a step can take at this machine's rate.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -19,15 +19,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .backbone import Backbone, BackboneConfig
-from .convert import load_checkpoint
-from .diffusion import categorical, grid, stay_probability, subs
-from .export import load_backbone
+from ..backbone import Backbone, BackboneConfig, load_backbone
+from ..command import command_parser
+from ..convert import load_checkpoint
+from ..diffusion import categorical, grid, stay_probability, subs
 
 
 @torch.no_grad()
 def sample_straight(model: Backbone, rows: int, length: int, steps: int) -> Tensor:
-    """[rows, length] ids from empty canvases; a pass for each step, and one that cleans up."""
+    """Return ids [rows, length] from empty canvases, with a pass for each step and a clean-up pass."""
     mask_id = model.config.mask_id
     z, times = torch.full((rows, length), mask_id), grid(steps)
     for step in range(steps + 1):
@@ -39,17 +39,18 @@ def sample_straight(model: Backbone, rows: int, length: int, steps: int) -> Tens
 
 
 def products(config: BackboneConfig, rows: int, length: int, picks: int) -> list[tuple[int, int, int, int]]:
-    """The products of a step as (count, m, k, n): `count` times [m, k] @ [k, n]."""
+    """Return the products of a step as (count, m, k, n): `count` times [m, k] @ [k, n]."""
     d, wide, head = config.hidden, config.mlp_ratio * config.hidden, config.hidden // config.heads
     everywhere, picked = rows * length, rows * picks
-    attention = [(1, everywhere, d, 3 * d), (rows * config.heads, length, head, length), (rows * config.heads, length, length, head)]
+    heads = rows * config.heads
+    attention = [(1, everywhere, d, 3 * d), (heads, length, head, length), (heads, length, length, head)]
     rest = lambda m: [(1, m, d, d), (1, m, d, wide), (1, m, wide, d)]  # noqa: E731
     blocks = config.blocks * attention + (config.blocks - 1) * rest(everywhere) + rest(picked)
     return [*blocks, (1, picked, d, config.vocab_size)]
 
 
 def time_products(shapes: list[tuple[int, int, int, int]]) -> float:
-    """Seconds of all of them, each with a matrix of its own, as layers have them."""
+    """Return the seconds of all products, each with a matrix of its own, as layers have them."""
     operands = [(torch.randn(c, m, k), torch.randn(c, k, n), torch.empty(c, m, n)) for c, m, k, n in shapes]
     started = time.perf_counter()
     for left, right, out in operands:
@@ -61,11 +62,11 @@ def time_products(shapes: list[tuple[int, int, int, int]]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--weights", type=Path, help="weights.fp16.safetensors of a model folder")
     source.add_argument("--checkpoint", type=Path, help="folder of a published checkpoint")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = load_backbone(args.weights) if args.weights else load_checkpoint(args.checkpoint, "mdlm")[0]

@@ -1,27 +1,23 @@
-"""Pictures of a distillation: `python -m didi.distill_curves --run DIR --out FOLDER [--teacher FILE --judge DIR]`.
+"""Draw a distillation's log: `python -m didi.tools.distill_curves --run DIR --out FOLDER [--teacher FILE
+--judge DIR]`.
 
-Draws what the run logged (`log.csv`) into `distillation.svg`. With a teacher and a judge also the students that the run
-kept, which it judges (few steps, few samples: a curve, not the card's figures) into `distillation.csv`.
+Draws `log.csv` into `distillation.svg`. With a teacher and a judge, also measures the students that the run
+kept into `distillation.csv` and draws them: few steps and few samples, for a curve rather than for the card's
+figures.
 """
 
 import argparse
 import csv
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
-from .causal_export import load_causal
-from .corpus import SEPARATOR
-from .diffusion import in_batches, sample_plain
-from .export import load_backbone
-from .measure import measure
-from .quality_picture import save_svg
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402
+from ..backbone import load_backbone
+from ..command import command_parser
+from ..diffusion import in_batches, sample_plain
+from ..evaluate import plt, save_svg
+from ..measure import load_judge
 
 FIELDS = ["iteration", "generative_perplexity", "low", "high", "entropy"]
 LOGGED = {
@@ -33,9 +29,8 @@ LOGGED = {
 
 
 def judge_students(args: argparse.Namespace) -> list[dict]:
-    """A row for each kept student, and one for the teacher as iteration 0."""
-    judge = load_causal(args.judge)
-    end = Tokenizer.from_file(str(args.judge / "tokenizer.json")).token_to_id(SEPARATOR)
+    """Return a row for each kept student, and one for the teacher as iteration 0."""
+    judge = load_judge(args.judge)
     path = args.out / "distillation.csv"
     rows = list(csv.DictReader(path.open())) if path.exists() else []
     done = {int(row["iteration"]) for row in rows}
@@ -47,10 +42,11 @@ def judge_students(args: argparse.Namespace) -> list[dict]:
         mask_id = model.config.mask_id
         torch.manual_seed(args.seed)
         label = f"iteration {iteration}"
-        x = in_batches(lambda z: sample_plain(model, z, args.steps, mask_id), args.samples, args.length, mask_id, label)  # noqa: B023
-        quality = measure(x, judge, end).to_dict()
+        fill = lambda z: sample_plain(model, z, args.steps, mask_id)  # noqa: B023, E731
+        quality = judge(in_batches(fill, args.samples, args.length, mask_id, label)).to_dict()
         low, high = quality["generative_perplexity_interval"]
-        rows.append({**{k: quality[k] for k in ("generative_perplexity", "entropy")}, "iteration": iteration, "low": low, "high": high})
+        figures = {k: quality[k] for k in ("generative_perplexity", "entropy")}
+        rows.append({**figures, "iteration": iteration, "low": low, "high": high})
         print(f"{label}: perplexity {quality['generative_perplexity']}, entropy {quality['entropy']}")
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
@@ -60,7 +56,7 @@ def judge_students(args: argparse.Namespace) -> list[dict]:
 
 
 def draw(judged: list[dict], log: list[dict], steps: int, path: Path) -> None:
-    # What was switched off is 0 throughout.
+    """Draw a panel for each logged figure that is not 0 throughout, after the judged ones."""
     logged = {field: title for field, title in LOGGED.items() if any(float(row[field] or 0) for row in log)}
     count = len(logged) + (2 if judged else 0)
     figure, axes = plt.subplots(1, count, figsize=(4 * count, 3), squeeze=False)
@@ -77,8 +73,8 @@ def draw(judged: list[dict], log: list[dict], steps: int, path: Path) -> None:
     window = max(1, len(log) // 50)
     for panel, (field, title) in zip(panels, logged.items()):
         # Before the student begins to learn, only the discriminator has figures.
-        there = [(int(row["iteration"]), float(row[field])) for row in log if row[field]]
-        iterations, values = np.array(there).T
+        present = [(int(row["iteration"]), float(row[field])) for row in log if row[field]]
+        iterations, values = np.array(present).T
         smooth = np.convolve(values, np.ones(window) / window, mode="valid")
         panel.plot(iterations[len(iterations) - len(smooth) :], smooth, color="black", linewidth=1)
         panel.set_title(f"{title}, mean of {window}", fontsize=10)
@@ -89,17 +85,16 @@ def draw(judged: list[dict], log: list[dict], steps: int, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--run", type=Path, required=True, help="folder of the distillation, or of its log.csv")
-    parser.add_argument("--teacher", type=Path, help="the teacher's weights")
-    parser.add_argument("--judge", type=Path, help="folder of the judge")
-    parser.add_argument("--out", type=Path, required=True, help="folder for csv and picture")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--samples", type=int, default=128)
-    parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--seed", type=int, default=3)
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("--run", type=Path, required=True, help="folder of the distillation, or of its log.csv")
+    add("--teacher", type=Path, help="the teacher's weights")
+    add("--judge", type=Path, help="folder of the judge")
+    add("--out", type=Path, required=True, help="folder for csv and picture")
+    add("--steps", type=int, default=8, help="steps of the samples that are judged")
+    add("--samples", type=int, default=128, help="samples that are judged")
+    add("--length", type=int, default=128, help="tokens of a sample")
+    add("--seed", type=int, default=3, help="of the samples")
     args = parser.parse_args()
     if (args.teacher is None) != (args.judge is None):
         parser.error("--teacher and --judge go together")

@@ -1,0 +1,34 @@
+"""What the commands share: their parser, the flag for bfloat16, and a stop at the next checkpoint."""
+
+import argparse
+import signal
+
+import torch
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Show the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def command_parser(doc: str, **options: str) -> argparse.ArgumentParser:
+    """Return a parser whose description is the first sentence of a module's docstring, without its usage."""
+    description = doc.splitlines()[0].partition(": `")[0].rstrip(".") + "."
+    return argparse.ArgumentParser(description=description, formatter_class=_Help, **options)
+
+
+def add_bf16_flag(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Add `--bf16`, on by default with AVX-512; elsewhere such products take several times as long."""
+    fast = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    meaning += "; the default where there is AVX-512"
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=fast, help=meaning)
+
+
+def stop_on_signal() -> list[bool]:
+    """Return a list that becomes non-empty at SIGINT or SIGTERM, so that a loop can end at a checkpoint."""
+    stop: list[bool] = []
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.append(True))
+    return stop

@@ -1,0 +1,123 @@
+"""Write golden vectors for the server's tests: `python -m didi.tools.golden --model FOLDER --out DIR`.
+
+They are whole generations by the reference samplers, plain and guided. If a uniform of a generation falls
+within 1e-5 of a boundary of the inverse CDF, rounding could decide the token, so the next seed is taken
+instead.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ..backbone import load_backbone
+from ..command import command_parser
+from ..guidance import Guidance, load_discriminator
+from .oracle import Generation, sample, sample_guided
+
+MARGIN = 1e-5
+TOY_VOCAB = 7
+PROMPT = "Once upon a time"
+TEXTS = [
+    PROMPT,
+    "",
+    "Lily and Ben went to the park. They",
+    'naïve café 🙂 日本語\n\n  "Don\'t," he said',
+    "aaaaaaaaaaaa 12345 [MASK] <|endoftext|>",
+]
+
+
+def toy_denoiser(tokens: Tensor, where: Tensor | None = None) -> Tensor:
+    """Return logits by integer arithmetic from the whole canvas, which any language can repeat."""
+    L = tokens.shape[1]
+    mix = int((tokens[0] * torch.arange(1, L + 1)).sum()) % 1000
+    i, v = torch.arange(L)[:, None], torch.arange(TOY_VOCAB)[None]
+    return ((17 * i + 31 * v + 7 * mix) % 23 / 4.0)[None]
+
+
+def record(generate: Callable[..., Generation], request: dict) -> dict:
+    """Return the request with the first seed, from its own on, that is unambiguous, and its generation."""
+    while True:
+        generation = generate(**request)
+        if min(generation.margins) >= MARGIN:
+            break
+        request = {**request, "seed": request["seed"] + 1}
+    reveals = [[[r.position, r.token, round(r.logprob, 6)] for r in s.revealed] for s in generation.steps]
+    result = {**request, "tokens": generation.tokens, "reveals": reveals}
+    if "guidance" in request:
+        taken = result["steps_taken"] = []
+        for step in generation.steps:
+            rewards = [round(reward, 4) for reward in step.rewards]
+            taken.append({"kind": step.kind, "rewards": rewards, "chosen": step.chosen})
+    return result
+
+
+def case(prompt: list[int], length: int, steps: int, seed: int, temperature: float) -> dict:
+    return {"prompt": prompt, "length": length, "steps": steps, "seed": seed, "temperature": temperature}
+
+
+def main() -> None:
+    parser = command_parser(__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="model folder with its weights")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the golden files")
+    parser.add_argument("--only-guided", action="store_true", help="write guided generations alone")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    backbone = load_backbone(args.model / "weights.fp16.safetensors")
+    tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
+    prompt = tokenizer.encode(PROMPT).ids
+    content = {}
+    if not args.only_guided:
+        cases = [case([2, 0, 5], 20, steps, 2**40 + steps, 1.0) for steps in (1, 4, 16, 64)]
+        cases += [case([], 1, 8, 3, 1.0), case([1], 9, 5, 11, 0.5)]
+        toy = lambda **request: sample(toy_denoiser, mask_id=TOY_VOCAB - 1, **request)  # noqa: E731
+        generations = [record(toy, c) for c in cases]
+        write(args.out / "toy.json", {"vocab_size": TOY_VOCAB, "generations": generations})
+
+        cases = [case(prompt, 60, steps, 100 + steps, 1.0) for steps in (1, 4, 16, 64)]
+        cases += [case([], 33, 16, 7, 0.7), case(prompt, 40, 8, 9, 0.0)]
+        # In the orders other than "random" every masked position is drawn at every step, and each draw has to
+        # be unambiguous: so these are short. They are not of the toy, whose few different logits would give
+        # equal log-probabilities.
+        cases += [{**case(prompt, 12, steps, 21, 1.0), "order": "confidence"} for steps in (1, 3, 6)]
+        adaptive = [
+            {"order": "entropy"},
+            {"order": "confidence", "threshold": 0.3},
+            {"order": "entropy", "entropy_budget": 4.0},
+            {"order": "confidence", "threshold": 0.3, "block_length": 5},
+            {"order": "entropy", "block_length": 4},
+            {"block_length": 6},
+        ]
+        cases += [{**case(prompt, 12, 6, 31, 1.0), **options} for options in adaptive]
+        plain = Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_str()), "added_tokens": []}))
+        content["encodings"] = [{"text": text, "ids": plain.encode(text).ids} for text in TEXTS]
+        generate = lambda **request: sample(backbone, mask_id=backbone.config.mask_id, **request)  # noqa: E731
+        content["generations"] = [record(generate, c) for c in cases]
+    file = args.model / "discriminator.fp16.safetensors"
+    if file.exists():
+        discriminator = load_discriminator(file)
+
+        def guided(guidance: dict, **request) -> Generation:
+            return sample_guided(backbone, discriminator, Guidance(**guidance), **request)
+
+        defaults = json.loads((args.model / "model.json").read_text())["guidance"]
+        tilting = {**defaults, "rerank_ratio": 0.0}
+        choosing = {**defaults, "rerank_ratio": 1.0, "candidates": 3}
+        cases = [{**case(prompt, 60, n, 200 + n, 1.0), "guidance": defaults} for n in (1, 4, 8, 16)]
+        cases.append({**case([], 40, 6, 17, 0.8), "guidance": tilting})
+        cases.append({**case(prompt, 40, 5, 18, 1.0), "guidance": choosing})
+        content["guided"] = [record(guided, c) for c in cases]
+    write(args.out / f"{args.model.name}.json", content)
+
+
+def write(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content) + "\n")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

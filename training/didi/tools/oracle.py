@@ -1,0 +1,261 @@
+"""Reference samplers that draw the server's random numbers: its generations are compared with theirs by
+token.
+
+Both are slow on purpose: written straight from the formulas, they compute every logit at every step and take
+gradients by autograd.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..backbone import Backbone
+from ..diffusion import Denoiser, alpha, grid, stay_probability, subs
+from ..guidance import Discriminator, Guidance, tilted
+
+# Constants of Philox4x32-10 (Salmon et al. 2011).
+_MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], dtype=np.uint64)
+_WEYL = np.array([0x9E3779B9, 0xBB67AE85], dtype=np.uint64)
+_LOW = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+
+# Word of a Philox block for each purpose. CHOOSE, among a step's candidates, is that of position 0, candidate
+# 0.
+REVEAL, DRAW, CHOOSE = 0, 1, 2
+
+
+def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Run ten rounds: counter [N, 4] and key [2] of 32-bit words -> [N, 4] uint64 that hold 32-bit words."""
+    c = [counter[:, i].astype(np.uint64) & _LOW for i in range(4)]
+    k = np.asarray(key, dtype=np.uint64) & _LOW
+    for _ in range(10):
+        p0, p1 = _MULTIPLIERS[0] * c[0], _MULTIPLIERS[1] * c[2]
+        c = [(p1 >> _32) ^ c[1] ^ k[0], p1 & _LOW, (p0 >> _32) ^ c[3] ^ k[1], p0 & _LOW]
+        k = (k + _WEYL) & _LOW
+    return np.stack(c, axis=1)
+
+
+def uniforms(
+    seed: int, sample: int, step: int, candidate: int, positions: np.ndarray, purpose: int
+) -> np.ndarray:
+    """Return one uniform in (0, 1) for each position [N]: a multiple of 2**-24, exact in float32, never 0 or
+    1.
+
+    It is a function of the arguments alone, so a draw never depends on the batch. The server uses the same
+    layout.
+    """
+    positions = np.asarray(positions)
+    counter = np.empty((len(positions), 4), dtype=np.uint64)
+    counter[:, 0] = positions
+    counter[:, 1] = step
+    counter[:, 2] = sample
+    counter[:, 3] = candidate
+    words = philox4x32(counter, np.array([seed & 0xFFFFFFFF, seed >> 32]))[:, purpose]
+    return ((words >> np.uint64(9)).astype(np.float64) + 0.5) * 2.0**-23
+
+
+@dataclass
+class Reveal:
+    """One position that a step revealed. `position` counts from the start of the canvas."""
+
+    position: int
+    token: int
+    logprob: float
+
+
+@dataclass
+class Step:
+    """One step. `rewards`: one (the soft canvas's) if it tilted, one a candidate if it re-ranked."""
+
+    kind: str  # "plain", "tilt" or "rerank"
+    revealed: list[Reveal]
+    rewards: list[float]
+    chosen: int | None
+
+
+@dataclass
+class Generation:
+    tokens: list[int]  # the whole canvas, prompt included
+    steps: list[Step]  # one entry a step; a clean-up pass, if any, is one more
+    margins: list[float]  # distance of each draw and choice to the nearest other outcome
+
+
+def draw(log_p: Tensor, temperature: float, uniform: float) -> tuple[int, float]:
+    """Draw a token by inverse CDF from log_p [V] at `temperature` (0: argmax); return it with its margin."""
+    if temperature == 0:
+        return int(log_p.argmax()), 1.0
+    cdf = torch.softmax(log_p.double() / temperature, dim=-1).cumsum(-1)
+    token = int((cdf < uniform * cdf[-1]).sum())
+    return token, float((cdf / cdf[-1] - uniform).abs().min())
+
+
+def masked_after(times: list[float], step: int, length: int) -> int:
+    """Return how many of `length` positions are masked after `step` if steps reveal exactly their share."""
+    if step + 1 >= len(times):
+        return 0
+    return int(length * (1 - alpha(times[step + 1])) / (1 - alpha(1.0)) + 0.5)
+
+
+def block_at(step: int, steps: int, blocks: int) -> tuple[int, int, int]:
+    """Return the block that `step` of a budget of `steps` works on, and its steps as [start, end)."""
+    starts = [block * steps // blocks for block in range(blocks + 1)]
+    block = max(block for block in range(blocks) if starts[block] <= step)
+    return block, starts[block], starts[block + 1]
+
+
+def keep(
+    drawn: list[Reveal],
+    log_p: Tensor,
+    order: str,
+    least: int,
+    threshold: float | None,
+    entropy_budget: float | None,
+) -> tuple[list[Reveal], list[float]]:
+    """Return the draws that a step keeps, at least `least` of them, and the margins of that choice.
+
+    `log_p` [P, V] is the distribution of each draw.
+    """
+    entropy = -(log_p.double().exp() * log_p.double()).nan_to_num().sum(-1)
+    score = torch.tensor([reveal.logprob for reveal in drawn]).double() if order == "confidence" else -entropy
+    ranked = sorted(range(len(drawn)), key=lambda i: -float(score[i]))
+    count, margins = least, []
+    if threshold is not None:
+        count = max(count, sum(reveal.logprob >= math.log(threshold) for reveal in drawn))
+        margins += [abs(reveal.logprob - math.log(threshold)) for reveal in drawn]
+    if entropy_budget is not None:
+        sums = entropy[ranked].cumsum(0)
+        count = max(count, int((sums <= entropy_budget).sum()))
+        margins += (sums - entropy_budget).abs().tolist()
+    if count < len(drawn):
+        margins.append(float(score[ranked[count - 1]] - score[ranked[count]]))
+    return [drawn[i] for i in sorted(ranked[:count])], margins
+
+
+@torch.no_grad()
+def sample(
+    model: Denoiser,
+    *,
+    prompt: list[int],
+    length: int,
+    steps: int,
+    seed: int,
+    mask_id: int,
+    temperature: float = 1.0,
+    order: str = "random",
+    threshold: float | None = None,
+    entropy_budget: float | None = None,
+    block_length: int | None = None,
+) -> Generation:
+    """Generate `length` tokens after `prompt` by ancestral sampling on the grid linspace(1, T_MIN, steps +
+    1).
+
+    A step from t to s reveals each masked position with probability 1 - (1-alpha_s)/(1-alpha_t). What is
+    still masked after the last step is revealed by one clean-up pass.
+
+    In the orders "confidence" and "entropy" a step draws at every masked position and keeps its share: the
+    draws with the greatest log p, or those of the smallest entropy. A `threshold` of probability (confidence)
+    or an `entropy_budget` in nats (entropy) admits more. With `block_length`, blocks are revealed from the
+    left, each with its share of the steps.
+    """
+    tokens = torch.tensor([prompt + [mask_id] * length])
+    block_length = block_length or length
+    blocks = -(-length // block_length)
+    is_adaptive = threshold is not None or entropy_budget is not None
+    records, margins, step = [], [], 0
+    while step <= steps:
+        block, start, end = block_at(min(step, steps - 1), steps, blocks)
+        times = grid(end - start)
+        limit = len(prompt) + min(length, (block + 1) * block_length)
+        masked = (tokens[0] == mask_id).nonzero()[:, 0].numpy()
+        if len(masked) == 0 and (step == steps or is_adaptive):
+            break
+        masked = masked[masked < limit]
+        chosen = masked
+        if order == "random":
+            stay = stay_probability(times, step - start)
+            chosen = masked[uniforms(seed, 0, step, 0, masked, REVEAL) >= stay]
+        else:
+            size = min(block_length, length - block * block_length)
+            least = max(len(masked) - masked_after(times, step - start, size), int(is_adaptive))
+            if least == 0:
+                records.append(Step("plain", [], [], None))
+                step += 1
+                continue
+        log_p = subs(model(tokens)[0], mask_id)
+        revealed = []
+        for position, u in zip(chosen, uniforms(seed, 0, step, 0, chosen, DRAW)):
+            token, margin = draw(log_p[position], temperature, float(u))
+            revealed.append(Reveal(int(position), token, float(log_p[position, token])))
+            margins.append(margin)
+        if order != "random":
+            revealed, near = keep(revealed, log_p[chosen], order, least, threshold, entropy_budget)
+            margins += near
+        for reveal in revealed:
+            tokens[0, reveal.position] = reveal.token
+        records.append(Step("plain", revealed, [], None))
+        step += 1
+        if is_adaptive and step < end and not (tokens[0, :limit] == mask_id).any():
+            step = end
+    return Generation(tokens[0].tolist(), records, margins)
+
+
+@torch.no_grad()
+def sample_guided(
+    student: Backbone,
+    discriminator: Discriminator,
+    guidance: Guidance,
+    *,
+    prompt: list[int],
+    length: int,
+    steps: int,
+    seed: int,
+    temperature: float = 1.0,
+) -> Generation:
+    """Generate `length` tokens after `prompt` by RGAS.
+
+    Candidate c of a step draws with Philox's candidate c; the step's CHOOSE uniform decides which one is
+    kept. A step that reveals nothing in any candidate changes nothing and is not guided.
+    """
+    mask_id = student.config.mask_id
+    tokens = torch.tensor([prompt + [mask_id] * length])
+    times, records, margins = grid(steps), [], []
+    for step in range(steps + 1):
+        masked = (tokens[0] == mask_id).nonzero()[:, 0]
+        if step == steps and len(masked) == 0:
+            break
+        stay = stay_probability(times, step)
+        kind = "plain" if step == steps else "tilt" if step < guidance.tilted_steps(steps) else "rerank"
+        log_p = subs(student(tokens)[0, masked], mask_id)
+        count = guidance.candidates if kind == "rerank" else 1
+        uniform = lambda c, purpose: uniforms(seed, 0, step, c, masked.numpy(), purpose)  # noqa: B023, E731
+        shown = [uniform(c, REVEAL) >= stay for c in range(count)]
+        rewards, chosen, target = [], None, log_p
+        if kind == "tilt" and shown[0].any():
+            target, reward = tilted(log_p, tokens, discriminator, guidance.scale(step, steps))
+            rewards = reward.tolist()
+        candidates = []
+        for c in range(count):
+            candidates.append([])
+            for i, u in enumerate(uniform(c, DRAW)):
+                if shown[c][i]:
+                    token, margin = draw(target[i], temperature, float(u))
+                    margins.append(margin)
+                    candidates[c].append(Reveal(int(masked[i]), token, float(log_p[i, token])))
+        if kind == "rerank" and any(candidates):
+            canvases = tokens.repeat(count, 1)
+            for canvas, candidate in zip(canvases, candidates):
+                for reveal in candidate:
+                    canvas[reveal.position] = reveal.token
+            scores = discriminator(canvases).sum(-1)
+            u = float(uniforms(seed, 0, step, 0, [0], CHOOSE)[0])
+            chosen, margin = draw(scores, 1.0, u)
+            margins.append(margin)
+            rewards = scores.tolist()
+        revealed = candidates[chosen or 0]
+        for reveal in revealed:
+            tokens[0, reveal.position] = reveal.token
+        records.append(Step(kind, revealed, rewards, chosen))
+    return Generation(tokens[0].tolist(), records, margins)
