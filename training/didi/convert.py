@@ -66,11 +66,11 @@ def infer_config(tensors: dict[str, Tensor], file: str, heads: int | None, conte
     asked, heads = heads, heads or max(1, hidden // HEAD_DIM)
     if hidden % heads or (hidden // heads) % 2:
         possible = ", ".join(str(n) for n in range(1, hidden // 2 + 1) if hidden % (2 * n) == 0)
-        raise ConversionError(
-            f"{'--heads ' if asked else ''}{heads}: the hidden width of {file} is {hidden}, which must be an even "
-            f"multiple of the number of heads: give --heads with one of {possible}, the number that the model was "
-            "trained with"
+        rule = (
+            f"the hidden width of {file} is {hidden}, which must be an even multiple of the number of heads"
         )
+        advice = f"give --heads with one of {possible}, the number that the model was trained with"
+        raise ConversionError(f"{'--heads ' if asked else ''}{heads}: {rule}: {advice}")
     return BackboneConfig(
         vocab_size=vocab_size,
         hidden=hidden,
