@@ -1,6 +1,6 @@
 /**
- * Blocks: masked positions are revealed block by block from the left, each block with its share of the step budget
- * (semi-autoregressive order, LLaDA, arXiv 2502.09992).
+ * Blocks: masked positions are revealed block by block from the left, each block with its share of the step
+ * budget (semi-autoregressive order, LLaDA, arXiv 2502.09992).
  */
 
 /** The steps of one block: [start, end) of the budget. */
@@ -16,8 +16,9 @@ export function blockCount(masked: number, blockLength: number): number {
 }
 
 /**
- * Return the block whose steps include `step`, and its steps. Block b of B has the steps from floor(b S / B) up to, not
- * including, floor((b + 1) S / B) of a budget of S; S is at least B, so that every block has a step.
+ * Return the block whose steps include `step`, and its steps. Block b of B has the steps from floor(b S / B)
+ * up to, not including, floor((b + 1) S / B) of a budget of S; S is at least B, so that every block has a
+ * step.
  */
 export function blockAt(step: number, steps: number, blocks: number): BlockSteps {
   const startOf = (block: number) => Math.floor((block * steps) / blocks);

@@ -1,6 +1,7 @@
 /**
- * RGAS, the reward-guided ancestral sampler (arXiv 2509.25035, section 4.3): which steps tilt and which re-rank, the
- * scale of a tilt, and the choice of a candidate. The gradient itself is computed by the `tilt` graph.
+ * RGAS, the reward-guided ancestral sampler (arXiv 2509.25035, section 4.3): which steps tilt and which
+ * re-rank, the scale of a tilt, and the choice of a candidate. The gradient itself is computed by the `tilt`
+ * graph.
  */
 
 /** Settings of guided sampling. */

@@ -1,9 +1,10 @@
 /**
- * Philox4x32-10, a counter-based random number generator (Salmon et al. 2011, "Parallel Random
- * Numbers: As Easy as 1, 2, 3").
+ * Philox4x32-10, a counter-based random number generator (Salmon et al. 2011, "Parallel Random Numbers: As
+ * Easy as 1, 2, 3").
  *
- * A uniform is a pure function of (seed, sample, step, candidate, position), so a sample does not depend on the other rows
- * of its batch. The layout of the counter is documented in docs/understand/sampler.md and must not change.
+ * A uniform is a pure function of (seed, sample, step, candidate, position), so a sample does not depend on
+ * the other rows of its batch. The layout of the counter is documented in docs/understand/sampler.md and must
+ * not change.
  */
 
 const M0 = 0xd2511f53;
@@ -82,7 +83,9 @@ export function uniformsAt(key: DrawKey, position: number): PositionUniforms {
   return { reveal: toUniform(w0), draw: toUniform(w1) };
 }
 
-/** Return the uniform in (0, 1) for the choice among candidates: the third word of position 0, candidate 0. */
+/**
+ * Return the uniform in (0, 1) for the choice among candidates: the third word of position 0, candidate 0.
+ */
 export function chooseUniform(key: Omit<DrawKey, "candidate">): number {
   return toUniform(blockAt({ ...key, candidate: 0 }, 0)[2]);
 }

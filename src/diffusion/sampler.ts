@@ -1,9 +1,8 @@
 /**
  * The ancestral sampler, reveal first.
  *
- * Whether a step reveals a position does not depend on the model, so the positions are drawn before the pass: only they
- * need the output head, and a step that reveals nothing needs no pass. The distribution is exactly that of the textbook
- * sampler.
+ * Whether a step reveals a position does not depend on the model, so the positions are drawn before the pass:
+ * only they need the output head, and a step that reveals nothing needs no pass. The distribution is unchanged.
  */
 
 import { type BlockSteps, blockAt, blockCount } from "./blocks.ts";
@@ -14,15 +13,15 @@ import { gridTime, maskedAfter, type Schedule, stayProbability } from "./schedul
 import { type Predictions, type Ranking, type Selection, select } from "./selection.ts";
 
 /**
- * Part of the key of shared answers. Raise it with every change that gives a request other tokens, log-probabilities or
- * rewards on the same model; the golden vectors of the oracles show such a change.
+ * Part of the key of shared answers. Raise it with every change that gives a request other tokens,
+ * log-probabilities or rewards on the same model; the golden vectors of the oracles show such a change.
  */
 export const SAMPLER_VERSION = 1;
 
 /**
- * Which positions a step reveals. `random` reveals each with the probability of the step, as in the paper. The others
- * draw a token for every masked position and keep the step's share of them (`select`). They have another distribution,
- * and their output head runs on all masked positions.
+ * Which positions a step reveals. `random` reveals each with the probability of the step, as in the paper.
+ * The others draw a token for every masked position and keep the step's share of them (`select`). They have
+ * another distribution, and their output head runs on all masked positions.
  */
 export type Order = "random" | Ranking;
 
@@ -45,7 +44,7 @@ export interface SampleParams {
   order: Order;
   /** With order `confidence`: a step also reveals every token of at least this probability; in [0, 1]. */
   threshold?: number | undefined;
-  /** With order `entropy`: a step also reveals positions while their entropies add up to this; nats, at least 0. */
+  /** With order `entropy`: a step also reveals positions while their entropies sum up to this, in nats. */
   entropyBudget?: number | undefined;
   /** Masked positions in a block, at least 1; undefined for one block. No more blocks than steps. */
   blockLength?: number | undefined;
@@ -78,7 +77,7 @@ export interface StepPlan {
   scale: number;
 }
 
-/** Tokens that the model drew for one candidate, one for each planned position, and what it predicted there. */
+/** One token for each planned position of a candidate, and what the model predicted there. */
 export interface Draws extends Predictions {
   tokens: ArrayLike<number>;
 }
@@ -91,7 +90,7 @@ export interface StepRecord {
   revealed: Reveal[];
   /** Positions still masked after the step. */
   masked: number;
-  /** Entropy of the predicted distributions in nats, mean over the drawn positions; absent if none was drawn. */
+  /** Mean entropy of the predictions at the drawn positions, nats; absent if none was drawn. */
   entropy?: number;
   /** Reward of the soft canvas (tilt) or of each candidate (rerank); empty if nothing was scored. */
   rewards: number[];
@@ -113,7 +112,7 @@ export class Sample {
   /** The block of each position that is masked at the start. */
   readonly #blockOf: ReadonlyMap<number, number>;
   readonly #blocks: number;
-  /** True if a step may reveal more than its share, so that the sample may need fewer steps than its budget. */
+  /** True if a step may reveal more than its share, so that the sample may need fewer steps. */
   readonly #isAdaptive: boolean;
   #step = 0;
   #hurried = false;
@@ -200,9 +199,9 @@ export class Sample {
   }
 
   /**
-   * Apply the planned step and return its record. A mask that is drawn in a guided step, by a model that keeps the logit
-   * of the mask, leaves its position masked. Throws RangeError if the plan is not the next one, or if the draws or rewards
-   * do not fit it.
+   * Apply the planned step and return its record. A mask that is drawn in a guided step, by a model that
+   * keeps the logit of the mask, leaves its position masked. Throws RangeError if the plan is not the next
+   * one, or if the draws or rewards do not fit it.
    *
    * @param draws tokens of each candidate; empty for a step that reveals nothing
    * @param rewards one reward of a tilted step, M of a re-ranked one; empty for a step that reveals nothing
@@ -234,7 +233,7 @@ export class Sample {
     return chosen === undefined ? record : { ...record, chosen };
   }
 
-  /** Go to the next step; leave out the rest of a block's steps once an adaptive sample has revealed the block. */
+  /** Go to the next step, past the remaining steps of a block that an adaptive sample has revealed. */
   #advance(): void {
     const { block, end } = this.#block;
     this.#step++;

@@ -22,8 +22,8 @@ export function gridTime(schedule: Schedule, steps: number, k: number): number {
 }
 
 /**
- * Return the probability that a masked position stays masked in step k (from 0) of `steps`: (1 - alpha_s) / (1 - alpha_t).
- * It is 0 for the clean-up pass, k = `steps`.
+ * Return the probability that a masked position stays masked in step k (from 0) of `steps`: (1 - alpha_s) /
+ * (1 - alpha_t). It is 0 for the clean-up pass, k = `steps`.
  */
 export function stayProbability(schedule: Schedule, steps: number, k: number): number {
   if (k >= steps) return 0;
@@ -32,7 +32,9 @@ export function stayProbability(schedule: Schedule, steps: number, k: number): n
   return (1 - s) / (1 - t);
 }
 
-/** Return how many of `length` positions are masked after step k (from 0) of `steps` in order `confidence`. */
+/**
+ * Return how many of `length` positions are masked after step k (from 0) of `steps` in order `confidence`.
+ */
 export function maskedAfter(schedule: Schedule, steps: number, k: number, length: number): number {
   if (k >= steps) return 0;
   const start = 1 - alpha(schedule, 1);

@@ -25,9 +25,9 @@ export interface Predictions {
 /**
  * Return the indices of the positions to reveal, ascending. Ties go to the position further left.
  *
- * `confidence` ranks by the probability of the drawn token (LLaDA, arXiv 2502.09992), `entropy` by the entropy of the
- * prediction, lowest first. A threshold or an entropy budget reveals more positions than `least` where the model is
- * certain of them, never fewer.
+ * `confidence` ranks by the probability of the drawn token (LLaDA, arXiv 2502.09992), `entropy` by the
+ * entropy of the prediction, lowest first. A threshold or an entropy budget reveals more positions than
+ * `least` where the model is certain of them, never fewer.
  */
 export function select(selection: Selection, predictions: Predictions): number[] {
   const { ranking, least } = selection;

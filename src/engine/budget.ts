@@ -20,8 +20,9 @@ const MARGIN = 0.8;
 const MAX_UNMEASURED_STEPS = 128;
 
 /**
- * Return the budget with the lowest measured generative perplexity that fits the deadline. If nothing was measured for
- * `guidances`, return the most steps of the first one that fit, at most one for each token. Always at least one step.
+ * Return the budget with the lowest measured generative perplexity that fits the deadline. If nothing was
+ * measured for `guidances`, return the most steps of the first one that fit, at most one for each token.
+ * Always at least one step.
  *
  * @param guidances allowed guidances, undefined for the plain sampler; at least one
  * @param quality measurements of the model

@@ -1,6 +1,6 @@
 /**
- * Cost of a request in token passes: padded tokens times passes of the student. Passes of other networks are counted in
- * passes of the student (GRAPH_COST).
+ * Cost of a request in token passes: padded tokens times passes of the student. Passes of other networks are
+ * counted in passes of the student (GRAPH_COST).
  */
 
 import { maskedPositions } from "../diffusion/canvas.ts";
@@ -19,10 +19,10 @@ const MIN_TEXT_TOKENS = 256;
 /**
  * Return an upper bound of the token passes that a request takes.
  *
- * A plain or tilted step runs only if it reveals a token, so there are at most as many as masked positions, unless the
- * model may draw the mask. A re-ranked step may run and reveal nothing, since each candidate has its own reveal set and
- * the chosen one may be empty. The clean-up pass, which about one position in 100,000 needs, is not included: it is
- * charged afterwards.
+ * A plain or tilted step runs only if it reveals a token, so there are at most as many as masked positions,
+ * unless the model may draw the mask. A re-ranked step may run and reveal nothing, since each candidate has
+ * its own reveal set and the chosen one may be empty. The clean-up pass, which about one position in 100,000
+ * needs, is not included: it is charged afterwards.
  */
 export function maxTokenPasses(params: SamplingParams, manifest: Manifest): number {
   const { canvas, steps, guidance, samples, ranked } = params;

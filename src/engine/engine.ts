@@ -1,8 +1,8 @@
 /**
  * The engine: requests in, steps and answers out.
  *
- * All state lives here; workers only compute. A request is checked, then answered from the cache, joined to a running
- * group of the same parameters, or dispatched.
+ * All state lives here; workers only compute. A request is checked, then answered from the cache, joined to a
+ * running group of the same parameters, or dispatched.
  */
 
 import { EventEmitter, once } from "node:events";
@@ -122,7 +122,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     return this.ready && !this.#stopped;
   }
 
-  /** Run every graph once in every worker, then become `ready`. Rejects with ModelFailure if the model does not run. */
+  /** Run every graph once in every worker, then become `ready`. Rejects with ModelFailure. */
   async warmUp(): Promise<void> {
     const guidances: (GuidanceRequest | undefined)[] = [undefined];
     // A step that tilts and one that re-ranks.
@@ -136,15 +136,15 @@ export class Engine extends EventEmitter<EngineEvents> {
     this.ready = true;
   }
 
-  /** With `maxBatchTokens: "auto"`, measure the best batch size while requests run. Rejects with ModelFailure. */
+  /** Measure the best batch size, with `maxBatchTokens: "auto"`. Rejects with ModelFailure. */
   async measureBatches(): Promise<void> {
     if (this.limits.maxBatchTokens === "auto")
       this.#dispatcher.bounds = await calibrate(this.model, this.pool);
   }
 
   /**
-   * Check a request: tokenise it, choose its step budget, look it up in the cache and compute its cost, each only once.
-   * Throws UnavailableError, OverloadedError (before tokenising) or InvalidRequestError.
+   * Check a request: tokenise it, choose its step budget, look it up in the cache and compute its cost, each
+   * only once. Throws UnavailableError, OverloadedError (before tokenising) or InvalidRequestError.
    *
    * @param withSteps the caller will listen to its steps
    */
@@ -162,8 +162,8 @@ export class Engine extends EventEmitter<EngineEvents> {
   }
 
   /**
-   * Start a checked request. Throws UnavailableError or OverloadedError; later errors reject the handle's `result`.
-   * `onStep` is not called before this returns.
+   * Start a checked request. Throws UnavailableError or OverloadedError; later errors reject the handle's
+   * `result`. `onStep` is not called before this returns.
    */
   start(request: CheckedRequest, onStep?: OnStep): RequestHandle {
     this.#checkOpen();

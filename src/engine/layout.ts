@@ -80,7 +80,10 @@ function tooLong({ manifest }: Model, path: string, size: string): InvalidReques
   return refuse(path, `has ${size} tokens, and ${name} has a context of ${context_length}: shorten it`, true);
 }
 
-/** Tokenise a text. Throws InvalidRequestError if it does not fit the context, if possible without tokenising it. */
+/**
+ * Tokenise a text. Throws InvalidRequestError if it does not fit the context, if possible without tokenising
+ * it.
+ */
 function encoded(model: Model, path: string, text: string): number[] {
   const { context_length: context } = model.manifest;
   const ids = model.tokenizer.encode(text, context);

@@ -74,7 +74,9 @@ export interface SamplingParams {
   threshold: number | undefined;
   entropyBudget: number | undefined;
   blockLength: number | undefined;
-  /** Stop strings at which sampling ends, as it does at an end of text; undefined to generate every position. */
+  /**
+   * Stop strings at which sampling ends, as it does at an end of text; undefined to generate every position.
+   */
   earlyStop: readonly string[] | undefined;
   /** Number of samples. */
   samples: number;
@@ -91,8 +93,9 @@ export interface PreparedRequest {
 }
 
 /**
- * Upper bound of tokens in the texts of a trace, such as 1,024 steps of a canvas of 256. A trace is one JSON document,
- * and serialising it blocks the event loop for some milliseconds a megabyte. A text counts at least MIN_TRACED tokens.
+ * Upper bound of tokens in the texts of a trace, such as 1,024 steps of a canvas of 256. A trace is one JSON
+ * document, and serialising it blocks the event loop for some milliseconds a megabyte. A text counts at least
+ * MIN_TRACED tokens.
  */
 const MAX_TRACED = 2 ** 18;
 const MIN_TRACED = 64;
@@ -107,7 +110,9 @@ type ForecastFor = (budget: Budget, samples: number, length: number) => number;
 
 const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
 
-/** Lay out the canvas, choose the budget and fill in defaults. Throws InvalidRequestError naming the field. */
+/**
+ * Lay out the canvas, choose the budget and fill in defaults. Throws InvalidRequestError naming the field.
+ */
 export function prepare(model: Model, request: GenerateRequest, forecast: ForecastFor): PreparedRequest {
   const layout = layoutOf(model, request);
   const { canvas } = layout;
@@ -146,7 +151,10 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   };
 }
 
-/** Return in which order positions are revealed. Throws InvalidRequestError for options that exclude each other. */
+/**
+ * Return in which order positions are revealed. Throws InvalidRequestError for options that exclude each
+ * other.
+ */
 function orderOf(
   { order = "random", threshold, entropy_budget: entropyBudget, block_length }: GenerateRequest,
   guidance: Guidance | undefined,
@@ -181,7 +189,10 @@ function countOf(model: Model, { n = 1, best_of }: GenerateRequest) {
   return { n, samples: best_of, ranked: true };
 }
 
-/** Return the requested budget, or the best one for the deadline. Throws InvalidRequestError without a deadline. */
+/**
+ * Return the requested budget, or the best one for the deadline. Throws InvalidRequestError without a
+ * deadline.
+ */
 function settleBudget(
   model: Model,
   { steps, deadline_ms, guidance, order = "random", block_length }: GenerateRequest,

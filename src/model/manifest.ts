@@ -138,7 +138,8 @@ export function precisionsOf(files: GraphFiles): Precision[] {
 }
 
 /**
- * Check that a file is inside the folder and has the size and sha256 of the manifest. Throws StartupError if not.
+ * Check that a file is inside the folder and has the size and sha256 of the manifest. Throws StartupError if
+ * not.
  */
 export async function verifyFile(folder: string, entry: ModelFile): Promise<void> {
   const path = join(folder, entry.file);

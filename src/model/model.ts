@@ -71,8 +71,8 @@ function canonical(value: unknown): string {
 }
 
 /**
- * Return the identity of a model in a precision: a hex sha256 over the sha256 of each loaded file and over the
- * fields of the manifest that tokens depend on.
+ * Return the identity of a model in a precision: a hex sha256 over the sha256 of each loaded file and over
+ * the fields of the manifest that tokens depend on.
  */
 export function identityOf(manifest: Manifest, precision: Precision): string {
   const files = filesOf(manifest, precision);
@@ -114,7 +114,8 @@ export async function existingFolder(nameOrFolder: string): Promise<string> {
 }
 
 /**
- * Open a model by name or folder and verify every file that it may load. Throws StartupError naming the fault.
+ * Open a model by name or folder and verify every file that it may load. Throws StartupError naming the
+ * fault.
  *
  * @example
  * const { manifest, graphs } = await openModel("stories-didi", "int8");

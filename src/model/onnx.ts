@@ -1,10 +1,10 @@
 /**
  * Check the external data of an ONNX file: the files that it reads besides itself.
  *
- * ONNX Runtime 1.30 refuses paths outside the folder of the graph, links included (test/model/outside.test.ts checks the
- * installed version), but opens any file inside it that a tensor names. This check allows only the weights that the
- * manifest names, by exactly that name, so that every file that is read has been hashed. It refuses encodings that
- * writers do not use, since another parser might read them differently.
+ * ONNX Runtime 1.30 refuses paths outside the folder of the graph, links included (test/model/outside.test.ts
+ * checks the installed version), but opens any file inside it that a tensor names. This check allows only the
+ * weights that the manifest names, by exactly that name, so that every file that is read has been hashed. It
+ * refuses encodings that writers do not use, since another parser might read them differently.
  */
 
 import { readFile } from "node:fs/promises";
@@ -47,8 +47,8 @@ function varint(bytes: Buffer, span: Span): number {
 }
 
 /**
- * Read a tag or a length and advance. Parsers keep its low 32 bits, some silently, so a longer one, or one in more bytes
- * than necessary, could mean different fields to different parsers.
+ * Read a tag or a length and advance. Parsers keep its low 32 bits, some silently, so a longer one, or one in
+ * more bytes than necessary, could mean different fields to different parsers.
  */
 function uint32(bytes: Buffer, span: Span): number {
   const start = span.at;
@@ -101,8 +101,8 @@ function locationsIn(bytes: Buffer): Set<string> {
 }
 
 /**
- * Check that a graph reads no files other than `weights`, which the manifest names with their sha256. Throws StartupError
- * naming the location otherwise.
+ * Check that a graph reads no files other than `weights`, which the manifest names with their sha256. Throws
+ * StartupError naming the location otherwise.
  */
 export async function checkExternalData(
   folder: string,

@@ -20,8 +20,9 @@ const DOT_PRODUCTS = ["avx512_vnni", "avx_vnni", "asimddp"];
 export const NO_DOT_PRODUCTS = `the processor has none of ${DOT_PRODUCTS.join(", ")}`;
 
 /**
- * Return the instruction for 8-bit dot products that this processor has; undefined if it has none or the system does not
- * say. Without one ONNX Runtime sums products in 16 bits, which overflow: int8 is then slow and wrong.
+ * Return the instruction for 8-bit dot products that this processor has; undefined if it has none or the
+ * system does not say. Without one ONNX Runtime sums products in 16 bits, which overflow: int8 is then slow
+ * and wrong.
  */
 export function dotProducts(
   cpuinfo: string | undefined = readCpuinfo(),
@@ -46,9 +47,9 @@ function readCpuinfo(): string | undefined {
 }
 
 /**
- * Return the precision for each kind of processor. `auto` is int8 on a CPU with 8-bit dot products, fp16 on CUDA and fp32
- * otherwise, or the widest one that the folder has. Throws StartupError if the folder lacks the chosen precision or the
- * processor cannot run it.
+ * Return the precision for each kind of processor. `auto` is int8 on a CPU with 8-bit dot products, fp16 on
+ * CUDA and fp32 otherwise, or the widest one that the folder has. Throws StartupError if the folder lacks the
+ * chosen precision or the processor cannot run it.
  *
  * @param dot the result of `dotProducts`
  */

@@ -1,9 +1,10 @@
 /**
  * Parse `tokenizer.json`, reduced to operations that take time linear in the text.
  *
- * Hugging Face's format may contain any regular expression (`Split`, `Replace`), and one such as `(a+)+$` takes practically
- * for ever on a short prompt. It would block the server, which tokenises in its event loop. So only the ways to split and
- * normalise listed here are allowed. Everything else is refused, or dropped if it changes no id.
+ * Hugging Face's format may contain any regular expression (`Split`, `Replace`), and one such as `(a+)+$`
+ * takes practically for ever on a short prompt. It would block the server, which tokenises in its event loop.
+ * So only the ways to split and normalise listed here are allowed. Everything else is refused, or dropped if
+ * it changes no id.
  */
 
 import { createAjv } from "../json-schema.ts";
@@ -17,8 +18,8 @@ export interface TokenizerDefinition {
 }
 
 /**
- * Upper bound of a token, bytes. The time of merging grows with the length of tokens; the longest in known vocabularies
- * have 128.
+ * Upper bound of a token, bytes. The time of merging grows with the length of tokens; the longest in known
+ * vocabularies have 128.
  */
 const MAX_TOKEN_BYTES = 256;
 
@@ -110,8 +111,8 @@ const shown = (value: unknown) => {
 };
 
 /**
- * Parse the text of a `tokenizer.json`. It must be a byte-level BPE with ids below `vocabSize` and a known way to split.
- * Throws Error naming the part that cannot be used.
+ * Parse the text of a `tokenizer.json`. It must be a byte-level BPE with ids below `vocabSize` and a known
+ * way to split. Throws Error naming the part that cannot be used.
  */
 export function parseTokenizer(text: string, vocabSize: number): TokenizerDefinition {
   const definition = JSON.parse(text);

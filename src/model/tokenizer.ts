@@ -49,8 +49,8 @@ export class Tokenizer {
   }
 
   /**
-   * Return the ids of a text, or undefined if its size alone shows that it has more than `limit` tokens, so that a huge
-   * text is not tokenised.
+   * Return the ids of a text, or undefined if its size alone shows that it has more than `limit` tokens, so
+   * that a huge text is not tokenised.
    */
   encode(text: string, limit: number): number[] | undefined {
     if (text === "") return [];
@@ -59,8 +59,9 @@ export class Tokenizer {
   }
 
   /**
-   * Return the character of its text in which each of these ids begins, counted in code points; one that begins past the
-   * text has the number of its characters. `before`: bytes in front of the ids whose character the first of them ends.
+   * Return the character of its text in which each of these ids begins, counted in code points; one that
+   * begins past the text has the number of its characters. `before`: bytes in front of the ids whose
+   * character the first of them ends.
    */
   characterOf(ids: readonly number[], before: Uint8Array = NO_BYTES): number[] {
     const bytes = Buffer.concat([before, ...ids.map((id) => this.#bytes[id]!)]);
@@ -81,7 +82,8 @@ export class Tokenizer {
   }
 
   /**
-   * Decode ids up to the first end of text. A masked position shows as ░; partial characters next to one are left out.
+   * Decode ids up to the first end of text. A masked position shows as ░; partial characters next to one are
+   * left out.
    *
    * @param borders bytes that complete the first and last character
    * @param pastEnd continue after an end of text, which decodes to nothing
@@ -113,8 +115,8 @@ export class Tokenizer {
   }
 
   /**
-   * Decode the whole characters of ids up to the first end of text, and return the bytes before and after them, which
-   * masked positions next to an open end may complete.
+   * Decode the whole characters of ids up to the first end of text, and return the bytes before and after
+   * them, which masked positions next to an open end may complete.
    */
   decodeOpen(
     ids: ArrayLike<number>,

@@ -1,4 +1,6 @@
-/** Count what each API key has used of its limits; the interface allows several servers to share the counts. */
+/**
+ * Count what each API key has used of its limits; the interface allows several servers to share the counts.
+ */
 
 import type { LimitName } from "../errors.ts";
 
@@ -13,8 +15,9 @@ export interface Usage {
 /** Counts usage. It does not enforce limits: a caller that exceeds one gives the amount back. */
 export interface LimitStore {
   /**
-   * Add `amount` to what `key` has used of `limit`; a negative amount gives back. A window of `windowMs` starts with the
-   * first positive amount after the previous window has ended; Infinity never ends. The count never drops below 0.
+   * Add `amount` to what `key` has used of `limit`; a negative amount gives back. A window of `windowMs`
+   * starts with the first positive amount after the previous window has ended; Infinity never ends. The count
+   * never drops below 0.
    */
   take(key: string, limit: LimitName, amount: number, windowMs: number): Promise<Usage>;
 }

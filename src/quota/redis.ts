@@ -1,8 +1,8 @@
 /**
  * Count usage in Redis for all servers, or in this process while Redis is unavailable.
  *
- * Not rate-limiter-flexible: it has no leases for concurrent requests, its insurance limiter starts from zero when Redis
- * becomes unavailable, and giving back after the end of a window starts a negative one.
+ * Not rate-limiter-flexible: it has no leases for concurrent requests, its insurance limiter starts from zero
+ * when Redis becomes unavailable, and giving back after the end of a window starts a negative one.
  */
 
 import { randomUUID } from "node:crypto";
@@ -14,8 +14,8 @@ import { type LimitStore, MemoryLimitStore, type Usage } from "./memory.ts";
 const LEASE_MS = 15_000;
 
 /**
- * Count within a window. KEYS[1]: the counter; ARGV: amount, window in milliseconds. A window starts with the first amount;
- * giving back after its end has no effect. Returns the amount used and the milliseconds left.
+ * Count within a window. KEYS[1]: the counter; ARGV: amount, window in milliseconds. A window starts with the
+ * first amount; giving back after its end has no effect. Returns the amount used and the milliseconds left.
  */
 const TAKE_IN_WINDOW = `
 local left = redis.call("PTTL", KEYS[1])
@@ -32,9 +32,9 @@ end
 return {used, left}`;
 
 /**
- * Count leases. KEYS[1]: a hash of servers, each with its amount and the end of its lease; ARGV: this server, its amount,
- * the lease in milliseconds. Sets the amount instead of adding to it, so that nothing is lost or counted twice when Redis
- * was unavailable, and deletes expired servers. Returns the sum of all servers.
+ * Count leases. KEYS[1]: a hash of servers, each with its amount and the end of its lease; ARGV: this server,
+ * its amount, the lease in milliseconds. Sets the amount instead of adding to it, so that nothing is lost or
+ * counted twice when Redis was unavailable, and deletes expired servers. Returns the sum of all servers.
  */
 const HOLD = `
 local time = redis.call("TIME")

@@ -4,8 +4,8 @@ import type { AnswerStore } from "../engine/answers/shared-cache.ts";
 import type { RedisLink } from "./link.ts";
 
 /**
- * A store of answers in Redis, bounded by Redis's own `maxmemory`. A store that is unavailable is empty: no method
- * rejects.
+ * A store of answers in Redis, bounded by Redis's own `maxmemory`. A store that is unavailable is empty: no
+ * method rejects.
  *
  * @example
  * const shared = new SharedCache(new RedisAnswers(await RedisLink.open(url)), model, 3_600_000);

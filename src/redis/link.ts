@@ -1,5 +1,6 @@
 /**
- * The connection to Redis. While Redis is unavailable, commands return undefined at once and callers go on without it.
+ * The connection to Redis. While Redis is unavailable, commands return undefined at once and callers go on
+ * without it.
  */
 
 import { EventEmitter } from "node:events";
@@ -32,7 +33,9 @@ interface LinkEvents {
   /** It became unavailable, with the reason; once until it is back. */
   down: [reason: string];
   up: [];
-  /** It refused a command, with the reason; at most once a minute for each command. The connection stays up. */
+  /**
+   * It refused a command, with the reason; at most once a minute for each command. The connection stays up.
+   */
   refused: [command: string, reason: string];
 }
 
@@ -57,8 +60,8 @@ export class RedisLink extends EventEmitter<LinkEvents> {
   }
 
   /**
-   * Connect. Resolves after two seconds even without a connection, which is then made once Redis is available. Throws
-   * StartupError if ioredis is not installed.
+   * Connect. Resolves after two seconds even without a connection, which is then made once Redis is
+   * available. Throws StartupError if ioredis is not installed.
    */
   static async open(url: string): Promise<RedisLink> {
     const module = await import("ioredis").catch((error: NodeJS.ErrnoException) => {
@@ -93,7 +96,9 @@ export class RedisLink extends EventEmitter<LinkEvents> {
     return this.#down;
   }
 
-  /** Return the result of a command; undefined if Redis is unavailable, too slow or refuses it. Never rejects. */
+  /**
+   * Return the result of a command; undefined if Redis is unavailable, too slow or refuses it. Never rejects.
+   */
   async run<T>(command: (redis: Redis) => Promise<T>): Promise<T | undefined> {
     if (this.#down !== undefined) return undefined;
     try {

@@ -17,7 +17,10 @@ export interface CudaFiles {
   about: string;
 }
 
-/** Return the paths that `npm run cuda` writes to. `folder` defaults to the onnxruntime-node that the server uses. */
+/**
+ * Return the paths that `npm run cuda` writes to. `folder` defaults to the onnxruntime-node that the server
+ * uses.
+ */
 export const cudaFiles = (folder: string = ONNXRUNTIME): CudaFiles => ({
   binaries: join(folder, "bin", "napi-v6", process.platform, process.arch),
   libraries: join(folder, "cuda"),

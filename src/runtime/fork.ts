@@ -26,7 +26,9 @@ export function cannotStart(error: Error): StartupError {
   return new StartupError(`cannot start a worker: ${ADVICE[code] ?? message}`);
 }
 
-/** Start a process. Throws StartupError if the system refuses at once; it may also refuse in an `error` event. */
+/**
+ * Start a process. Throws StartupError if the system refuses at once; it may also refuse in an `error` event.
+ */
 export function forkWorker(): ChildProcess {
   try {
     return fork(WORKER, [], {
@@ -40,8 +42,8 @@ export function forkWorker(): ChildProcess {
 }
 
 /**
- * Lower the priority of a worker, so that the server's event loop runs first when cores are scarce. Call it once the
- * model is loaded, so that a replacement is ready soon.
+ * Lower the priority of a worker, so that the server's event loop runs first when cores are scarce. Call it
+ * once the model is loaded, so that a replacement is ready soon.
  */
 export function lowerPriority(pid: number): void {
   try {

@@ -1,4 +1,6 @@
-/** Decide when a batch has hung: after FACTOR times the usual time of such batches, and never before MIN_MS. */
+/**
+ * Decide when a batch has hung: after FACTOR times the usual time of such batches, and never before MIN_MS.
+ */
 
 import type { Batch, GraphName } from "./protocol.ts";
 
@@ -12,8 +14,8 @@ const FIRST_MS = 300_000;
 const DECAY = 0.1;
 
 /**
- * Estimates the time of batches by graph and size (padded tokens, in powers of two). An estimate rises at once to a
- * slower batch, and falls by a tenth of the distance with each faster one.
+ * Estimates the time of batches by graph and size (padded tokens, in powers of two). An estimate rises at
+ * once to a slower batch, and falls by a tenth of the distance with each faster one.
  */
 export class HangLimit {
   /** Milliseconds per padded token of each graph, by size. */

@@ -1,8 +1,8 @@
 /**
  * Heartbeat of a worker.
  *
- * A graph blocks the thread that runs it, so a busy worker and a frozen one answer alike. A separate thread writes a byte
- * to a pipe twice a second; when none arrives, the whole process has stopped.
+ * A graph blocks the thread that runs it, so a busy worker and a frozen one answer alike. A separate thread
+ * writes a byte to a pipe twice a second; when none arrives, the whole process has stopped.
  */
 
 import type { Readable } from "node:stream";
@@ -17,7 +17,8 @@ const MISSED = 4;
 /** The same before the first one, since a busy machine starts a process slowly. */
 const MISSED_AT_FIRST = 60;
 
-// As text, so that the thread loads no module. When the server is gone, the write fails and the worker ends itself.
+// As text, so that the thread loads no module. When the server is gone, the write fails and the worker ends
+// itself.
 const THREAD = `
 const { writeSync } = require("node:fs");
 const beat = () => {
@@ -36,8 +37,9 @@ export function beginHeartbeat(): void {
 }
 
 /**
- * Call `onSilence` once when the worker that writes to `beats` has stopped. Return a function that ends the watch. Missed
- * heartbeats are counted in timers of the server's event loop, so that a blocked server does not accuse its workers.
+ * Call `onSilence` once when the worker that writes to `beats` has stopped. Return a function that ends the
+ * watch. Missed heartbeats are counted in timers of the server's event loop, so that a blocked server does
+ * not accuse its workers.
  */
 export function watchHeartbeat(beats: Readable, onSilence: () => void): () => void {
   let left = MISSED_AT_FIRST;

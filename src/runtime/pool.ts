@@ -1,8 +1,8 @@
 /**
  * The workers of one model and their shared queue of batches.
  *
- * A batch is a pure function of its rows, so a batch whose worker died goes back to the front of the queue for any free
- * worker, and nothing is lost.
+ * A batch is a pure function of its rows, so a batch whose worker died goes back to the front of the queue
+ * for any free worker, and nothing is lost.
  */
 
 import { EventEmitter } from "node:events";
@@ -13,7 +13,10 @@ import { type Result, Worker, WorkerDied, type WorkerEvents } from "./worker-pro
 
 /** Workers that may die under a batch before it fails. */
 const ATTEMPTS = 5;
-/** Milliseconds for which numbers that are not finite are blamed on the model, once a fresh worker confirmed them. */
+/**
+ * Milliseconds for which numbers that are not finite are blamed on the model, once a fresh worker confirmed
+ * them.
+ */
 const MODEL_FAULT_MS = 60_000;
 
 export interface PoolEvents extends WorkerEvents {
@@ -120,8 +123,8 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
   }
 
   /**
-   * Run a batch. Rejects with ModelFailure if the graph fails, or if `attempts` workers died under it. A result may hold
-   * numbers that are not finite if a second worker confirmed them.
+   * Run a batch. Rejects with ModelFailure if the graph fails, or if `attempts` workers died under it. A
+   * result may hold numbers that are not finite if a second worker confirmed them.
    */
   run<G extends GraphName>(
     graph: G,
@@ -144,7 +147,10 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     });
   }
 
-  /** Run each graph that has run once in every session of the free workers. Rejects with ModelFailure if one fails. */
+  /**
+   * Run each graph that has run once in every session of the free workers. Rejects with ModelFailure if one
+   * fails.
+   */
   async warmUp(): Promise<void> {
     const warm = async (worker: Worker) => {
       for (const batch of this.#first.values()) await worker.run(batch, this.hangLimit.of(batch), true);
@@ -202,11 +208,12 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
   }
 
   /**
-   * Return true if numbers that are not finite come from the model, false if the memory of the worker may be damaged.
+   * Return true if numbers that are not finite come from the model, false if the memory of the worker may be
+   * damaged.
    *
-   * The first time, the batch runs once more in a worker that loaded the model after that. If its numbers are not finite
-   * either, the fault is the model's. For the next minute, such numbers from that worker or a younger one are accepted at
-   * once, so that a faulty model does not keep restarting workers.
+   * The first time, the batch runs once more in a worker that loaded the model after that. If its numbers are
+   * not finite either, the fault is the model's. For the next minute, such numbers from that worker or a
+   * younger one are accepted at once, so that a faulty model does not keep restarting workers.
    */
   #isModelFault(queued: QueuedBatch, loadedAt: number): boolean {
     this.emit("non-finite");

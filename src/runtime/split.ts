@@ -23,7 +23,9 @@ function bytesOf({ manifest, precision }: Model): number {
 
 const CPUS = "/sys/devices/system/cpu";
 
-/** Return the number of physical cores, as ONNX Runtime counts them, or what Node reports if that is unknown. */
+/**
+ * Return the number of physical cores, as ONNX Runtime counts them, or what Node reports if that is unknown.
+ */
 async function cores(): Promise<number> {
   const usable = availableParallelism();
   try {
@@ -36,8 +38,8 @@ async function cores(): Promise<number> {
 }
 
 /**
- * Return how to divide batches; undefined to run them whole. `auto` chooses two parts for a small model with at least two
- * threads. Each part has at least one thread.
+ * Return how to divide batches; undefined to run them whole. `auto` chooses two parts for a small model with
+ * at least two threads. Each part has at least one thread.
  *
  * @param threads ONNX Runtime threads of a worker; 0 means one for each core
  */

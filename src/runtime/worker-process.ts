@@ -1,8 +1,8 @@
 /**
  * The server's side of a worker: a process that owns ONNX Runtime and is replaced when it ends.
  *
- * ONNX Runtime has a process of its own because `run` blocks its thread, and because a native crash must not end the
- * server. The pool runs a batch again if its worker dies.
+ * ONNX Runtime has a process of its own because `run` blocks its thread, and because a native crash must not
+ * end the server. The pool runs a batch again if its worker dies.
  */
 
 import type { ChildProcess } from "node:child_process";
@@ -55,7 +55,10 @@ interface Running {
 /** Runs one batch at a time. */
 export class Worker extends EventEmitter<WorkerEvents> {
   #process: ChildProcess | undefined;
-  /** `performance.now()` at which the process had loaded the model; undefined before, and once it is being ended. */
+  /**
+   * `performance.now()` at which the process had loaded the model; undefined before, and once it is being
+   * ended.
+   */
   #loadedAt: number | undefined;
   #running: Running | undefined;
   #lastId = 0;
@@ -99,8 +102,8 @@ export class Worker extends EventEmitter<WorkerEvents> {
   }
 
   /**
-   * Run a batch on a free worker. Rejects with WorkerDied if the process ends, with ModelFailure if the graph fails or the
-   * worker is closed. Throws if the worker is not free.
+   * Run a batch on a free worker. Rejects with WorkerDied if the process ends, with ModelFailure if the graph
+   * fails or the worker is closed. Throws if the worker is not free.
    *
    * @param limitMs milliseconds after which the batch has hung and the process is ended
    * @param everywhere run the batch whole in every session of the worker

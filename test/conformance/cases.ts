@@ -51,9 +51,9 @@ function drawCase(random: Random, mode: ModeName, canvas: Continuation): Case {
 }
 
 /**
- * Round number `index` of a seed, for a model with or without a discriminator. Every mode leads in its turn. Half of
- * the neighbours have the leader's mode and half of them its canvas, apart from each other: what is shared between
- * rows is where rows can harm each other.
+ * Round number `index` of a seed, for a model with or without a discriminator. Every mode leads in its turn.
+ * Half of the neighbours have the leader's mode and half of them its canvas, apart from each other: what is
+ * shared between rows is where rows can harm each other.
  */
 export function drawRound(seed: number, index: number, guided: boolean): Round {
   const random = new Random(seed, index);

@@ -1,4 +1,7 @@
-/** Tokens, log-probabilities and rewards of a request are its own, whatever runs beside it: a round of each model; 200 cases are in conformance.full.ts. */
+/**
+ * Tokens, log-probabilities and rewards of a request are its own, whatever runs beside it: a round of each
+ * model; 200 cases are in conformance.full.ts.
+ */
 
 import assert from "node:assert/strict";
 import { basename } from "node:path";

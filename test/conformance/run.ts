@@ -1,4 +1,6 @@
-/** Runs the cases of one model: each alone, then in its company. Every trace has to be the same, bit for bit. */
+/**
+ * Runs the cases of one model: each alone, then in its company. Every trace has to be the same, bit for bit.
+ */
 
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
@@ -59,7 +61,10 @@ async function inTurn(engine: Engine, requests: readonly GenerateRequest[]): Pro
 const inParallel = (engine: Engine, requests: readonly GenerateRequest[]): Promise<string[]> =>
   Promise.all(requests.map((request) => traceOf(engine, request)));
 
-/** The same while a worker is killed after so many calls; `victim` in [0, 1) says which one. Returns the kills too. */
+/**
+ * The same while a worker is killed after so many calls; `victim` in [0, 1) says which one. Returns the kills
+ * too.
+ */
 async function underKill(
   engine: Engine,
   requests: readonly GenerateRequest[],
@@ -83,8 +88,8 @@ async function underKill(
 }
 
 /**
- * Run `rounds` of `seed` on `subject`. Call `progress` with the number of cases after each round. When `signal` is
- * aborted, stop and return the rounds that are complete. Reject if a request fails.
+ * Run `rounds` of `seed` on `subject`. Call `progress` with the number of cases after each round. When
+ * `signal` is aborted, stop and return the rounds that are complete. Reject if a request fails.
  */
 export async function conform(
   { folder, precision }: Subject,

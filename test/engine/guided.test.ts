@@ -1,4 +1,6 @@
-/** Guided generations through engine and graphs, on a converted checkpoint of random weights with both quirks. */
+/**
+ * Guided generations through engine and graphs, on a converted checkpoint of random weights with both quirks.
+ */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

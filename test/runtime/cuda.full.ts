@@ -1,6 +1,6 @@
 /**
- * ONNX Runtime's real CUDA provider on a machine without a GPU: each way in which it fails to load, and, with CUDA libraries
- * that do nothing, where it places the operators of our graphs.
+ * ONNX Runtime's real CUDA provider on a machine without a GPU: each way in which it fails to load, and, with
+ * CUDA libraries that do nothing, where it places the operators of our graphs.
  */
 
 import assert from "node:assert/strict";

@@ -1,4 +1,6 @@
-/** int8 keeps the bits of a row, as float32 does: alone or in company, whatever the threads, divided or whole. */
+/**
+ * int8 keeps the bits of a row, as float32 does: alone or in company, whatever the threads, divided or whole.
+ */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

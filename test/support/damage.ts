@@ -18,7 +18,9 @@ export async function damagedModel(folder: string, edits: Record<string, Edit>):
   return folder;
 }
 
-/** The same, and the manifest's sums are those of the changed files: the damage is older than the manifest. */
+/**
+ * The same, and the manifest's sums are those of the changed files: the damage is older than the manifest.
+ */
 export async function mismadeModel(folder: string, edits: Record<string, Edit>): Promise<string> {
   await damagedModel(folder, edits);
   const path = join(folder, "model.json");

@@ -70,7 +70,10 @@ export const FIXTURES = ["plain", "guided", "mask", "sigma", "student"].map((nam
   fileURLToPath(new URL(`../fixtures/tiny-${name}`, import.meta.url)),
 );
 
-/** An engine over a model, the shipped one if none is named, that has run once; in float32, which every processor has. Close it with `engine.pool.close()`. */
+/**
+ * An engine over a model, the shipped one if none is named, that has run once; in float32, which every
+ * processor has. Close it with `engine.pool.close()`.
+ */
 export async function startEngine(
   limits: Partial<EngineLimits> = {},
   nameOrFolder: string = MODEL,

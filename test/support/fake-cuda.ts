@@ -1,12 +1,15 @@
-/** CUDA libraries that do nothing, so that ONNX Runtime's real provider loads, and fails, where there is no GPU. */
+/**
+ * CUDA libraries that do nothing, so that ONNX Runtime's real provider loads, and fails, where there is no
+ * GPU.
+ */
 
 import { execFileSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /**
- * What some functions do; all others return 0. FAKE_SET_DEVICE is the error that choosing a device gives, FAKE_MALLOC the one
- * that allocating memory gives.
+ * What some functions do; all others return 0. FAKE_SET_DEVICE is the error that choosing a device gives,
+ * FAKE_MALLOC the one that allocating memory gives.
  */
 const BODIES: Record<string, string> = {
   cudaSetDevice: 'int cudaSetDevice(int d){return number("FAKE_SET_DEVICE");}',
@@ -47,7 +50,10 @@ export function fakeCuda(provider: string, folder: string): void {
   }
 }
 
-/** Hide every GPU from the workers that this process starts: a test then has the same outcome on every machine. */
+/**
+ * Hide every GPU from the workers that this process starts: a test then has the same outcome on every
+ * machine.
+ */
 export function hideGpus(): void {
   process.env.CUDA_VISIBLE_DEVICES = "";
 }

@@ -6,8 +6,8 @@ type Options = NonNullable<ParseArgsConfig["options"]>;
 type Values<T extends Options> = ReturnType<typeof parseArgs<{ options: T }>>["values"];
 
 /**
- * Return the flags of this process and what stands beside them. Print `usage`, which begins with the command, and end
- * with 0 for --help. Print one line and end with 2 for a flag that there is not.
+ * Return the flags of this process and what stands beside them. Print `usage`, which begins with the command,
+ * and end with 0 for --help. Print one line and end with 2 for a flag that there is not.
  */
 export function readArguments<const T extends Options>(
   usage: string,

@@ -1,6 +1,6 @@
 /**
- * deploy/nginx/nginx.conf with other ports, without TLS, its logs on the standard streams, and with folders that a user
- * who is not root may write.
+ * deploy/nginx/nginx.conf with other ports, without TLS, its logs on the standard streams, and with folders
+ * that a user who is not root may write.
  */
 
 import { readFile, writeFile } from "node:fs/promises";

@@ -26,8 +26,8 @@ export interface TestServer {
 }
 
 /**
- * Start `didi-serve serve` on a free port with one thread, and wait until it is ready. `node` are flags of Node. The
- * server ends with this process at the latest.
+ * Start `didi-serve serve` on a free port with one thread, and wait until it is ready. `node` are flags of
+ * Node. The server ends with this process at the latest.
  */
 export async function startServer(
   flags: readonly string[],

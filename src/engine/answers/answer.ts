@@ -16,7 +16,10 @@ export interface SampleResult {
   text: string;
   /** Generated ids in order of position; with early stop, up to the end of the text. */
   tokens: number[];
-  /** `deadline` if steps were skipped to meet it, else `stop` at an end of text or a stop string, else `length`. */
+  /**
+   * `deadline` if steps were skipped to meet it, else `stop` at an end of text or a stop string, else
+   * `length`.
+   */
   finish_reason: "length" | "stop" | "deadline";
   /** Text of each span of a template. */
   spans?: string[];
@@ -113,7 +116,8 @@ const revealedCount = (records: readonly SampleRecord[]) =>
   records.reduce((sum, { record }) => sum + record.revealed.length, 0);
 
 /**
- * Return the answer to a request once all its steps are emitted. Rejects with the error of a step that cannot be emitted.
+ * Return the answer to a request once all its steps are emitted. Rejects with the error of a step that cannot
+ * be emitted.
  *
  * @param timing called when the steps are emitted; milliseconds
  */

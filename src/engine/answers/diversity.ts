@@ -1,6 +1,8 @@
 /** Diversity of a text, from its tokens alone. It drops first when a model collapses. */
 
-/** Return the entropy of the token frequencies in nats: 0 if one token fills the text, ln(L) if all differ. */
+/**
+ * Return the entropy of the token frequencies in nats: 0 if one token fills the text, ln(L) if all differ.
+ */
 export function unigramEntropy(tokens: readonly number[]): number {
   const counts = new Map<number, number>();
   for (const token of tokens) counts.set(token, (counts.get(token) ?? 0) + 1);
@@ -10,7 +12,8 @@ export function unigramEntropy(tokens: readonly number[]): number {
 }
 
 /**
- * Return the share, in [0, 1], of the runs of `n` tokens that repeat an earlier run; 0 for a text shorter than `n`.
+ * Return the share, in [0, 1], of the runs of `n` tokens that repeat an earlier run; 0 for a text shorter
+ * than `n`.
  */
 export function repeatedShare(tokens: readonly number[], n: number): number {
   const runs = tokens.length - n + 1;

@@ -7,8 +7,8 @@ const SLICE_MS = 4;
 export type Piece = () => boolean;
 
 /**
- * Run work of many owners round-robin, at most SLICE_MS in each turn of the event loop. A server needs one instance for
- * all work: two would run two slices a turn.
+ * Run work of many owners round-robin, at most SLICE_MS in each turn of the event loop. A server needs one
+ * instance for all work: two would run two slices a turn.
  *
  * @example
  * const steps = ["a", "b"];

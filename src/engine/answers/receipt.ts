@@ -47,8 +47,8 @@ export interface Receipt {
 }
 
 /**
- * Return the hex sha256 of the steps of a request, sample by sample, each in order, and then of the final rewards, all
- * as little-endian 32-bit numbers (docs/understand/sampler.md).
+ * Return the hex sha256 of the steps of a request, sample by sample, each in order, and then of the final
+ * rewards, all as little-endian 32-bit numbers (docs/understand/sampler.md).
  */
 export function traceSha256(records: readonly SampleRecord[], finalRewards: readonly number[] = []): string {
   const bySample = records.toSorted((a, b) => a.sample - b.sample);

@@ -71,8 +71,8 @@ export class StepEmitter {
   }
 
   /**
-   * Emit the steps of `records` that were not emitted yet, at once if the loop has time, otherwise soon. Throws the error
-   * of the listener or of a step that cannot be rendered.
+   * Emit the steps of `records` that were not emitted yet, at once if the loop has time, otherwise soon.
+   * Throws the error of the listener or of a step that cannot be rendered.
    *
    * @param records all steps so far; the array may grow afterwards
    */
@@ -86,7 +86,10 @@ export class StepEmitter {
     if (this.#error) throw this.#error;
   }
 
-  /** Emit all of `records`; resolve when they are emitted or the emitter is stopped. Rejects with what `emit` throws. */
+  /**
+   * Emit all of `records`; resolve when they are emitted or the emitter is stopped. Rejects with what `emit`
+   * throws.
+   */
   async emitAll(records: readonly SampleRecord[]): Promise<void> {
     this.emit(records);
     if (this.#running) await new Promise<void>((resolve) => this.#whenDone.push(resolve));

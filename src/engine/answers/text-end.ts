@@ -1,4 +1,6 @@
-/** Where a generated text ends, and whether all of it is known while its canvas still has masked positions. */
+/**
+ * Where a generated text ends, and whether all of it is known while its canvas still has masked positions.
+ */
 
 import { maskedPositions } from "../../diffusion/canvas.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
@@ -16,8 +18,8 @@ function maskedRuns(canvas: readonly number[], maskId: number): MaskSpan[] {
 }
 
 /**
- * Return how many of the ids belong to the text, up to and including the end of text or the token that completes a stop
- * string, or undefined if neither is among them.
+ * Return how many of the ids belong to the text, up to and including the end of text or the token that
+ * completes a stop string, or undefined if neither is among them.
  */
 export function textEnd(tokenizer: Tokenizer, ids: Int32Array, stop: readonly string[]): number | undefined {
   const endOfText = ids.indexOf(tokenizer.special.endOfTextId);
@@ -38,8 +40,8 @@ export function textEnd(tokenizer: Tokenizer, ids: Int32Array, stop: readonly st
 }
 
 /**
- * Return the positions of the generated tokens, each span's up to the end of its text. `start` is the canvas [L] before
- * the first step, `end` the finished one.
+ * Return the positions of the generated tokens, each span's up to the end of its text. `start` is the canvas
+ * [L] before the first step, `end` the finished one.
  */
 export function textPositions(
   tokenizer: Tokenizer,

@@ -46,8 +46,8 @@ export class Admission {
   }
 
   /**
-   * Admit waiting rows, those with a near deadline (`isDue`) first. If none is free for a due row, it takes the place of
-   * the active row with the most attained service, which waits again.
+   * Admit waiting rows, those with a near deadline (`isDue`) first. If none is free for a due row, it takes
+   * the place of the active row with the most attained service, which waits again.
    */
   admit(isDue: (row: Row) => boolean): void {
     const due = this.#waiting.filter(isDue);

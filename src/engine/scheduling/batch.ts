@@ -59,10 +59,10 @@ function stack(canvases: readonly Int32Array[], padded: number, sigmas: readonly
 /**
  * Return the noise level and the mask bias of a row.
  *
- * The plain sampler runs at sigma 0, as in training, and never draws the mask. For graphs converted from the reference
- * code (docs/bring-a-model.md), a guided row gets the true sigma and a mask bias that makes "the mask was drawn" as
- * likely as the reference's "stay masked" at a revealed position: the log of the step's probability to stay masked. Both
- * depend on nothing but the row's own step budget.
+ * The plain sampler runs at sigma 0, as in training, and never draws the mask. For graphs converted from the
+ * reference code (docs/bring-a-model.md), a guided row gets the true sigma and a mask bias that makes "the
+ * mask was drawn" as likely as the reference's "stay masked" at a revealed position: the log of the step's
+ * probability to stay masked. Both depend on nothing but the row's own step budget.
  */
 function conditions({ sample, plan }: DrawRow): { sigma: number; maskBias: number } {
   if (plan.kind === "plain") return { sigma: 0, maskBias: NEVER_MASK };
@@ -70,8 +70,9 @@ function conditions({ sample, plan }: DrawRow): { sigma: number; maskBias: numbe
 }
 
 /**
- * Group rows that have the same canvas and conditions, and so can share one canvas of the batch. Only first steps are
- * compared, where samples of one prompt are equal; `tilt` never shares, since it has one scale for each canvas.
+ * Group rows that have the same canvas and conditions, and so can share one canvas of the batch. Only first
+ * steps are compared, where samples of one prompt are equal; `tilt` never shares, since it has one scale for
+ * each canvas.
  */
 function byCanvas<Row extends DrawRow>(rows: readonly Row[]): Row[][] {
   const groups = new Map<string, Row[]>();
@@ -93,8 +94,8 @@ export function drawOrder<Row extends DrawRow>(rows: readonly Row[]): Row[] {
 }
 
 /**
- * Return the input of `denoise` for rows of one padded length, given in `drawOrder`. The candidates of a row share picks:
- * the union of the positions they reveal. Rows that share a canvas share its picks too.
+ * Return the input of `denoise` for rows of one padded length, given in `drawOrder`. The candidates of a row
+ * share picks: the union of the positions they reveal. Rows that share a canvas share its picks too.
  */
 export function denoiseInput(rows: readonly DrawRow[]): DenoiseInput {
   const groups = byCanvas(rows);
@@ -155,7 +156,10 @@ export function scoreInput(rows: readonly ScoreRow[]): Canvases {
 
 const notFinite = (what: string) => new NonFiniteError(`the model returned a ${what} that is not finite`);
 
-/** Split a result among rows in `drawOrder`. A row with a number that is not finite gets an error, the others do not. */
+/**
+ * Split a result among rows in `drawOrder`. A row with a number that is not finite gets an error, the others
+ * do not.
+ */
 export function splitDraws(
   rows: readonly DrawRow[],
   input: DenoiseInput,

@@ -47,8 +47,8 @@ function probe(model: Model, rows: number, padded: number): DenoiseInput {
 /**
  * Measure the bounds of a batch: double the rows of a `denoise` batch until the throughput stops rising.
  *
- * It uses the time inside the worker, where one batch runs at a time, so requests may run in between. It takes about 40
- * times as long as the chosen batch. Rejects with ModelFailure if the model does not run.
+ * It uses the time inside the worker, where one batch runs at a time, so requests may run in between. It
+ * takes about 40 times as long as the chosen batch. Rejects with ModelFailure if the model does not run.
  */
 export async function calibrate(model: Model, pool: Pick<WorkerPool, "run">): Promise<BatchLimits> {
   const { context_length } = model.manifest;
@@ -59,7 +59,10 @@ export async function calibrate(model: Model, pool: Pick<WorkerPool, "run">): Pr
     await setImmediate();
     return milliseconds;
   };
-  /** Return the time of the fastest batch of `rows` rows and of twice as many, interleaved so that noise meets both. */
+  /**
+   * Return the time of the fastest batch of `rows` rows and of twice as many, interleaved so that noise meets
+   * both.
+   */
   const pair = async (rows: number) => {
     const batches = [probe(model, rows, padded), probe(model, 2 * rows, padded)] as const;
     // The first batch of a size allocates memory.

@@ -1,6 +1,6 @@
 /**
- * Start batches and apply their results. Requests join and leave between batches, and the scheduler chooses anew each
- * time, so requests of any budget, length and guidance are batched step by step.
+ * Start batches and apply their results. Requests join and leave between batches, and the scheduler chooses
+ * anew each time, so requests of any budget, length and guidance are batched step by step.
  */
 
 import { EventEmitter } from "node:events";
@@ -45,7 +45,9 @@ interface DispatcherEvents {
   failed: [SampleGroup, Error];
 }
 
-/** A callback deferred until the next batches have been sent. An error in it fails `group`, if there is one. */
+/**
+ * A callback deferred until the next batches have been sent. An error in it fails `group`, if there is one.
+ */
 interface Deferred {
   group?: SampleGroup;
   run(): void;
@@ -130,8 +132,8 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
   }
 
   /**
-   * Estimate the milliseconds that a request would take from now, for `samples` canvases of `length` tokens: waiting rows
-   * go first, and active rows share every round of steps with it.
+   * Estimate the milliseconds that a request would take from now, for `samples` canvases of `length` tokens:
+   * waiting rows go first, and active rows share every round of steps with it.
    */
   forecastMs({ steps, guidance }: Budget, samples: number, length: number): number {
     const own = samples * this.#speed.budgetMs(this.#padded(length), steps, guidance);
@@ -217,7 +219,9 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
     this.emit("failed", group, error);
   }
 
-  /** Run one batch and apply its result. If it fails, its rows may share batches of half as many from then on. */
+  /**
+   * Run one batch and apply its result. If it fails, its rows may share batches of half as many from then on.
+   */
   async #run(rows: readonly Row[], since: number): Promise<void> {
     const { active } = this.admission;
     const least = Math.min(...active.map(({ attained }) => attained));

@@ -85,8 +85,8 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
   }
 
   /**
-   * Apply the row's part of a result: its draws or its rewards. Return the finished step, or undefined if candidates
-   * must be scored first or the finished canvas was scored. Throws `part` if it is an error.
+   * Apply the row's part of a result: its draws or its rewards. Return the finished step, or undefined if
+   * candidates must be scored first or the finished canvas was scored. Throws `part` if it is an error.
    */
   apply(part: RowDraws | number[] | Error): StepRecord | undefined {
     if (part instanceof Error) throw part;

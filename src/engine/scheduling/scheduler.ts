@@ -1,10 +1,10 @@
 /**
  * Decide which batches to start: a pure function from waiting rows to batches.
  *
- * Fair by attained service: the row with the least service so far goes first and takes along rows that can share its
- * batch. Rows with clearly more service join only while the batch stays light, so that long requests do not slow a short
- * one. A new row starts a little behind the others (`startOf`), and a row that was passed over for two rounds goes first,
- * so neither newcomers nor long requests can starve.
+ * Fair by attained service: the row with the least service so far goes first and takes along rows that can
+ * share its batch. Rows with clearly more service join only while the batch stays light, so that long
+ * requests do not slow a short one. A new row starts a little behind the others (`startOf`), and a row that
+ * was passed over for two rounds goes first, so neither newcomers nor long requests can starve.
  */
 
 import type { GraphName } from "../../runtime/protocol.ts";
@@ -48,8 +48,8 @@ const PATIENCE = 2;
 export const LENGTH_CLASS = 32;
 
 /**
- * Return the padded length of a canvas, at most `context`. It must depend on the row's own request alone, because padding
- * changes how sums are blocked and so the last bits of a result.
+ * Return the padded length of a canvas, at most `context`. It must depend on the row's own request alone,
+ * because padding changes how sums are blocked and so the last bits of a result.
  */
 export function paddedLength(length: number, context: number): number {
   return Math.min(Math.ceil(length / LENGTH_CLASS) * LENGTH_CLASS, context);
@@ -65,9 +65,9 @@ const tokensOf = (row: SchedulableRow) => row.width * row.padded;
 /**
  * Return the batches to start now, each as its rows, at most one for each free worker.
  *
- * Urgent rows go first, then starved ones, then those with the least attained service. While workers are left, the
- * largest batches are divided evenly, but not into parts of fewer than `limits.spreadTokens`, which would take about as
- * long as the whole.
+ * Urgent rows go first, then starved ones, then those with the least attained service. While workers are
+ * left, the largest batches are divided evenly, but not into parts of fewer than `limits.spreadTokens`, which
+ * would take about as long as the whole.
  *
  * @param rows that wait for a pass
  * @param freeWorkers workers that would start a batch at once

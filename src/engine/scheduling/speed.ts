@@ -31,7 +31,9 @@ export class Speed {
     this.msPerBatch += (this.msPerBatch === 0 ? 1 : NEWEST) * (milliseconds - this.msPerBatch);
   }
 
-  /** Estimate the milliseconds of all steps of a budget on a canvas of `padded` tokens, in batches of its own. */
+  /**
+   * Estimate the milliseconds of all steps of a budget on a canvas of `padded` tokens, in batches of its own.
+   */
   budgetMs(padded: number, steps: number, guidance: Guidance | undefined): number {
     const tilted = guidance ? tiltedSteps(guidance, steps) : 0;
     const reranked = guidance ? steps - tilted : 0;

@@ -7,7 +7,10 @@ type Result = Graphs[GraphName]["result"];
 /** Largest allowed part, in even shares. A batch that cannot be divided so evenly stays whole. */
 const UNEVEN = 1.25;
 
-/** Return the parts of a batch, at least one row each, or the batch itself if its rows do not divide evenly enough. */
+/**
+ * Return the parts of a batch, at least one row each, or the batch itself if its rows do not divide evenly
+ * enough.
+ */
 export function divide({ graph, input }: Batch, parts: number): Batch[] {
   const { rows } = input;
   if (parts === 1 || (Math.ceil(rows / parts) * parts) / rows > UNEVEN) return [{ graph, input } as Batch];
@@ -61,7 +64,8 @@ function drawsBefore({ draws }: DenoiseInput, pick: number): number {
 }
 
 /**
- * Return the result of the whole batch: token and logprob [S], entropy [P] and reward [B] of the parts, concatenated.
+ * Return the result of the whole batch: token and logprob [S], entropy [P] and reward [B] of the parts,
+ * concatenated.
  *
  * @param milliseconds time of the whole batch
  */

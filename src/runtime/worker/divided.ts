@@ -1,6 +1,6 @@
 /**
- * Run the parts of a batch on threads, each with sessions of its own. The parts wait for each other once a batch, while
- * the threads inside a session wait for each other at every operator.
+ * Run the parts of a batch on threads, each with sessions of its own. The parts wait for each other once a
+ * batch, while the threads inside a session wait for each other at every operator.
  */
 
 import { once } from "node:events";
@@ -45,8 +45,8 @@ async function all<T>(promises: readonly Promise<T>[]): Promise<T[]> {
 }
 
 /**
- * Load the graphs, and with `options.split` on the CPU also those of each part. Run one batch at a time. Throws if the
- * graphs cannot be loaded.
+ * Load the graphs, and with `options.split` on the CPU also those of each part. Run one batch at a time.
+ * Throws if the graphs cannot be loaded.
  */
 export async function loadDivided(options: WorkerOptions): Promise<LoadedModel> {
   const { graphs, split } = options;

@@ -9,7 +9,10 @@ export interface LoadedModel {
   provider: Provider;
   /** Why `auto` fell back to the CPU; absent if it did not. */
   fallback?: string;
-  /** Run a batch; with `everywhere`, in every session. Rejects if the model lacks the graph or the graph fails. */
+  /**
+   * Run a batch; with `everywhere`, in every session. Rejects if the model lacks the graph or the graph
+   * fails.
+   */
   run(batch: Batch, everywhere?: boolean): Promise<Graphs[GraphName]["result"]>;
 }
 
@@ -37,8 +40,8 @@ const firstLine = (error: unknown) => String((error as Error)?.message ?? error)
 /**
  * Load the graphs on a device. Throws if they cannot be loaded there.
  *
- * @param starting called with the provider before its sessions are created, which blocks this thread: work that it
- *   starts elsewhere runs meanwhile
+ * @param starting called with the provider before its sessions are created, which blocks this thread: work
+ *   that it starts elsewhere runs meanwhile
  */
 export async function loadModel(
   options: WorkerOptions,
@@ -91,7 +94,8 @@ async function run(sessions: Sessions, { graph, input }: Batch): Promise<Graphs[
     ...("draws" in input ? drawFeeds(input) : {}),
     ...("scale" in input ? { scale: float32(input.scale, [input.rows]) } : {}),
   };
-  // How a graph was converted decides whether it has the inputs sigma and mask_bias (models/model.schema.json).
+  // How a graph was converted decides whether it has the inputs sigma and mask_bias
+  // (models/model.schema.json).
   const taken = Object.fromEntries(session.inputNames.map((name) => [name, feeds[name]!]));
   const started = performance.now();
   const outputs = await session.run(taken);

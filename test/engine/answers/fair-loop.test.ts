@@ -4,7 +4,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FairLoop } from "../../../src/engine/answers/fair-loop.ts";
 
-/** A clock that each piece of work moves by a millisecond, and the pieces done in each turn of the event loop. */
+/**
+ * A clock that each piece of work moves by a millisecond, and the pieces done in each turn of the event loop.
+ */
 function counted(turns: { now: number }, done: string[], name: string, pieces: number) {
   return () => {
     turns.now++;
