@@ -99,7 +99,7 @@ export async function saturation(server: Server, length: number): Promise<void> 
   await new Promise((resolve) => setTimeout(resolve, 2000));
   const idle = await server.metric(delay);
   let running = true;
-  const generations = Promise.all(
+  const requests = Promise.all(
     Array.from({ length: 16 }, (_, seed) => generate(origin, { length, steps: 128, seed })),
   ).finally(() => {
     running = false;
@@ -109,7 +109,7 @@ export async function saturation(server: Server, length: number): Promise<void> 
     latencies.push(await ping(origin, agent));
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
-  await generations;
+  await requests;
   const busy = await server.metric(delay);
   sayMemory(server, "after 16 concurrent requests");
   agent.destroy();

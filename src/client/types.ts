@@ -1,32 +1,32 @@
-/** What goes in and out, in the contract's types. */
+/** Types of requests and answers, from the contract. */
 
 import type { components } from "../server/api-types.ts";
 
 type Schemas = components["schemas"];
 
-/** All optional: what is absent takes the default that openapi.yaml names. */
+/** Make every field optional: absent fields get the defaults of openapi.yaml. */
 type Optional<T> = { [K in keyof T]?: T[K] | undefined };
 
 /** A request; needs one of `prompt`, `prompt_tokens`, `template` and `tokens`. */
 export type GenerateRequest = Optional<Schemas["GenerateRequest"]>;
 
-/** The finished generation. */
+/** The answer to a request. */
 export type GenerateResponse = Schemas["GenerateResponse"];
 
-/** The generation was taken: its seed, and where its masks lie. */
+/** The request was accepted: its seed, and the spans of its masks. */
 export type AcceptedEvent = Schemas["AcceptedEvent"];
 
-/** One denoising step of one sample; several merged into one where the reader fell behind. */
+/** One denoising step of one sample; steps are merged for a slow reader. */
 export type StepEvent = Schemas["StepEvent"];
 
-/** The finished generation, as an event. */
+/** The answer as an event. */
 export type DoneEvent = Schemas["DoneEvent"];
 
-/** What `stream` yields: `accepted`, the steps, `done`. */
+/** Events of `stream`: `accepted`, the steps, `done`. */
 export type StreamEvent = AcceptedEvent | StepEvent | DoneEvent;
 
-/** What the server may send: those, or an `error`. */
+/** Events of the server: those, or an `error`. */
 export type ServerEvent = Schemas["ServerEvent"];
 
-/** What went wrong, and what to do about it (RFC 9457). */
+/** An error and advice (RFC 9457). */
 export type Problem = Schemas["Problem"];

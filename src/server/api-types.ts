@@ -1300,7 +1300,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The finished generation */
+            /** @description The answer */
             200: {
                 headers: {
                     [name: string]: unknown;

@@ -67,7 +67,7 @@ test("a request whose answer cannot be built fails with 500 and its id, and the 
       await assertInternal(await post(origin, BODY));
       tokenizer.decode = decode;
       assert.equal((await post(origin, BODY)).status, 200);
-      // Of the whole generation, before the answers to those who wait for it.
+      // An event of the samples, before the answers to the requests that share them.
       const { sha256 } = model;
       Object.assign(model, { sha256: undefined });
       await assertInternal(await post(origin, { ...BODY, seed: 2 }));

@@ -144,9 +144,9 @@ export class Admission {
   }
 
   #log({ log }: Caller, request: GenerateRequest, { id, result }: RequestHandle): void {
-    log.info({ generation: id, request }, "prompt");
+    log.info({ id, request }, "prompt");
     result.then(
-      ({ samples }) => log.info({ generation: id, texts: samples.map(({ text }) => text) }, "text"),
+      ({ samples }) => log.info({ id, texts: samples.map(({ text }) => text) }, "text"),
       () => {},
     );
   }

@@ -58,7 +58,7 @@ async function stream(
     outbox.send({ type: "done", ...(await handle.result) });
   } catch (error) {
     const { problem, bug } = toProblem(error);
-    if (bug) request.log.error({ err: error }, "generation failed");
+    if (bug) request.log.error({ err: error }, "request failed");
     recordOf(request)?.fail(problem);
     outbox.send({ type: "error", id, error: { ...problem, request_id: request.id } });
   }

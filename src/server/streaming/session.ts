@@ -241,7 +241,7 @@ export class StreamSession {
 
   #fail(id: string | undefined, error: unknown, record = recordOf(this.request)?.message()): void {
     const { problem, bug } = error instanceof SyntaxError ? notJson(error) : toProblem(error);
-    if (bug) this.request.log.error({ err: error }, "generation failed");
+    if (bug) this.request.log.error({ err: error }, "request failed");
     record?.fail(problem);
     record?.end(problem.status);
     const answer = { ...problem, request_id: this.request.id };

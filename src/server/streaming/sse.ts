@@ -42,7 +42,7 @@ export function parseLastEventId(header: string, seed: number | undefined): Prog
   if (!match) throw refuse("is not an id of this server's events: leave it out to start anew");
   const progress = { seed: Number(match[1]), steps: (match[2] ?? "").split(",").map(Number) };
   if (progress.seed > Number.MAX_SAFE_INTEGER || (seed !== undefined && seed !== progress.seed))
-    throw refuse(`belongs to a generation of seed ${match[1]}, not ${seed}: send the same request again`);
+    throw refuse(`belongs to a request of seed ${match[1]}, not ${seed}: send the same request again`);
   return progress;
 }
 

@@ -44,7 +44,7 @@ export const requestLog: TelemetrySink = {
         total_ms: round(record.totalMs),
         ...(traceId && { trace_id: traceId }),
       },
-      parent ? "generation" : "request",
+      parent ? "message" : "request",
     );
   },
 };

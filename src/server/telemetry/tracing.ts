@@ -67,7 +67,7 @@ export function createTracing(api: typeof Api, engine: Engine): TelemetrySink {
       const { route, path, parent } = record;
       const { method } = record.request;
       const span = tracer.startSpan(
-        parent ? "generation" : `${method} ${route}`,
+        parent ? "message" : `${method} ${route}`,
         {
           kind: parent ? SpanKind.INTERNAL : SpanKind.SERVER,
           attributes: {

@@ -41,7 +41,7 @@ after(async () => {
 async function linesOf(count: number, act: () => Promise<unknown>): Promise<Line[]> {
   lines.length = 0;
   await act();
-  const ours = () => lines.filter(({ msg }) => msg === "request" || msg === "generation");
+  const ours = () => lines.filter(({ msg }) => msg === "request" || msg === "message");
   while (ours().length < count) await sleep(5);
   await sleep(30);
   assert.equal(ours().length, count, JSON.stringify(ours()));
@@ -154,9 +154,9 @@ test("a socket has a line for each request and each refused message, and one whe
   assert.deepEqual(
     written.map(({ msg, status, problem }) => [msg, status, problem]),
     [
-      ["generation", 200, undefined],
-      ["generation", 400, "invalid-request"],
-      ["generation", 400, "invalid-json"],
+      ["message", 200, undefined],
+      ["message", 400, "invalid-request"],
+      ["message", 400, "invalid-json"],
       ["request", 101, undefined],
     ],
   );

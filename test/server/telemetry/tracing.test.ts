@@ -132,10 +132,10 @@ test("a refused request has an error in its span; a message is a child of its so
     client.socket.close();
     await client.closed;
   });
-  const [generation, socket] = requests;
-  assert.deepEqual([generation!.name, socket!.name], ["generation", "GET /generate/stream"]);
-  assert.equal(generation!.parentSpanContext?.spanId, socket!.spanContext().spanId);
-  assert.equal(generation!.attributes["gen_ai.usage.output_tokens"], 12);
+  const [message, socket] = requests;
+  assert.deepEqual([message!.name, socket!.name], ["message", "GET /generate/stream"]);
+  assert.equal(message!.parentSpanContext?.spanId, socket!.spanContext().spanId);
+  assert.equal(message!.attributes["gen_ai.usage.output_tokens"], 12);
   assert.equal(socket!.attributes["http.response.status_code"], 101);
 });
 
