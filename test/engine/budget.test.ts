@@ -15,12 +15,12 @@ const cell = (sampler: Quality["sampler"], steps: number, generative_perplexity:
 });
 const CARD = [cell("plain", 4, 50), cell("plain", 16, 30), cell("rgas", 4, 32), cell("rgas", 16, 31)];
 
-/** 10 ms a plain step, 50 a guided one. */
+/** 10 ms for a plain step, 50 ms for a guided one. */
 const forecast = ({ steps, guidance }: Budget) => steps * (guidance ? 50 : 10);
 const choose = (deadlineMs: number, ways: (Guidance | undefined)[] = [undefined, RGAS], length = 128) =>
   chooseBudget(ways, CARD, length, deadlineMs, forecast);
 
-test("auto takes the best measured budget that there is time for, with a margin", () => {
+test("auto chooses the best measured budget that fits the deadline, with a margin", () => {
   assert.deepEqual(choose(10_000), { steps: 16, guidance: undefined });
   assert.deepEqual(choose(200), { steps: 16, guidance: undefined });
   assert.deepEqual(choose(199), { steps: 4, guidance: undefined });
@@ -28,13 +28,13 @@ test("auto takes the best measured budget that there is time for, with a margin"
   assert.deepEqual(choose(999, [RGAS]), { steps: 4, guidance: RGAS });
 });
 
-test("auto takes no more steps than there are tokens, and at least one", () => {
+test("auto chooses at most one step for each token, and at least one step", () => {
   assert.deepEqual(choose(10_000, [undefined, RGAS], 15), { steps: 4, guidance: RGAS });
   assert.deepEqual(choose(1), { steps: 1, guidance: undefined });
   assert.deepEqual(choose(10_000, undefined, 3), { steps: 3, guidance: undefined });
 });
 
-test("without a measurement auto takes as many steps as there is time for", () => {
+test("without measurements auto chooses as many steps as fit the deadline", () => {
   const unmeasured = (deadlineMs: number, length: number) =>
     chooseBudget([undefined, RGAS], [], length, deadlineMs, forecast);
   assert.deepEqual(unmeasured(100, 64), { steps: 8, guidance: undefined });
@@ -42,13 +42,13 @@ test("without a measurement auto takes as many steps as there is time for", () =
   assert.deepEqual(unmeasured(100_000, 1000), { steps: 128, guidance: undefined });
 });
 
-test("the speed is learnt from calls; a graph that has not run is taken in proportion", () => {
+test("the speed is learnt from batches, and a graph that has not run is estimated from the student", () => {
   const speed = new Speed();
   assert.equal(speed.budgetMs(128, 16, undefined), 0);
   speed.observe("denoise", 100, 200);
   assert.equal(speed.msPerBatch, 200);
   assert.equal(speed.budgetMs(10, 16, undefined), 10 * 16 * 2);
-  // 8 steps that tilt at 4 passes each, 8 that draw once and score 4 candidates.
+  // 8 tilted steps of 4 passes, and 8 re-ranked steps that draw once and score 4 candidates.
   assert.equal(speed.budgetMs(10, 16, RGAS), 10 * 2 * (8 * 4 + 8 * 5));
   speed.observe("tilt", 100, 300);
   assert.equal(speed.budgetMs(10, 16, RGAS), 10 * (8 * 3 + 8 * 2 * 5));

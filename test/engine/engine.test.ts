@@ -13,14 +13,14 @@ before(async () => {
 });
 after(() => engine.pool.close());
 
-/** Runs a request to its end; steps as the listener saw them. */
+/** Run a request and return its answer and the steps that the listener received. */
 async function run(request: GenerateRequest): Promise<{ result: Answer; steps: StepEvent[] }> {
   const steps: StepEvent[] = [];
   const result = await engine.submit(request, (step) => steps.push(step)).result;
   return { result, steps };
 }
 
-/** What a generation's outcome is, without ids and times. */
+/** Return an answer without ids and times. */
 const essence = ({ samples, seed, usage, receipt }: Answer) => ({ samples, seed, usage, receipt });
 
 const nameOf = ({
@@ -60,7 +60,7 @@ const requests: GenerateRequest[] = Array.from({ length: 12 }, (_, i) => ({
   temperature: [1, 0.7, 0][i % 3]!,
 }));
 
-test("the same request gives the same bits alone, in company and in another order", async () => {
+test("a request gives the same bits alone, beside other requests and in another order", async () => {
   const alone = [];
   for (const request of requests) alone.push(await run(request));
   let shared = 0;
@@ -79,7 +79,7 @@ test("the same request gives the same bits alone, in company and in another orde
     }
 });
 
-test("steps put together give the answer; text of the last step is the text", async () => {
+test("the reveals of all steps are the answer, and the last step has its text", async () => {
   const { result, steps } = await run({
     prompt: "Tom had a red",
     length: 50,
@@ -105,7 +105,7 @@ test("steps put together give the answer; text of the last step is the text", as
   assert.equal(steps[0]!.t, 1);
 });
 
-test("a worker killed in the middle of a generation changes nothing", async () => {
+test("a worker killed during a request changes nothing", async () => {
   const request = { prompt: "Once upon a time", length: 100, steps: 32, seed: 77, temperature: 1 };
   const undisturbed = await run(request);
   let restarts = 0;
@@ -120,7 +120,7 @@ test("a worker killed in the middle of a generation changes nothing", async () =
   assert.deepEqual(steps, undisturbed.steps);
 });
 
-test("cancel frees the rows before the next step and leaves the others alone", async () => {
+test("cancel frees the rows before the next step and does not affect other requests", async () => {
   const request = { prompt: "", length: 100, steps: 64, seed: 1, temperature: 1 };
   const other = engine.submit({ ...request, steps: 8 });
   const steps: StepEvent[] = [];
@@ -136,7 +136,7 @@ test("cancel frees the rows before the next step and leaves the others alone", a
   handle.cancel();
 });
 
-test("requests that do not fit the context name the field", () => {
+test("a request that does not fit the context is refused with its field", () => {
   const base = { length: 10, steps: 4, seed: 1, temperature: 1 };
   const context = engine.model.manifest.context_length;
   const refused = (request: GenerateRequest, path: string, tooLarge: boolean) =>
@@ -153,7 +153,7 @@ test("requests that do not fit the context name the field", () => {
   refused({ ...base, prompt: "", length: context + 1 }, "/length", false);
 });
 
-test("a prompt that fills the context but one leaves one token, and the length follows by itself", async () => {
+test("the default length of a prompt that leaves one token is 1", async () => {
   const context = engine.model.manifest.context_length;
   const prompt = " the".repeat(context - 1);
   const { result } = await run({ prompt, steps: 16, seed: 3, temperature: 1 });
@@ -162,14 +162,14 @@ test("a prompt that fills the context but one leaves one token, and the length f
   assert.equal(result.usage.student_passes, 1);
 });
 
-test("a seed that was drawn reproduces the text", async () => {
+test("a random seed reproduces the text", async () => {
   const request = { prompt: "A cat", length: 24, steps: 6, temperature: 1 };
   const { result } = await run(request);
   assert.ok(Number.isSafeInteger(result.seed));
   assert.deepEqual(essence((await run({ ...request, seed: result.seed })).result), essence(result));
 });
 
-test("beyond its queue the engine refuses with a time to come back, and recovers", async () => {
+test("a full queue refuses with a Retry-After, and recovers", async () => {
   const small = await startEngine({ maxActive: 2, maxQueue: 3 });
   try {
     const request = { prompt: "", length: 64, steps: 64, temperature: 1 };
@@ -196,7 +196,7 @@ test("beyond its queue the engine refuses with a time to come back, and recovers
   }
 });
 
-test("n samples are the samples of their indices, the first step shared", async () => {
+test("n samples equal those of single requests, and share the first step", async () => {
   const request = { prompt: "Once upon a time", length: 40, steps: 6, seed: 31, temperature: 1 };
   const canvases: number[] = [];
   const count = ({ rows }: { rows: number }) => canvases.push(rows);
@@ -216,7 +216,7 @@ test("n samples are the samples of their indices, the first step shared", async 
   assert.equal(result.usage.completion_tokens, 160);
 });
 
-test("at its deadline a request gets its best canvas", async () => {
+test("at its deadline a request is answered with all positions revealed", async () => {
   const request = { prompt: "", length: 200, steps: 1024, seed: 8, temperature: 1, deadline_ms: 150 };
   const before = performance.now();
   const { result, steps } = await run(request);
@@ -235,7 +235,7 @@ test("at its deadline a request gets its best canvas", async () => {
   assert.deepEqual(free.steps, (await run({ ...request, steps: 8, deadline_ms: undefined })).steps);
 });
 
-test("steps auto takes a budget that meets the deadline, and the receipt repeats the answer", async () => {
+test("steps auto chooses a budget that meets the deadline, and the receipt reproduces the answer", async () => {
   const request = { prompt: "", length: 64, seed: 9, temperature: 1 };
   const { result } = await run({ ...request, steps: "auto", deadline_ms: 60_000 });
   const measured = engine.model.manifest.quality!.filter(({ steps }) => steps <= request.length);
@@ -271,13 +271,13 @@ test("a request that waits past its deadline is answered with one pass", async (
   }
 });
 
-test("guidance and order confidence do not go together", () => {
+test("guidance cannot be combined with order confidence", () => {
   const request = { prompt: "", length: 4, steps: 2, temperature: 1, order: "confidence" as const };
   const guided = () => engine.submit({ ...request, guidance: { mode: "rgas" } });
   assert.throws(guided, InvalidRequestError);
 });
 
-test("steps that reveal nothing are told in order, some in each turn of the event loop", async () => {
+test("steps that reveal nothing are emitted in order, over several turns of the event loop", async () => {
   let turn = 0;
   let timer = setImmediate(function count() {
     turn++;

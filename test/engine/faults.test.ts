@@ -1,4 +1,4 @@
-/** What happens to requests when workers die under them. */
+/** Requests survive the death of workers. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -19,7 +19,7 @@ const requests = Array.from(
   }),
 );
 
-test("a row that makes its call fail stands alone in the end; its neighbours finish with the same tokens", async () => {
+test("a row that makes its batches fail is isolated, and the other rows finish with the same tokens", async () => {
   const engine = await startEngine();
   try {
     const expected = await Promise.all(
@@ -28,7 +28,7 @@ test("a row that makes its call fail stands alone in the end; its neighbours fin
     const guilty = "a guilty prompt";
     const marked = engine.model.tokenizer.encode(guilty, 256)!;
     const run = engine.pool.run.bind(engine.pool);
-    // Every call that holds the guilty prompt fails as a whole: it asks for a position that does not exist.
+    // Every batch with the faulty prompt fails as a whole: it reads a position that does not exist.
     engine.pool.run = <G extends GraphName>(graph: G, batch: Graphs[G]["input"]) => {
       const holds = Array.from({ length: batch.rows }, (_, row) => row * batch.padded).some((start) =>
         marked.every((id, i) => batch.tokens[start + i] === id),
@@ -47,7 +47,7 @@ test("a row that makes its call fail stands alone in the end; its neighbours fin
   }
 });
 
-test("several workers give the same bits as one, also when one of them dies", async () => {
+test("several workers give the same bits as one, even if one dies", async () => {
   const [one, three] = await Promise.all([startEngine(), startEngine({ maxBatchTokens: 128 }, undefined, 3)]);
   try {
     assert.equal(three.pool.size, 3);
@@ -65,7 +65,7 @@ test("several workers give the same bits as one, also when one of them dies", as
         process.kill(three.pool.pids[kills % 3]!, "SIGKILL");
         kills++;
       } catch {
-        // One killed before, whose end has not been seen yet: the next batch kills another.
+        // Already killed, but not yet replaced: the next batch kills another one.
         batches--;
       }
     });
@@ -76,7 +76,7 @@ test("several workers give the same bits as one, also when one of them dies", as
   }
 });
 
-test("if one of several processes cannot start, none is left", async () => {
+test("if one of several workers cannot start, all are ended", async () => {
   const graphs = { denoise: "/no/such/graph.onnx" };
   await assert.rejects(
     WorkerPool.start({ graphs: { cpu: graphs, cuda: graphs }, device: "cpu", threads: 1 }, 2),

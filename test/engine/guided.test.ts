@@ -1,5 +1,5 @@
 /**
- * Guided generations through engine and graphs, on a converted checkpoint of random weights with both quirks.
+ * Guided requests through engine and graphs, on a converted checkpoint of random weights with both quirks.
  */
 
 import assert from "node:assert/strict";
@@ -12,7 +12,7 @@ import type { GraphName } from "../../src/runtime/protocol.ts";
 import { GUIDED, startEngine, TEACHER, TINY_GUIDED, TINY_STUDENT } from "../support/engine.ts";
 
 let engine: Engine;
-/** The same weights without quirks, which the oracle's golden vectors are of. */
+/** The same weights without quirks, as in the golden vectors of the oracle. */
 let oracle: Engine;
 before(async () => {
   engine = await startEngine({}, TINY_STUDENT);
@@ -72,7 +72,7 @@ const requests = Array.from({ length: 15 }, (_, i): GenerateRequest => {
   };
 });
 
-test("guided and plain requests have the same bits alone, in company, in another order, and after kills", async () => {
+test("guided and plain requests have the same bits alone, beside others, in another order and after kills", async () => {
   const alone = [];
   for (const request of requests) alone.push(await run(engine, request));
   const calls = new Map<GraphName, number>();
@@ -101,7 +101,7 @@ test("guided and plain requests have the same bits alone, in company, in another
   engine.off("batch", count);
 });
 
-test("first steps of one canvas and several budgets in one call have the bits that they have alone", async () => {
+test("first steps of one canvas with several budgets have the same bits in one batch as alone", async () => {
   const guidance = { mode: "rgas" as const, rerank_ratio: 1 };
   const all = [2, 16].map(
     (steps): GenerateRequest => ({ prompt: "", length: 24, steps, seed: 5, temperature: 1, guidance }),
@@ -117,7 +117,7 @@ test("first steps of one canvas and several budgets in one call have the bits th
   assert.deepEqual(together, alone);
 });
 
-test("steps tell what guidance did, and usage counts its passes", async () => {
+test("steps report their guidance, and usage counts its passes", async () => {
   const request = { prompt: "", length: 40, steps: 8, seed: 3, temperature: 1 };
   const { steps, usage } = await run(engine, { ...request, guidance: { mode: "rgas", candidates: 5 } });
   assert.deepEqual(
@@ -135,7 +135,7 @@ test("steps tell what guidance did, and usage counts its passes", async () => {
   assert.deepEqual([plain.usage.discriminator_passes, plain.usage.gradient_passes], [0, 0]);
 });
 
-test("guidance that cannot be used is refused with the field at fault", async () => {
+test("guidance that cannot be used is refused with its field", async () => {
   const plain = await startEngine({}, TEACHER);
   const base = { prompt: "", length: 4, steps: 2, seed: 0, temperature: 1 };
   const field = (target: Engine, guidance: GenerateRequest["guidance"]) => {
@@ -162,7 +162,7 @@ test("guidance that cannot be used is refused with the field at fault", async ()
   }
 });
 
-test("top-k and top-p change what is drawn; top-k 1 is temperature 0", async () => {
+test("top-k and top-p change the draws, and top-k 1 equals temperature 0", async () => {
   const request = { prompt: "ab", length: 30, steps: 4, seed: 9, temperature: 1 };
   const { samples: plain } = await run(engine, request);
   const { samples: greedy } = await run(engine, { ...request, temperature: 0 });
@@ -172,7 +172,7 @@ test("top-k and top-p change what is drawn; top-k 1 is temperature 0", async () 
   assert.deepEqual((await run(engine, { ...request, top_k: 0, top_p: 1 })).samples, plain);
 });
 
-test("guided draws are taken at the model's own temperature unless the request says another", async () => {
+test("guided draws use the temperature of the model unless the request sets one", async () => {
   const shipped = await startEngine();
   const own = shipped.model.manifest.guidance!.temperature!;
   assert.ok(own > 0 && own < 1);

@@ -1,4 +1,4 @@
-/** Prompts, templates and ids into canvases, and canvases into text. */
+/** Canvases from prompts, templates and ids, and their text. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -9,7 +9,7 @@ import { InvalidRequestError } from "../../src/errors.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 
 let engine: Engine;
-/** Of random weights, with a discriminator. */
+/** A model of random weights with a discriminator. */
 let guided: Engine;
 before(async () => {
   engine = await startEngine();
@@ -37,7 +37,7 @@ function refused(target: Engine, request: Partial<GenerateRequest>, path: string
   );
 }
 
-test("a template's spans are filled, and its text comes back to the byte", async () => {
+test("the spans of a template are filled, and its text does not change", async () => {
   const texts = ["Thé cat 🐈 sat ", " on the ", ".\n\n  é̂́ said [MASK] and <|endoftext|>"];
   const template = `${texts[0]}{{mask:4}}${texts[1]}{{mask:1}}${texts[2]}{{mask:7}}`;
   const { sample, answer, steps } = await run(engine, { template });
@@ -50,7 +50,7 @@ test("a template's spans are filled, and its text comes back to the byte", async
   const positions = steps.flatMap(({ revealed }) => revealed.map(({ position }) => position));
   assert.equal(new Set(positions).size, 12);
 
-  // The receipt's ids are the same canvas, and give the same tokens.
+  // The ids in the receipt are the same canvas and give the same tokens.
   const { receipt } = answer;
   assert.equal(receipt.request.tokens!.filter((id) => id === engine.model.manifest.mask_token_id).length, 12);
   const again = await run(engine, receipt.request);
@@ -58,7 +58,7 @@ test("a template's spans are filled, and its text comes back to the byte", async
   assert.deepEqual(again.sample.spans, sample.spans);
 });
 
-test("a template that ends in a span is the prompt it begins with", async () => {
+test("a template that ends in its only span equals a prompt", async () => {
   const prompt = await run(engine, { prompt: "Once upon a time", length: 30 });
   const template = await run(engine, { template: "Once upon a time{{mask:30}}" });
   assert.deepEqual(template.sample.tokens, prompt.sample.tokens);

@@ -4,7 +4,7 @@ import { decode, encode } from "gpt-tokenizer/encoding/r50k_base";
 import { gpt2Tokenizer, tokenizerFromRanks } from "../../src/model/gpt2-tokenizer.ts";
 import { Tokenizer } from "../../src/model/tokenizer.ts";
 
-/** The published model's: the mask is the last id and not in tokenizer.json. */
+/** As in the published model: the mask is the last id and not in tokenizer.json. */
 const VOCAB_SIZE = 50_258;
 const SPECIAL = { maskId: 50_257, endOfTextId: 50_256 };
 
@@ -31,7 +31,7 @@ test("the known encoding", () => {
   assert.deepEqual(tokenizer.encode("Hello world", 1024), [15496, 995]);
 });
 
-test("encodes varied texts as gpt-tokenizer itself, and decodes them back", () => {
+test("encodes varied texts like gpt-tokenizer, and decodes them back", () => {
   for (const text of TEXTS) {
     const ids = tokenizer.encode(text, 1024)!;
     assert.deepEqual(ids, encode(text), JSON.stringify(text));
@@ -39,7 +39,7 @@ test("encodes varied texts as gpt-tokenizer itself, and decodes them back", () =
   }
 });
 
-test("every token's text encodes as gpt-tokenizer has it, alone and after a word", () => {
+test("the text of every token encodes like in gpt-tokenizer, alone and after a word", () => {
   let differing = 0;
   for (let id = 0; id < 50_256; id += 7) {
     const text = decode([id]);
@@ -60,13 +60,13 @@ test("the table is GPT-2's: 50,000 merges, the end of text at 50,256, no mask", 
   assert.equal(Object.keys(definition.model.vocab).length, 50_257);
 });
 
-test("masks show as such though tokenizer.json does not know them", () => {
+test("masks show as ░ although tokenizer.json does not know them", () => {
   const ids = [...tokenizer.encode("one", 9)!, SPECIAL.maskId, ...tokenizer.encode(" two", 9)!];
   assert.equal(tokenizer.decode(ids), "one░ two");
   assert.equal(tokenizer.tokenText(SPECIAL.maskId), "");
 });
 
-test("a table that is not of byte pair encoding is refused", () => {
+test("a table that is not a byte pair encoding is refused", () => {
   const bytes = Array.from({ length: 256 }, (_, b) => Uint8Array.of(b));
   assert.throws(() => tokenizerFromRanks([...bytes, Uint8Array.of(1, 2, 3)]), /not made by any merge/);
   assert.throws(() => tokenizerFromRanks([...bytes, Uint8Array.of(7)]), /same bytes/);

@@ -34,7 +34,7 @@ test("opens a model by name and by folder", async () => {
   assert.equal((await openModel(folder)).manifest.name, MODEL);
 });
 
-test("a model's sha256 covers what of its manifest tokens depend on, and nothing else", async () => {
+test("the identity of a model covers exactly the fields of its manifest that tokens depend on", async () => {
   const before = await openModel(folder);
   const edits: Record<string, unknown> = {
     schedule: { ...before.manifest.schedule, alpha_min: 0.002 },
@@ -55,7 +55,7 @@ test("a model's sha256 covers what of its manifest tokens depend on, and nothing
   }
   await cp(modelFolder(MODEL), folder, { recursive: true, force: true });
   await editManifest((manifest) => {
-    // The order of fields, the default written out, and what is said to people.
+    // The order of fields, an explicit default, and descriptions.
     manifest.schedule = Object.fromEntries(Object.entries(manifest.schedule as object).reverse());
     Object.assign(manifest, { mask_logit: "removed", description: "another", licence: "another" });
   });
@@ -96,7 +96,7 @@ test("a manifest with an unknown, a missing or an outward-pointing field is refu
   await refuses(/\/tokenizer\/file must be the name of a file in the folder/);
 });
 
-test("a tokenizer with an expression that may never end is refused, whatever its sha256", async () => {
+test("a tokenizer with an unknown regular expression is refused, whatever its sha256", async () => {
   const path = join(folder, "tokenizer.json");
   const tokenizer = JSON.parse(await readFile(path, "utf8"));
   tokenizer.pre_tokenizer = {
@@ -119,7 +119,7 @@ test("a manifest that is not JSON is refused", async () => {
   await refuses(/is not JSON/);
 });
 
-test("auto takes fp16 for CUDA and int8 for a CPU that has dot products; a precision by name goes for both; one that is not there is named", async () => {
+test("auto chooses fp16 for CUDA and int8 for a CPU with dot products; a named precision applies to both", async () => {
   const auto = await openModel(TINY_STUDENT);
   const cpu = dotProducts() ? "int8" : "fp32";
   assert.deepEqual(auto.precision, { cpu, cuda: "fp16" });
@@ -134,7 +134,7 @@ test("auto takes fp16 for CUDA and int8 for a CPU that has dot products; a preci
   );
 });
 
-test("what belongs together in a manifest must be there together", async () => {
+test("fields of a manifest that depend on each other must all be present", async () => {
   type Graphs = Record<string, Record<string, object>>;
   const cases: [edit: (manifest: Record<string, unknown>, graphs: Graphs) => void, says: RegExp][] = [
     [(manifest) => delete manifest.guidance, /guidance must be present if and only if/],

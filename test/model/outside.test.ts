@@ -1,4 +1,4 @@
-/** Models that point out of their folder. */
+/** Models that refer to files outside their folder. */
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -52,7 +52,7 @@ for (const file of [
     );
   });
 
-test("a link that leads out of the folder is refused, one inside it is not, nor one to the folder itself", async () => {
+test("a link out of the folder is refused; links inside it and to the folder itself are not", async () => {
   const tokenizer = join(folder, "tokenizer.json");
   await rename(tokenizer, join(folder, "real.json"));
   await symlink("real.json", tokenizer);
@@ -67,7 +67,7 @@ test("a link that leads out of the folder is refused, one inside it is not, nor 
 
 const WEIGHTS = "weights.fp16.safetensors";
 
-/** Places as long as WEIGHTS, so that no length in the file changes. */
+/** Paths as long as WEIGHTS, so that no length in the file changes. */
 const PLACES: [location: string, says: RegExp][] = [
   ["../weights16.safetensors", /denoise\.fp32\.onnx reads "\.\.\/weights16\.saf.*", which is outside/],
   ["/data/weight.safetensors", /reads "\/data\/weight\.safetensors", which is outside/],
@@ -92,7 +92,7 @@ for (const [location, says] of PLACES)
     await refuses(openModel(folder, "fp32"), says);
   });
 
-/** A field of a protobuf message that has a length. */
+/** Return a length-delimited field of a protobuf message. */
 const field = (number: number, ...content: (Buffer | string)[]): Buffer => {
   const bytes = Buffer.concat(content.map((part) => Buffer.from(part as string)));
   assert.ok(bytes.length < 1 << 14);
@@ -108,7 +108,7 @@ const tensor = (location: string) => [
   field(13, field(1, "offset"), field(2, "0")),
 ];
 
-/** Where a tensor may hide in a model, with the place that it names. */
+/** Where a tensor can be in a model, with the location that it names. */
 const HIDING: Record<string, (location: string) => Buffer> = {
   "an initializer": (at) => field(7, field(5, ...tensor(at))),
   "a sparse initializer": (at) => field(7, field(15, field(1, ...tensor(at)))),
@@ -138,7 +138,7 @@ for (const [where, make] of Object.entries(HIDING))
       await refuses(check(model(other), "x"), /reads "/);
   });
 
-/** Bytes of a varint, with zeros added up to a length that no writer needs. */
+/** Return a varint, padded to a length that no writer uses. */
 const overlong = (value: number, length: number): Buffer => {
   const bytes = Array.from(
     { length },
@@ -147,7 +147,7 @@ const overlong = (value: number, length: number): Buffer => {
   return Buffer.from(bytes);
 };
 
-test("a tag or a length that parsers may read in two ways is refused", async () => {
+test("a tag or a length that parsers may read differently is refused", async () => {
   const hidden = field(5, ...tensor("../x"));
   const lengthOf = (content: Buffer) => Buffer.from(varint(content.length));
   const tag = 7 * 8 + 2;
@@ -172,7 +172,7 @@ test("a tag or a length that parsers may read in two ways is refused", async () 
 test("a graph in ONNX Runtime's own format is refused", () =>
   refuses(checkExternalData(folder, { ...entry, file: "made.ort" }, []), /must not end in \.ort/));
 
-test("the installed ONNX Runtime refuses places outside of the folder by itself", async () => {
+test("the installed ONNX Runtime refuses paths outside the folder itself", async () => {
   const bytes = await readFile(join(folder, "denoise.fp32.onnx"));
   const weights = join(folder, WEIGHTS);
   await mkdir(join(root, "away", "deep"), { recursive: true });
@@ -200,7 +200,7 @@ test("the installed ONNX Runtime refuses places outside of the folder by itself"
   }
 });
 
-test("what is no protobuf is no graph, and nesting without end neither", async () => {
+test("bytes that are not protobuf, or nested without end, are refused", async () => {
   for (const bytes of [[0x3a, 0x7f], [0x3b], [0xff], [0x08], new Array(12).fill(0xff)])
     await refuses(check(Buffer.from(bytes)), /made\.onnx is not an ONNX graph/);
   let graph: Buffer = Buffer.alloc(0);

@@ -9,7 +9,7 @@ const ALL: GraphFiles = { fp32: file, fp16: file, int8: file };
 
 const flags = (...lines: string[]) => lines.map((line) => `processor\t: 0\nflags\t\t: ${line}\n`).join("\n");
 
-test("dot products are read from the processor's flags, whole words, of every processor", () => {
+test("every processor must have the flag for dot products, as a whole word", () => {
   const of = (cpuinfo: string | undefined) => dotProducts(cpuinfo, "linux", "x64");
   assert.equal(of(flags("fpu avx512bw avx512_vnni")), "avx512_vnni");
   assert.equal(of(flags("fpu avx2 avx_vnni avx_vnni_int8")), "avx_vnni");
@@ -52,7 +52,7 @@ test("the reason names the instruction, or what is missing", () => {
   assert.equal(reason({ fp32: file }, "avx_vnni"), "the model has no int8 graphs");
 });
 
-test("int8 is refused where sums of products would overflow, and so is what the folder lacks", () => {
+test("int8 is refused without dot products, and a precision that the folder lacks is refused", () => {
   const refuses = (files: GraphFiles, choice: PrecisionChoice, dot: string | undefined, says: RegExp) =>
     assert.throws(
       () => choosePrecision("model", files, choice, dot),

@@ -1,4 +1,4 @@
-/** What a `tokenizer.json` may ask for: only what ends on every text, in time in proportion to it. */
+/** A `tokenizer.json` may only use operations that take linear time. */
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -23,7 +23,7 @@ const split = (Regex: string, more: object = {}) => ({
 const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
 const sequence = (...pretokenizers: object[]) => ({ type: "Sequence", pretokenizers });
 
-/** Takes 2^n steps on n letters and something else. */
+/** Takes 2^n steps on n letters followed by another character. */
 const HANGS = "(a+)+$";
 
 const REFUSED: Record<string, { change: object; says?: RegExp }> = {
@@ -101,16 +101,16 @@ for (const [name, { change, says }] of Object.entries(REFUSED))
     );
   });
 
-test("an error does not print what stands in the file as it is", () => {
+test("an error escapes and shortens values from the file", () => {
   const change = { pre_tokenizer: split(`\u001b[2J\n${"x".repeat(9000)}`) };
   assert.throws(
     () => parse(change),
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there.
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they must not be there.
     ({ message }: Error) => message.length < 500 && !/[\u0000-\u001f]/.test(message),
   );
 });
 
-test("what the file says of special tokens, decoding and wrapping is left out", () => {
+test("special tokens, decoders and post-processors of the file are dropped", () => {
   const hangs = [{ type: "Replace", pattern: { Regex: HANGS }, content: "" }];
   const left = parse({
     post_processor: { type: "Sequence", processors: hangs },
@@ -121,7 +121,7 @@ test("what the file says of special tokens, decoding and wrapping is left out", 
   assert.deepEqual(left.added_tokens, []);
 });
 
-test("the known ways to split are accepted, and give their words", async () => {
+test("the known ways to split are accepted and split as expected", async () => {
   const definition = (await gpt2Tokenizer()) as typeof base;
   const text = "It'S 1234 years,  \n ok";
   const pieces = (pre_tokenizer: object) => {
@@ -134,7 +134,7 @@ test("the known ways to split are accepted, and give their words", async () => {
   const gpt2 = pieces(sequence(split(PATTERNS["GPT-2"]), byteLevel));
   assert.deepEqual(gpt2, pieces({ ...byteLevel, use_regex: true }));
   assert.ok(gpt2.includes(" 12"), `${gpt2}`);
-  // Three digits at a time, without the space before them; and one at a time.
+  // Digits in groups of three without the space before them, and one by one.
   assert.ok(pieces(sequence(split(PATTERNS["Llama 3"]), byteLevel)).includes("123"));
   assert.ok(pieces(sequence(split(PATTERNS["Qwen 2"]), byteLevel)).includes("1"));
   for (const type of ["NFC", "NFD", "NFKC", "NFKD"])

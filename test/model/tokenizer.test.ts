@@ -10,11 +10,11 @@ before(async () => {
   tokenizer = (await openModel(MODEL)).tokenizer;
 });
 
-test("encodes as the Python library does, special tokens read as plain text", () => {
+test("encodes like the Python library, with special tokens as plain text", () => {
   for (const { text, ids } of GOLDEN.encodings) assert.deepEqual(tokenizer.encode(text, 256), ids);
 });
 
-test("decoding gives back any text", () => {
+test("decoding restores any text", () => {
   for (const text of [
     "Once upon a time",
     "naïve café 🙂 日本語",
@@ -25,11 +25,11 @@ test("decoding gives back any text", () => {
     assert.equal(tokenizer.decode(tokenizer.encode(text, 256)!), text);
 });
 
-test("a text that cannot fit is refused without being tokenised", () => {
+test("a text that is certainly too long is not tokenised", () => {
   assert.equal(tokenizer.encode("a".repeat(10_000_000), 256), undefined);
 });
 
-test("no half character shows beside a mask, at any split", () => {
+test("no partial character shows next to a mask", () => {
   const ids = tokenizer.encode("é🙂日", 256)!;
   assert.ok(ids.length > 3, "these characters are spread over several tokens");
   for (let masked = 1; masked < 2 ** ids.length; masked++) {

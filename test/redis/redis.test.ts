@@ -43,7 +43,7 @@ async function connect(): Promise<RedisLink> {
   return link;
 }
 
-/** A server's own store. */
+/** The store of one server. */
 async function store(leaseMs?: number) {
   const link = await connect();
   const limits = new RedisLimitStore(link, leaseMs);
@@ -53,7 +53,7 @@ async function store(leaseMs?: number) {
 
 const { POSITIVE_INFINITY: FOREVER } = Number;
 
-test("a window counts for all servers, begins with its first amount, and ends", { skip }, async () => {
+test("a window counts for all servers, starts with the first amount, and ends", { skip }, async () => {
   const [{ limits: one }, { limits: other }] = [await store(), await store()];
   const take = (limits: RedisLimitStore, amount: number) =>
     limits.take("k", "token_passes_per_minute", amount, 300);
@@ -63,16 +63,16 @@ test("a window counts for all servers, begins with its first amount, and ends", 
   assert.ok(second.resetMs > 0 && second.resetMs <= 300);
   assert.equal((await take(one, -3)).used, 5);
   assert.equal((await take(other, -50)).used, 0);
-  // Other keys and limits are apart.
+  // Other keys and limits are counted separately.
   assert.equal((await one.take("k", "requests_per_minute", 1, 300)).used, 1);
   assert.equal((await one.take("l", "token_passes_per_minute", 1, 300)).used, 1);
   await sleep(320);
-  // What is given back after the end does not help the next window.
+  // Giving back after the end does not affect the next window.
   assert.equal((await take(one, -5)).used, 0);
   assert.equal((await take(other, 2)).used, 2);
 });
 
-test("what is held counts for all servers until it is given back, or its server is gone", {
+test("concurrent requests count for all servers until they end or their server dies", {
   skip,
 }, async () => {
   const [{ limits: one }, { limits: other, link }] = [await store(400), await store(400)];
@@ -81,17 +81,17 @@ test("what is held counts for all servers until it is given back, or its server 
   assert.deepEqual(await take(one, 2), { used: 2, resetMs: FOREVER });
   assert.equal((await take(other, 1)).used, 3);
   assert.equal((await take(one, -1)).used, 2);
-  // Both live, and say so, for longer than a lease.
+  // Both servers renew for longer than a lease.
   await sleep(900);
   assert.equal((await take(one, 0)).used, 2);
-  // A server that was killed gives nothing back.
+  // A killed server gives nothing back.
   other.close();
   link.close();
   await sleep(500);
   assert.equal((await take(one, 0)).used, 1);
 });
 
-test("while Redis is away a server counts alone, and says again what it holds when it is back", {
+test("while Redis is unavailable a server counts alone, and renews its leases when it is back", {
   skip,
 }, async () => {
   const [{ limits: one, link }, { limits: other }] = [await store(), await store()];
@@ -111,7 +111,7 @@ test("while Redis is away a server counts alone, and says again what it holds wh
   assert.equal(told.length, 2);
   assert.match(told[0]!, /^down /);
   assert.equal(told[1], "up");
-  // The other has reconnected too, and both have said what they hold.
+  // The other server has reconnected too, and both have renewed.
   let used = 0;
   for (let tries = 0; used !== 3 && tries < 200; tries++) {
     await sleep(20);
@@ -120,7 +120,7 @@ test("while Redis is away a server counts alone, and says again what it holds wh
   assert.equal(used, 3);
 });
 
-test("a command that Redis refuses is told once, and does not count as Redis being away", {
+test("a refused command is reported once, and Redis stays available", {
   skip,
 }, async () => {
   const admin = await connect();
@@ -141,11 +141,11 @@ test("a command that Redis refuses is told once, and does not count as Redis bei
     // Counted in this process instead.
     assert.equal((await limits.take("k", "requests_per_minute", 1, 60_000)).used, i);
     assert.equal((await typed.take("typed", "requests_per_minute", 1, 60_000)).used, i);
-    // What is allowed goes on.
+    // Allowed commands still work.
     await link.run((redis) => redis.set("didi:answer:x", String(i)));
     assert.equal(await link.run((redis) => redis.get("didi:answer:x")), String(i));
   }
-  // Longer than the probe of a Redis that is away.
+  // Longer than the probe of an unavailable Redis.
   await sleep(1200);
   assert.equal(await link.run((redis) => redis.get("didi:answer:x")), "5");
   assert.equal(link.down, undefined);
@@ -154,7 +154,7 @@ test("a command that Redis refuses is told once, and does not count as Redis bei
   assert.match(told[1]!, /^EVAL /);
 });
 
-test("a Redis that is full, or read-only, is away until it takes a write", { skip }, async () => {
+test("a full or read-only Redis is unavailable until it accepts a write", { skip }, async () => {
   const admin = await connect();
   const link = await connect();
   await admin.redis.call("CONFIG", "SET", "maxmemory", "1");
@@ -166,7 +166,7 @@ test("a Redis that is full, or read-only, is away until it takes a write", { ski
   while (link.down !== undefined) await sleep(20);
 });
 
-test("a Redis that is not there when the server starts is waited for, but not long", { skip }, async () => {
+test("the start waits for an unavailable Redis, but not long", { skip }, async () => {
   const nobody = await freePort();
   const link = await RedisLink.open(`redis://user:secret@127.0.0.1:${nobody}`);
   open.push(link);

@@ -25,7 +25,7 @@ const request = (seed: number | undefined): GenerateRequest => ({
   temperature: 1,
 });
 
-/** Asks; steps as they came, the answer, and how many calls of the model it took. */
+/** Run a request; return its steps, its answer and the number of batches it took. */
 async function ask(body: GenerateRequest) {
   const steps: StepEvent[] = [];
   const before = calls;
@@ -34,7 +34,7 @@ async function ask(body: GenerateRequest) {
   return { steps, essence: { samples, usage }, cache, calls: calls - before };
 }
 
-test("a request that comes again with its seed is answered from the cache, steps and all", async () => {
+test("a repeated request with a seed is answered from the cache, with its steps", async () => {
   const first = await ask(request(1));
   const again = await ask(request(1));
   assert.deepEqual([first.cache, again.cache], ["miss", "hit"]);
@@ -42,12 +42,12 @@ test("a request that comes again with its seed is answered from the cache, steps
   assert.equal(again.calls, 0);
   assert.deepEqual(again.steps, first.steps);
   assert.deepEqual(again.essence, first.essence);
-  // The same tokens by another road: the key is made of tokens, not of text.
+  // The same prompt as tokens: the key holds tokens, not text.
   const { cache } = await ask({ ...request(1), top_k: 0, order: "random", guidance: { mode: "none" }, n: 1 });
   assert.equal(cache, "hit");
 });
 
-test("a receipt says what was computed; the prompt's ids give the same answer", async () => {
+test("the request in a receipt gives the same answer", async () => {
   const result = await engine.submit(request(1)).result;
   const { receipt } = result;
   assert.equal(receipt.model_sha256, engine.model.sha256.cpu);
@@ -58,7 +58,7 @@ test("a receipt says what was computed; the prompt's ids give the same answer", 
   assert.notEqual(other.receipt.trace_sha256, receipt.trace_sha256);
 });
 
-test("a receipt names the deadline of its own request, whoever computed the answer", async () => {
+test("a receipt names the deadline of its own request, also for a cached answer", async () => {
   const deadlineOf = async (more: Partial<GenerateRequest>) => {
     const { cache, receipt } = await engine.submit({ ...request(4), ...more }).result;
     return [cache, receipt.request.deadline_ms];
@@ -68,7 +68,7 @@ test("a receipt names the deadline of its own request, whoever computed the answ
   assert.deepEqual(await deadlineOf({ deadline_ms: 50_000 }), ["hit", 50_000]);
 });
 
-test("every other field, and a seed that was drawn, is another answer", async () => {
+test("a request that differs in any field, or has a random seed, is a cache miss", async () => {
   const base = request(2);
   await ask(base);
   const others: Partial<GenerateRequest>[] = [
@@ -88,7 +88,7 @@ test("every other field, and a seed that was drawn, is another answer", async ()
   assert.equal((await ask(request(undefined))).cache, "miss");
 });
 
-test("identical requests in flight run once, and each hears every step", async () => {
+test("identical requests in flight run once, and each gets every step", async () => {
   const early = Array.from({ length: 3 }, () => ask(request(11)));
   const late = new Promise<Awaited<ReturnType<typeof ask>>>((resolve) =>
     engine.once("batch", () => engine.once("batch", () => setImmediate(() => resolve(ask(request(11)))))),
@@ -104,7 +104,7 @@ test("identical requests in flight run once, and each hears every step", async (
   }
 });
 
-test("one of several gives up: the others get their answer; the last one to go ends the work", async () => {
+test("cancelling one of several identical requests keeps the others; cancelling the last ends the work", async () => {
   const handles = Array.from({ length: 3 }, () => engine.submit(request(21)));
   handles[0]!.cancel();
   handles[0]!.cancel();
@@ -115,11 +115,11 @@ test("one of several gives up: the others get their answer; the last one to go e
   for (const handle of doomed) handle.cancel();
   for (const { result } of doomed) await assert.rejects(result, CancelledError);
   assert.deepEqual([engine.activeRows, engine.queueLength], [0, 0]);
-  // What was given up is not joined by those who come later.
+  // A later request does not join the cancelled group.
   assert.equal((await ask({ ...request(22), steps: 5 })).cache, "miss");
 });
 
-test("an answer that met its deadline is not kept, and does not share", async () => {
+test("an answer cut short by its deadline is neither cached nor shared", async () => {
   const hasty = { ...request(31), length: 200, steps: 1024, deadline_ms: 80 };
   const first = await ask(hasty);
   assert.equal(first.essence.samples[0]!.finish_reason, "deadline");
@@ -129,7 +129,7 @@ test("an answer that met its deadline is not kept, and does not share", async ()
   assert.equal((await ask({ ...request(32), deadline_ms: 1000 })).cache, "hit");
 });
 
-test("the cache is bounded in bytes and in time, and none is none", async () => {
+test("the cache is bounded in bytes and in time, and can be disabled", async () => {
   const { model } = engine;
   const answerTo = (seed: number) => {
     const { params } = prepare(model, request(seed), () => 0);
@@ -154,7 +154,7 @@ test("the cache is bounded in bytes and in time, and none is none", async () => 
   const key = (more: Partial<GenerateRequest>) =>
     cacheKey(prepare(model, { ...request(0), ...more }, () => 0).params);
   assert.notEqual(key({}), key({ seed: 1 }));
-  // How the answer is told, and by when, is no part of what is computed.
+  // Output options and the deadline are not part of the key.
   for (const more of [{ deadline_ms: 5 }, { stop: "a" }, { echo: true }, { logprobs: true }, { trace: true }])
     assert.equal(key({}), key(more));
 });

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { FairLoop } from "../../../src/engine/answers/fair-loop.ts";
 
 /**
- * A clock that each piece of work moves by a millisecond, and the pieces done in each turn of the event loop.
+ * Return work of `pieces` pieces. Each advances the clock by 1 ms and adds `name` to `done`.
  */
 function counted(turns: { now: number }, done: string[], name: string, pieces: number) {
   return () => {
@@ -17,14 +17,14 @@ function counted(turns: { now: number }, done: string[], name: string, pieces: n
 
 const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 
-test("a little work is done at once", () => {
+test("little work is done at once", () => {
   const clock = { now: 0 };
   const done: string[] = [];
   new FairLoop(() => clock.now).run(counted(clock, done, "a", 3));
   assert.deepEqual(done, ["a", "a", "a"]);
 });
 
-test("however many have work, a turn holds one slice, and they take it in rotation", async () => {
+test("a turn runs one slice, shared in rotation among all owners", async () => {
   const clock = { now: 0 };
   const done: string[] = [];
   const turns = new FairLoop(() => clock.now);
@@ -38,12 +38,12 @@ test("however many have work, a turn holds one slice, and they take it in rotati
     sizes.every((size) => size <= 4),
     sizes.join(),
   );
-  // The first had the turn to itself; after it, each has one piece before any has two.
+  // The first owner had the first slice to itself; then each gets one piece before any gets two.
   assert.deepEqual(done.slice(0, 13).join(""), "aaaabcdefghij".slice(0, 4) + done.slice(4, 13).join(""));
   assert.equal(new Set(done.slice(4, 14)).size, 10);
 });
 
-test("work that starts other work does not run it inside itself", () => {
+test("work started by other work does not run inside it", () => {
   const order: string[] = [];
   const turns = new FairLoop(() => 0);
   turns.run(() => {

@@ -1,4 +1,4 @@
-/** The second tier of the cache, over a store that does what it is told. */
+/** The second tier of the cache, over a store in memory. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -11,7 +11,7 @@ import { WorkerPool } from "../../../src/runtime/pool.ts";
 import { kernelFlags, processorOf } from "../../../src/runtime/processor.ts";
 import { LIMITS, TINY_GUIDED } from "../../support/engine.ts";
 
-/** Keeps everything; `gate` holds answers back. */
+/** Keeps everything; lookups wait for `gate`. */
 class Store implements AnswerStore {
   readonly kept = new Map<string, string>();
   readonly asked: string[] = [];
@@ -33,7 +33,7 @@ before(async () => {
 });
 after(() => runtime.close());
 
-/** An engine with a cache of its own, as each server has. */
+/** Start an engine with its own cache, like a further server. */
 async function server(
   store: AnswerStore,
   processor = "avx2",
@@ -52,7 +52,7 @@ async function server(
 
 const REQUEST = { prompt: "Once", length: 12, steps: 4, seed: 5 };
 
-test("an answer of one engine is another's, to the last number, ranked and guided", async () => {
+test("engines share answers exactly, ranked and guided ones too", async () => {
   const store = new Store();
   const [one, other] = [await server(store), await server(store)];
   const guidance = { mode: "rgas" as const, rerank_ratio: 0.5 };
@@ -63,23 +63,23 @@ test("an answer of one engine is another's, to the last number, ranked and guide
   assert.deepEqual([first.cache, second.cache], ["miss", "hit"]);
   assert.deepEqual({ ...second, id: 0, cache: 0, timing: 0 }, { ...first, id: 0, cache: 0, timing: 0 });
   assert.ok(steps.length >= 4 * 3);
-  // From then on it has it itself.
+  // The second lookup hits its own cache.
   store.kept.clear();
   assert.equal((await other.submit(request).result).cache, "hit");
 });
 
-test("another seed, another processor and no seed at all are other answers", async () => {
+test("another seed, another processor and a random seed do not share answers", async () => {
   const store = new Store();
   await (await server(store)).submit(REQUEST).result;
   const other = await server(store);
   assert.equal((await other.submit({ ...REQUEST, seed: 6 }).result).cache, "miss");
   assert.equal((await other.submit({ ...REQUEST, seed: undefined }).result).cache, "miss");
   assert.equal((await (await server(store, "avx512f")).submit(REQUEST).result).cache, "miss");
-  // The first, the second and the third server's; not that without a seed.
+  // Three answers with a seed, none without.
   assert.equal(store.kept.size, 3);
 });
 
-test("another model and another precision are other answers", async () => {
+test("another model and another precision do not share answers", async () => {
   const keyOf = async (change: Partial<Model>) => {
     const store = new Store();
     await new SharedCache(store, { ...model, ...change }, 60_000).find(
@@ -94,7 +94,7 @@ test("another model and another precision are other answers", async () => {
   assert.notDeepEqual(await keyOf({ precision: { cpu: "int8", cuda: "int8" } }), own);
 });
 
-test("the processor is known by the instruction sets that kernels are chosen by, and by ONNX Runtime's version", () => {
+test("the processor is identified by the instruction sets of kernels and the version of ONNX Runtime", () => {
   const amd = "processor: 0\nflags\t\t: fpu avx512f vme avx2 fma\nbugs:\n\nprocessor: 1\nflags: fpu avx2\n";
   assert.equal(kernelFlags(amd), "avx2 avx512f fma");
   assert.equal(kernelFlags("Features\t: fp asimd evtstrm sve2"), "asimd sve2");
@@ -103,7 +103,7 @@ test("the processor is known by the instruction sets that kernels are chosen by,
   assert.equal(processorOf("cpu"), processorOf("cpu"));
 });
 
-test("what is damaged is computed anew", async () => {
+test("a damaged answer is computed again", async () => {
   const store = new Store();
   const first = await (await server(store)).submit(REQUEST).result;
   const [[key, text]] = [...store.kept] as [[string, string]];
@@ -120,7 +120,7 @@ test("what is damaged is computed anew", async () => {
   }
 });
 
-test("requests that wait for the store count as waiting, can be given up, and are joined and drained", async () => {
+test("requests in a shared lookup count as queued, can be cancelled and joined, and are drained", async () => {
   const store = new Store();
   const engine = await server(store, "avx2", { maxQueue: 1, maxActive: 1 });
   let open!: () => void;
@@ -143,7 +143,7 @@ test("requests that wait for the store count as waiting, can be given up, and ar
   assert.deepEqual([(await first.result).cache, (await joined.result).cache], ["miss", "shared"]);
 });
 
-test("an engine that is aborted ends those too", async () => {
+test("abort ends requests in a shared lookup", async () => {
   const store = new Store();
   const engine = await server(store);
   store.gate = new Promise(() => {});

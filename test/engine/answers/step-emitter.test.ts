@@ -1,4 +1,4 @@
-/** Telling steps: each text is that of the whole canvas, in slices that leave the event loop free. */
+/** Emitting steps: each has the text of the whole canvas, and the event loop is not blocked. */
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -14,7 +14,7 @@ before(async () => {
 });
 after(() => engine.pool.close());
 
-/** The most that one turn of the event loop takes while `work` is done, milliseconds. */
+/** Return the longest turn of the event loop during `work`, milliseconds. */
 async function longestTurn(work: () => Promise<unknown>): Promise<number> {
   let longest = 0;
   let last = performance.now();
@@ -37,7 +37,7 @@ const long: GenerateRequest = {
   stop: ["b", "zz"],
 };
 
-test("the text of a step is that of its canvas", async () => {
+test("the text of a step is the text of its canvas", async () => {
   const texts = new Map<number, string>();
   const request = { ...long, steps: 40, n: 2 };
   const { params, output } = engine.check(request);
@@ -50,7 +50,7 @@ test("the text of a step is that of its canvas", async () => {
   assert.equal(texts.size, 2);
 });
 
-test("a kept answer of 16,384 steps is told in slices, to several at once, and to late joiners", async () => {
+test("a cached answer of 16,384 steps is emitted in slices, to several requests and to late subscribers", async () => {
   const counts: number[] = [];
   const listen = async (i: number) => {
     counts[i] = 0;
@@ -58,7 +58,7 @@ test("a kept answer of 16,384 steps is told in slices, to several at once, and t
     return cache;
   };
   const first = listen(0);
-  // Joined after some steps, which are told them in one go.
+  // Joins after some steps, which are emitted at once.
   const joined = new Promise<string[]>((resolve) =>
     engine.once("batch", () => engine.once("batch", () => resolve(Promise.all([1, 2, 3].map(listen))))),
   );
@@ -71,7 +71,7 @@ test("a kept answer of 16,384 steps is told in slices, to several at once, and t
   assert.ok(longest < 100, `${longest} ms`);
 });
 
-test("one who gives up while told hears no more, and the engine drains without", async () => {
+test("a request cancelled while its steps are emitted gets no more, and the engine drains", async () => {
   await engine.submit(long).result;
   let told = 0;
   const handle = engine.submit(long, () => {
@@ -82,7 +82,7 @@ test("one who gives up while told hears no more, and the engine drains without",
   assert.equal(told, 100);
 });
 
-test("a listener that fails is the request's own failure", async () => {
+test("an error of a listener fails its own request only", async () => {
   await engine.submit(long).result;
   const broken = engine.submit(long, () => {
     throw new Error("broken listener");
@@ -100,7 +100,7 @@ test("a trace is bounded", () => {
   engine.check({ ...long, n: 1, trace: true });
 });
 
-test("a request is tokenised once and its budget chosen once; when the queue is full, it is not tokenised", async () => {
+test("a request is tokenised once and its budget chosen once, and not at all when the queue is full", async () => {
   const { tokenizer } = engine.model;
   const encode = tokenizer.encode.bind(tokenizer);
   let encoded = 0;
@@ -110,7 +110,7 @@ test("a request is tokenised once and its budget chosen once; when the queue is 
   };
   try {
     const checked = engine.check({ prompt: "Once", length: 60, steps: "auto", deadline_ms: 400 });
-    // What else runs meanwhile leaves it less time; its budget is what it was priced at.
+    // Other requests now leave less time, but the budget stays the one that was charged.
     const others = Array.from({ length: 20 }, () =>
       engine.submit({ prompt_tokens: [1], length: 60, steps: 60 }),
     );
@@ -128,7 +128,7 @@ test("a request is tokenised once and its budget chosen once; when the queue is 
   }
 });
 
-test("draining waits for those who are being told", async () => {
+test("drain waits for requests whose steps are being emitted", async () => {
   let told = 0;
   void engine.submit(long, () => told++);
   await engine.drain();

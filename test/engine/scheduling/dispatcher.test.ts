@@ -11,7 +11,7 @@ import type { DenoiseInput } from "../../../src/runtime/protocol.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
 
 const LENGTH = 32;
-/** Milliseconds of the made-up clock that a batch takes, the way to the process and back included. */
+/** Milliseconds of the simulated clock that a batch takes, communication included. */
 const BATCH_MS = 10;
 
 let engine: Engine;
@@ -20,7 +20,7 @@ before(async () => {
 });
 after(() => engine.pool.close());
 
-/** Only the clock is made up, and that the graph took no time: every batch runs. */
+/** A pool with a simulated clock. Every batch really runs, and its graph time is reported as 0. */
 class Clockwork extends EventEmitter {
   readonly healthy: number;
   free: number;
@@ -28,9 +28,9 @@ class Clockwork extends EventEmitter {
   time = 0;
   /** Rows of each batch. */
   readonly batches: number[] = [];
-  /** Number of the batch in which the process is replaced. */
+  /** Number of the batch during which a worker is replaced. */
   restartIn = -1;
-  /** Fails instead of running a batch. */
+  /** Batches that fail. */
   failsFor: (batch: DenoiseInput) => boolean = () => false;
 
   constructor(workers: number) {
@@ -59,7 +59,7 @@ class Clockwork extends EventEmitter {
   }
 }
 
-/** Each has a prompt of its own: their first passes are not the same. */
+/** Prompts differ, so that first passes are not shared. */
 const requestOf = (seed: number, steps: number, n = 1) => ({
   ...{ prompt_tokens: [seed], length: LENGTH - 1, steps, seed, n, guidance: { mode: "none" as const } },
 });
@@ -69,7 +69,7 @@ function groupOf(seed: number, steps: number, deadlineMs?: number, n = 1): Sampl
   return new SampleGroup(params, engine.model, deadlineMs, 0);
 }
 
-/** A dispatcher of batches of `rows` canvases. */
+/** Return a dispatcher with batches of `rows` canvases. */
 function dispatcherOf(rows: number, maxActive = 64, workers = 1) {
   const pool = new Clockwork(workers);
   const limits = { maxBatchTokens: rows * LENGTH, maxActive };
@@ -77,7 +77,7 @@ function dispatcherOf(rows: number, maxActive = 64, workers = 1) {
   return { pool, dispatcher: new Dispatcher(pool as unknown as WorkerPool, context_length, limits, pool) };
 }
 
-/** Resolves once so many groups are done. Rejects if one fails. */
+/** Resolve once `count` groups are done. Reject if one fails. */
 function finished(dispatcher: Dispatcher, count: number): Promise<void> {
   let left = count;
   return new Promise<void>((resolve, reject) => {
@@ -89,7 +89,7 @@ function finished(dispatcher: Dispatcher, count: number): Promise<void> {
   });
 }
 
-/** Runs so many groups in batches of `rows` canvases. */
+/** Run `count` groups in batches of `rows` canvases. */
 function runAll(count: number, steps: number, rows: number) {
   const { pool, dispatcher } = dispatcherOf(rows);
   const groups = Array.from({ length: count }, (_, seed) => groupOf(seed, steps));
@@ -98,7 +98,7 @@ function runAll(count: number, steps: number, rows: number) {
   return { pool, dispatcher, groups, done };
 }
 
-/** Holds the tokens of each to those of the same request alone. */
+/** Compare the tokens of each group with those of the same request alone. */
 async function assertAsAlone(groups: readonly SampleGroup[], steps: number): Promise<void> {
   for (const [seed, one] of groups.entries()) {
     const alone = await engine.submit(requestOf(seed, steps)).result;
@@ -106,14 +106,14 @@ async function assertAsAlone(groups: readonly SampleGroup[], steps: number): Pro
   }
 }
 
-test("company changes no token", async () => {
+test("other rows in a batch change no token", async () => {
   const { pool, groups, done } = runAll(6, 8, 2);
   await done;
   assert.ok(pool.batches.some((rows) => rows === 2));
   await assertAsAlone(groups, 8);
 });
 
-test("requests that come together are spread over free workers, and nothing else changes", async () => {
+test("simultaneous requests are spread over free workers, and their tokens do not change", async () => {
   const { pool, dispatcher } = dispatcherOf(8, 64, 2);
   const groups = Array.from({ length: 8 }, (_, seed) => groupOf(seed, 6));
   const done = finished(dispatcher, 8);
@@ -123,8 +123,8 @@ test("requests that come together are spread over free workers, and nothing else
   await assertAsAlone(groups, 6);
 });
 
-test("a deadline is met beside others, whenever it comes", async () => {
-  // Not before the length of a batch is known.
+test("a deadline is met beside other requests, at any time", async () => {
+  // From the time on at which the duration of a batch is known.
   for (let deadline = 60; deadline <= 90; deadline += 2.5) {
     const { pool, dispatcher } = dispatcherOf(1);
     for (const [seed, at] of [[0, deadline], [7], [8]] as const) dispatcher.add(groupOf(seed, 30, at));
@@ -135,7 +135,7 @@ test("a deadline is met beside others, whenever it comes", async () => {
   }
 });
 
-test("maxActive bounds the samples side by side, those of one request counted one by one", async () => {
+test("maxActive bounds the active samples, each sample of a request counted", async () => {
   const { pool, dispatcher } = dispatcherOf(8, 3);
   const groups = [groupOf(1, 4, undefined, 8), groupOf(2, 4, undefined, 2)];
   const active: number[] = [];
@@ -149,7 +149,7 @@ test("maxActive bounds the samples side by side, those of one request counted on
   for (const { samples } of groups) assert.ok(samples.every((sample) => sample.done));
 });
 
-test("a near deadline takes the place of a row that has had more, and no further place", async () => {
+test("a near deadline takes the place of the row with the most service", async () => {
   const { pool, dispatcher } = dispatcherOf(8, 2);
   const long = [groupOf(1, 40), groupOf(2, 40)];
   const active: number[] = [];
@@ -167,16 +167,16 @@ test("a near deadline takes the place of a row that has had more, and no further
   for (const { samples } of long) assert.equal(samples[0]!.hurried, false);
 });
 
-test("a step is announced when the next batch is on its way", async () => {
+test("a step is announced after the next batch was sent", async () => {
   const { pool, dispatcher, done } = runAll(2, 4, 1);
   const free: number[] = [];
   dispatcher.on("step", () => free.push(pool.free));
   await done;
-  // Of each of the two rows the other one has its batch, until that is over too.
+  // While one of the two rows is announced, the batch of the other one runs.
   assert.deepEqual([...new Set(free.slice(0, -1))], [0]);
 });
 
-test("who fails to take the report of a batch holds nobody up", async () => {
+test("an error in a listener of batch reports does not stop the dispatcher", async () => {
   const { dispatcher, done } = runAll(4, 4, 4);
   dispatcher.once("batch", () => {
     throw new Error("a metric that does not exist");
@@ -185,7 +185,7 @@ test("who fails to take the report of a batch holds nobody up", async () => {
   assert.equal(dispatcher.admission.active.length, 0);
 });
 
-test("rows whose batch fails share smaller ones, until the row at fault stands alone and fails", async () => {
+test("rows of a failed batch run in smaller ones, until the row at fault is alone and fails", async () => {
   const { pool, dispatcher } = dispatcherOf(8);
   const groups = Array.from({ length: 8 }, (_, seed) => groupOf(seed, 4));
   pool.failsFor = ({ tokens, rows, padded }) =>
@@ -210,7 +210,7 @@ test("rows whose batch fails share smaller ones, until the row at fault stands a
   await assertAsAlone(groups.slice(0, 5), 4);
 });
 
-/** What 100 more steps of one row are forecast to take, after groups ran in batches of two rows. */
+/** Return the forecast for 100 steps of one row, after groups ran in batches of two rows. */
 async function forecast(count: number, restartIn: number): Promise<number> {
   const { pool, dispatcher, done } = runAll(count, 4, 2);
   pool.restartIn = restartIn;
@@ -218,14 +218,14 @@ async function forecast(count: number, restartIn: number): Promise<number> {
   return dispatcher.forecastMs({ steps: 100, guidance: undefined }, 1, LENGTH);
 }
 
-test("a batch counts with all that it keeps others waiting, beyond what the graph ran", async () => {
+test("the forecast counts the whole time of a batch, not only that of the graph", async () => {
   for (const count of [2, 6]) {
     const each = await forecast(count, -1);
     assert.ok(Math.abs(each - (100 * BATCH_MS) / 2) < 1e-6, `${each}`);
   }
 });
 
-test("the time to replace a process does not count", async () => {
+test("the forecast does not count the time to replace a worker", async () => {
   const quiet = await forecast(2, -1);
   const restarted = await forecast(2, 3);
   assert.ok(restarted > 0 && restarted <= quiet, `${restarted}`);

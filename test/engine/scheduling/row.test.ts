@@ -9,7 +9,7 @@ import { Row } from "../../../src/engine/scheduling/row.ts";
 
 const MASK = 9;
 
-/** A row of so many masked tokens. */
+/** Return a row with `masks` masked positions. */
 function rowOf(steps: number, ranked: boolean, guidance?: Guidance, masks = 1): Row {
   const canvas = [1, ...new Array<number>(masks).fill(MASK)];
   const params = {
@@ -25,7 +25,7 @@ function rowOf(steps: number, ranked: boolean, guidance?: Guidance, masks = 1): 
   return row;
 }
 
-/** Draws of the row's planned step, each of token 5. */
+/** Return draws of token 5 for the planned step of a row. */
 function drawn({ plan }: Row): RowDraws {
   const candidates = plan.candidates.map(({ positions }) => ({
     tokens: Int32Array.from(positions, () => 5),
@@ -35,7 +35,7 @@ function drawn({ plan }: Row): RowDraws {
   return { candidates, rewards: [], entropy: 0 };
 }
 
-/** Takes every step, each reveal drawn as token 5. */
+/** Take every step with draws of token 5. */
 function finish(row: Row): void {
   while (!row.sample.done) {
     if (row.skips) row.skip();
@@ -43,20 +43,20 @@ function finish(row: Row): void {
   }
 }
 
-test("a finished sample that is to be ranked waits for its score, and goes first once its deadline has come", () => {
+test("a finished ranked sample waits for its reward, and is urgent once its deadline has come", () => {
   const row = rowOf(3, true);
   finish(row);
   assert.deepEqual([row.done, row.graph, row.urgent], [false, "score", false]);
   row.hurry();
   assert.equal(row.urgent, true);
-  // Nothing was left out: the answer is not one of a deadline.
+  // No step was skipped, so the deadline did not cut the answer short.
   assert.equal(row.sample.hurried, false);
   assert.deepEqual([...row.canvases[0]!], [1, 5]);
   row.apply([1.5]);
   assert.deepEqual([row.done, row.reward, row.sample.passes.discriminator], [true, 1.5, 1]);
 });
 
-test("a row whose deadline has come leaves out the steps that are left", () => {
+test("a row whose deadline has come skips the remaining steps", () => {
   const row = rowOf(1000, false);
   assert.ok(row.skips, "the first of so many steps reveals something: choose another seed");
   row.hurry();

@@ -19,46 +19,46 @@ const row = (name: string, padded: number, attained: number, graph: GraphName = 
   passedOver: 0,
   maxRows: Number.POSITIVE_INFINITY,
 });
-/** No row is too far ahead to come along. */
+/** Every row may join a batch, whatever its service. */
 const upTo = (maxTokens: number) => ({ maxTokens, lightTokens: maxTokens });
-/** The batch that one free worker gets. */
+/** Return the batch for one free worker. */
 const next = <Row extends SchedulableRow>(rows: readonly Row[], limits: Omit<BatchLimits, "spreadTokens">) =>
   schedule(rows, { ...limits, spreadTokens: 0 }, 1)[0] ?? [];
 const names = (rows: { name: string }[]) => rows.map(({ name }) => name).join("");
 
-test("the least served row goes first and takes rows of its own padded length along", () => {
+test("the row with the least service goes first, with rows of its own padded length", () => {
   const rows = [row("a", 64, 640), row("b", 96, 96), row("c", 96, 0), row("d", 64, 32), row("e", 96, 192)];
   assert.equal(names(next(rows, upTo(10_000))), "cbe");
   assert.equal(names(next(rows.toReversed(), upTo(10_000))), "cbe");
 });
 
-test("a call stays within its bound of padded tokens, but one row always runs", () => {
+test("a batch stays within its bound of padded tokens, but one row always runs", () => {
   const rows = [row("a", 64, 3), row("b", 64, 1), row("c", 64, 2)];
   assert.equal(names(next(rows, upTo(128))), "bc");
   assert.equal(names(next(rows, upTo(1))), "b");
 });
 
-test("rows of one call share a graph, and a row may take several canvases", () => {
+test("rows of a batch share a graph, and a row may have several canvases", () => {
   const rows = [row("a", 64, 0, "score", 4), row("b", 64, 1), row("c", 64, 2, "score", 4), row("d", 64, 3)];
   assert.equal(names(next(rows, upTo(10_000))), "ac");
   assert.equal(names(next(rows, upTo(7 * 64))), "a");
   assert.equal(names(next(rows.slice(1), upTo(10_000))), "bd");
 });
 
-test("an urgent row goes first, whatever it has had", () => {
+test("an urgent row goes first, whatever its service", () => {
   const rows = [row("a", 64, 0), { ...row("b", 64, 900), urgent: true }, row("c", 32, 1)];
   assert.equal(names(next(rows, upTo(64))), "b");
   assert.equal(names(next(rows, upTo(10_000))), "ba");
 });
 
-test("nothing to do is an empty call, and the rows are left as they were", () => {
+test("without rows there is no batch, and rows are not modified", () => {
   assert.deepEqual(next([], upTo(1)), []);
   const rows = Object.freeze([row("a", 32, 2), row("b", 32, 1)]);
   next(rows, upTo(64));
   assert.equal(names([...rows]), "ab");
 });
 
-test("no row starves: served in turns, all get the same", () => {
+test("no row starves: all rows get the same service", () => {
   const rows = ["a", "b", "c"].map((name, i) => ({
     name,
     padded: i === 0 ? 256 : 32,
@@ -79,7 +79,7 @@ test("no row starves: served in turns, all get the same", () => {
   assert.ok(Math.max(...served) - Math.min(...served) <= 256, served.join());
 });
 
-test("rows that have had clearly more do not slow the first one down, unless that costs nothing", () => {
+test("rows with clearly more service join only a light batch", () => {
   const rows = [row("a", 64, 0), row("b", 64, 4 * 64), row("c", 64, 5 * 64), row("d", 64, 6 * 64)];
   assert.equal(names(next(rows, { maxTokens: 1000, lightTokens: 64 })), "ab");
   assert.equal(names(next(rows, { maxTokens: 1000, lightTokens: 3 * 64 })), "abc");
@@ -93,7 +93,7 @@ test("a row passed over for more than two rounds goes first", () => {
   assert.equal(names(next([...rows, row("d", 64, 1)], { maxTokens: 64, lightTokens: 64 })), "a");
 });
 
-test("a short request among long ones is done in a few calls; a stream of them starves nobody", () => {
+test("a short request among long ones ends in a few batches, and a stream of them starves no row", () => {
   const limits = { maxTokens: 4 * 64, lightTokens: 64 };
   type Job = ReturnType<typeof row> & { left: number; came: number };
   let clock = 0;
@@ -119,7 +119,7 @@ test("a short request among long ones is done in a few calls; a stream of them s
   admit("short", 4);
   for (let i = 0; i < 10; i++) call();
   assert.deepEqual(took, [4]);
-  // From now on there is always a short one.
+  // From now on a short request always waits.
   const before = rows.map(({ left }) => left);
   for (let i = 0; i < 400; i++) {
     if (rows.length === 8) admit("short", 4);
@@ -132,7 +132,7 @@ test("a short request among long ones is done in a few calls; a stream of them s
     });
 });
 
-test("the padded length rounds up within the context", () => {
+test("the padded length is rounded up, at most to the context", () => {
   assert.deepEqual(
     [1, 32, 33, 250, 256].map((length) => paddedLength(length, 256)),
     [32, 32, 64, 256, 256],
@@ -141,10 +141,10 @@ test("the padded length rounds up within the context", () => {
 });
 
 const each = (batches: { name: string }[][]) => batches.map(names);
-/** Rows of 64 tokens that have had the same. */
+/** Rows of 64 tokens with equal service. */
 const level = (all: string) => [...all].map((name) => row(name, 64, 0));
 
-test("work that fits into one batch is spread evenly over free workers", () => {
+test("rows that fit into one batch are spread evenly over free workers", () => {
   const limits = { ...upTo(1024), spreadTokens: 0 };
   assert.deepEqual(each(schedule(level("abcdefgh"), limits, 1)), ["abcdefgh"]);
   assert.deepEqual(each(schedule(level("abcdefgh"), limits, 2)), ["abcd", "efgh"]);
@@ -159,7 +159,7 @@ test("a batch is not spread into parts that would take about as long as the whol
   assert.deepEqual(each(schedule(rows, { ...upTo(1024), spreadTokens: 257 }, 4)), ["abcdefgh"]);
 });
 
-test("full batches and those of other lengths go to free workers before one is divided", () => {
+test("full batches and those of other lengths get workers before a batch is divided", () => {
   const limits = { ...upTo(256), spreadTokens: 0 };
   assert.deepEqual(each(schedule(level("abcdef"), limits, 2)), ["abcd", "ef"]);
   assert.deepEqual(each(schedule(level("abcdef"), limits, 3)), ["ab", "cd", "ef"]);
@@ -168,7 +168,7 @@ test("full batches and those of other lengths go to free workers before one is d
   assert.deepEqual(each(schedule(mixed, limits, 3)), ["ab", "cd", "xy"]);
 });
 
-test("rows whose batch failed share one with as few as they may", () => {
+test("a batch has at most the maxRows of each of its rows", () => {
   const rows = level("abcd").map((one) => ({ ...one, maxRows: 2 }));
   assert.deepEqual(each(schedule(rows, { ...upTo(1024), spreadTokens: 0 }, 1)), ["ab"]);
   assert.deepEqual(each(schedule([...level("xyz"), ...rows], { ...upTo(1024), spreadTokens: 0 }, 1)), [
