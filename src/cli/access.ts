@@ -8,7 +8,7 @@ import { isLoopback } from "../server/access/origins.ts";
 import type { BaseOptions } from "../server/base.ts";
 import { readTls } from "../server/listener/tls.ts";
 import { createLogStream } from "./log-stream.ts";
-import type { AccessConfig } from "./options.ts";
+import type { AccessConfig, ServeConfig } from "./options.ts";
 
 /** The options of the two applications, and how to reload what they were read from. */
 export interface AccessSetup {
@@ -23,7 +23,9 @@ export interface AccessSetup {
 }
 
 /** Read the key file and the certificate. Throws StartupError if one cannot be used. */
-export async function readAccess(config: AccessConfig & { logLevel: string }): Promise<AccessSetup> {
+export async function readAccess(
+  config: AccessConfig & Pick<ServeConfig, "logLevel" | "logFormat">,
+): Promise<AccessSetup> {
   const { apiKeys, tlsCert, tlsKey, host, adminHost, allowOrigin: allowedOrigins } = config;
   const keys = apiKeys === undefined ? undefined : await KeyRing.open(apiKeys);
   const readFiles = () =>
@@ -36,7 +38,7 @@ export async function readAccess(config: AccessConfig & { logLevel: string }): P
     maxConnections: config.maxConnections,
   };
   const common = {
-    logger: { level: config.logLevel, stream: createLogStream() },
+    logger: { level: config.logLevel, stream: createLogStream(config.logFormat) },
     listener,
     maxBodyBytes: config.maxBodyKb * 1024,
     maxMessageBytes: config.maxMessageKb * 1024,

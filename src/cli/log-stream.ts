@@ -1,6 +1,10 @@
 /** Standard output as the destination of the log. */
 
 import { writeSync } from "node:fs";
+import { prettyLine } from "./pretty-line.ts";
+
+/** How lines are written: `auto` is `pretty` on a terminal, and `json` elsewhere. */
+export type LogFormat = "auto" | "pretty" | "json";
 
 /** Bytes that may wait for a slow reader of the log; further lines are dropped. */
 const MOST_WAITING = 1024 * 1024;
@@ -13,11 +17,13 @@ const ignore = () => {};
  *
  * The logger's own writer would block the event loop until a full disk has room again.
  */
-export function createLogStream(): { write(line: string): void } {
+export function createLogStream(format: LogFormat): { write(line: string): void } {
   // Off first: one listener is enough for several servers in one process.
   process.stdout.off("error", ignore).on("error", ignore);
+  const pretty = format === "pretty" || (format === "auto" && process.stdout.isTTY);
   return {
-    write(line) {
+    write(json) {
+      const line = pretty ? prettyLine(json) : json;
       const { writable, writableLength } = process.stdout;
       if (writable && writableLength < MOST_WAITING) process.stdout.write(line);
       if (writable) return;

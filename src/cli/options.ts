@@ -4,6 +4,7 @@ import { Option } from "commander";
 import { PRECISIONS } from "../model/manifest.ts";
 import type { PrecisionChoice } from "../model/precision.ts";
 import type { Device } from "../runtime/protocol.ts";
+import type { LogFormat } from "./log-stream.ts";
 import { integer, orAuto, origins, redisUrl, toggle } from "./parsers.ts";
 
 /** Settings of every command that runs a model. */
@@ -31,6 +32,7 @@ export interface ServeConfig extends ModelConfig, AccessConfig {
   redis?: string;
   grace: number;
   logLevel: string;
+  logFormat: LogFormat;
   logPrompts: boolean;
 }
 
@@ -193,6 +195,10 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .env("DIDI_LOG_LEVEL")
     .choices(["silent", "error", "warn", "info", "debug"])
     .default("info"),
+  new Option("--log-format <format>", "text for people, or JSON; auto is pretty on a terminal, else json")
+    .env("DIDI_LOG_FORMAT")
+    .choices(["auto", "pretty", "json"])
+    .default("auto"),
   toggle("--log-prompts", "log prompts and generated texts", "DIDI_LOG_PROMPTS"),
   ...ACCESS_OPTIONS,
 ];

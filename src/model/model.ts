@@ -1,6 +1,7 @@
 /** Open a model folder: check its files and choose its precision. */
 
 import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { isAbsolute, join, resolve } from "node:path";
 import type { Schedule } from "../diffusion/schedule.ts";
@@ -89,13 +90,22 @@ function paths(folder: string, files: ReadonlyMap<string, ModelFile>): GraphPath
   return { denoise: path("denoise"), ...guided };
 }
 
-/** Folder of the models that are known by name. */
+/** The models of this package. */
 export const MODELS = join(PACKAGE_ROOT, "models");
 
-/** Return the folder of a `--model` value: a path if it looks like one, else a name under `models/`. */
+/** Return the folders of models that are known by name: the user's (DIDI_MODELS_DIR), then the package's. */
+export const modelParents = (own = process.env.DIDI_MODELS_DIR): string[] =>
+  own ? [resolve(own), MODELS] : [MODELS];
+
+/**
+ * Return the folder that `--model` means: a path if it looks like one, else the first folder of that name in
+ * `modelParents()`, or where it would be under the package's models if there is none.
+ */
 export function modelFolder(nameOrFolder: string): string {
   const isPath = isAbsolute(nameOrFolder) || /^\.{1,2}$|[/\\]/.test(nameOrFolder);
-  return isPath ? resolve(nameOrFolder) : join(MODELS, nameOrFolder);
+  if (isPath) return resolve(nameOrFolder);
+  const folders = modelParents().map((parent) => join(parent, nameOrFolder));
+  return folders.find((folder) => existsSync(folder)) ?? join(MODELS, nameOrFolder);
 }
 
 /** Return that folder. Throws StartupError if it does not exist. */
@@ -105,7 +115,8 @@ export async function existingFolder(nameOrFolder: string): Promise<string> {
   if (await isFolder(folder)) return folder;
   if (folder !== resolve(nameOrFolder) && (await isFolder(resolve(nameOrFolder))))
     throw new StartupError(
-      `there is no model ${nameOrFolder} under ${MODELS}: for the folder in the current directory, ` +
+      `there is no model ${nameOrFolder} under ${modelParents().join(" or ")}: ` +
+        "for the folder in the current directory, " +
         `give a path: ./${nameOrFolder}`,
     );
   throw new StartupError(

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
 import { type ListedModel, listModels, tableOf } from "../../src/cli/commands/model-list.ts";
+import { MODELS } from "../../src/model/model.ts";
 import { TINY_GUIDED, TINY_STUDENT } from "../support/engine.ts";
 import { didiHere } from "./support.ts";
 
@@ -51,6 +52,22 @@ test("a list has every folder with a model.json, usable or not, and no other fol
   assert.match(table, /^copy .* yes /m);
   assert.match(table, /\ncannot be used: .*model\.json is not JSON.*\n$/);
   await assert.rejects(listModels(join(root, "gone")), /cannot read .*gone: ENOENT/);
+});
+
+test("a model of DIDI_MODELS_DIR is found by its name, and hides the package's one", async () => {
+  const own = join(root, "own");
+  await cp(TINY_STUDENT, join(own, "mine"), { recursive: true });
+  await cp(TINY_STUDENT, join(own, "stories-mdlm"), { recursive: true });
+  const env = { DIDI_MODELS_DIR: own };
+  const { stdout } = await didiHere(["model", "list", "--json"], env);
+  const folders = new Map((JSON.parse(stdout) as ListedModel[]).map(({ name, folder }) => [name, folder]));
+  assert.equal(folders.get("mine"), join(own, "mine"));
+  assert.equal(folders.get("stories-mdlm"), join(own, "stories-mdlm"));
+  assert.equal(folders.get("stories-didi"), join(MODELS, "stories-didi"));
+  const args = ["generate", "a", "--model", "mine", "--length", "2", "--steps", "1", "--json"];
+  assert.equal(JSON.parse((await didiHere(args, env)).stdout).samples[0].tokens.length, 2);
+  const gone = await didiHere(["model", "check", "gone"], { DIDI_MODELS_DIR: join(root, "gone") });
+  assert.deepEqual([gone.code, /gone does not exist/.test(gone.stderr)], [1, true]);
 });
 
 test("model check checks manifest, files, tokenizer and every graph in every precision", async () => {

@@ -4,7 +4,7 @@ import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { StartupError } from "../../errors.ts";
 import { type Precision, precisionsOf, readManifest } from "../../model/manifest.ts";
-import { MODELS } from "../../model/model.ts";
+import { MODELS, modelParents } from "../../model/model.ts";
 import { columns, printable } from "../terminal.ts";
 
 /** A model folder, with the reason if its manifest cannot be used. */
@@ -78,8 +78,11 @@ export function tableOf(models: readonly ListedModel[]): string {
   return `${[...columns(table), ...faults].join("\n")}\n`;
 }
 
-/** Print the models under models/. Throws StartupError if there is no such folder. */
+/** Print the models that are known by name. Throws StartupError if a folder of models is missing. */
 export async function printModels(json: boolean): Promise<void> {
-  const models = await listModels();
+  const lists = await Promise.all(modelParents().map((parent) => listModels(parent)));
+  // A model of the user hides the package's one of the same name, as it does for --model.
+  const byName = new Map(lists.toReversed().flatMap((models) => models.map((model) => [model.name, model])));
+  const models = [...byName.values()].toSorted((a, b) => (a.name < b.name ? -1 : 1));
   console.log(json ? JSON.stringify(models, null, 2) : tableOf(models).trimEnd());
 }

@@ -97,6 +97,7 @@ export async function serve(config: ServeConfig): Promise<void> {
           `${signal ?? "end"}: finishing ${engine.activeRows + engine.queueLength} running requests`,
         );
       await stop();
+      app.log.info("stopped");
     },
   );
 

@@ -26,12 +26,15 @@ export function summary({ answers }: RequestRecord) {
   };
 }
 
+/** Routes that probes ask every few seconds. */
+const PROBES: ReadonlySet<string> = new Set(["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"]);
+
 /** Writes the lines with the id of the request. */
 export const requestLog: TelemetrySink = {
   end(record) {
     const { ids, route, path, status, problem, traceId, answers, parent, request } = record;
     const { method, key, log } = request;
-    log.info(
+    log[PROBES.has(route) ? "debug" : "info"](
       {
         ...(ids.length > 0 && { id: ids.join() }),
         method,
