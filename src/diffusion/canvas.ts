@@ -7,6 +7,14 @@ export interface Reveal {
   token: number;
   /** Natural log-probability of the token under p(x0 | z_t), at temperature 1. */
   logprob: number;
+  /** The most likely tokens at the position when it was drawn, best first; present if asked for. */
+  top?: TokenLogprob[];
+}
+
+/** A token with its natural log-probability at temperature 1. */
+export interface TokenLogprob {
+  token: number;
+  logprob: number;
 }
 
 /** Return the masked positions of a canvas [L], ascending. */

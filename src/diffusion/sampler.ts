@@ -9,6 +9,7 @@ import { type BlockSteps, blockAt, blockCount } from "./blocks.ts";
 import { Canvas, type Reveal } from "./canvas.ts";
 import { chooseCandidate, type Guidance, type StepKind, stepKind, tiltScale } from "./guidance.ts";
 import { chooseUniform, uniformsAt } from "./philox.ts";
+import { probeUniform } from "./probe.ts";
 import { gridTime, maskedAfter, type Schedule, stayProbability } from "./schedule.ts";
 import { type Predictions, type Ranking, type Selection, select } from "./selection.ts";
 
@@ -48,6 +49,10 @@ export interface SampleParams {
   entropyBudget?: number | undefined;
   /** Masked positions in a block, at least 1; undefined for one block. No more blocks than steps. */
   blockLength?: number | undefined;
+  /** Number of most likely tokens to return for each revealed position; absent: none. */
+  topLogprobs?: number | undefined;
+  /** Reveal this token instead of a drawn one, for its log-probability; the temperature is PROBE_TEMPERATURE. */
+  given?: number | undefined;
   /** Undefined for the plain sampler. Needs order `random` and one block. */
   guidance?: Guidance | undefined;
 }
@@ -176,7 +181,8 @@ export class Sample {
       const uniform = uniformsAt(key, position);
       if (order === "random" && uniform.reveal < stay) continue;
       plan.positions.push(position);
-      plan.uniforms.push(uniform.draw);
+      const { given } = this.params;
+      plan.uniforms.push(given === undefined ? uniform.draw : probeUniform(given, this.canvas.maskId));
     }
     return plan;
   }
@@ -219,6 +225,9 @@ export class Sample {
     const revealed = kept
       .map((i): Reveal => ({ position: positions[i]!, token: made!.tokens[i]!, logprob: made!.logprobs[i]! }))
       .filter(({ token }) => plan.kind === "plain" || token !== this.canvas.maskId);
+    const { given } = this.params;
+    if (given !== undefined && revealed.some(({ token }) => token !== given))
+      throw new RangeError(`token ${revealed[0]!.token} was drawn instead of ${given}`);
     this.canvas.reveal(revealed);
     this.#advance();
     if (!empty) this.#count(plan);

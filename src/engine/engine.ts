@@ -153,7 +153,9 @@ export class Engine extends EventEmitter<EngineEvents> {
     this.#checkQueue();
     const prepared = this.#prepare(request);
     const { params, output } = prepared;
-    const key = request.seed === undefined ? undefined : cacheKey(params);
+    // Alternatives are not kept: they are many times the size of an answer.
+    const isKept = request.seed !== undefined && !params.topLogprobs && !params.scored;
+    const key = isKept ? cacheKey(params) : undefined;
     const cached = key === undefined ? undefined : this.#cache.get(key);
     if (key !== undefined) this.emit("lookup", { tier: "memory", hit: cached !== undefined });
     const emit = emitCost(params, withSteps || output.trace);

@@ -47,6 +47,10 @@ export interface GenerateRequest extends CanvasRequest {
   logprobs?: boolean | undefined;
   /** Add every step to the answer. */
   trace?: boolean | undefined;
+  /** Number of most likely tokens to return for each position; absent: none. */
+  top_logprobs?: number | undefined;
+  /** Ids to score instead of generating: each one's log-probability given all others; only `top_logprobs` goes with it. */
+  scored?: number[] | undefined;
   /** Milliseconds within which the request is answered, with fewer steps if necessary. */
   deadline_ms?: number | undefined;
   guidance?: GuidanceRequest | undefined;
@@ -78,8 +82,12 @@ export interface SamplingParams {
    * Stop strings at which sampling ends, as it does at an end of text; undefined to generate every position.
    */
   earlyStop: readonly string[] | undefined;
-  /** Number of samples. */
+  /** Number of samples; of scored ids, their number. */
   samples: number;
+  /** Number of most likely tokens to return for each position; absent: none. */
+  topLogprobs?: number;
+  /** [samples] ids to score instead of generating: sample i has all of them but number i, which it reveals. */
+  scored?: number[];
   /** Score every finished sample and put the best first. */
   ranked: boolean;
   guidance: Guidance | undefined;
@@ -114,6 +122,7 @@ const refuse = (path: string, message: string) => new InvalidRequestError([{ pat
  * Lay out the canvas, choose the budget and fill in defaults. Throws InvalidRequestError naming the field.
  */
 export function prepare(model: Model, request: GenerateRequest, forecast: ForecastFor): PreparedRequest {
+  if (request.scored) return prepareScored(model, request.scored, request.top_logprobs);
   const layout = layoutOf(model, request);
   const { canvas } = layout;
   if (request.echo && !layout.continues)
@@ -133,6 +142,14 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   const { seed = drawSeed(), top_k: topK = 0, top_p: topP = 1 } = request;
   const temperature = request.temperature ?? (guidance && model.manifest.guidance?.temperature) ?? 1;
   const { past_end: pastEnd = false, echo = false, logprobs = false, trace = false } = request;
+  const { top_logprobs: topLogprobs = 0 } = request;
+  if (topLogprobs > 0 && !logprobs)
+    throw refuse("/top_logprobs", "has no effect without logprobs: set it to true");
+  if (topLogprobs >= model.manifest.mask_token_id)
+    throw refuse(
+      "/top_logprobs",
+      `must be below the ${model.manifest.mask_token_id} tokens of ${model.manifest.name}`,
+    );
   const stop = typeof request.stop === "string" ? [request.stop] : (request.stop ?? []);
   const texts = samples * steps;
   if (trace && texts * Math.max(canvas.length, MIN_TRACED) > MAX_TRACED)
@@ -145,9 +162,43 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
     params: {
       ...{ canvas, steps, seed, temperature, topK, topP, ...order },
       ...{ earlyStop: request.early_stop ? stop : undefined, samples, ranked, guidance },
+      ...(topLogprobs > 0 && { topLogprobs }),
     },
     output: { layout, n, stop, pastEnd, echo, logprobs, trace },
     deadlineMs: request.deadline_ms,
+  };
+}
+
+/** Prepare the scoring of ids: each one's log-probability with that position masked and every other shown. */
+function prepareScored(model: Model, scored: number[], topLogprobs = 0): PreparedRequest {
+  const { mask_token_id: mask, name } = model.manifest;
+  const wrong = scored.findIndex((id) => id >= mask);
+  if (wrong >= 0)
+    throw refuse(
+      `/prompt_tokens/${wrong}`,
+      `must be below ${mask}, the id of the mask of ${name}, and is ${scored[wrong]}`,
+    );
+  const canvas = scored.with(0, mask);
+  return {
+    params: {
+      ...{
+        canvas,
+        steps: 1,
+        seed: 0,
+        temperature: 1,
+        topK: 0,
+        topP: 1,
+        order: "random",
+        guidance: undefined,
+      },
+      ...{ threshold: undefined, entropyBudget: undefined, blockLength: undefined, earlyStop: undefined },
+      ...{ samples: scored.length, ranked: false, scored, ...(topLogprobs > 0 && { topLogprobs }) },
+    },
+    output: {
+      ...{ layout: layoutOf(model, { tokens: canvas }), n: 0, stop: [], pastEnd: false },
+      ...{ echo: false, logprobs: false, trace: false },
+    },
+    deadlineMs: undefined,
   };
 }
 

@@ -2,6 +2,7 @@
  * The samples that one set of parameters asks for, their steps so far, and the requests that wait for them.
  */
 
+import { PROBE_TEMPERATURE } from "../diffusion/probe.ts";
 import { type Passes, Sample, type StepRecord } from "../diffusion/sampler.ts";
 import type { Model } from "../model/model.ts";
 import type { Provider } from "../runtime/protocol.ts";
@@ -45,10 +46,13 @@ export class SampleGroup {
     readonly key?: string,
   ) {
     this.deadlineAt = acceptedAt + (deadlineMs ?? Number.POSITIVE_INFINITY);
-    const { samples, ...shared } = params;
+    const { samples, scored, ...shared } = params;
+    const { mask_token_id: mask } = model.manifest;
+    const ofSample = (sample: number) =>
+      scored && { canvas: scored.with(sample, mask), given: scored[sample]!, temperature: PROBE_TEMPERATURE };
     this.samples = Array.from(
       { length: samples },
-      (_, sample) => new Sample({ ...shared, sample }, model.schedule, model.manifest.mask_token_id),
+      (_, sample) => new Sample({ ...shared, ...ofSample(sample), sample }, model.schedule, mask),
     );
     const { earlyStop } = params;
     this.#textEnds = earlyStop

@@ -1,6 +1,6 @@
 /** Build the answer to a request from a finished sample group. */
 
-import { maskedPositions } from "../../diffusion/canvas.ts";
+import { maskedPositions, type Reveal, type TokenLogprob } from "../../diffusion/canvas.ts";
 import type { Passes } from "../../diffusion/sampler.ts";
 import type { Provider } from "../../runtime/protocol.ts";
 import type { SamplingParams } from "../request.ts";
@@ -25,6 +25,8 @@ export interface SampleResult {
   spans?: string[];
   /** Natural log-probability of each of `tokens`, at temperature 1. */
   logprobs?: number[];
+  /** The most likely tokens at the position of each of `tokens`, best first. */
+  top_logprobs?: TokenLogprob[][];
   /** Summed log-odds of the discriminator over the whole canvas, of ranked samples. */
   reward?: number;
 }
@@ -53,6 +55,8 @@ export interface Answer {
   model: string;
   seed: number;
   samples: SampleResult[];
+  /** Each scored id, instead of samples. */
+  scores?: Reveal[];
   usage: {
     prompt_tokens: number;
     completion_tokens: number;
@@ -77,7 +81,7 @@ const round = (ms: number) => Math.round(ms * 100) / 100;
 function sampleResult(
   sample: number,
   { canvases, hurried, rewards }: Outcome,
-  logprobs: ReadonlyMap<number, number> | undefined,
+  reveals: ReadonlyMap<number, Reveal> | undefined,
   { model, request: { params, output } }: StepEmitter,
 ): SampleResult {
   const canvas = canvases[sample]!;
@@ -92,7 +96,9 @@ function sampleResult(
     finish_reason: hurried[sample] ? "deadline" : stopped ? "stop" : "length",
   };
   if (!output.layout.continues) result.spans = spans;
-  if (logprobs) result.logprobs = generated.map((position) => logprobs.get(position)!);
+  if (reveals) result.logprobs = generated.map((position) => reveals.get(position)!.logprob);
+  if (reveals && params.topLogprobs)
+    result.top_logprobs = generated.map((position) => reveals.get(position)!.top!);
   if (params.ranked) result.reward = rewards[sample]!;
   return result;
 }
@@ -104,11 +110,11 @@ function stepsDone(records: readonly SampleRecord[], { samples, steps }: Samplin
   return Math.min(...done);
 }
 
-/** Return the log-probabilities of each sample by position. */
-function logprobsOf(records: readonly SampleRecord[], samples: number): Map<number, number>[] {
-  const all = Array.from({ length: samples }, () => new Map<number, number>());
+/** Return the reveals of each sample by position. */
+function revealsOf(records: readonly SampleRecord[], samples: number): Map<number, Reveal>[] {
+  const all = Array.from({ length: samples }, () => new Map<number, Reveal>());
   for (const { sample, record } of records)
-    for (const { position, logprob } of record.revealed) all[sample]!.set(position, logprob);
+    for (const reveal of record.revealed) all[sample]!.set(reveal.position, reveal);
   return all;
 }
 
@@ -134,7 +140,7 @@ export async function answer(
   const order = outcome.canvases.map((_, sample) => sample);
   if (params.ranked) order.sort((a, b) => rewards[b]! - rewards[a]! || a - b);
   const generated = maskedPositions(params.canvas, model.manifest.mask_token_id).length;
-  const logprobs = output.logprobs ? logprobsOf(records, params.samples) : [];
+  const reveals = output.logprobs || params.scored ? revealsOf(records, params.samples) : [];
   const { queue_ms, compute_ms, total_ms } = timing();
   return {
     id,
@@ -142,7 +148,8 @@ export async function answer(
     seed: params.seed,
     samples: order
       .slice(0, output.n)
-      .map((sample) => sampleResult(sample, outcome, logprobs[sample], emitter)),
+      .map((sample) => sampleResult(sample, outcome, reveals[sample], emitter)),
+    ...(params.scored && { scores: reveals.map((of, position) => of.get(position)!) }),
     usage: {
       prompt_tokens: params.canvas.length - generated,
       completion_tokens: revealedCount(records),

@@ -1,5 +1,6 @@
 /** Render the finished steps of a request and send them to its listener. */
 
+import type { TokenLogprob } from "../../diffusion/canvas.ts";
 import type { StepRecord } from "../../diffusion/sampler.ts";
 import type { Model } from "../../model/model.ts";
 import type { PreparedRequest } from "../request.ts";
@@ -12,6 +13,8 @@ export interface RevealedToken {
   token: number;
   text: string;
   logprob: number;
+  /** The most likely tokens at the position, best first; present if asked for. */
+  top_logprobs?: TokenLogprob[];
 }
 
 /** What guidance did in a step. */
@@ -130,11 +133,12 @@ export class StepEmitter {
       step: record.step + 1,
       steps: this.request.params.steps,
       t: record.t,
-      revealed: record.revealed.map(({ position, token, logprob }) => ({
+      revealed: record.revealed.map(({ position, token, logprob, top }) => ({
         position,
         token,
         text: this.model.tokenizer.tokenText(token),
         logprob,
+        ...(top && { top_logprobs: top }),
       })),
       masked: record.masked,
       ...(entropy !== undefined && { entropy }),

@@ -1,6 +1,7 @@
 /** Build the input of a graph from rows, and split its result among them. */
 
-import type { Canvas } from "../../diffusion/canvas.ts";
+import type { Canvas, TokenLogprob } from "../../diffusion/canvas.ts";
+import { PROBE_TEMPERATURE, probeUniform } from "../../diffusion/probe.ts";
 import type { Draws, SampleParams, StepPlan } from "../../diffusion/sampler.ts";
 import { alpha, gridTime, type Schedule } from "../../diffusion/schedule.ts";
 import { NonFiniteError } from "../../errors.ts";
@@ -21,7 +22,7 @@ export interface DrawRow {
   readonly plan: StepPlan;
   readonly sample: {
     readonly canvas: Pick<Canvas, "tokens">;
-    readonly params: Pick<SampleParams, "temperature" | "topK" | "topP">;
+    readonly params: Pick<SampleParams, "temperature" | "topK" | "topP" | "topLogprobs">;
     readonly schedule: Schedule;
   };
 }
@@ -43,7 +44,14 @@ export interface RowDraws {
   rewards: number[];
   /** Nats, mean over the draws. */
   entropy: number;
+  /** The most likely tokens by position, best first, if the row asks for them. */
+  top?: ReadonlyMap<number, TokenLogprob[]>;
 }
+
+/** Return the positions at which a row draws, each once. */
+const positionsOf = ({ plan }: DrawRow) => [
+  ...new Set(plan.candidates.flatMap(({ positions }) => positions)),
+];
 
 /** Noise level sigma(t) = -ln alpha(t). */
 const sigmaAt = (schedule: Schedule, t: number) => -Math.log(alpha(schedule, t));
@@ -104,20 +112,31 @@ export function denoiseInput(rows: readonly DrawRow[]): DenoiseInput {
   const picks: number[] = [];
   const draws: number[] = [];
   const uniform: number[] = [];
-  /** Row of each draw. */
-  const owners: DrawRow[] = [];
+  const temperature: number[] = [];
+  const topK: number[] = [];
+  const topP: number[] = [];
   for (const [canvas, group] of groups.entries()) {
     const all = group.flatMap(({ plan }) => plan.candidates.flatMap(({ positions }) => positions));
     const firstPick = picks.length / 2;
     const pickOf = new Map([...new Set(all)].map((position, i) => [position, firstPick + i]));
     for (const position of pickOf.keys()) picks.push(canvas, position);
-    for (const row of group)
+    const draw = (position: number, at: number, temp: number, k: number, p: number) => {
+      draws.push(pickOf.get(position)!);
+      uniform.push(at);
+      temperature.push(temp);
+      topK.push(k);
+      topP.push(p);
+    };
+    for (const row of group) {
+      const { params } = row.sample;
       for (const { positions, uniforms } of row.plan.candidates)
-        for (const [i, position] of positions.entries()) {
-          draws.push(pickOf.get(position)!);
-          uniform.push(uniforms[i]!);
-          owners.push(row);
-        }
+        for (const [i, position] of positions.entries())
+          draw(position, uniforms[i]!, params.temperature, params.topK, params.topP);
+      const { topLogprobs: count = 0 } = params;
+      if (count > 0)
+        for (const position of positionsOf(row))
+          for (let i = 0; i < count; i++) draw(position, probeUniform(i, count), PROBE_TEMPERATURE, count, 1);
+    }
   }
   return {
     ...stack(
@@ -128,9 +147,9 @@ export function denoiseInput(rows: readonly DrawRow[]): DenoiseInput {
     picks: Int32Array.from(picks),
     draws: Int32Array.from(draws),
     uniform: Float32Array.from(uniform),
-    temperature: Float32Array.from(owners, ({ sample }) => sample.params.temperature),
-    topK: Int32Array.from(owners, ({ sample }) => sample.params.topK),
-    topP: Float32Array.from(owners, ({ sample }) => sample.params.topP),
+    temperature: Float32Array.from(temperature),
+    topK: Int32Array.from(topK),
+    topP: Float32Array.from(topP),
     maskBias: Float32Array.from(given, ({ maskBias }) => maskBias),
   };
 }
@@ -166,7 +185,25 @@ export function splitDraws(
   result: DenoiseResult & Partial<ScoreResult>,
 ): (RowDraws | NonFiniteError)[] {
   let end = 0;
-  return rows.map(({ plan }, row) => {
+  const topOf = (row: DrawRow): RowDraws["top"] => {
+    const { topLogprobs: count = 0 } = row.sample.params;
+    if (count === 0) return undefined;
+    const top = new Map<number, TokenLogprob[]>();
+    for (const position of positionsOf(row)) {
+      const tokens = Array.from({ length: count }, (_, i) => ({
+        token: result.token[end + i]!,
+        logprob: result.logprob[end + i]!,
+      }));
+      end += count;
+      top.set(
+        position,
+        tokens.sort((a, b) => b.logprob - a.logprob || a.token - b.token),
+      );
+    }
+    return top;
+  };
+  return rows.map((drawn, row) => {
+    const { plan } = drawn;
     const first = end;
     const candidates = plan.candidates.map(({ positions }) => {
       const start = end;
@@ -177,13 +214,15 @@ export function splitDraws(
         entropies: Float32Array.from(input.draws.subarray(start, end), (pick) => result.entropy[pick]!),
       };
     });
+    const drawnTo = end;
+    const top = topOf(drawn);
     const rewards = result.reward ? [result.reward[row]!] : [];
     if (!candidates.every(({ logprobs }) => logprobs.every(Number.isFinite)))
       return notFinite("log-probability");
     if (!rewards.every(Number.isFinite)) return notFinite("reward");
     let entropy = 0;
-    for (const { entropies } of candidates) for (const one of entropies) entropy += one / (end - first);
-    return { candidates, rewards, entropy };
+    for (const { entropies } of candidates) for (const one of entropies) entropy += one / (drawnTo - first);
+    return { candidates, rewards, entropy, ...(top && { top }) };
   });
 }
 

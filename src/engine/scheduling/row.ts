@@ -113,6 +113,10 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
 
   #apply(drawn?: RowDraws): StepRecord {
     const record = this.sample.apply(this.plan, drawn?.candidates ?? [], drawn?.rewards);
+    const { maskId } = this.sample.canvas;
+    // A guided step may draw the mask; it is no alternative to a token.
+    for (const reveal of drawn?.top ? record.revealed : [])
+      reveal.top = drawn!.top!.get(reveal.position)!.filter(({ token }) => token !== maskId);
     this.group.endIfComplete(this.sample);
     this.#planNext();
     return drawn ? { ...record, entropy: drawn.entropy } : record;
