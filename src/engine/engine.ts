@@ -165,11 +165,13 @@ export class Engine extends EventEmitter<EngineEvents> {
 
   /**
    * Start a checked request. Throws UnavailableError or OverloadedError; later errors reject the handle's
-   * `result`. `onStep` is not called before this returns.
+   * `result`. `listener` is not called before this returns.
    */
-  start(request: CheckedRequest, onStep?: OnStep): RequestHandle {
+  start(request: CheckedRequest, listener?: OnStep): RequestHandle {
     this.#checkOpen();
-    const { key, cached, deadlineMs } = request;
+    const { key, cached, deadlineMs, params } = request;
+    // Scores come all at once: the steps of scored ids show no text.
+    const onStep = params.scored ? undefined : listener;
     if (cached) return this.#answerFrom(cached, request, onStep);
     const running = key === undefined || deadlineMs !== undefined ? undefined : this.#joinable.get(key);
     if (running) return this.#subscribe(running, "shared", request, onStep);

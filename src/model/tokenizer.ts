@@ -81,6 +81,13 @@ export class Tokenizer {
     return decodeRun(this.#bytes[id]!, false, false);
   }
 
+  /** Return a text that names a token: its own, or its bytes if it is part of a character. */
+  tokenName(id: number): string {
+    const text = this.tokenText(id);
+    if (!text.includes("\ufffd")) return text;
+    return `bytes:${Array.from(this.#bytes[id]!, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")}`;
+  }
+
   /**
    * Decode ids up to the first end of text. A masked position shows as ░; partial characters next to one are
    * left out.

@@ -479,6 +479,8 @@ export interface components {
             echo?: boolean;
             /** @description Return the log-probability of each generated token; default: false */
             logprobs?: boolean;
+            /** @description Return so many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. A step costs more, because the vocabulary is sorted. Default: 0. */
+            top_logprobs?: number;
             /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens (counted as 64 at least) must be at most 262,144: stream the steps of larger requests. */
             trace?: boolean;
             /** @description Time limit in milliseconds, counted from acceptance. When it is reached, one last pass reveals every masked position, and `finish_reason` is `deadline`. */
@@ -541,6 +543,8 @@ export interface components {
             spans?: string[];
             /** @description Generated token ids in order of position: with `early_stop` up to the end of the text, otherwise all of them */
             tokens: number[];
+            /** @description The most likely tokens at the position of each of `tokens` when it was revealed, best first; only with `top_logprobs` */
+            top_logprobs?: components["schemas"]["TokenLogprob"][][];
             /** @description Natural log of the probability of each of `tokens` when it was revealed, at temperature 1; only with `logprobs` */
             logprobs?: number[];
             /** @description The discriminator's log-odds, summed over the finished canvas; only with `best_of` */
@@ -583,7 +587,7 @@ export interface components {
             /** @description Text after the completion; the completion then fills the gap between prompt and suffix */
             suffix?: string | null;
             /**
-             * @description New tokens
+             * @description New tokens. 0 generates nothing and scores the prompt; it needs `echo` and `logprobs`.
              * @default 16
              */
             max_tokens: number | null;
@@ -609,8 +613,8 @@ export interface components {
              * @default 0
              */
             top_k: number | null;
-            /** @description 0 returns the log-probability of each token. There are no alternatives to list, because the log-probabilities of other tokens never leave the model. Not allowed with `diffusing`. */
-            logprobs?: number | null;
+            /** @description Return the log-probability of each token when it was revealed, and so many of the most likely tokens in its place. With `echo`, the prompt is scored too: each of its tokens has its log-probability with that position masked and all others of the prompt shown, which sum up to its pseudo-log-likelihood. That is not the likelihood of an autoregressive model; it takes one pass for each token of the prompt, in batches. Not allowed with `diffusing`. */
+            logprobs?: null | false | number;
             /**
              * @description Begin the text with the prompt
              * @default false
@@ -774,7 +778,9 @@ export interface components {
             logprobs: null | {
                 tokens: string[];
                 token_logprobs: (number | null)[];
-                top_logprobs: null;
+                top_logprobs: null | {
+                    [key: string]: number;
+                }[];
                 text_offset: number[];
             };
             finish_reason: null | ("stop" | "length");
@@ -1029,6 +1035,8 @@ export interface components {
             echo?: boolean;
             /** @description Return the log-probability of each generated token; default: false */
             logprobs?: boolean;
+            /** @description Return so many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. A step costs more, because the vocabulary is sorted. Default: 0. */
+            top_logprobs?: number;
             /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens (counted as 64 at least) must be at most 262,144: stream the steps of larger requests. */
             trace?: boolean;
             /** @description Time limit in milliseconds, counted from acceptance. When it is reached, one last pass reveals every masked position, and `finish_reason` is `deadline`. */
@@ -1126,7 +1134,14 @@ export interface components {
             /** @description Index of the chosen candidate */
             chosen?: number;
         };
+        TokenLogprob: {
+            token: number;
+            /** @description Natural log of the probability of the token at temperature 1 */
+            logprob: number;
+        };
         Reveal: {
+            /** @description The most likely tokens at the position, best first; only with `top_logprobs` */
+            top_logprobs?: components["schemas"]["TokenLogprob"][];
             /** @description Index on the canvas, counted from 0 and including the prompt */
             position: number;
             token: number;

@@ -2,6 +2,7 @@
 
 import type { GenerateRequest } from "../../engine/request.ts";
 import { InvalidRequestError } from "../../errors.ts";
+import type { Model } from "../../model/model.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
 import type { Schemas } from "../openapi.ts";
 
@@ -12,6 +13,8 @@ type CompletionRequest = Schemas["CompletionRequest"];
  */
 export interface Prompted {
   request: GenerateRequest;
+  /** Ids of the prompt, and the request for their log-probabilities, if those are asked for. */
+  scored?: { ids: number[]; request: GenerateRequest };
   prefix: string;
   suffix: string;
 }
@@ -28,9 +31,18 @@ function promptsOf(prompt: CompletionRequest["prompt"]): (string | number[])[] {
 
 const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
 
+/** Return the number of alternatives that the answer has for each token. */
+const alternativesOf = ({ logprobs }: CompletionRequest) => Number(logprobs ?? 0);
+
+/** Return true if log-probabilities are asked for. */
+const hasLogprobs = ({ logprobs }: CompletionRequest) => logprobs != null && logprobs !== false;
+
 /** Throw InvalidRequestError for fields that cannot be combined. */
-function checkTogether({ diffusing, logprobs, stream, stream_options }: CompletionRequest): void {
-  if (diffusing && logprobs != null)
+function checkTogether(body: CompletionRequest): void {
+  const { diffusing, stream, stream_options, max_tokens } = body;
+  if (max_tokens === 0 && !(body.echo && hasLogprobs(body)))
+    throw refuse("/max_tokens", "is 0: ask for at least 1, or score the prompt with echo true and logprobs");
+  if (diffusing && hasLogprobs(body))
     throw refuse(
       "/logprobs",
       "cannot be combined with diffusing, whose chunks are whole texts: read the steps of /generate",
@@ -48,8 +60,31 @@ export function ranked({ n, best_of }: CompletionRequest): number | undefined {
   return best_of == null || best_of === (n ?? 1) ? undefined : best_of;
 }
 
+/**
+ * Return the request that scores a prompt: an echoed prompt has log-probabilities too. Undefined if they are not asked for,
+ * or the prompt is empty. Throws InvalidRequestError for a prompt that is too long.
+ */
+function scoredOf(
+  body: CompletionRequest,
+  prompt: string | number[],
+  { tokenizer, manifest }: Model,
+): Prompted["scored"] {
+  if (!body.echo || !hasLogprobs(body)) return undefined;
+  const { context_length: context, name } = manifest;
+  const ids = typeof prompt === "string" ? tokenizer.encode(prompt, context) : prompt;
+  if (!ids || ids.length > context) {
+    const size = ids ? `${ids.length}` : `more than ${context}`;
+    const message = `has ${size} tokens, and ${name} has a context of ${context}: shorten it`;
+    throw new InvalidRequestError([{ path: "/prompt", message }], true);
+  }
+  if (ids.length === 0 && body.max_tokens === 0)
+    throw refuse("/prompt", "is empty: there is nothing to score");
+  if (ids.length === 0) return undefined;
+  return { ids, request: { scored: ids, top_logprobs: alternativesOf(body), steps: 1 } };
+}
+
 /** Return the requests of the engine. Throws InvalidRequestError for fields that cannot be combined. */
-export function requestsOf(body: CompletionRequest): Prompted[] {
+export function requestsOf(body: CompletionRequest, model: Model): Prompted[] {
   checkTogether(body);
   const length = body.max_tokens ?? DEFAULT_LENGTH;
   const shared = {
@@ -62,14 +97,17 @@ export function requestsOf(body: CompletionRequest): Prompted[] {
     best_of: ranked(body),
     stop: body.stop ?? undefined,
     past_end: body.ignore_eos ?? false,
-    logprobs: body.logprobs != null,
+    logprobs: hasLogprobs(body),
+    top_logprobs: alternativesOf(body),
     early_stop: !body.ignore_eos && ranked(body) === undefined,
     guidance: body.guidance ?? undefined,
   };
   return promptsOf(body.prompt).map((prompt): Prompted => {
     if (!body.suffix) {
       const canvas = typeof prompt === "string" ? { prompt } : { prompt_tokens: prompt };
-      return { request: { ...shared, ...canvas, length, echo: body.echo ?? false }, prefix: "", suffix: "" };
+      const request = { ...shared, ...canvas, length, echo: body.echo ?? false };
+      const scored = scoredOf(body, prompt, model);
+      return { request, prefix: "", suffix: "", ...(scored && { scored }) };
     }
     if (typeof prompt !== "string") throw refuse("/suffix", "needs a prompt that is text, not ids");
     if (body.echo)

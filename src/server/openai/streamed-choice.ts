@@ -1,12 +1,13 @@
 /** One choice of a streamed completion. */
 
+import type { Reveal } from "../../diffusion/canvas.ts";
 import type { SampleResult } from "../../engine/answers/answer.ts";
 import type { StepEvent } from "../../engine/answers/step-emitter.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
 import type { Schemas } from "../openapi.ts";
 import { Growth } from "./growth.ts";
 import { type Echoed, echoedOf, inside, type Prompted } from "./requests.ts";
-import { finishReason, lengthOf, logprobsOf } from "./responses.ts";
+import { finishReason, lengthOf, logprobsOf, NOTHING_ECHOED, type TokenColumn } from "./responses.ts";
 
 /** A chunk without its index. */
 type Chunk = Omit<Schemas["CompletionChoice"], "index">;
@@ -21,7 +22,9 @@ export class StreamedChoice {
   /** Characters sent. */
   #length = 0;
   /** By position, counted from the first masked one. */
-  readonly #revealed: { token: number; logprob: number }[] = [];
+  readonly #revealed: TokenColumn[number][] = [];
+  /** Log-probabilities of the prompt; a scored prompt is sent once they are there. */
+  scores: readonly Reveal[] | undefined;
 
   /** `diffusing`: every chunk holds the whole text. */
   constructor(
@@ -39,7 +42,9 @@ export class StreamedChoice {
    * canvas.
    */
   take(step: StepEvent, first: number): Chunk | undefined {
-    for (const reveal of step.revealed) this.#revealed[reveal.position - first] = reveal;
+    for (const { position, token, logprob, top_logprobs: top } of step.revealed)
+      this.#revealed[position - first] = { token, logprob, ...(top && { top }) };
+    if (this.prompted.scored && !this.scores) return undefined;
     const chunk = this.#chunk(step.text, (text) => this.#growth.take(text));
     return chunk.text === "" ? undefined : chunk;
   }
@@ -67,10 +72,8 @@ export class StreamedChoice {
     const known = Array.from(this.#revealed);
     const masked = known.indexOf(undefined as never);
     const reveals = masked < 0 ? known : known.slice(0, masked);
-    const columns = {
-      tokens: reveals.map(({ token }) => token),
-      logprobs: reveals.map(({ logprob }) => logprob),
-    };
-    return logprobsOf(columns, this.tokenizer, this.#echoed, [from, this.#length]);
+    const column = [...(this.scores ?? []), ...reveals];
+    const echoed = this.scores ? NOTHING_ECHOED : this.#echoed;
+    return logprobsOf(column, this.tokenizer, echoed, [from, this.#length]);
   }
 }

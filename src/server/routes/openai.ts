@@ -2,12 +2,13 @@
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Engine } from "../../engine/engine.ts";
+import type { GenerateRequest } from "../../engine/request.ts";
 import type { RequestHandle } from "../../engine/subscriber.ts";
 import { NotFoundError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
 import { noRoute, sendAs } from "../listener/refuse.ts";
-import { ranked, requestsOf } from "../openai/requests.ts";
-import { choicesOf, errorOf, usageOf } from "../openai/responses.ts";
+import { type Prompted, ranked, requestsOf } from "../openai/requests.ts";
+import { choicesOf, errorOf, scoredAlone, usageOf } from "../openai/responses.ts";
 import { StreamedChoice } from "../openai/streamed-choice.ts";
 import type { Schemas } from "../openapi.ts";
 import { toProblem } from "../problem.ts";
@@ -59,21 +60,36 @@ export async function openaiRoutes(
     const { body } = request;
     checkModel(body.model);
     if (body.stream) return stream(admission, body, request, reply);
-    const prompts = requestsOf(body);
-    const handles = await admission.submitAll(
-      request,
-      prompts.map((prompt) => prompt.request),
-    );
+    const { tokenizer } = engine.model;
+    const n = body.n ?? 1;
+    const prompts = requestsOf(body, engine.model);
+    const generated = generatedOf(body, prompts);
+    const scored = prompts.filter((prompt) => prompt.scored);
+    const handles = await admission.submitAll(request, [
+      ...generated,
+      ...scored.map((prompt) => prompt.scored!.request),
+    ]);
     recordOf(request)?.add(...handles);
     cancelOnClose(reply.raw, handles);
-    const answers = await answersOf(handles);
-    const n = body.n ?? 1;
+    const results = await answersOf(handles);
+    const scores = new Map(scored.map((prompt, i) => [prompt, results[generated.length + i]!.scores!]));
+    const answers =
+      generated.length > 0
+        ? results.slice(0, generated.length)
+        : prompts.map((prompt) => scoredAlone(prompt, n, tokenizer));
     return {
       ...head(handles, name),
-      choices: answers.flatMap((answer, i) => choicesOf(answer, prompts[i]!, i * n, engine.model.tokenizer)),
+      choices: prompts.flatMap((prompt, i) =>
+        choicesOf(answers[i]!, prompt, i * n, tokenizer, scores.get(prompt)),
+      ),
       usage: usageOf(answers),
     };
   });
+}
+
+/** Return the requests that generate text: none if the prompts are only scored. */
+function generatedOf({ max_tokens }: CompletionRequest, prompts: readonly Prompted[]): GenerateRequest[] {
+  return max_tokens === 0 ? [] : prompts.map(({ request }) => request);
 }
 
 /** Return the fields that begin every chunk and every answer. */
@@ -90,12 +106,12 @@ async function stream(
   reply: FastifyReply,
 ): Promise<undefined> {
   const n = body.n ?? 1;
-  const prompts = requestsOf(body);
+  const { tokenizer } = admission.engine.model;
+  const prompts = requestsOf(body, admission.engine.model);
+  const generated = generatedOf(body, prompts);
+  const scored = prompts.filter((prompt) => prompt.scored);
   const choices = prompts.map((prompt) =>
-    Array.from(
-      { length: n },
-      () => new StreamedChoice(prompt, admission.engine.model.tokenizer, body.diffusing ?? false),
-    ),
+    Array.from({ length: n }, () => new StreamedChoice(prompt, tokenizer, body.diffusing ?? false)),
   );
   const send = (data: object | string) => {
     if (!reply.raw.destroyed)
@@ -106,8 +122,9 @@ async function stream(
     send({ ...start, choices: [{ index, ...choice }], ...usage });
   const handles = await admission.submitAll(
     request,
-    prompts.map((prompt) => prompt.request),
+    [...generated, ...scored.map((prompt) => prompt.scored!.request)],
     (i, step) => {
+      if (i >= generated.length) return;
       // The samples of a ranked answer are known only at its end.
       if (ranked(body) !== undefined) return;
       const taken = choices[i]![step.sample]!.take(step, handles[i]!.spans[0]!.start);
@@ -123,9 +140,14 @@ async function stream(
   startEvents(reply.raw, reply.getHeaders());
   reply.raw.flushHeaders();
   try {
+    const scores = scored.map(async (prompt, i) => {
+      const { scores } = await handles[generated.length + i]!.result;
+      for (const choice of choices[prompts.indexOf(prompt)]!) choice.scores = scores;
+    });
     const answers = await Promise.all(
-      handles.map(async ({ result }, i) => {
-        const answer = await result;
+      prompts.map(async (prompt, i) => {
+        await scores[scored.indexOf(prompt)];
+        const answer = generated.length > 0 ? await handles[i]!.result : scoredAlone(prompt, n, tokenizer);
         for (const [k, sample] of answer.samples.entries()) chunk(i * n + k, choices[i]![k]!.end(sample));
         return answer;
       }),

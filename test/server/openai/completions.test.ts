@@ -183,8 +183,9 @@ test("suffix, echo, stop and log-probabilities behave as in OpenAI's API", async
     ...base,
   });
   assert.equal(echoed.choices[0]!.text, `The dog${text}`);
-  assert.deepEqual(echoed.choices[0]!.logprobs!.tokens, logprobs!.tokens);
-  assert.equal(echoed.choices[0]!.logprobs!.text_offset![0], 7);
+  // The prompt is scored before it.
+  assert.deepEqual(echoed.choices[0]!.logprobs!.tokens, ["The", " dog", ...logprobs!.tokens!]);
+  assert.deepEqual(echoed.choices[0]!.logprobs!.text_offset!.slice(0, 3), [0, 3, 7]);
 
   const stop = text.slice(9, 15);
   const stopped = await client.completions.create({ model, prompt: "The dog", stop, ...base });
@@ -221,8 +222,8 @@ test("errors have OpenAI's shape, with the field and advice", async () => {
   await refused({ model: "gpt-4" }, 404, null, new RegExp(`gpt-4 is not served here: it is ${model}`));
   await refused({ logit_bias: { 1: 2 } }, 400, "logit_bias", /must be \{\} or a map to 0 or absent/);
   await refused({ presence_penalty: 1 }, 400, "presence_penalty", /must be 0 or absent, and is 1/);
-  await refused({ logprobs: 5 }, 400, "logprobs", /must be <= 0/);
-  await refused({ max_tokens: 0 }, 400, "max_tokens", /must be >= 1/);
+  await refused({ logprobs: 6 }, 400, "logprobs", /must be <= 5/);
+  await refused({ max_tokens: 0 }, 400, "max_tokens", /score the prompt with echo true and logprobs/);
   await refused({ max_tokens: 999 }, 400, "max_tokens", /do not fit the context of 256/);
   await refused({ n: 3, best_of: 2 }, 400, "best_of", /at least n, which is 3/);
   await refused({ suffix: "b", echo: true }, 400, "echo", /no effect/);
