@@ -54,7 +54,7 @@ await script<{ cases: number; seed: number; out?: string }>(
   [
     flag("--cases <n>", "requests to compare", integer(1, 1e9), 200),
     flag("--seed <n>", "seed of all cases", integer(0, 2 ** 31), 1),
-    flag("--out <file>", "write the report here, as Markdown (default: print it alone)"),
+    flag("--out <file>", "write the report here, as Markdown (default: print it)"),
   ],
   async ({ cases, seed, out }) => {
     const started = performance.now();

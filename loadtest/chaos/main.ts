@@ -47,7 +47,7 @@ await script<Flags>(
     flag("--faults <n>", "fail if fewer faults took effect", integer(0, 1e6), 0),
     flag("--recovery <seconds>", "fail if the server needs longer to recover", decimal(0, 3600), 5),
     flag("--split <n>", "parts that each worker divides its batches into", integer(1, 64), 1),
-    flag("--out <folder>", "write chaos.md and chaos.json here (default: print the report alone)"),
+    flag("--out <folder>", "write chaos.md and chaos.json here (default: print the report)"),
   ],
   async ({ seconds, seed, model, clients, faults, recovery, split, out }) => {
     const limits = ["--workers", "2", "--threads", "1", "--cache-mb", "0", "--max-batch-tokens", "1024"];

@@ -45,7 +45,7 @@ await script<Flags>(
     ),
     flag("--model <name|folder>", "model to serve", undefined, "stories-didi"),
     flag("--no-speed", "skip the checks that depend on the speed of the machine"),
-    flag("--out <folder>", "write overload.md and overload.json here (default: print the report alone)"),
+    flag("--out <folder>", "write overload.md and overload.json here (default: print the report)"),
   ],
   async ({ seconds, times, slow: stay, size, model, speed, out }) => {
     process.once("SIGINT", () => process.exit(130));

@@ -42,7 +42,7 @@ await script<Flags>(
     flag("--minutes <x>", "duration", decimal(0.1, 10_000), 20),
     flag("--load <x>", "share of the capacity, which is measured first", decimal(0.01, 10), 0.8),
     flag("--model <name|folder>", "model to serve", undefined, "stories-didi"),
-    flag("--out <folder>", "write soak.md and soak.json here (default: print the report alone)"),
+    flag("--out <folder>", "write soak.md and soak.json here (default: print the report)"),
   ],
   soak,
 );

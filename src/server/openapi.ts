@@ -13,7 +13,7 @@ import { objectFor, unknownField } from "./suggestions.ts";
 /** The component schemas as types. */
 export type Schemas = components["schemas"];
 
-/** openapi.yaml, as it is served. */
+/** openapi.yaml as served. */
 export const CONTRACT_TEXT = readFileSync(join(PACKAGE_ROOT, "openapi.yaml"), "utf8");
 
 /** openapi.yaml, parsed. */
@@ -26,16 +26,14 @@ export const VERSION: string = CONTRACT.info.version;
 
 const METHODS = ["get", "post", "put", "patch", "delete"];
 
-/** The contract's routes: what their paths look like, and which methods they take. */
+/** The routes of the contract: a pattern of the path, and the methods. */
 const ROUTES = Object.entries(CONTRACT.paths as Record<string, object>).map(([path, route]) => ({
   path,
   pattern: new RegExp(`^${path.replaceAll(".", "\\.").replace(/\{\w+\}/g, "[^/]+")}/?$`),
   methods: METHODS.filter((method) => method in route).map((method) => method.toUpperCase()),
 }));
 
-/**
- * Return the methods that the contract has for a path; none if there is no such path. HEAD comes with GET.
- */
+/** Return the methods of a path, HEAD included where GET is; none for an unknown path. */
 export function methodsOf(path: string): string[] {
   const single = path.replace(/\/{2,}/g, "/");
   const methods = ROUTES.find(({ pattern }) => pattern.test(single))?.methods ?? [];
@@ -46,8 +44,8 @@ export function methodsOf(path: string): string[] {
 const endOf = (path: string) => path.split("/").findLast((part) => part !== "" && !part.startsWith("{"));
 
 /**
- * Return the routes that a client may have meant by a path that is none: those that end in the same way, else
- * those that begin in the same way, else all, each as in `POST /generate`.
+ * Return the routes that a client may have meant by an unknown path, each as in `POST /generate`: those with
+ * the same last part, otherwise those with the same first part, otherwise all.
  */
 export function routesLike(path: string): string[] {
   const first = path.split("/").find((part) => part !== "");

@@ -106,7 +106,7 @@ function fromFramework(error: unknown): ProblemAnswer {
   const { code, statusCode, message } = error as { code?: string; statusCode?: number; message?: string };
   switch (code) {
     case "FST_ERR_CTP_BODY_TOO_LARGE":
-      return expected("too-large", "the body is larger than the server takes: shorten the prompt");
+      return expected("too-large", "the body is above the limit: shorten the prompt");
     case "FST_ERR_CTP_INVALID_MEDIA_TYPE":
       return expected("unsupported-media-type", "send content-type: application/json");
     case "FST_ERR_CTP_EMPTY_JSON_BODY":

@@ -16,7 +16,7 @@ case "${1-}" in
 esac
 cd "$(dirname "$0")/../../.."
 
-# Not in package.json: nobody else needs it. It takes the onnxruntime-node that is here.
+# Not in package.json, because only the load test needs it. It uses the installed onnxruntime-node.
 npm install --no-save --no-audit --no-fund @huggingface/transformers@4.3.1
 
 # llama.cpp's server, from the source that its Python package carries; without its page, which would be
