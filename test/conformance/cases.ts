@@ -1,16 +1,16 @@
-/** The cases: requests drawn from a seed, nine at a time, so that each has eight others beside it. */
+/** Cases: random requests of a seed, nine at a time, so that each runs beside eight others. */
 
 import { Random } from "../../loadtest/traffic/random.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { type Continuation, MODES, type Mode, type ModeName } from "./modes.ts";
 
-/** A request, and the mode that it is an example of. */
+/** A request and its mode. */
 export interface Case {
   mode: ModeName;
   request: GenerateRequest;
 }
 
-/** What the requests of a round share the machine with. */
+/** What else happens during a round. */
 export const COMPANIES = [
   "alone, 2 workers",
   "8 others, 1 worker",
@@ -19,13 +19,13 @@ export const COMPANIES = [
 ] as const;
 export type Company = (typeof COMPANIES)[number];
 
-/** Requests that run side by side, and how. */
+/** Requests that run concurrently, and how. */
 export interface Round {
   company: Company;
   cases: Case[];
-  /** Calls of the model after which a worker is killed, where one is. */
+  /** Batches after which a worker is killed. */
   killAfter: number;
-  /** Which worker, in [0, 1). */
+  /** Selects the worker, in [0, 1). */
   victim: number;
 }
 
@@ -51,9 +51,9 @@ function drawCase(random: Random, mode: ModeName, canvas: Continuation): Case {
 }
 
 /**
- * Round number `index` of a seed, for a model with or without a discriminator. Every mode leads in its turn.
- * Half of the neighbours have the leader's mode and half of them its canvas, apart from each other: what is
- * shared between rows is where rows can harm each other.
+ * Return round number `index` of a seed, for a model with or without a discriminator. The modes lead in turn.
+ * Half of the other requests have the mode of the leader, and half, chosen independently, have its canvas,
+ * since rows can only affect each other through what they share.
  */
 export function drawRound(seed: number, index: number, guided: boolean): Round {
   const random = new Random(seed, index);

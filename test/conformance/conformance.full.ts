@@ -1,4 +1,4 @@
-/** Tokens, log-probabilities and rewards of a request are its own, whatever runs beside it: 200 cases. */
+/** The tokens, log-probabilities and rewards of a request do not depend on other requests: 200 cases. */
 
 import assert from "node:assert/strict";
 import { basename } from "node:path";
@@ -7,7 +7,7 @@ import { ROUND } from "./cases.ts";
 import { conform, SUBJECTS, seedOf } from "./run.ts";
 
 const CASES = 200;
-// It finds different traces on both models that keep the mask if rows of other budgets share a first pass.
+// Finds differences on both models that keep the mask if rows with different budgets share a first pass.
 const SEED = 7;
 
 const rounds = Math.ceil(CASES / SUBJECTS.length / ROUND);

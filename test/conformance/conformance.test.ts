@@ -1,6 +1,6 @@
 /**
- * Tokens, log-probabilities and rewards of a request are its own, whatever runs beside it: a round of each
- * model; 200 cases are in conformance.full.ts.
+ * The tokens, log-probabilities and rewards of a request do not depend on other requests: one round of each
+ * model. conformance.full.ts runs 200 cases.
  */
 
 import assert from "node:assert/strict";

@@ -1,9 +1,9 @@
-/** Every way to decode a request. A new one is one entry of MODES. */
+/** Every way to decode a request. A new way is one entry of MODES. */
 
 import type { Random } from "../../loadtest/traffic/random.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 
-/** A prompt, and how many tokens are to follow it. */
+/** A prompt and the number of new tokens. */
 export interface Continuation {
   prompt: string;
   length: number;
@@ -13,7 +13,7 @@ export interface Continuation {
 export interface Mode {
   /** True if the model needs a discriminator. */
   guided?: true;
-  /** What the mode adds to a request that continues `canvas`, or puts in its place. */
+  /** Fields that the mode adds to, or replaces in, a request that continues `canvas`. */
   fields(random: Random, canvas: Continuation): Partial<GenerateRequest>;
 }
 

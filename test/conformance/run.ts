@@ -1,5 +1,5 @@
 /**
- * Runs the cases of one model: each alone, then in its company. Every trace has to be the same, bit for bit.
+ * Run the cases of one model alone and then beside others. Both traces must be equal, bit for bit.
  */
 
 import type { Engine } from "../../src/engine/engine.ts";
@@ -8,7 +8,7 @@ import { dotProducts } from "../../src/model/precision.ts";
 import { FIXTURES, startEngine, TINY_STUDENT } from "../support/engine.ts";
 import { type Case, type Company, drawRound, ROUND } from "./cases.ts";
 
-/** A case that was run. */
+/** A finished case. */
 export interface Run extends Case {
   model: string;
   /** Number of its round. */
@@ -17,14 +17,14 @@ export interface Run extends Case {
   same: boolean;
 }
 
-/** What came of the cases of a model. */
+/** Result of the cases of a model. */
 export interface Outcome {
   runs: Run[];
   /** Workers that were killed. */
   kills: number;
 }
 
-/** Padded tokens of a call: less than a round has, so that its rows do not always share one. */
+/** Padded tokens of a batch: fewer than a round has, so that its rows do not always share one. */
 const LIMITS = { maxBatchTokens: 512 };
 
 /** A model folder, and the precision of the graphs to run. */
@@ -41,13 +41,13 @@ export const SUBJECTS: readonly Subject[] = [
   ...(dotProducts() === undefined ? [] : [INT8]),
 ];
 
-/** Return the seed of the rounds of subject number `index`: subjects share no cases. */
+/** Return the seed of the rounds of subject number `index`, so that subjects share no cases. */
 export const seedOf = (seed: number, index: number) => seed * SUBJECTS.length + index;
 
-/** All that a client can see of an answer, but ids and times. */
+/** Return what a client can see of an answer, without ids and times. */
 async function traceOf(engine: Engine, request: GenerateRequest): Promise<string> {
   const { samples, trace, usage, receipt } = await engine.submit({ ...request, trace: true }).result;
-  // Samples of one request go at their own pace: only the order within one is its own.
+  // Samples of a request progress independently, so only the order within a sample is fixed.
   const steps = trace!.toSorted((a, b) => a.sample - b.sample);
   return JSON.stringify([samples, steps, usage, receipt]);
 }
@@ -62,8 +62,8 @@ const inParallel = (engine: Engine, requests: readonly GenerateRequest[]): Promi
   Promise.all(requests.map((request) => traceOf(engine, request)));
 
 /**
- * The same while a worker is killed after so many calls; `victim` in [0, 1) says which one. Returns the kills
- * too.
+ * The same, while a worker is killed after some batches; `victim` in [0, 1) selects it. Return the number of
+ * kills too.
  */
 async function underKill(
   engine: Engine,

@@ -18,7 +18,7 @@ const discriminator: ToyDiscriminator = {
     softmax(p.map((q, token) => Math.log(q) + scale * (token - 1) * (1 + position + canvas[1 - position]!))),
 };
 
-test("early steps tilt, late steps re-rank, a clean-up pass does neither", () => {
+test("early steps tilt, late steps re-rank, and the clean-up pass is plain", () => {
   const kinds = (steps: number, guidance: Guidance | undefined = PUBLISHED) =>
     Array.from({ length: steps + 1 }, (_, step) => stepKind(guidance, step, steps)[0]).join("");
   assert.deepEqual(
@@ -37,7 +37,7 @@ test("the scale goes from h0 to h1 over the tilted steps", () => {
   assert.deepEqual(scales(2, 1), [30]);
 });
 
-test("a candidate is chosen with probability softmax of the rewards, however large they are", () => {
+test("a candidate is chosen with probability softmax(rewards), for rewards of any size", () => {
   for (const rewards of [
     [0.3, -1, 2.1],
     [1000.3, 999, 1002.1],
@@ -106,7 +106,7 @@ test("tilted steps draw from the tilted distribution (chi-square)", () => {
   const draws = 20_000;
   const counts = [0, 0, 0];
   for (let seed = 0; seed < draws; seed++) {
-    // A single position, so that every generation is one draw at one of two scales.
+    // A single position, so that every sample is one draw at one of two scales.
     const { tokens } = drive(
       { ...base, prompt: [1], length: 1, steps: 2, seed, guidance },
       MASK,
@@ -123,7 +123,7 @@ test("tilted steps draw from the tilted distribution (chi-square)", () => {
   assert.ok(chiSquare(counts, expected) < 13.82, "2 degrees of freedom, p = 0.001");
 });
 
-test("steps record their rewards and choice, and passes are counted apart", () => {
+test("steps record their rewards and choice, and passes are counted by network", () => {
   const guidance = { ...PUBLISHED, scaleStart: 0.1, scaleEnd: 0.1 };
   for (let seed = 0; seed < 50; seed++) {
     const { steps, passes } = drive(
@@ -134,7 +134,7 @@ test("steps record their rewards and choice, and passes are counted apart", () =
     );
     const count = { student: 0, discriminator: 0, gradient: 0 };
     for (const step of steps) {
-      // A re-ranked step may have candidates that reveal something and keep one that does not.
+      // A re-ranked step may choose a candidate that reveals nothing.
       const ran = step.revealed.length > 0 || step.rewards.length > 0;
       if (!ran) continue;
       count.student++;

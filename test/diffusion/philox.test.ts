@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Block, philox4x32, uniformsAt } from "../../src/diffusion/philox.ts";
 
-// The known answers published with Random123.
+// Test vectors published with Random123.
 const KNOWN: { counter: Block; key: [number, number]; expected: string }[] = [
   { counter: [0, 0, 0, 0], key: [0, 0], expected: "6627e8d5 e169c58d bc57ac4c 9b00dbd8" },
   {

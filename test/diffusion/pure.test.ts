@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 
-test("diffusion has no clock and no randomness of its own", () => {
+test("src/diffusion uses no clock and no random source", () => {
   const folder = join(PACKAGE_ROOT, "src/diffusion");
   const files = readdirSync(folder);
   assert.ok(files.includes("sampler.ts"));

@@ -53,7 +53,7 @@ test("the step at which a position is revealed has the exact distribution (chi-s
 });
 
 test("generated sequences have the exact joint distribution of a denoiser with memory (chi-square)", () => {
-  // Three tokens, two positions, two steps. What is drawn second depends on what was drawn first.
+  // Three tokens, two positions, two steps. The second draw depends on the first.
   const mask = 3;
   const denoise: ToyDenoiser = (canvas, position) => {
     const other = canvas[1 - position]!;
@@ -107,7 +107,7 @@ test("generated sequences have the exact joint distribution of a denoiser with m
   assert.ok(statistic < 26.12, `chi-square ${statistic}`);
 });
 
-test("every position is revealed exactly once, whatever the budget", () => {
+test("every position is revealed exactly once, with any budget", () => {
   for (const [length, steps] of [
     [40, 1],
     [5, 64],
@@ -134,7 +134,7 @@ test("every position is revealed exactly once, whatever the budget", () => {
   }
 });
 
-test("the clean-up pass comes only when something is still masked after the last step", () => {
+test("the clean-up pass runs only if a position is masked after the last step", () => {
   // One step of a long canvas leaves each position masked with probability 1e-5.
   let cleanUps = 0;
   for (let seed = 0; seed < 200; seed++) {
@@ -149,7 +149,7 @@ test("the clean-up pass comes only when something is still masked after the last
   assert.ok(cleanUps > 0 && cleanUps < 12, `${cleanUps} of 200; about 2 are expected`);
 });
 
-test("a plan that is not the next one, or draws that do not fit, are refused", () => {
+test("a plan that is not the next one, or draws that do not fit it, throw RangeError", () => {
   const sample = toySample({ ...base, length: 3, steps: 1, seed: 0 }, 2);
   const plan = sample.plan();
   const draws = (tokens: number[]) => [
@@ -166,7 +166,7 @@ test("a plan that is not the next one, or draws that do not fit, are refused", (
   assert.throws(() => toySample({ ...base, length: 0, steps: 1, seed: 0 }, 2), RangeError);
 });
 
-test("by confidence, each step reveals its share", () => {
+test("in order confidence each step reveals its share", () => {
   // Position i draws its token with a probability that grows with i.
   const denoise: ToyDenoiser = (_, position) => softmax([position * 0.3, 0]);
   for (const [length, steps] of [
@@ -186,7 +186,7 @@ test("by confidence, each step reveals its share", () => {
   }
 });
 
-test("a hurried sample reveals the rest in one more step", () => {
+test("a hurried sample reveals the remaining positions in one more step", () => {
   const sample = toySample({ ...base, length: 30, steps: 8, seed: 0 }, 2);
   const draw = () => {
     const plan = sample.plan();

@@ -1,4 +1,4 @@
-/** Hand-made denoisers and a driver, for tests of the sampler without a model. */
+/** Toy denoisers and a driver, to test the sampler without a model. */
 
 import assert from "node:assert/strict";
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
@@ -15,7 +15,7 @@ import { LOG_LINEAR } from "../../src/diffusion/schedule.ts";
 /** p(x0 | z) at one position: probabilities of the V - 1 tokens that are not the mask. */
 export type ToyDenoiser = (canvas: Int32Array, position: number) => number[];
 
-/** softmax(logits / temperature); temperature 0 puts everything on the largest. */
+/** Return softmax(logits / temperature); temperature 0 selects the largest. */
 export function softmax(logits: number[], temperature = 1): number[] {
   const top = Math.max(...logits);
   if (temperature === 0) return logits.map((logit) => Number(logit === top));
@@ -24,10 +24,10 @@ export function softmax(logits: number[], temperature = 1): number[] {
   return weights.map((weight) => weight / total);
 }
 
-/** Entropy of a distribution, nats. */
+/** Return the entropy of a distribution, nats. */
 const entropy = (p: number[]) => p.reduce((sum, q) => sum - (q > 0 ? q * Math.log(q) : 0), 0);
 
-/** The first index whose cumulative probability reaches the uniform. */
+/** Return the first index whose cumulative probability reaches the uniform. */
 export function inverseCdf(p: readonly number[], uniform: number): number {
   let cumulative = 0;
   for (let i = 0; i < p.length; i++) {
@@ -37,13 +37,13 @@ export function inverseCdf(p: readonly number[], uniform: number): number {
   return p.length - 1;
 }
 
-/** chi-square statistic; expected counts must not be tiny. */
+/** Return the chi-square statistic; expected counts must not be tiny. */
 export function chiSquare(observed: number[], expected: number[]): number {
   assert.ok(Math.min(...expected) >= 5, "cells too small for a chi-square test");
   return observed.reduce((sum, o, i) => sum + (o - expected[i]!) ** 2 / expected[i]!, 0);
 }
 
-/** A hand-made discriminator. */
+/** A toy discriminator. */
 export interface ToyDiscriminator {
   /** Reward of a whole canvas. */
   reward(canvas: Int32Array): number;
@@ -51,15 +51,15 @@ export interface ToyDiscriminator {
   tilt(p: number[], canvas: Int32Array, position: number, scale: number): number[];
 }
 
-/** A sample's parameters with the canvas as a prompt and a number of masks after it. */
+/** Parameters of a sample, with a prompt and a number of masks instead of the canvas. */
 export type ToyParams = Omit<SampleParams, "canvas"> & { prompt: readonly number[]; length: number };
 
-/** A sample at its start. */
+/** Return a new sample. */
 export function toySample({ prompt, length, ...params }: ToyParams, maskId: number): Sample {
   return new Sample({ ...params, canvas: promptCanvas(prompt, length, maskId) }, LOG_LINEAR, maskId);
 }
 
-/** Runs a sample to its end; returns the canvas, the steps and the passes. */
+/** Run a sample to its end; return the canvas, the steps and the passes. */
 export function drive(
   params: ToyParams,
   maskId: number,

@@ -5,7 +5,7 @@ import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { CancelledError, InvalidRequestError, OverloadedError, UnavailableError } from "../../src/errors.ts";
-import { GOLDEN, type GoldenGeneration, startEngine } from "../support/engine.ts";
+import { GOLDEN, type GoldenRequest, startEngine } from "../support/engine.ts";
 
 let engine: Engine;
 before(async () => {
@@ -29,7 +29,7 @@ const nameOf = ({
   tokens: _tokens,
   reveals: _reveals,
   ...rest
-}: GoldenGeneration) =>
+}: GoldenRequest) =>
   Object.entries(rest)
     .map(([field, value]) => `${field} ${value}`)
     .join(", ");

@@ -9,7 +9,7 @@ test("50 random kills of workers lose nothing and change no bit", async () => {
   assert.ok(answers > 50, `${answers} answers`);
 });
 
-test("a run that is stopped ends there and says what there was", async () => {
+test("a stopped run returns what it has so far", async () => {
   const stop = new AbortController();
   const report = await underKills(1000, 3, (done) => done === 2 && stop.abort(), stop.signal);
   assert.equal(report.kills, 2);

@@ -1,5 +1,5 @@
 /**
- * Generations while workers are killed at random: what comes out has to be what comes out in peace.
+ * Run requests while workers are killed at random; their traces must equal those without kills.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
@@ -8,20 +8,20 @@ import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 
-/** What came of a run under kills. */
+/** Result of a run under kills. */
 export interface KillReport {
   kills: number;
-  /** Generations that were answered meanwhile. */
+  /** Requests answered during the kills. */
   answers: number;
-  /** Requests whose trace differs from the one in peace. */
+  /** Requests whose trace differs from the one without kills. */
   different: number;
   seconds: number;
 }
 
-/** Generations side by side. */
+/** Concurrent requests. */
 const CLIENTS = 6;
 
-/** Plain, by confidence, and guided both ways; of several lengths and budgets. */
+/** Plain, by confidence, tilted and re-ranked requests of several lengths and budgets. */
 const REQUESTS = Array.from({ length: 24 }, (_, i): GenerateRequest => {
   const base = { prompt: "", length: 20 + 7 * (i % 4), steps: 4 + 5 * (i % 5), seed: i, temperature: 1 };
   if (i % 4 === 1) return { ...base, order: "confidence" };
@@ -33,9 +33,9 @@ const traceOf = async (engine: Engine, request: GenerateRequest) =>
   (await engine.submit(request).result).receipt.trace_sha256;
 
 /**
- * Keeps an engine of two workers, each of which divides its batches into `parts`, busy until `kills` of them
- * were killed, at moments that `seed` draws, or until `signal` is aborted. Rejects if a request fails.
- * `progress` is told of each kill.
+ * Keep an engine busy until `kills` of its two workers were killed, at random moments of `seed`, or until
+ * `signal` is aborted. Each worker divides its batches into `parts`. Call `progress` after each kill. Reject
+ * if a request fails.
  */
 export async function underKills(
   kills: number,

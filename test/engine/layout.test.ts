@@ -103,7 +103,7 @@ test("a span ends before a stop string, across the borders of tokens; the tokens
     assert.equal(sample.finish_reason, "stop");
     assert.deepEqual(sample.tokens, whole.tokens);
   }
-  // The earlier of two ends it.
+  // The earlier of two stop strings ends the span.
   const [first, later] = [whole.text.slice(8, 14), whole.text.slice(20, 26)];
   const { sample } = await run(engine, { ...request, stop: [later, first] });
   assert.equal(
@@ -112,7 +112,7 @@ test("a span ends before a stop string, across the borders of tokens; the tokens
   );
 });
 
-test("echo, log-probabilities and the trace are told as asked, and change nothing", async () => {
+test("echo, log-probabilities and the trace do not change the tokens", async () => {
   const request = { prompt: "The dog ", length: 24, n: 2 };
   const plain = await run(engine, request);
   const asked = await run(engine, { ...request, echo: true, logprobs: true, trace: true });
@@ -136,7 +136,7 @@ test("echo, log-probabilities and the trace are told as asked, and change nothin
   }
 });
 
-test("a step tells the mean entropy of what it drew from", async () => {
+test("a step reports the mean entropy of the predictions it drew from", async () => {
   const { steps } = await run(engine, { prompt: "", length: 40, steps: 64 });
   for (const { entropy, revealed } of steps) {
     assert.equal(entropy === undefined, revealed.length === 0);
@@ -146,7 +146,7 @@ test("a step tells the mean entropy of what it drew from", async () => {
   assert.ok(steps.find(({ entropy }) => entropy !== undefined)!.entropy! > 3);
 });
 
-test("best_of scores every finished canvas and answers the best, each for itself as it would be alone", async () => {
+test("best_of scores every finished canvas and answers the best, which equal those of single requests", async () => {
   const { model } = guided;
   const request = { prompt: "ab", length: 12, seed: 9 };
   const all = await run(guided, { ...request, n: 6 });
@@ -162,7 +162,7 @@ test("best_of scores every finished canvas and answers the best, each for itself
   const { usage } = ranked.answer;
   assert.equal(usage.completion_tokens, 72);
   assert.equal(usage.discriminator_passes, all.answer.usage.discriminator_passes + 6);
-  // The reward is that of `score` on the whole canvas.
+  // The reward equals that of `score` on the whole canvas.
   const best = ranked.answer.samples[0]!;
   const tokens = Int32Array.from([...model.tokenizer.encode("ab", 99)!, ...best.tokens]);
   const padded = new Int32Array(32);
@@ -172,7 +172,7 @@ test("best_of scores every finished canvas and answers the best, each for itself
     ...{ length: Int32Array.of(tokens.length), sigma: new Float32Array(1) },
   });
   assert.equal(reward[0], best.reward);
-  // Six alone, to see that no better one was left out.
+  // All six alone, to see that no better one was dropped.
   const everyone = await run(guided, { ...request, n: 6, best_of: 6 });
   assert.deepEqual(
     everyone.answer.samples.slice(0, 3).map(({ reward }) => reward),

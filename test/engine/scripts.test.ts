@@ -15,7 +15,7 @@ import { Tokenizer } from "../../src/model/tokenizer.ts";
 const MASK = 50_257;
 const definition = (await gpt2Tokenizer()) as ConstructorParameters<typeof Tokenizer>[0];
 const tokenizer = new Tokenizer(definition, MASK + 1, { maskId: MASK, endOfTextId: MASK - 1 });
-/** What a canvas and its steps need of a model. */
+/** The parts of a model that a canvas and its steps use. */
 const model = {
   tokenizer,
   manifest: { name: "gpt2", context_length: 1024, mask_token_id: MASK },
@@ -29,7 +29,7 @@ const TEXTS = {
   mixed: "naïve 🙂 日 café",
 };
 
-/** Text of every step when `order` says which of the masked positions comes next. */
+/** Return the steps that reveal the masked positions in `order`. */
 function steps(request: CanvasRequest, ids: readonly number[], order: readonly number[]): StepEvent[] {
   const layout = layoutOf(model, request);
   const output = { layout, n: 1, stop: [], pastEnd: false, echo: true, logprobs: false, trace: true };
@@ -52,7 +52,7 @@ function steps(request: CanvasRequest, ids: readonly number[], order: readonly n
   return emitter.trace!;
 }
 
-/** True if the characters of `part` stand in `whole` in their order. */
+/** Return true if `whole` contains the characters of `part` in this order. */
 function isSubsequence(part: Iterable<string>, whole: string): boolean {
   const rest = [...whole][Symbol.iterator]();
   for (const character of part) {
@@ -79,7 +79,7 @@ for (const [script, text] of Object.entries(TEXTS))
     );
     const everywhere = ids.map((_, position) => position);
     for (let seed = 0; seed < 60; seed++) {
-      // All of it is generated, or what a mask of this seed leaves: given ids lie inside characters too.
+      // The whole text is generated, or random positions of it: given ids can end inside characters too.
       const masked =
         seed % 2 ? shuffled(everywhere, 1000 + seed).slice(0, 1 + (seed % ids.length)) : everywhere;
       const tokens = ids.map((id, position) => (masked.includes(position) ? MASK : id));
@@ -100,7 +100,7 @@ for (const [script, text] of Object.entries(TEXTS))
     }
   });
 
-test("a mark waits for its character", () => {
+test("a combining mark shows only after its character", () => {
   const text = "e\u0301";
   const ids = tokenizer.encode(text, 16)!;
   assert.equal(ids.length, 3);
@@ -108,7 +108,7 @@ test("a mark waits for its character", () => {
   assert.deepEqual(told, ["░░", "░", text]);
 });
 
-test("a prompt of ids may end inside a character: the answer completes it", () => {
+test("the answer completes a character that a prompt of ids ends inside", () => {
   const ids = tokenizer.encode("日", 16)!;
   assert.ok(ids.length > 1);
   const request = { prompt_tokens: ids.slice(0, 1), length: ids.length - 1 };

@@ -26,7 +26,7 @@ after(async () => {
   await engine.pool.close();
 });
 
-test("the server loads it and answers /generate, the same for the same seed", async () => {
+test("the server answers /generate with it, equally for the same seed", async () => {
   const generate = async (seed: number) => {
     const response = await fetch(`${origin}/generate`, {
       method: "POST",
@@ -44,7 +44,7 @@ test("the server loads it and answers /generate, the same for the same seed", as
   assert.ok(!sample!.text.includes("░"));
 });
 
-/** One call that draws 64 tokens at each of 16 positions. */
+/** Return a batch that draws 64 tokens at each of 16 positions. */
 function drawMany(model: Model): DenoiseInput {
   const { mask_token_id } = model.manifest;
   const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
@@ -72,7 +72,7 @@ async function run(precision: PrecisionChoice, change: Partial<DenoiseInput> = {
   return result as DenoiseResult;
 }
 
-test("batches feed both inputs: sigma moves the distribution, the bias keeps the mask out of it", async () => {
+test("batches feed both inputs: sigma changes the distribution, and the bias excludes the mask", async () => {
   const { mask_token_id } = engine.model.manifest;
   const plain = await run("fp32");
   assert.ok(!plain.token.includes(mask_token_id));
@@ -82,7 +82,7 @@ test("batches feed both inputs: sigma moves the distribution, the bias keeps the
   assert.ok(kept.token.every((id) => id === mask_token_id));
 });
 
-test("top-k and top-p cut what is drawn, and leave other draws alone", async () => {
+test("top-k and top-p apply to their own draws only", async () => {
   const count = (await run("fp32")).token.length;
   const alternating = <T>(cut: T, whole: T) => Array.from({ length: count }, (_, i) => (i % 2 ? whole : cut));
   const plain = await run("fp32");
@@ -98,7 +98,7 @@ test("top-k and top-p cut what is drawn, and leave other draws alone", async () 
   }
 });
 
-test("fp16 is fp32 within 0.01 of a log-probability", async () => {
+test("log-probabilities in fp16 are within 0.01 of those in fp32", async () => {
   const [full, half] = [await run("fp32"), await run("fp16")];
   assert.notDeepEqual([...half.logprob], [...full.logprob]);
   const same = [...full.token.keys()].filter((i) => full.token[i] === half.token[i]);

@@ -1,6 +1,6 @@
 /**
- * ONNX Runtime's real CUDA provider on a machine without a GPU: each way in which it fails to load, and, with
- * CUDA libraries that do nothing, where it places the operators of our graphs.
+ * ONNX Runtime's real CUDA provider on a machine without a GPU: each way to fail, and, with CUDA libraries
+ * that do nothing, on which device it places the operators of the graphs.
  */
 
 import assert from "node:assert/strict";
@@ -58,7 +58,7 @@ after(() => rmSync(root, { recursive: true }));
 const graph = (name: string, precision = "fp16") =>
   join(PACKAGE_ROOT, "models", MODEL, `${name}.${precision}.onnx`);
 
-/** What is said when a graph is loaded on CUDA; nothing if it loads, unless the log is to be verbose. */
+/** Return the output of loading a graph on CUDA; empty if it loads and the log is not verbose. */
 function load(env: Record<string, string>, path = graph("denoise"), verbose = false): string {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
@@ -69,7 +69,7 @@ function load(env: Record<string, string>, path = graph("denoise"), verbose = fa
   return stdout + stderr;
 }
 
-/** Holds what went wrong, and what is said of it, to a fault. */
+/** Check the fault and the explanation of a failed load. */
 function assertFault(env: Record<string, string>, fault: CudaFault, explained: RegExp): void {
   const message = load(env);
   const state = lookForCuda(env, files);
@@ -79,7 +79,7 @@ function assertFault(env: Record<string, string>, fault: CudaFault, explained: R
 
 test("provider missing", { skip }, () => assertFault({}, "provider", /npm run cuda/));
 
-test("npm run cuda takes the provider out of the wheel of onnxruntime-node's version", { skip }, () => {
+test("npm run cuda installs the provider from the wheel of onnxruntime-node's version", { skip }, () => {
   const said = execFileSync(
     process.execPath,
     ["--import", "tsx", "deploy/cuda/main.ts", "--into", onnxruntime],
@@ -102,7 +102,7 @@ test("driver missing", { skip }, () => {
   assertFault({ LD_LIBRARY_PATH: folder }, "driver", /supports CUDA \d+\.\d+/);
 });
 
-test("driver too old, with the version that it has", { skip }, () => {
+test("driver too old, with its version", { skip }, () => {
   const folder = join(root, "old-driver");
   cpSync(fake, folder, { recursive: true });
   cpSync(join(folder, "libcuda.so.1"), join(folder, "libcuda.so.535.104.05"));
@@ -120,7 +120,7 @@ test("out of device memory at load", { skip }, () =>
   assertFault({ LD_LIBRARY_PATH: fake, FAKE_MALLOC: "2" }, "memory", /not enough free memory/),
 );
 
-/** Operators that handle shapes: on the host by design, on integers of 8 bytes. */
+/** Operators on shapes: they run on the host by design, on 8-byte integers. */
 const OF_SHAPES = new Set([
   "Shape",
   "Squeeze",

@@ -1,4 +1,4 @@
-/** Why CUDA does not load: each fault by what ONNX Runtime 1.30 says of it, and by what the loader finds. */
+/** Faults of CUDA, by the message of ONNX Runtime 1.30 and by what the loader finds. */
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -66,7 +66,7 @@ for (const [fault, message, state, explained] of CASES)
     assert.doesNotMatch(text, /\n/);
   });
 
-test("where the provider is not installed, the loader is not asked", () => {
+test("without the provider the loader is not run", () => {
   const folder = mkdtempSync(join(tmpdir(), "didi-cuda-"));
   try {
     assert.deepEqual(lookForCuda({}, cudaFiles(folder)), {
@@ -86,7 +86,7 @@ const skip =
 const root = mkdtempSync(join(tmpdir(), "didi-cuda-"));
 after(() => rmSync(root, { recursive: true }));
 
-/** Compile an empty shared library that needs others. Returns its folder. */
+/** Compile an empty shared library that needs others. Return its folder. */
 function stub(folder: string, name: string, ...needs: string[]): string {
   const path = join(root, folder);
   mkdirSync(path, { recursive: true });
@@ -96,7 +96,7 @@ function stub(folder: string, name: string, ...needs: string[]): string {
   return path;
 }
 
-test("missing libraries are named, and the driver's version is read from its library", { skip }, () => {
+test("missing libraries are named, and the version of the driver is read from its library", { skip }, () => {
   const cuda = stub("cuda", "libcublasLt.so.13");
   stub("cuda", "libcudart.so.13");
   const driver = stub("driver", "libcuda.so.535.104.05");
@@ -117,6 +117,6 @@ test("missing libraries are named, and the driver's version is read from its lib
   assert.equal(cudaFault(NOT_LOADED, look(cuda)), "driver");
   assert.deepEqual(look(cuda, driver).missing, []);
   assert.equal(look(cuda, driver).driver, "535.104.05");
-  // Without the wheel's word for it, the major version is that of the runtime library.
+  // Without the wheel's metadata, the major version is that of libcudart.
   assert.match(look(cuda).needed ?? "", /^13/);
 });

@@ -1,4 +1,4 @@
-/** Processes whose memory is damaged or short, or that are frozen: each is replaced, and nothing is lost. */
+/** Workers that are frozen, damaged or out of memory are replaced, and nothing is lost. */
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -19,7 +19,7 @@ const request: GenerateRequest = {
   temperature: 1,
 };
 
-/** An engine, and how its processes ended. */
+/** Start an engine and record how its workers end. */
 async function watched(model?: string, limits: Partial<EngineLimits> = {}, workers = 1) {
   const engine = await startEngine(limits, model, workers);
   const ends: PoolEvents["restart"][0][] = [];
@@ -47,7 +47,7 @@ for (const [kind, says, skip] of DAMAGES)
     }
   });
 
-test("a process that is frozen with nothing to do is replaced as well", async () => {
+test("a frozen idle worker is replaced", async () => {
   const { engine, ends, trace } = await watched();
   try {
     const expected = await trace();
@@ -63,10 +63,10 @@ test("a process that is frozen with nothing to do is replaced as well", async ()
 
 const noLimits = notHere || (spawnSync("prlimit", ["--version"]).status !== 0 && "there is no prlimit here");
 
-test("a process that gets no more memory is replaced, and large requests are answered", {
+test("a worker out of memory is replaced, and large requests are answered", {
   skip: noLimits,
 }, async () => {
-  // A process may have room that it has set aside: calls must be larger than that.
+  // Batches must be larger than the memory that a process has reserved.
   const { engine, ends, trace } = await watched(undefined, { maxBatchTokens: 8192 });
   try {
     const expected = await trace();
@@ -81,7 +81,7 @@ test("a process that gets no more memory is replaced, and large requests are ans
   }
 });
 
-test("weights of every worker damaged at once: nothing is lost, and each is restarted once", {
+test("damaged weights in every worker lose nothing and restart each worker once", {
   skip: notHere,
 }, async () => {
   const { engine, ends } = await watched(undefined, { maxBatchTokens: 256 }, 2);

@@ -1,4 +1,4 @@
-/** Models that give no numbers, and workers that are damaged beside it: what is mended, and what is not. */
+/** Models that return numbers that are not finite, and workers with damaged memory. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -17,7 +17,7 @@ const root = await mkdtemp(join(tmpdir(), "didi-damage-"));
 after(() => rm(root, { recursive: true }));
 
 const notHere = process.platform !== "linux" && "it reaches into the process by /proc";
-/** An engine, and how its processes ended. */
+/** Start an engine and record how its workers end. */
 async function watched(model?: string, limits: Partial<EngineLimits> = {}, workers = 1) {
   const engine = await startEngine(limits, model, workers);
   const ends: PoolEvents["restart"][0][] = [];
@@ -25,10 +25,10 @@ async function watched(model?: string, limits: Partial<EngineLimits> = {}, worke
   return { engine, ends };
 }
 
-/** The token for which `withoutNumber` gives no number. */
+/** The token for which `withoutNumber` returns NaN. */
 const TOKEN = 120;
 
-/** A model that gives no number for one token. */
+/** Return a model that returns NaN for one token. */
 async function withoutNumber(name: string): Promise<string> {
   return mismadeModel(join(root, name), {
     "weights.fp16.safetensors": (weights) => withoutEmbedding(weights, TOKEN),
@@ -52,14 +52,14 @@ for (const workers of [1, 2])
       }
       assert.ok(ends.length >= 1 && ends.length <= workers, `${ends.length} restarts`);
       assert.ok(ends.every(({ reason }) => reason === "numbers that are not finite"));
-      // The first such batch of each worker that was there from the start is run twice.
+      // The first such batch of each original worker runs twice.
       assert.ok(counted > 6 && counted <= 6 + workers, `${counted} batches`);
     } finally {
       await engine.pool.close();
     }
   });
 
-test("once a model has shown its own fault, damage in a worker that is older than that is still mended", {
+test("after a fault of the model, an older worker with damaged memory is still replaced", {
   skip: notHere,
 }, async () => {
   const { engine, ends } = await watched(await withoutNumber("both"), {}, 2);
@@ -73,7 +73,7 @@ test("once a model has shown its own fault, damage in a worker that is older tha
     const older = engine.pool.pids.find((pid) => before.includes(pid));
     await FAULTS.nan(older!);
     for (const [i, seed] of seeds.entries()) assert.deepEqual((await sound(seed)).samples, expected[i]);
-    // The newer worker may have answered before the end of the older one is seen.
+    // The newer worker may answer before the end of the older one is noticed.
     while (ends.length < 2) await once(engine.pool, "restart");
     assert.deepEqual(
       ends.map(({ pid }) => pid),

@@ -9,7 +9,7 @@ import { divide } from "../../src/runtime/worker/divide.ts";
 import { Worker } from "../../src/runtime/worker-process.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 
-/** Rows 0 to `rows` - 1 of 2 tokens; row r has r + 1 picks, and draws every one of them twice. */
+/** Return an input of `rows` rows of 2 tokens. Row r has r + 1 picks and draws each of them twice. */
 function tilt(rows: number): TiltInput {
   const owners = Array.from({ length: rows }, (_, row) => Array.from({ length: row + 1 }, () => row)).flat();
   const each = <T>(of: (row: number) => T) => Array.from({ length: rows }, (_, row) => of(row));
@@ -34,7 +34,7 @@ function tilt(rows: number): TiltInput {
   };
 }
 
-test("parts hold every row, pick and draw once, in order, with indices of their own", () => {
+test("parts hold every row, pick and draw once, in order, with their own indices", () => {
   for (const rows of [2, 4, 5, 9])
     for (const parts of [2, 3]) {
       const input = tilt(rows);
@@ -69,7 +69,7 @@ test("parts hold every row, pick and draw once, in order, with indices of their 
     }
 });
 
-test("a call is divided only if no part has a quarter more than an even share", () => {
+test("a batch is divided only if no part is more than a quarter above an even share", () => {
   const counts = (parts: number) =>
     [1, 2, 3, 4, 5, 6, 7, 8, 9].map((rows) => divide({ graph: "tilt", input: tilt(rows) }, parts).length);
   assert.deepEqual(counts(1), [1, 1, 1, 1, 1, 1, 1, 1, 1]);
@@ -110,12 +110,12 @@ const GUIDANCES: GuidanceRequest[] = [
   { mode: "rgas", rerank_ratio: 1, candidates: 3 },
   { mode: "rgas", rerank_ratio: 0, scale: [2, 2] },
 ];
-/** Of every graph, to share calls; two samples each, which share their first pass. */
+/** Requests for every graph, of two samples each, which share their first pass. */
 const REQUESTS: GenerateRequest[] = Array.from({ length: 12 }, (_, seed) => ({
   ...{ prompt_tokens: [seed + 1], length: 20, steps: 6, n: 2, seed, guidance: GUIDANCES[seed % 3]! },
 }));
 
-/** Each answer's tokens, and the hash of all its steps. */
+/** Return the tokens of each answer and the hash of its steps. */
 const answers = (engine: Engine) =>
   Promise.all(
     REQUESTS.map(async (request) => {
@@ -124,7 +124,7 @@ const answers = (engine: Engine) =>
     }),
   );
 
-test("every graph has calls that can be divided, and no bit of an answer changes", async () => {
+test("every graph has batches that can be divided, and no bit of an answer changes", async () => {
   const { pool } = divided;
   const run = pool.run.bind(pool);
   const large = new Set<string>();
@@ -138,7 +138,7 @@ test("every graph has calls that can be divided, and no bit of an answer changes
   pool.run = run;
 });
 
-test("a pass runs in every session if it is to, as before a process is taken to be ready or sound", async () => {
+test("with `everywhere` a batch runs in every session", async () => {
   const { graphs } = await openModel(TINY_GUIDED);
   const worker = await Worker.start({ graphs, device: "cpu", threads: 2, split: { parts: 3, threads: 1 } });
   const ask = (everywhere: boolean) => {
@@ -159,7 +159,7 @@ test("a pass runs in every session if it is to, as before a process is taken to 
     );
 });
 
-/** Loads the model divided, runs the graph's call, and prints the rows of what its threads were sent. */
+/** Loads a divided model, runs a batch and prints the rows that each thread was sent. */
 const WATCHED = `
 import { Worker } from "node:worker_threads";
 const { loadDivided } = await import("./src/runtime/worker/divided.ts");
@@ -182,7 +182,7 @@ console.log(JSON.stringify(sent));
 process.exit(0);
 `;
 
-test("the threads take their parts of a call, and none of a call that stays whole", async () => {
+test("threads get their parts of a divided batch, and nothing of a whole one", async () => {
   const { graphs } = await openModel(TINY_GUIDED);
   const sent = (rows: number) => {
     const zeros = (count: number) => Array<number>(count).fill(0);
@@ -197,7 +197,7 @@ test("the threads take their parts of a call, and none of a call that stays whol
   assert.deepEqual(sent(4), []);
 });
 
-test("a process that dies within a divided call loses nothing", async () => {
+test("a worker that dies during a divided batch loses nothing", async () => {
   const expected = await answers(whole);
   const { pool } = divided;
   let restarts = 0;
@@ -209,7 +209,7 @@ test("a process that dies within a divided call loses nothing", async () => {
   assert.equal(restarts, 1);
 });
 
-test("a part that fails fails the call with its words, and the next call runs", async () => {
+test("a failed part fails the batch with its message, and the next batch runs", async () => {
   const { pool } = divided;
   const input = tilt(3);
   const good = { ...input, tokens: new Int32Array(6), length: Int32Array.of(2, 2, 2) };

@@ -1,4 +1,4 @@
-/** Why CUDA is not used: the operator learns it however the calls are divided. */
+/** The server reports why CUDA is not used, with divided batches too. */
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";

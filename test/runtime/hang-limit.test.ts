@@ -17,7 +17,7 @@ test("a batch has hung after 30 times the estimate for its graph and size, and a
   assert.equal(limit.of(batch(8)), 10_000);
   limit.observe(batch(8), 1000);
   assert.equal(limit.of(batch(8)), 30_000);
-  // Another size takes the slowest rate of its graph, until it has run.
+  // A new size uses the slowest rate of its graph.
   assert.equal(limit.of(batch(32)), 120_000);
   limit.observe(batch(32), 2000);
   assert.equal(limit.of(batch(32)), 60_000);
@@ -36,7 +36,7 @@ test("the estimate rises at once and falls by a tenth of the distance", () => {
   assert.ok(Math.abs(limit.of(batch(8)) - 60_000) < 1e-6);
 });
 
-test("a worker whose batch has hung is replaced, and the batch given up after its tries", async () => {
+test("a worker whose batch has hung is replaced, and the batch fails after its attempts", async () => {
   const { graphs } = await openModel(TINY_GUIDED);
   const limit = new HangLimit({ leastMs: 50, firstMs: 50 });
   const pool = await WorkerPool.start({ graphs, device: "cpu", threads: 1 }, 1, limit);

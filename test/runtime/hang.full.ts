@@ -33,12 +33,12 @@ const plain = ({ token, logprob, entropy }: DenoiseResult) => ({
   entropy: [...entropy],
 });
 
-test("a batch that ends every process is given up, and the one that waits behind it runs", {
+test("a batch that ends every worker fails, and the next one runs", {
   timeout: 120_000,
 }, async () => {
   const [row] = rows(1, 256);
   const batch = denoiseInput([row!]);
-  // Long enough to be in flight whenever the process is killed.
+  // Long enough to be running whenever the worker is killed.
   const slow: DenoiseInput = {
     ...batch,
     rows: 256,
@@ -51,17 +51,17 @@ test("a batch that ends every process is given up, and the one that waits behind
   const behind = pool.run("denoise", batch, 1);
   const chase = setInterval(() => {
     try {
-      // One that still loads has no pass to lose.
+      // A worker that is still loading runs no batch.
       if (pool.healthy > 0) process.kill(pool.pids[0]!, "SIGKILL");
     } catch {
-      // It is dead already.
+      // Already dead.
     }
   }, 1500);
   await assert.rejects(pass, /ended 2 worker processes/).finally(() => clearInterval(chase));
   assert.ok((await behind).token.length > 0);
 });
 
-test("a process that hangs is replaced, at work and at rest", { timeout: 120_000 }, async () => {
+test("a worker that hangs is replaced, busy or idle", { timeout: 120_000 }, async () => {
   const batch = denoiseInput(rows(2));
   const expected = plain(await pool.run("denoise", batch));
   let restarts = 0;
@@ -71,7 +71,7 @@ test("a process that hangs is replaced, at work and at rest", { timeout: 120_000
   assert.equal(restarts, 1);
   const stopped = pool.pids[0]!;
   process.kill(stopped, "SIGSTOP");
-  // It is asked after a while, and given up after another.
+  // An idle worker is pinged after a while, and replaced if it does not answer.
   while (pool.pids[0] === stopped) await sleep(100);
   assert.deepEqual(plain(await pool.run("denoise", batch)), expected);
 });

@@ -1,5 +1,5 @@
 /**
- * int8 keeps the bits of a row, as float32 does: alone or in company, whatever the threads, divided or whole.
+ * A row has the same bits in int8 alone and beside others, with any threads, divided or whole, as in float32.
  */
 
 import assert from "node:assert/strict";
@@ -29,7 +29,7 @@ const REQUESTS: GenerateRequest[] = Array.from({ length: 6 }, (_, i) => ({
   ...(i % 2 === 1 && { guidance }),
 }));
 
-/** What the requests are answered with, side by side and one after the other. */
+/** Return the answers of the requests, concurrent and one after the other. */
 async function answers(options: Pick<WorkerOptions, "threads" | "split">): Promise<string[][]> {
   const model = await openModel(MODEL, "int8");
   const pool = await WorkerPool.start({ graphs: model.graphs, device: "cpu", ...options }, 1);
@@ -50,7 +50,7 @@ async function answers(options: Pick<WorkerOptions, "threads" | "split">): Promi
   }
 }
 
-test("a request has the same steps, to the bit, in every company and division", { skip }, async () => {
+test("a request has the same steps, bit for bit, in any batch and division", { skip }, async () => {
   const [together, alone] = await answers({ threads: 1 });
   assert.equal(new Set(together).size, REQUESTS.length);
   assert.deepEqual(alone, together);

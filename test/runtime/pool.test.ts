@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Worker } from "../../src/runtime/worker-process.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 
-test("before an engine is ready, every worker has run every graph, in all its sessions", async () => {
+test("when an engine is ready, every worker has run every graph in all its sessions", async () => {
   const ran = new Map<Worker, Set<string>>();
   const { run } = Worker.prototype;
   Worker.prototype.run = function (call, limitMs, everywhere) {

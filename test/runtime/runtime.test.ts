@@ -37,7 +37,7 @@ const plain = ({ token, logprob, entropy }: DenoiseResult) => ({
   entropy: [...entropy],
 });
 
-test("a row has the same bits alone and in company", async () => {
+test("a row has the same bits alone and beside other rows", async () => {
   const all = rows(8);
   const together = plain(await pool.run("denoise", denoiseInput(all)));
   let start = 0;
@@ -51,8 +51,8 @@ test("a row has the same bits alone and in company", async () => {
   }
 });
 
-test("the entropy is the mean surprise of the tokens that are drawn", async () => {
-  // One position drawn many times, with uniforms that are spread evenly over [0, 1).
+test("the entropy is the mean negative log-probability of the drawn tokens", async () => {
+  // One position is drawn many times, with uniforms spread evenly over [0, 1).
   const count = 4096;
   const [row] = rows(1);
   const { token, logprob, entropy } = await pool.run("denoise", {
@@ -67,7 +67,7 @@ test("the entropy is the mean surprise of the tokens that are drawn", async () =
   const surprise = logprob.reduce((sum, value) => sum - value, 0) / count;
   assert.ok(entropy[0]! > 1, "the position is all but certain, so this test shows nothing");
   assert.ok(Math.abs(surprise - entropy[0]!) < 0.02 * entropy[0]!, `${surprise}, not ${entropy[0]}`);
-  // Each token is drawn as often as its probability says, to within one draw.
+  // Each token is drawn in proportion to its probability, to within rounding.
   const drawn = new Map<number, { times: number; probability: number }>();
   for (const [i, id] of token.entries())
     drawn.set(id, { times: (drawn.get(id)?.times ?? 0) + 1, probability: Math.exp(logprob[i]!) });
@@ -75,7 +75,7 @@ test("the entropy is the mean surprise of the tokens that are drawn", async () =
     assert.ok(Math.abs(times - count * probability) <= 1.5, `${times} of ${count}, not ${probability}`);
 });
 
-test("a graph error is a ModelFailure and the process goes on", async () => {
+test("a graph error is a ModelFailure, and the worker continues", async () => {
   const bad: DenoiseInput = { ...denoiseInput(rows(1)), picks: Int32Array.of(7, 7), draws: Int32Array.of(0) };
   await assert.rejects(pool.run("denoise", bad), ModelFailure);
   assert.equal(
@@ -84,7 +84,7 @@ test("a graph error is a ModelFailure and the process goes on", async () => {
   );
 });
 
-test("a pass in flight when the process is killed is run again, to the bit", async () => {
+test("a batch whose worker is killed runs again, with the same bits", async () => {
   const batch = denoiseInput(rows(8));
   const expected = plain(await pool.run("denoise", batch));
   let restarts = 0;
@@ -95,7 +95,7 @@ test("a pass in flight when the process is killed is run again, to the bit", asy
   assert.equal(restarts, 1);
 });
 
-test("a file that is not a graph refuses to start", async () => {
+test("a worker does not start with a file that is not a graph", async () => {
   const path = join(tmpdir(), `not-a-graph-${process.pid}.onnx`);
   await writeFile(path, "not a graph");
   await assert.rejects(
@@ -108,7 +108,7 @@ test("a file that is not a graph refuses to start", async () => {
   );
 });
 
-test("CUDA refuses to start where no GPU is visible, whatever the machine has", async () => {
+test("a worker does not start on CUDA without a visible GPU", async () => {
   hideGpus();
   await assert.rejects(
     WorkerPool.start({ graphs: model.graphs, device: "cuda", threads: 1 }),

@@ -1,14 +1,14 @@
-/** Model folders with something wrong in them. */
+/** Damaged model folders. */
 
 import { createHash } from "node:crypto";
 import { cp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { TINY_GUIDED } from "./engine.ts";
 
-/** Changes the bytes of a file of a model folder. */
+/** Change the bytes of a file of a model folder. */
 export type Edit = (bytes: Buffer) => Buffer;
 
-/** Copies the small guided model to `folder` and changes files of it. */
+/** Copy the small guided model to `folder` and change files of it. */
 export async function damagedModel(folder: string, edits: Record<string, Edit>): Promise<string> {
   await cp(TINY_GUIDED, folder, { recursive: true });
   for (const [file, edit] of Object.entries(edits)) {
@@ -19,7 +19,7 @@ export async function damagedModel(folder: string, edits: Record<string, Edit>):
 }
 
 /**
- * The same, and the manifest's sums are those of the changed files: the damage is older than the manifest.
+ * The same, with the hashes of the changed files in the manifest, as if they were damaged before.
  */
 export async function mismadeModel(folder: string, edits: Record<string, Edit>): Promise<string> {
   await damagedModel(folder, edits);
@@ -35,7 +35,7 @@ export async function mismadeModel(folder: string, edits: Record<string, Edit>):
   return folder;
 }
 
-/** The weights with not-a-number, in float16, for the embedding of a token. */
+/** Set the embedding of a token to NaN, in float16. */
 export function withoutEmbedding(weights: Buffer, token: number): Buffer {
   const size = Number(weights.readBigUInt64LE());
   const { shape, data_offsets } = JSON.parse(weights.toString("utf8", 8, 8 + size))["vocab_embed.embedding"];

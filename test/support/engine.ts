@@ -1,4 +1,4 @@
-/** What several tests need: the shipped model, running, and its golden vectors. */
+/** Engines over the shipped and the small models, and golden vectors. */
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -13,8 +13,8 @@ export const MODEL = "stories-didi";
 /** A shipped model without a discriminator. */
 export const TEACHER = "stories-mdlm";
 
-/** A generation of the Python reference sampler. */
-export interface GoldenGeneration {
+/** A request to the Python reference sampler, with its result. */
+export interface GoldenRequest {
   prompt: number[];
   length: number;
   steps: number;
@@ -30,15 +30,15 @@ export interface GoldenGeneration {
   reveals: [number, number, number][][];
 }
 
-/** A generation of the guided oracle. */
-export interface GoldenGuided extends GoldenGeneration {
+/** A request to the guided oracle, with its result. */
+export interface GoldenGuided extends GoldenRequest {
   guidance: { candidates: number; scale_start: number; scale_end: number; rerank_ratio: number };
   steps_taken: { kind: string; rewards: number[]; chosen: number | null }[];
 }
 
 interface Golden {
   encodings: { text: string; ids: number[] }[];
-  generations: GoldenGeneration[];
+  generations: GoldenRequest[];
 }
 
 /** Golden vectors of the shipped model. */
@@ -46,7 +46,7 @@ export const GOLDEN: Golden = JSON.parse(
   readFileSync(new URL(`../golden/${MODEL}.json`, import.meta.url), "utf8"),
 );
 
-/** No cache: most tests ask for the same thing twice to see it computed twice. */
+/** No cache: many tests send a request twice to compute it twice. */
 export const LIMITS: EngineLimits = {
   maxBatchTokens: 2048,
   maxActive: 64,
@@ -54,7 +54,7 @@ export const LIMITS: EngineLimits = {
   cache: { maxBytes: 0, ttlMs: 0 },
 };
 
-/** Golden vectors of guided generations, of TINY_GUIDED. */
+/** Golden vectors of guided requests, of TINY_GUIDED. */
 export const GUIDED: GoldenGuided[] = JSON.parse(
   readFileSync(new URL("../golden/tiny-guided.json", import.meta.url), "utf8"),
 ).guided;
@@ -71,8 +71,8 @@ export const FIXTURES = ["plain", "guided", "mask", "sigma", "student"].map((nam
 );
 
 /**
- * An engine over a model, the shipped one if none is named, that has run once; in float32, which every
- * processor has. Close it with `engine.pool.close()`.
+ * Start an engine over a model, by default the shipped one, and warm it up; in float32, which every processor
+ * supports. Close it with `engine.pool.close()`.
  */
 export async function startEngine(
   limits: Partial<EngineLimits> = {},

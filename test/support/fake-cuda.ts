@@ -1,6 +1,5 @@
 /**
- * CUDA libraries that do nothing, so that ONNX Runtime's real provider loads, and fails, where there is no
- * GPU.
+ * CUDA libraries that do nothing, to load ONNX Runtime's real provider, and let it fail, without a GPU.
  */
 
 import { execFileSync } from "node:child_process";
@@ -8,8 +7,8 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /**
- * What some functions do; all others return 0. FAKE_SET_DEVICE is the error that choosing a device gives,
- * FAKE_MALLOC the one that allocating memory gives.
+ * Functions with an effect; all others return 0. FAKE_SET_DEVICE is the error of choosing a device,
+ * FAKE_MALLOC that of allocating memory.
  */
 const BODIES: Record<string, string> = {
   cudaSetDevice: 'int cudaSetDevice(int d){return number("FAKE_SET_DEVICE");}',
@@ -29,14 +28,16 @@ const HEAD = `#include <stdlib.h>
 static int number(const char*name){const char*text=getenv(name);return text?atoi(text):0;}
 `;
 
-/** Compile, with gcc, every CUDA library that a provider needs, with the functions that it takes from it. */
+/**
+ * Compile every CUDA library that a provider needs with gcc, with the functions that the provider imports.
+ */
 export function fakeCuda(provider: string, folder: string): void {
   mkdirSync(folder, { recursive: true });
   const dynamic = execFileSync("readelf", ["-dW", provider], { encoding: "utf8" });
   const needed = Array.from(dynamic.matchAll(/NEEDED.*\[(lib(?:cu\w+)\.so\.\d+)\]/g), ([, name]) => name!);
   const symbols = execFileSync("nm", ["-D", "--undefined-only", provider], { encoding: "utf8" });
   for (const library of needed) {
-    // The driver's functions and some others carry no version: they are in the driver's library.
+    // Functions without a version belong to the library of the driver.
     const pattern =
       library === "libcuda.so.1" ? /^\s+U (cu[A-Z]\w+)$/gm : new RegExp(`^\\s+U (\\w+)@${library}$`, "gm");
     const names = new Set(Array.from(symbols.matchAll(pattern), ([, name]) => name!));

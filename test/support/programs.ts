@@ -4,7 +4,7 @@ import { accessSync, constants } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 
-/** /usr/sbin is on the path of root alone. */
+/** Includes /usr/sbin, which is only on the PATH of root. */
 const FOLDERS = [...(process.env.PATH ?? "").split(":"), "/usr/sbin", "/usr/bin", "/usr/local/bin"];
 
 /** Return the path of a program; undefined if it is not installed. */
