@@ -51,7 +51,7 @@ const here = (text: string) => text.replaceAll("127.0.0.1:8080", new URL(origin)
 
 async function runShell(command: string): Promise<string> {
   // The sources: npm would build first. In a folder of its own: some commands write files.
-  const ours = here(command).replaceAll("npm run --silent didi-serve --", COMMAND);
+  const ours = here(command).replaceAll("npx didi-serve", COMMAND);
   const { stdout } = await run("bash", ["-euo", "pipefail", "-c", ours], { cwd: root, timeout: TIMEOUT_MS });
   return stdout;
 }
