@@ -1,8 +1,6 @@
 /**
- * The ancestral sampler, reveal first.
- *
- * Whether a step reveals a position does not depend on the model, so the positions are drawn before the pass:
- * only they need the output head, and a step that reveals nothing needs no pass. The distribution is unchanged.
+ * The ancestral sampler. Whether a step reveals a position does not depend on the model, so the positions are
+ * drawn before the pass: only they need the output head, and a step that reveals nothing needs no pass.
  */
 
 import { type BlockSteps, blockAt, blockCount } from "./blocks.ts";
@@ -51,7 +49,7 @@ export interface SampleParams {
   blockLength?: number | undefined;
   /** Number of most likely tokens to return for each revealed position; absent: none. */
   topLogprobs?: number | undefined;
-  /** Reveal this token instead of a drawn one, for its log-probability; the temperature is PROBE_TEMPERATURE. */
+  /** Reveal this token, for its log-probability; the temperature is then PROBE_TEMPERATURE. */
   given?: number | undefined;
   /** Undefined for the plain sampler. Needs order `random` and one block. */
   guidance?: Guidance | undefined;
@@ -292,18 +290,12 @@ export function isEmpty(plan: StepPlan): boolean {
 }
 
 function checkFit(plan: StepPlan, draws: readonly Draws[], rewards: ArrayLike<number>): void {
-  if (draws.length !== plan.candidates.length)
-    throw new RangeError(
-      `the plan has ${plan.candidates.length} candidates, and draws were given for ${draws.length}`,
-    );
-  for (const [i, { positions }] of plan.candidates.entries()) {
-    const { tokens, logprobs } = draws[i]!;
-    if (tokens.length !== positions.length || logprobs.length !== positions.length)
-      throw new RangeError(
-        `the plan has ${positions.length} positions, and ${tokens.length} tokens were given`,
-      );
-  }
-  const scored = plan.kind === "plain" ? 0 : plan.candidates.length;
-  if (rewards.length !== scored)
-    throw new RangeError(`the plan needs ${scored} rewards, and ${rewards.length} were given`);
+  const check = (what: string, planned: number, given: number) => {
+    if (given !== planned) throw new RangeError(`the plan has ${planned} ${what}, and ${given} were given`);
+  };
+  check("candidates", plan.candidates.length, draws.length);
+  for (const [i, { positions }] of plan.candidates.entries())
+    for (const values of [draws[i]!.tokens, draws[i]!.logprobs])
+      check("positions", positions.length, values.length);
+  check("rewards", plan.kind === "plain" ? 0 : plan.candidates.length, rewards.length);
 }

@@ -1,8 +1,6 @@
 /**
- * The engine: requests in, steps and answers out.
- *
- * All state lives here; workers only compute. A request is checked, then answered from the cache, joined to a
- * running group of the same parameters, or dispatched.
+ * The engine: requests in, steps and answers out. All state lives here; workers only compute. A request is
+ * checked, then answered from the cache, joined to a running group of the same parameters, or dispatched.
  */
 
 import { EventEmitter, once } from "node:events";
@@ -47,8 +45,7 @@ type OnStep = (event: StepEvent) => void;
  * @example
  * const engine = new Engine(model, pool, limits);
  * await engine.warmUp();
- * const { result } = engine.submit({ prompt: "Once", steps: 8 }, (step) => console.log(step.text));
- * console.log((await result).samples[0].text);
+ * const { samples } = await engine.submit({ prompt: "Once", steps: 8 }).result;
  */
 export class Engine extends EventEmitter<EngineEvents> {
   readonly #dispatcher: Dispatcher;

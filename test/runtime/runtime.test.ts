@@ -10,7 +10,8 @@ import { ModelFailure, StartupError } from "../../src/errors.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
 import type { DenoiseInput, DenoiseResult } from "../../src/runtime/protocol.ts";
-import { MODEL } from "../support/engine.ts";
+import { Worker } from "../../src/runtime/worker-process.ts";
+import { MODEL, startEngine, TINY_GUIDED } from "../support/engine.ts";
 import { hideGpus } from "../support/fake-cuda.ts";
 
 let model: Model;
@@ -113,5 +114,24 @@ test("a worker does not start on CUDA without a visible GPU", async () => {
   await assert.rejects(
     WorkerPool.start({ graphs: model.graphs, device: "cuda", threads: 1 }),
     (error) => error instanceof StartupError && /--device cpu/.test(error.message),
+  );
+});
+
+test("when an engine is ready, every worker has run every graph in all its sessions", async () => {
+  const ran = new Map<Worker, Set<string>>();
+  const { run } = Worker.prototype;
+  Worker.prototype.run = function (call, limitMs, everywhere) {
+    if (everywhere) ran.set(this, (ran.get(this) ?? new Set()).add(call.graph));
+    return run.call(this, call, limitMs, everywhere);
+  };
+  try {
+    const engine = await startEngine({}, TINY_GUIDED, 3);
+    await engine.pool.close();
+  } finally {
+    Worker.prototype.run = run;
+  }
+  assert.deepEqual(
+    [...ran.values()].map((graphs) => [...graphs].sort()),
+    Array.from({ length: 3 }, () => ["denoise", "score", "tilt"]),
   );
 });
