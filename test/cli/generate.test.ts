@@ -67,3 +67,17 @@ test("ranked samples are numbered, best first, with their rewards", async () => 
   );
   assert.ok(rewards[0]![1]! >= rewards[1]![1]!);
 });
+
+test("a deadline that cut the request short is reported, and an early end is not", async () => {
+  const long = ["generate", "", ...RUN.filter((_, i) => i < 6), "--length", "100", "--steps", "1024"];
+  const cut = await didiHere([...long, "--deadline", "1"]);
+  assert.match(cut.stderr, /^deadline: \d+ of 1024 steps ran, then one last pass\n$/);
+  const whole = await didiHere([
+    "generate",
+    "The {{mask:4}} sat on {{mask:6}}.",
+    ...RUN.slice(0, 6),
+    "--n",
+    "2",
+  ]);
+  assert.deepEqual([whole.code, whole.stderr], [0, ""]);
+});

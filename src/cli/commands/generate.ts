@@ -110,7 +110,7 @@ export async function generate(words: readonly string[], config: GenerateConfig)
     if (process.stderr.isTTY && config.showSteps) logUpdateStderr.clear();
     console.log(config.json ? JSON.stringify(result, null, 2) : textsOf(prompt, result));
     const { steps, steps_done } = result.usage;
-    if (steps_done < steps)
+    if (result.samples.some(({ finish_reason }) => finish_reason === "deadline"))
       console.error(`deadline: ${steps_done} of ${steps} steps ran, then one last pass`);
   } catch (error) {
     if (error instanceof InvalidRequestError) throw new StartupError(error.message, 2);
