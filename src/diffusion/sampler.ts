@@ -295,7 +295,6 @@ function checkFit(plan: StepPlan, draws: readonly Draws[], rewards: ArrayLike<nu
   };
   check("candidates", plan.candidates.length, draws.length);
   for (const [i, { positions }] of plan.candidates.entries())
-    for (const values of [draws[i]!.tokens, draws[i]!.logprobs])
-      check("positions", positions.length, values.length);
+    for (const made of [draws[i]!.tokens, draws[i]!.logprobs]) check("tokens", positions.length, made.length);
   check("rewards", plan.kind === "plain" ? 0 : plan.candidates.length, rewards.length);
 }
