@@ -2,7 +2,7 @@
 /**
  * The command `didi-serve`: runs `dist/main.js`. In a checkout it first builds what has changed since the last build.
  *
- * `--build-only` builds and does nothing else.
+ * `--build-only` runs no command after that.
  */
 
 import { spawnSync } from "node:child_process";
@@ -38,7 +38,7 @@ function build() {
 
 const buildOnly = process.argv[2] === "--build-only";
 // The package holds no sources.
-if (existsSync(join(root, "src", "main.ts")) && (buildOnly || isStale())) build();
+if (existsSync(join(root, "src", "main.ts")) && isStale()) build();
 if (!buildOnly) {
   // npm runs scripts in the folder of the package; paths are relative to the folder of the caller.
   const { npm_lifecycle_event: script, npm_package_json: manifest, INIT_CWD: caller } = process.env;
