@@ -49,7 +49,10 @@ export interface GenerateRequest extends CanvasRequest {
   trace?: boolean | undefined;
   /** Number of most likely tokens to return for each position; absent: none. */
   top_logprobs?: number | undefined;
-  /** Ids to score instead of generating: each one's log-probability given all others; only `top_logprobs` goes with it. */
+  /**
+   * Ids to score instead of generating: each one's log-probability given all others; only `top_logprobs` goes
+   * with it.
+   */
   scored?: number[] | undefined;
   /** Milliseconds within which the request is answered, with fewer steps if necessary. */
   deadline_ms?: number | undefined;
@@ -86,7 +89,9 @@ export interface SamplingParams {
   samples: number;
   /** Number of most likely tokens to return for each position; absent: none. */
   topLogprobs?: number;
-  /** [samples] ids to score instead of generating: sample i has all of them but number i, which it reveals. */
+  /**
+   * [samples] ids to score instead of generating: sample i has all of them but number i, which it reveals.
+   */
   scored?: number[];
   /** Score every finished sample and put the best first. */
   ranked: boolean;

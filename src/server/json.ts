@@ -110,7 +110,10 @@ export function turn(bytes: number): Promise<void> {
   return last;
 }
 
-/** Return an error of Fastify's reader with the message of JSON.parse, which names the place, if that fails too. */
+/**
+ * Return an error of Fastify's reader with the message of JSON.parse, which names the place, if that fails
+ * too.
+ */
 function located(error: Error, text: string): Error {
   try {
     JSON.parse(text);

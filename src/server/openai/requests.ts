@@ -61,8 +61,8 @@ export function ranked({ n, best_of }: CompletionRequest): number | undefined {
 }
 
 /**
- * Return the request that scores a prompt: an echoed prompt has log-probabilities too. Undefined if they are not asked for,
- * or the prompt is empty. Throws InvalidRequestError for a prompt that is too long.
+ * Return the request that scores a prompt: an echoed prompt has log-probabilities too. Undefined if they are
+ * not asked for, or the prompt is empty. Throws InvalidRequestError for a prompt that is too long.
  */
 function scoredOf(
   body: CompletionRequest,

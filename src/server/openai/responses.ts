@@ -21,7 +21,9 @@ export function lengthOf(text: string): number {
   return length;
 }
 
-/** Tokens in order, each with its log-probability and, if asked for, with the most likely tokens in its place. */
+/**
+ * Tokens in order, each with its log-probability and, if asked for, with the most likely tokens in its place.
+ */
 export type TokenColumn = readonly Pick<Reveal, "token" | "logprob" | "top">[];
 
 /** Return the most likely tokens as a map from their texts; the token itself is always among them. */
@@ -35,8 +37,8 @@ function topOf(
 }
 
 /**
- * Return the log-probabilities of the tokens that begin in the characters [from, to) of the answer. The first token is that
- * of a scored prompt, or comes after what is echoed.
+ * Return the log-probabilities of the tokens that begin in the characters [from, to) of the answer. The first
+ * token is that of a scored prompt, or comes after what is echoed.
  */
 export function logprobsOf(
   column: TokenColumn,
@@ -70,7 +72,10 @@ export function logprobsOf(
 /** A scored prompt begins the answer itself. */
 export const NOTHING_ECHOED: Echoed = { text: "", open: new Uint8Array(0) };
 
-/** Return the choices of one prompt, the first of which has index `first`. `scores`: those of the prompt, if it is scored. */
+/**
+ * Return the choices of one prompt, the first of which has index `first`. `scores`: those of the prompt, if
+ * it is scored.
+ */
 export function choicesOf(
   { samples }: Pick<Answer, "samples">,
   prompted: Prompted,
