@@ -1,0 +1,166 @@
+/**
+ * Clients that people already have, each installed from its registry and used as its documentation shows, against a server
+ * started by `npm start`. The results are the table of docs/clients.md; `DIDI_WRITE=1` writes it anew.
+ */
+
+import assert from "node:assert/strict";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { promisify } from "node:util";
+import { untilReady } from "../../loadtest/servers/server.ts";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
+
+const run = promisify(execFile);
+const HERE = join(PACKAGE_ROOT, "test", "clients");
+const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "didi-serve");
+
+/** A row of the table. */
+interface Result {
+  client: string;
+  language: string;
+  version: string;
+  done: string;
+}
+
+const results: Result[] = [];
+let server: ChildProcess;
+let origin: string;
+const scratch = mkdtempSync(join(tmpdir(), "didi-clients-"));
+
+before(async () => {
+  server = spawn("npm", ["start"], {
+    cwd: PACKAGE_ROOT,
+    env: { ...process.env, DIDI_PORT: "0", DIDI_LOG_LEVEL: "warn" },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  ({ origin } = await untilReady(server));
+});
+after(async () => {
+  const exit = once(server, "exit");
+  server.kill("SIGTERM");
+  await exit;
+  rmSync(scratch, { recursive: true, force: true });
+});
+
+/** Return the cache folder for what a file lists; `install` fills it if it is not complete. */
+async function installed(
+  kind: string,
+  list: string,
+  install: (folder: string) => Promise<void>,
+): Promise<string> {
+  const hash = createHash("sha256")
+    .update(readFileSync(join(HERE, list)))
+    .digest("hex")
+    .slice(0, 16);
+  const folder = join(CACHE, `${kind}-${hash}`);
+  if (existsSync(join(folder, "complete"))) return folder;
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  await install(folder);
+  writeFileSync(join(folder, "complete"), "");
+  return folder;
+}
+
+/** Run a program that prints a result on each line that is JSON; add the results to the table. */
+async function collect(
+  program: string,
+  args: string[],
+  options: { cwd?: string; env?: object } = {},
+): Promise<void> {
+  const env = { ...process.env, ...options.env };
+  const { stdout } = await run(program, args, { ...options, env, timeout: 240_000, maxBuffer: 1 << 24 });
+  const lines = stdout.split("\n").filter((line) => line.startsWith("{"));
+  assert.ok(lines.length > 0, stdout);
+  results.push(...lines.map((line): Result => JSON.parse(line)));
+}
+
+test("clients for Node", { timeout: 400_000 }, async () => {
+  const folder = await installed("clients-npm", "package.json", async (to) => {
+    cpSync(join(HERE, "package.json"), join(to, "package.json"));
+    await run("npm", ["install", "--silent", "--no-audit", "--no-fund"], { cwd: to });
+  });
+  cpSync(join(HERE, "clients.mjs"), join(folder, "clients.mjs"));
+  await collect("node", [join(folder, "clients.mjs"), origin]);
+});
+
+test("clients for Python", { timeout: 600_000 }, async () => {
+  const folder = await installed("venv", "requirements.txt", async (to) => {
+    await run("python3", ["-m", "venv", to]);
+    const quiet = ["install", "--quiet", "--disable-pip-version-check"];
+    await run(join(to, "bin", "pip"), [...quiet, "-r", join(HERE, "requirements.txt")]);
+  });
+  const model = join(PACKAGE_ROOT, "models", "stories-didi");
+  await collect(join(folder, "bin", "python"), [join(HERE, "clients.py"), origin, model, scratch]);
+});
+
+test("Java's HttpClient", async (context) => {
+  const java = await run("java", ["-version"]).catch(() => undefined);
+  if (!java) return context.skip("java is not installed");
+  await collect("java", [join(HERE, "Client.java"), origin]);
+});
+
+test("Go's net/http and golang.org/x/net/websocket", async (context) => {
+  const go = await run("go", ["version"]).catch(() => undefined);
+  if (!go) return context.skip("go is not installed");
+  const [, version] = /golang\.org\/x\/net v(\S+)/.exec(readFileSync(join(HERE, "go", "go.mod"), "utf8"))!;
+  await collect("go", ["run", ".", origin], { cwd: join(HERE, "go"), env: { SOCKET_VERSION: version } });
+});
+
+test("curl with HTTP/2 offered", async () => {
+  const { stdout } = await run("curl", ["--version"]);
+  const asked = ["-sS", "--http2", "-w", "%{http_code} %{http_version}", "-o", "/dev/null"];
+  const body = JSON.stringify({ prompt: "Once upon a time", length: 16, steps: 4 });
+  const json = ["-H", "content-type: application/json", "-d", body];
+  const { stdout: status } = await run("curl", [...asked, ...json, `${origin}/generate`]);
+  assert.equal(status, "200 1.1");
+  const done = "POST /generate with --http2; answered over HTTP/1.1";
+  results.push({ client: "curl", language: "Shell", version: stdout.split(" ")[1]!, done });
+});
+
+/** What the benchmark clients of other servers send; they need a GPU to be installed. */
+const RECORDED: [client: string, fields: object][] = [
+  [
+    "vllm bench serve",
+    { repetition_penalty: 1.0, logprobs: null, stream: true, stream_options: { include_usage: true } },
+  ],
+  ["sglang.bench_serving", { best_of: 1, stream: true, temperature: 0, ignore_eos: true }],
+];
+
+for (const [client, fields] of RECORDED)
+  test(`the request of ${client}`, async () => {
+    const payload = { model: "stories-didi", prompt: "Once upon a time", max_tokens: 32, ...fields };
+    const headers = { "content-type": "application/json" };
+    const response = await fetch(`${origin}/v1/completions`, {
+      method: "POST",
+      headers,
+      body: JSON.stringify(payload),
+    });
+    const events = (await response.text()).split("\n\n").filter((event) => event.startsWith("data: {"));
+    assert.ok(events.length > 2, events.join());
+    const done = "its request to /v1/completions, recorded: the client itself is not installed";
+    results.push({ client, language: "Python", version: "-", done });
+  });
+
+const START = "<!-- table: test/clients -->\n";
+
+test("docs/clients.md has this table", () => {
+  const path = join(PACKAGE_ROOT, "docs", "clients.md");
+  const rows = results.map((row) => `| ${row.client} | ${row.language} | ${row.version} | ${row.done} |`);
+  const table = ["| client | language | version | what was done |", "|---|---|---|---|", ...rows.sort()].join(
+    "\n",
+  );
+  const page = readFileSync(path, "utf8");
+  const head = page.slice(0, page.indexOf(START) + START.length);
+  if (process.env.DIDI_WRITE === "1") writeFileSync(path, `${head}\n${table}\n`);
+  // Versions of what is not pinned, such as curl, are those of the machine.
+  const names = (text: string) =>
+    [...text.matchAll(/^\| ([^|]+) \| ([^|]+) \| [^|]+ \| ([^|]+) \|$/gm)].map(([, ...cells]) =>
+      cells.filter((_, i) => i !== 3).join(" | "),
+    );
+  assert.deepEqual(names(readFileSync(path, "utf8").slice(head.length)), names(table));
+});
