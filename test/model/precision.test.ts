@@ -64,6 +64,6 @@ test("int8 is refused without dot products, and a precision that the folder lack
     undefined,
     /int8 cannot run here: the processor has none of avx512_vnni.*use --precision auto or fp32/,
   );
-  refuses({ int8: file }, "auto", undefined, /model has int8 graphs alone/);
+  refuses({ int8: file }, "auto", undefined, /model has only int8 graphs/);
   refuses({ fp32: file }, "int8", "avx_vnni", /model has no int8 graphs: --precision can be fp32/);
 });
