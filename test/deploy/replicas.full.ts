@@ -1,7 +1,4 @@
-/**
- * Two replicas behind nginx, with Redis between them, as deploy/ has it: one is killed, one is drained, Redis
- * goes away. Clients that try again lose nothing, and what is shared is shared.
- */
+/** Two replicas behind nginx with Redis (deploy/): one is killed, one is drained, Redis goes away. */
 
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
