@@ -14,6 +14,7 @@ import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { untilReady } from "../../loadtest/servers/server.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { hasChromium, launchChromium } from "../support/chromium.ts";
 
 const run = promisify(execFile);
 const HERE = join(PACKAGE_ROOT, "test", "clients");
@@ -120,6 +121,37 @@ test("curl with HTTP/2 offered", async () => {
   assert.equal(status, "200 1.1");
   const done = "POST /generate with --http2; answered over HTTP/1.1";
   results.push({ client: "curl", language: "Shell", version: stdout.split(" ")[1]!, done });
+});
+
+/** What a page does: send one request over a WebSocket and return every event. */
+const IN_PAGE = `new Promise((resolve, reject) => {
+  const events = [];
+  const socket = new WebSocket(location.origin.replace("http", "ws") + "/generate/stream");
+  socket.onerror = () => reject(new Error("the socket failed"));
+  socket.onopen = () =>
+    socket.send(JSON.stringify({ type: "generate", id: "a", prompt: "Once upon a time", steps: 4 }));
+  socket.onmessage = ({ data }) => {
+    events.push(JSON.parse(data));
+    if (["done", "error"].includes(events.at(-1).type)) resolve(events);
+  };
+})`;
+
+const noBrowser = !hasChromium && !process.env.DIDI_REQUIRE_BROWSER && "no Chromium: set DIDI_CHROMIUM";
+
+test("WebSocket in Chromium", { skip: noBrowser }, async () => {
+  const browser = await launchChromium();
+  try {
+    const page = await browser.newPage();
+    await page.goto(origin);
+    const events: { type: string; samples?: { text: string }[] }[] = await page.evaluate(IN_PAGE);
+    const types = events.map(({ type }) => type);
+    assert.deepEqual(types, ["accepted", "step", "step", "step", "step", "done"]);
+    assert.ok(events.at(-1)!.samples![0]!.text.length > 0);
+    const done = "a request over /generate/stream from a page, every step received";
+    results.push({ client: "WebSocket", language: "Chromium", version: browser.version(), done });
+  } finally {
+    await browser.close();
+  }
 });
 
 /** What the benchmark clients of other servers send; they need a GPU to be installed. */
