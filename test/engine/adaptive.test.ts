@@ -6,8 +6,7 @@ import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import { TextEndWatch, textEnd } from "../../src/engine/answers/text-end.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
-import { InvalidRequestError } from "../../src/errors.ts";
-import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { assertRefused, startEngine, TINY_GUIDED } from "../support/engine.ts";
 
 let engine: Engine;
 let guided: Engine;
@@ -137,15 +136,7 @@ test("refuses blocks, another order and an early stop where guidance or ranking 
 });
 
 function refused(target: Engine, request: Partial<GenerateRequest>, path: string, message: RegExp): void {
-  assert.throws(
-    () => target.submit({ ...base, ...request }),
-    (error) => {
-      assert.ok(error instanceof InvalidRequestError);
-      assert.equal(error.fields[0]!.path, path);
-      assert.match(error.fields[0]!.message, message);
-      return true;
-    },
-  );
+  assertRefused(target, { ...base, ...request }, path, message);
 }
 
 test("the end of a text is after its end of text, or after the token that completes a stop string", () => {

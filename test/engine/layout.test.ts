@@ -5,8 +5,7 @@ import { after, before, test } from "node:test";
 import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
-import { InvalidRequestError } from "../../src/errors.ts";
-import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { assertRefused, startEngine, TINY_GUIDED } from "../support/engine.ts";
 
 let engine: Engine;
 /** A model of random weights with a discriminator. */
@@ -26,15 +25,7 @@ async function run(target: Engine, request: Partial<GenerateRequest>) {
 }
 
 function refused(target: Engine, request: Partial<GenerateRequest>, path: string, message: RegExp): void {
-  assert.throws(
-    () => target.submit({ ...base, ...request }),
-    (error) => {
-      assert.ok(error instanceof InvalidRequestError);
-      assert.equal(error.fields[0]!.path, path);
-      assert.match(error.fields[0]!.message, message);
-      return true;
-    },
-  );
+  assertRefused(target, { ...base, ...request }, path, message);
 }
 
 test("the spans of a template are filled, and its text does not change", async () => {

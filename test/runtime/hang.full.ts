@@ -1,13 +1,12 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { promptCanvas } from "../../src/diffusion/canvas.ts";
-import { Sample } from "../../src/diffusion/sampler.ts";
 import { denoiseInput } from "../../src/engine/scheduling/batch.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
-import type { DenoiseInput, DenoiseResult } from "../../src/runtime/protocol.ts";
+import type { DenoiseInput } from "../../src/runtime/protocol.ts";
 import { MODEL } from "../support/engine.ts";
+import { plain, rowsOf } from "./rows.ts";
 
 let model: Model;
 let pool: WorkerPool;
@@ -17,26 +16,10 @@ before(async () => {
 });
 after(() => pool.close());
 
-function rows(count: number, padded = 96) {
-  return Array.from({ length: count }, (_, i) => {
-    const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
-    const canvas = promptCanvas([5, 6, 7 + i], 70 + i, model.manifest.mask_token_id);
-    const params = { canvas, steps: 4, seed: 40 + i, sample: 0, ...draw };
-    const sample = new Sample(params, model.schedule, model.manifest.mask_token_id);
-    return { padded, sample, plan: sample.plan() };
-  });
-}
-
-const plain = ({ token, logprob, entropy }: DenoiseResult) => ({
-  token: [...token],
-  logprob: [...logprob],
-  entropy: [...entropy],
-});
-
 test("a batch that ends every worker fails, and the next one runs", {
   timeout: 120_000,
 }, async () => {
-  const [row] = rows(1, 256);
+  const [row] = rowsOf(model, 1, 256);
   const batch = denoiseInput([row!]);
   // Long enough to be running whenever the worker is killed.
   const slow: DenoiseInput = {
@@ -62,7 +45,7 @@ test("a batch that ends every worker fails, and the next one runs", {
 });
 
 test("a worker that hangs is replaced, busy or idle", { timeout: 120_000 }, async () => {
-  const batch = denoiseInput(rows(2));
+  const batch = denoiseInput(rowsOf(model, 2));
   const expected = plain(await pool.run("denoise", batch));
   let restarts = 0;
   pool.on("restart", () => restarts++);

@@ -3,16 +3,15 @@ import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { promptCanvas } from "../../src/diffusion/canvas.ts";
-import { Sample } from "../../src/diffusion/sampler.ts";
 import { denoiseInput } from "../../src/engine/scheduling/batch.ts";
 import { ModelFailure, StartupError } from "../../src/errors.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
-import type { DenoiseInput, DenoiseResult } from "../../src/runtime/protocol.ts";
+import type { DenoiseInput } from "../../src/runtime/protocol.ts";
 import { Worker } from "../../src/runtime/worker-process.ts";
 import { MODEL, startEngine, TINY_GUIDED } from "../support/engine.ts";
 import { hideGpus } from "../support/fake-cuda.ts";
+import { plain, rowsOf } from "./rows.ts";
 
 let model: Model;
 let pool: WorkerPool;
@@ -22,24 +21,8 @@ before(async () => {
 });
 after(() => pool.close());
 
-function rows(count: number, padded = 96) {
-  return Array.from({ length: count }, (_, i) => {
-    const draw = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
-    const canvas = promptCanvas([5, 6, 7 + i], 70 + i, model.manifest.mask_token_id);
-    const params = { canvas, steps: 4, seed: 40 + i, sample: 0, ...draw };
-    const sample = new Sample(params, model.schedule, model.manifest.mask_token_id);
-    return { padded, sample, plan: sample.plan() };
-  });
-}
-
-const plain = ({ token, logprob, entropy }: DenoiseResult) => ({
-  token: [...token],
-  logprob: [...logprob],
-  entropy: [...entropy],
-});
-
 test("a row has the same bits alone and beside other rows", async () => {
-  const all = rows(8);
+  const all = rowsOf(model, 8);
   const together = plain(await pool.run("denoise", denoiseInput(all)));
   let start = 0;
   for (const row of all) {
@@ -55,7 +38,7 @@ test("a row has the same bits alone and beside other rows", async () => {
 test("the entropy is the mean negative log-probability of the drawn tokens", async () => {
   // One position is drawn many times, with uniforms spread evenly over [0, 1).
   const count = 4096;
-  const [row] = rows(1);
+  const [row] = rowsOf(model, 1);
   const { token, logprob, entropy } = await pool.run("denoise", {
     ...denoiseInput([row!]),
     picks: Int32Array.of(0, row!.plan.candidates[0]!.positions[0]!),
@@ -77,16 +60,20 @@ test("the entropy is the mean negative log-probability of the drawn tokens", asy
 });
 
 test("a graph error is a ModelFailure, and the worker continues", async () => {
-  const bad: DenoiseInput = { ...denoiseInput(rows(1)), picks: Int32Array.of(7, 7), draws: Int32Array.of(0) };
+  const bad: DenoiseInput = {
+    ...denoiseInput(rowsOf(model, 1)),
+    picks: Int32Array.of(7, 7),
+    draws: Int32Array.of(0),
+  };
   await assert.rejects(pool.run("denoise", bad), ModelFailure);
   assert.equal(
-    (await pool.run("denoise", denoiseInput(rows(1)))).token.length,
-    rows(1)[0]!.plan.candidates[0]!.positions.length,
+    (await pool.run("denoise", denoiseInput(rowsOf(model, 1)))).token.length,
+    rowsOf(model, 1)[0]!.plan.candidates[0]!.positions.length,
   );
 });
 
 test("a batch whose worker is killed runs again, with the same bits", async () => {
-  const batch = denoiseInput(rows(8));
+  const batch = denoiseInput(rowsOf(model, 8));
   const expected = plain(await pool.run("denoise", batch));
   let restarts = 0;
   pool.on("restart", () => restarts++);

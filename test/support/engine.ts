@@ -1,8 +1,11 @@
 /** Engines over the shipped and the small models, and golden vectors. */
 
+import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
+import type { GenerateRequest } from "../../src/engine/request.ts";
+import { InvalidRequestError } from "../../src/errors.ts";
 import { openModel } from "../../src/model/model.ts";
 import type { PrecisionChoice } from "../../src/model/precision.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
@@ -87,4 +90,17 @@ export async function startEngine(
   const engine = new Engine(model, pool, { ...LIMITS, ...limits });
   await engine.warmUp();
   return engine;
+}
+
+/** Assert that the engine refuses a request, with an error at `path` that matches `message`. */
+export function assertRefused(engine: Engine, request: GenerateRequest, path: string, message: RegExp): void {
+  assert.throws(
+    () => engine.submit(request),
+    (error) => {
+      assert.ok(error instanceof InvalidRequestError);
+      assert.equal(error.fields[0]!.path, path);
+      assert.match(error.fields[0]!.message, message);
+      return true;
+    },
+  );
 }

@@ -222,6 +222,7 @@ export function splitDraws(
     if (!rewards.every(Number.isFinite)) return notFinite("reward");
     let entropy = 0;
     for (const { entropies } of candidates) for (const one of entropies) entropy += one / (drawnTo - first);
+    if (!Number.isFinite(entropy)) return notFinite("entropy");
     return { candidates, rewards, entropy, ...(top && { top }) };
   });
 }
