@@ -125,17 +125,35 @@ export function explainCuda(message: string, state: CudaState = lookForCuda()): 
   const libraries = state.missing.filter((name) => name !== DRIVER).join(", ");
   switch (cudaFault(message, state)) {
     case "memory":
-      return "the GPU has not enough free memory for the model: stop other programs on it (see nvidia-smi), use --precision fp16, or use --device cpu";
+      return (
+        "the GPU has not enough free memory for the model: stop other programs on it (see nvidia-smi), " +
+        "use --precision fp16, or use --device cpu"
+      );
     case "driver-old":
-      return `the NVIDIA driver is too old: ${needed} is needed, the driver found is ${state.driver ?? "older"}: install a newer driver, or use --device cpu`;
+      return (
+        `the NVIDIA driver is too old: ${needed} is needed, the driver found is ${state.driver ?? "older"}: ` +
+        "install a newer driver, or use --device cpu"
+      );
     case "device":
-      return "the NVIDIA driver finds no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES, start a container with --gpus all, or use --device cpu";
+      return (
+        "the NVIDIA driver finds no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES, " +
+        "start a container with --gpus all, or use --device cpu"
+      );
     case "provider":
-      return "ONNX Runtime's CUDA provider is not installed: run `npm run cuda -- --with-libraries` (Linux on x64 only), or use --device cpu";
+      return (
+        "ONNX Runtime's CUDA provider is not installed: " +
+        "run `npm run cuda -- --with-libraries` (Linux on x64 only), or use --device cpu"
+      );
     case "library":
-      return `CUDA libraries are missing (${libraries}): run \`npm run cuda -- --with-libraries\`, put those of ${needed} on LD_LIBRARY_PATH, or use --device cpu`;
+      return (
+        `CUDA libraries are missing (${libraries}): run \`npm run cuda -- --with-libraries\`, ` +
+        `put those of ${needed} on LD_LIBRARY_PATH, or use --device cpu`
+      );
     case "driver":
-      return `there is no NVIDIA driver (${DRIVER} was not found): install one that supports ${needed}, start a container with --gpus all, or use --device cpu`;
+      return (
+        `there is no NVIDIA driver (${DRIVER} was not found): install one that supports ${needed}, ` +
+        "start a container with --gpus all, or use --device cpu"
+      );
     case "other":
       return `CUDA does not load (${message}): use --device cpu`;
   }

@@ -1,6 +1,6 @@
 /**
- * Clients that people already have, each installed from its registry and used as its documentation shows, against a server
- * started by `npm start`. The results are the table of docs/clients.md; `DIDI_WRITE=1` writes it anew.
+ * Clients of other servers, each installed from its registry and used as its documentation shows, against a
+ * server started by `npm start`. The results are the table of docs/clients.md; `DIDI_WRITE=1` writes it anew.
  */
 
 import assert from "node:assert/strict";
@@ -189,7 +189,7 @@ test("docs/clients.md has this table", () => {
   const page = readFileSync(path, "utf8");
   const head = page.slice(0, page.indexOf(START) + START.length);
   if (process.env.DIDI_WRITE === "1") writeFileSync(path, `${head}\n${table}\n`);
-  // Versions of what is not pinned, such as curl, are those of the machine; `npm run format` aligns the columns.
+  // Versions that are not pinned, such as curl's, are those of the machine. `npm run format` aligns columns.
   const names = (text: string) =>
     text
       .split("\n")

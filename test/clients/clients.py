@@ -11,13 +11,19 @@ from importlib.metadata import version
 from pathlib import Path
 
 origin, folder, scratch = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-os.environ |= {"OPENAI_API_KEY": "none", "HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "TOKENIZERS_PARALLELISM": "false"}
+os.environ |= {
+    "OPENAI_API_KEY": "none",
+    "HF_HUB_OFFLINE": "1",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 model = "stories-didi"
 prompt = "Once upon a time"
 
 
 def passed(package: str, done: str) -> None:
-    print(json.dumps({"client": package, "language": "Python", "version": version(package), "done": done}), flush=True)
+    row = {"client": package, "language": "Python", "version": version(package), "done": done}
+    print(json.dumps(row), flush=True)
 
 
 def use_openai() -> None:
@@ -47,9 +53,11 @@ def use_langchain() -> None:
 def use_litellm() -> None:
     import litellm
 
-    asked = {"model": f"text-completion-openai/{model}", "prompt": prompt, "api_base": f"{origin}/v1", "max_tokens": 24, "seed": 1}
+    asked = {"model": f"text-completion-openai/{model}", "api_base": f"{origin}/v1"}
+    asked |= {"prompt": prompt, "max_tokens": 24, "seed": 1}
     whole = litellm.text_completion(**asked).choices[0].text
-    assert whole and "".join(c.choices[0].text or "" for c in litellm.text_completion(**asked, stream=True)) == whole
+    chunks = litellm.text_completion(**asked, stream=True)
+    assert whole and "".join(chunk.choices[0].text or "" for chunk in chunks) == whole
     passed("litellm", "text_completion, streamed or not")
 
 
@@ -65,7 +73,8 @@ def use_triton() -> None:
         tensor = triton.InferInput("text_input", [1, 1], "BYTES")
         tensor.set_data_from_numpy(numpy.array([[prompt.encode()]], dtype=object), binary_data=binary)
         outputs = None if binary else [triton.InferRequestedOutput("text_output", binary_data=False)]
-        result = client.infer(model, [tensor], outputs=outputs, parameters={"length": 24, "steps": 4, "seed": 1})
+        parameters = {"length": 24, "steps": 4, "seed": 1}
+        result = client.infer(model, [tensor], outputs=outputs, parameters=parameters)
         text = result.as_numpy("text_output").item()
         texts.append(text.decode() if isinstance(text, bytes) else text)
     assert texts[0] == texts[1]
@@ -85,7 +94,8 @@ async def use_websockets() -> None:
     import websockets
 
     async with websockets.connect(f"{origin.replace('http', 'ws', 1)}/generate/stream") as socket:
-        await socket.send(json.dumps({"type": "generate", "id": "1", "prompt": prompt, "length": 16, "steps": 4}))
+        message = {"type": "generate", "id": "1", "prompt": prompt, "length": 16, "steps": 4}
+        await socket.send(json.dumps(message))
         async for message in socket:
             if json.loads(message)["type"] == "done":
                 break
@@ -112,17 +122,31 @@ def use_lm_eval() -> None:
     home = scratch / "tokenizer"
     home.mkdir()
     (home / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
-    (home / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+    (home / "tokenizer_config.json").write_text(json.dumps(settings))
     docs = [
-        {"text": "Once upon a time, there was a little girl. She liked to", "choices": [" play with her dog.", " of the but dog girl."], "label": 0},
-        {"text": "The dog was happy. The dog wagged his", "choices": [" were the not", " tail and barked."], "label": 1},
+        {
+            "text": "Once upon a time, there was a little girl. She liked to",
+            "choices": [" play with her dog.", " of the but dog girl."],
+            "label": 0,
+        },
+        {
+            "text": "The dog was happy. The dog wagged his",
+            "choices": [" were the not", " tail and barked."],
+            "label": 1,
+        },
     ]
     data = scratch / "docs.json"
     data.write_text("\n".join(map(json.dumps, docs)))
     (scratch / "tiny.yaml").write_text(TASK % data)
     result = lm_eval.simple_evaluate(
         model="local-completions",
-        model_args={"model": model, "base_url": f"{origin}/v1/completions", "tokenizer": str(home), "tokenizer_backend": "huggingface"},
+        model_args={
+            "model": model,
+            "base_url": f"{origin}/v1/completions",
+            "tokenizer": str(home),
+            "tokenizer_backend": "huggingface",
+        },
         tasks=["tiny_stories"],
         task_manager=TaskManager(include_path=str(scratch), include_defaults=False),
         bootstrap_iters=0,

@@ -1,8 +1,9 @@
 """Judge sets of samples: `python -m didi.tools.judge SAMPLES.json --judge FOLDER --out FILE`.
 
-SAMPLES holds a list of sets, each a list of rows of token ids, all of one length. Row i of every set has the same
-seed, so that differences between sets are paired. Writes for each set its generative perplexity with a 95% bootstrap
-interval, its entropy, and the mean difference of nats a token from the first set with its standard error.
+SAMPLES holds a list of sets, each a list of rows of token ids, all of one length. Row i of every set has the
+same seed, so that differences between sets are paired. Writes for each set its generative perplexity with a
+95% bootstrap interval, its entropy, and the mean difference of nats a token from the first set with its
+standard error.
 """
 
 import json
@@ -31,12 +32,13 @@ def main() -> None:
     judged = []
     for rows, own in zip(sets, nats):
         difference = own - nats[0]
+        error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
         judged.append(
             {
                 "perplexity": float(np.exp(own.mean())),
                 "interval": [float(x) for x in np.exp(bootstrap(own))],
                 "entropy": float(unigram_entropy(rows).mean()),
-                "difference": [float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))],
+                "difference": [float(difference.mean()), error],
             }
         )
     args.out.write_text(json.dumps(judged) + "\n")
