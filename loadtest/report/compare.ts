@@ -1,6 +1,6 @@
 /** Compares two results cell by cell, and decides whether the second is worse by more than noise. */
 
-import { columns } from "../../src/cli/terminal.ts";
+import { columns } from "../../src/cli/output/terminal.ts";
 import { median, type Ratio, ratioOf } from "../traffic/statistics.ts";
 import { clientsOf } from "./select.ts";
 import { FIGURES } from "./summary.ts";

@@ -25,7 +25,7 @@ export function qualityOf(info: ModelInfo): Quality[] {
   const own = (info.quality ?? []).map(({ sampler, steps, generative_perplexity }) => ({
     ...{ sampler, steps, perplexity: generative_perplexity },
   }));
-  const file = join(PACKAGE_ROOT, "models", info.name, "quality.json");
+  const file = join(PACKAGE_ROOT, "models", info.name, "card", "quality.json");
   if (!/^[\w.-]+$/.test(info.name) || !existsSync(file)) return own;
   const { cells } = JSON.parse(readFileSync(file, "utf8")) as {
     cells: { sampler: string; generative_perplexity: number }[];

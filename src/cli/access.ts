@@ -7,8 +7,8 @@ import { KeyRing } from "../server/access/keys.ts";
 import { isLoopback } from "../server/access/origins.ts";
 import type { BaseOptions } from "../server/base.ts";
 import { readTls } from "../server/listener/tls.ts";
-import { createLogStream } from "./log-stream.ts";
 import type { AccessConfig, ServeConfig } from "./options.ts";
+import { createLogStream } from "./output/log-stream.ts";
 
 /** The options of the two applications, and how to reload what they were read from. */
 export interface AccessSetup {

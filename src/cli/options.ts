@@ -4,7 +4,7 @@ import { Option } from "commander";
 import { PRECISIONS } from "../model/manifest.ts";
 import type { PrecisionChoice } from "../model/precision.ts";
 import type { Device } from "../runtime/protocol.ts";
-import type { LogFormat } from "./log-stream.ts";
+import type { LogFormat } from "./output/log-stream.ts";
 import { integer, orAuto, origins, redisUrl, toggle } from "./parsers.ts";
 
 /** Settings of every command that runs a model. */

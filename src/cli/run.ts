@@ -2,8 +2,8 @@
 
 import { CommanderError, type OutputConfiguration } from "commander";
 import { StartupError } from "../errors.ts";
+import { printable } from "./output/terminal.ts";
 import { buildProgram } from "./program.ts";
-import { printable } from "./terminal.ts";
 
 /**
  * Run a command; `args` are the arguments after the name of the program.

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { prettyLine } from "../../src/cli/pretty-line.ts";
+import { prettyLine } from "../../src/cli/output/pretty-line.ts";
 
 /** 02:03:42 on this machine's clock. */
 const time = new Date(2026, 10, 29, 2, 3, 42).getTime();

@@ -3,7 +3,7 @@ FILE`.
 
 One iteration (arXiv 2509.25035, section 4): the student writes x in two steps (all masks -> z_tau -> x); x
 and a teacher sample are corrupted; the discriminator learns to tell them apart; its log-odds reward the
-student's two steps. Each ingredient has a flag that turns it off. The formulas are in `policy.py`.
+student's two steps. Each ingredient has a flag that turns it off. The formulas are in `learn/policy.py`.
 
 A run is a folder: `teacher-samples.pt`, `checkpoint.pt`, `log.csv`, and, every `--keep-every` iterations, the
 averaged student of that moment, `student-N.safetensors`.
@@ -26,9 +26,9 @@ from .command import add_bf16_flag, command_parser, stop_on_signal
 from .corpus import split_windows
 from .diffusion import corrupt, in_batches, sample_plain
 from .guidance import Discriminator, load_discriminator, weight_files
-from .optim import Ema, save_checkpoint
-from .policy import Step, branch, discriminator_loss, entropy, group_advantage, jeffreys
-from .policy import log_odds_reward, policy_gradient_loss, predict, rollout
+from .learn.optim import Ema, save_checkpoint
+from .learn.policy import Step, branch, discriminator_loss, entropy, group_advantage, jeffreys
+from .learn.policy import log_odds_reward, policy_gradient_loss, predict, rollout
 
 TOKENIZER = Path(__file__).resolve().parents[2] / "models" / "stories-mdlm" / "tokenizer.json"
 LOG_FIELDS = ["iteration", "discriminator_loss", "accuracy", "reward", "jeffreys", "entropy", "gradient_norm"]

@@ -16,59 +16,19 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .backbone import Backbone, BackboneConfig, load_backbone
-from .causal import CausalLM, next_token_nats
 from .command import add_bf16_flag, command_parser, stop_on_signal
-from .corpus import SEPARATOR, SOURCES, Batches, Stream, evaluation_windows, load_streams
-from .diffusion import low_discrepancy_times, nelbo
-from .optim import Ema, Muon, save_checkpoint
+from .corpus import SEPARATOR, SOURCES, Batches, Stream, load_streams
+from .learn.objectives import OBJECTIVES, evaluate, weighted
+from .learn.optim import Ema, Muon, save_checkpoint
 
 LOG_FIELDS = ["step", "tokens", "cpu_seconds", "train_nats", "validation_nats"]
 LOG_FIELDS += [f"validation_{name[0]}" for name in sorted(SOURCES)]
 VALIDATION_WINDOWS = 64  # of each source
-
-
-class MaskedDiffusion:
-    """The NELBO of MDLM, an upper bound on the negative log-likelihood."""
-
-    Model = Backbone
-
-    def __init__(self, end_id: int):
-        pass
-
-    def train_loss(self, model: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return the mean nats a token of x [B, L], with noise from `rng`."""
-        t = low_discrepancy_times(len(x), rng.random())
-        uniform = torch.from_numpy(rng.random(x.shape, dtype="float32"))
-        return nelbo(model, x, t, uniform, model.config.mask_id).sum() / x.numel()
-
-    def held_out(self, model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the nats [B] of each row of x [B, L], with noise from `generator`."""
-        t = low_discrepancy_times(len(x), float(torch.rand((), generator=generator)))
-        return nelbo(model, x, t, torch.rand(x.shape, generator=generator), model.config.mask_id)
-
-
-class Causal:
-    """The negative log-likelihood of each token given those before it, after an end of text."""
-
-    Model = CausalLM
-
-    def __init__(self, end_id: int):
-        self.end_id = end_id
-
-    def train_loss(self, model: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
-        return next_token_nats(model, x, self.end_id).mean()
-
-    def held_out(self, model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
-        return next_token_nats(model, x, self.end_id).sum(dim=1)
-
-
-OBJECTIVES = {"masked-diffusion": MaskedDiffusion, "causal": Causal}
 
 
 def learning_rate(step: int, steps: int, warmup: int, cooldown: float) -> float:
@@ -85,29 +45,6 @@ def build_optimizers(model: nn.Module, lr: float, muon_lr: float) -> list[torch.
         (matrices if inner else others).append(parameter)
     adamw = torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     return [Muon(matrices, lr=muon_lr, weight_decay=0.01), adamw]
-
-
-@torch.no_grad()
-def evaluate(
-    objective: MaskedDiffusion | Causal,
-    model: nn.Module,
-    streams: dict[str, Stream],
-    per_source: int | None,
-    batch: int = 32,
-) -> dict[str, float]:
-    """Return held-out nats a token for each source; the noise is fixed, so figures compare across steps."""
-    results = {}
-    for name, stream in streams.items():
-        generator = torch.Generator().manual_seed(1)
-        windows = torch.from_numpy(evaluation_windows(stream, model.config.context, per_source))
-        total = sum(float(objective.held_out(model, x, generator).sum()) for x in windows.split(batch))
-        results[name] = total / windows.numel()
-    return results
-
-
-def weighted(by_source: dict[str, float]) -> float:
-    """Return the mean of figures by source, weighted as the training windows are."""
-    return sum(SOURCES[name] * value for name, value in by_source.items())
 
 
 def grown(state: dict[str, Tensor], hidden: int) -> dict[str, Tensor]:

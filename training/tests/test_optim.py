@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from didi.optim import Muon, orthogonalised
+from didi.learn.optim import Muon, orthogonalised
 
 SHAPES = [(24, 8), (8, 24), (8, 24), (8, 8)]
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)

@@ -9,8 +9,8 @@ from torch import Tensor
 from conftest import randomised
 from didi.backbone import Backbone, BackboneConfig
 from didi.diffusion import alpha, corrupt, grid, subs
-from didi.policy import branch, entropy, group_advantage, jeffreys
-from didi.policy import log_odds_reward, policy_gradient_loss, predict, rollout
+from didi.learn.policy import branch, entropy, group_advantage, jeffreys
+from didi.learn.policy import log_odds_reward, policy_gradient_loss, predict, rollout
 
 MASK, L = 2, 2
 TEXTS = torch.tensor(list(itertools.product(range(2), repeat=L)))

@@ -10,7 +10,7 @@ import {
 } from "../../server/access/key-file.ts";
 import { checkKeyId, createKey } from "../../server/access/keys.ts";
 import type { KeysConfig } from "../command-options.ts";
-import { columns } from "../terminal.ts";
+import { columns } from "../output/terminal.ts";
 
 /** Return the limits under their names in the key file. */
 function limitsOf({ requestsPerMinute, concurrentRequests, tokenPassesPerMinute }: KeysConfig): KeyLimits {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { StartupError } from "../../errors.ts";
 import { type Precision, precisionsOf, readManifest } from "../../model/manifest.ts";
 import { MODELS, modelParents } from "../../model/model.ts";
-import { columns, printable } from "../terminal.ts";
+import { columns, printable } from "../output/terminal.ts";
 
 /** A model folder, with the reason if its manifest cannot be used. */
 export type ListedModel = { name: string; folder: string; bytes: number } & (

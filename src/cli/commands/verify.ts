@@ -8,8 +8,8 @@ import { precisionsOf, readManifest } from "../../model/manifest.ts";
 import { existingFolder, identityOf } from "../../model/model.ts";
 import { valid, validator } from "../../server/openapi.ts";
 import type { ModelConfig } from "../options.ts";
+import { printable } from "../output/terminal.ts";
 import { ONE_AT_A_TIME, startEngine, warmUp } from "../start-engine.ts";
-import { printable } from "../terminal.ts";
 
 /** Settings of the command; the default model is the receipt's. */
 export interface VerifyConfig extends Pick<ModelConfig, "device" | "threads"> {

@@ -19,8 +19,8 @@ from ..causal import load_causal
 from ..command import command_parser
 from ..corpus import SEPARATOR, SPLITS, Stream, evaluation_windows, load_streams
 from ..diffusion import low_discrepancy_times, nelbo
-from ..evaluate import plt, save_svg
-from ..train import Causal, evaluate
+from ..learn.objectives import Causal, evaluate
+from .evaluate import plt, save_svg
 from .oracle import sample
 
 LABELS = {

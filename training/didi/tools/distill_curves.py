@@ -16,8 +16,8 @@ import torch
 from ..backbone import load_backbone
 from ..command import command_parser
 from ..diffusion import in_batches, sample_plain
-from ..evaluate import plt, save_svg
-from ..measure import load_judge
+from .evaluate import plt, save_svg
+from .measure import load_judge
 
 FIELDS = ["iteration", "generative_perplexity", "low", "high", "entropy"]
 LOGGED = {

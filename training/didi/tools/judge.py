@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from ..causal import load_causal
 from ..command import command_parser
 from ..corpus import SEPARATOR
-from ..measure import bootstrap, judge_nats, unigram_entropy
+from .measure import bootstrap, judge_nats, unigram_entropy
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from ..backbone import load_backbone
 from ..command import add_bf16_flag, command_parser
 from ..diffusion import in_batches
 from ..guidance import Guidance, load_discriminator, sample_guided, weight_files
-from ..measure import load_judge
+from .measure import load_judge
 
 SETTINGS = ["steps", "candidates", "scale_start", "scale_end", "rerank_ratio", "temperature"]
 FIELDS = [*SETTINGS, "generative_perplexity", "entropy"]

@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from .causal import CausalLM, load_causal, next_token_nats
-from .corpus import SEPARATOR
+from ..causal import CausalLM, load_causal, next_token_nats
+from ..corpus import SEPARATOR
 
 
 @dataclass(frozen=True)

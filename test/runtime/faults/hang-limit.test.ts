@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { test } from "node:test";
-import { openModel } from "../../src/model/model.ts";
-import { HangLimit } from "../../src/runtime/hang-limit.ts";
-import { WorkerPool } from "../../src/runtime/pool.ts";
-import type { Batch, Canvases, GraphName } from "../../src/runtime/protocol.ts";
-import { TINY_GUIDED } from "../support/engine.ts";
+import { openModel } from "../../../src/model/model.ts";
+import { HangLimit } from "../../../src/runtime/hang-limit.ts";
+import { WorkerPool } from "../../../src/runtime/pool.ts";
+import type { Batch, Canvases, GraphName } from "../../../src/runtime/protocol.ts";
+import { TINY_GUIDED } from "../../support/engine.ts";
 
 const batch = (rows: number, graph: GraphName = "denoise") =>
   ({ graph, input: { rows, padded: 128 } }) as Batch;

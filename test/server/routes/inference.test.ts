@@ -3,12 +3,12 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
-import { Engine } from "../../src/engine/engine.ts";
-import { buildApp } from "../../src/server/app.ts";
-import { bytesOf } from "../../src/server/inference/tensors.ts";
-import { type Schemas, validator } from "../../src/server/openapi.ts";
-import { startEngine } from "../support/engine.ts";
-import { listen } from "./support.ts";
+import { Engine } from "../../../src/engine/engine.ts";
+import { buildApp } from "../../../src/server/app.ts";
+import { bytesOf } from "../../../src/server/inference/tensors.ts";
+import { type Schemas, validator } from "../../../src/server/openapi.ts";
+import { startEngine } from "../../support/engine.ts";
+import { listen } from "../support.ts";
 
 let engine: Engine;
 let app: FastifyInstance;

@@ -6,12 +6,12 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { FAULTS } from "../../loadtest/chaos/faults.ts";
-import type { Engine, EngineLimits } from "../../src/engine/engine.ts";
-import { NonFiniteError } from "../../src/errors.ts";
-import type { PoolEvents } from "../../src/runtime/pool.ts";
-import { mismadeModel, withoutEmbedding } from "../support/damage.ts";
-import { startEngine } from "../support/engine.ts";
+import { FAULTS } from "../../../loadtest/chaos/faults.ts";
+import type { Engine, EngineLimits } from "../../../src/engine/engine.ts";
+import { NonFiniteError } from "../../../src/errors.ts";
+import type { PoolEvents } from "../../../src/runtime/pool.ts";
+import { mismadeModel, withoutEmbedding } from "../../support/damage.ts";
+import { startEngine } from "../../support/engine.ts";
 
 const root = await mkdtemp(join(tmpdir(), "didi-damage-"));
 after(() => rm(root, { recursive: true }));

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from conftest import TOKENIZER
-from didi import evaluate as evaluation
-from didi.evaluate import STYLES, quality_markdown
+from didi.tools import evaluate as evaluation
+from didi.tools.evaluate import STYLES, quality_markdown
 
 
 def test_the_table_is_made_once_and_goes_on_where_it_stopped(folders, tmp_path, monkeypatch, capsys):
@@ -47,9 +47,10 @@ def test_the_table_is_made_once_and_goes_on_where_it_stopped(folders, tmp_path, 
 
 def test_the_card_s_table_is_that_of_the_result_file():
     models = TOKENIZER.parents[1]
-    content = json.loads((models / "stories-didi" / "quality.json").read_text())
+    card = models / "stories-didi" / "card"
+    content = json.loads((card / "quality.json").read_text())
     table = quality_markdown(content["cells"])
-    assert (models / "stories-didi" / "quality.md").read_text() == table
+    assert (card / "quality.md").read_text() == table
     # The card's columns are padded to one width.
     squeeze = lambda text: re.sub(r"-{3,}", "---", re.sub(r" +", " ", text))  # noqa: E731
     assert squeeze(table) in squeeze((models / "README.md").read_text())

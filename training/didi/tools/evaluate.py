@@ -1,4 +1,4 @@
-"""Measure the quality table of the model card: `python -m didi.evaluate --out DIR`.
+"""Measure the quality table of the model card: `python -m didi.tools.evaluate --out DIR`.
 
 Generative perplexity and entropy at every step count of the teacher, the student, the student with reward
 guidance (RGAS) and the autoregressive peer, all from empty canvases; real text of the test split as the floor
@@ -20,19 +20,19 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from .backbone import load_backbone
-from .causal import load_causal, sample_causal
-from .command import add_bf16_flag, command_parser
-from .corpus import SEPARATOR, split_windows
-from .diffusion import in_batches, sample_plain
-from .guidance import Guidance, load_discriminator, sample_guided
+from ..backbone import load_backbone
+from ..causal import load_causal, sample_causal
+from ..command import add_bf16_flag, command_parser
+from ..corpus import SEPARATOR, split_windows
+from ..diffusion import in_batches, sample_plain
+from ..guidance import Guidance, load_discriminator, sample_guided
 from .measure import load_judge, shuffle_words
-from .tokenizer import MASK
+from ..tokenizer import MASK
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
+MODELS = Path(__file__).resolve().parents[3] / "models"
 STEPS = [1, 2, 4, 8, 16, 32, 64, 128]
 
 # The samplers with a step budget, with their lines in the picture.
@@ -213,7 +213,7 @@ def main() -> None:
     add("--student", type=Path, default=MODELS / "stories-didi", help="model folder with a discriminator")
     add("--peer", type=Path, default=MODELS / "stories-ar", help="folder of the autoregressive peer")
     add("--judge", type=Path, default=MODELS / "stories-judge", help="folder of the causal model that judges")
-    add("--out", type=Path, default=MODELS / "stories-didi", help="folder for the results")
+    add("--out", type=Path, default=MODELS / "stories-didi" / "card", help="folder for the results")
     add("--steps", type=int, nargs="+", default=STEPS, help="step counts")
     add("--samplers", nargs="+", choices=STYLES, default=list(STYLES), help="samplers to measure now")
     add("--samples", type=int, default=512, help="samples of a cell")

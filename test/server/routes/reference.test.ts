@@ -3,10 +3,10 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../src/engine/engine.ts";
-import { buildApp } from "../../src/server/app.ts";
-import { CONTRACT } from "../../src/server/openapi.ts";
-import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import type { Engine } from "../../../src/engine/engine.ts";
+import { buildApp } from "../../../src/server/app.ts";
+import { CONTRACT } from "../../../src/server/openapi.ts";
+import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
 
 let engine: Engine;
 let app: FastifyInstance;

@@ -6,7 +6,7 @@ import torch
 from test_causal import causal_model
 
 from didi.causal import next_token_nats
-from didi.measure import bootstrap, judge_nats, measure, shuffle_words, unigram_entropy
+from didi.tools.measure import bootstrap, judge_nats, measure, shuffle_words, unigram_entropy
 
 
 def test_entropy_is_that_of_the_token_frequencies():

@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { FAULTS, type FaultKind } from "../../loadtest/chaos/faults.ts";
-import type { EngineLimits } from "../../src/engine/engine.ts";
-import type { GenerateRequest } from "../../src/engine/request.ts";
-import type { PoolEvents } from "../../src/runtime/pool.ts";
-import { startEngine } from "../support/engine.ts";
+import { FAULTS, type FaultKind } from "../../../loadtest/chaos/faults.ts";
+import type { EngineLimits } from "../../../src/engine/engine.ts";
+import type { GenerateRequest } from "../../../src/engine/request.ts";
+import type { PoolEvents } from "../../../src/runtime/pool.ts";
+import { startEngine } from "../../support/engine.ts";
 
 const notHere = process.platform !== "linux" && "it reaches into the process by /proc";
 const request: GenerateRequest = {

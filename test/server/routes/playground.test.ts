@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../src/engine/engine.ts";
-import { buildApp } from "../../src/server/app.ts";
-import { type Schemas, validator } from "../../src/server/openapi.ts";
-import { startEngine, TEACHER, TINY_GUIDED } from "../support/engine.ts";
+import type { Engine } from "../../../src/engine/engine.ts";
+import { buildApp } from "../../../src/server/app.ts";
+import { type Schemas, validator } from "../../../src/server/openapi.ts";
+import { startEngine, TEACHER, TINY_GUIDED } from "../../support/engine.ts";
 
 const checkModel = validator("ModelInfo");
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backbone import Backbone
-from .diffusion import alpha, categorical, grid, subs
+from ..backbone import Backbone
+from ..diffusion import alpha, categorical, grid, subs
 
 
 @dataclass

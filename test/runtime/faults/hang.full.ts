@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { denoiseInput } from "../../src/engine/scheduling/batch.ts";
-import { type Model, openModel } from "../../src/model/model.ts";
-import { WorkerPool } from "../../src/runtime/pool.ts";
-import type { DenoiseInput } from "../../src/runtime/protocol.ts";
-import { MODEL } from "../support/engine.ts";
-import { plain, rowsOf } from "./rows.ts";
+import { denoiseInput } from "../../../src/engine/scheduling/batch.ts";
+import { type Model, openModel } from "../../../src/model/model.ts";
+import { WorkerPool } from "../../../src/runtime/pool.ts";
+import type { DenoiseInput } from "../../../src/runtime/protocol.ts";
+import { MODEL } from "../../support/engine.ts";
+import { plain, rowsOf } from "../rows.ts";
 
 let model: Model;
 let pool: WorkerPool;
