@@ -11,11 +11,15 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * The same with the request in the URL, for the EventSource of browsers
+         * @description When its stream ends, an EventSource sends the request again, with the id of the last event: after `done`, the answer is 204 and it stops. Headers and URL may have 16 KB together; proxies may log URLs, with the prompt. Pages of other origins are refused unless `--allow-origin` names them. An EventSource cannot send an API key.
+         */
+        get: operations["generateByUrl"];
         put?: never;
         /**
          * Generate text; answer with the finished text, or with an event for every step
-         * @description If the Accept header prefers `text/event-stream` to `application/json`, the answer is a stream of the events that a WebSocket sends: `accepted`, one `step` for each step, then `done` or `error`. Of equal weights, the media type that comes first wins. Each event has an id, unless `deadline_ms` is set. To resume a broken stream, send the same request again with the last id as `Last-Event-ID`: the server sends every step after it exactly once.
+         * @description If the Accept header prefers `text/event-stream` to `application/json`, the answer is a stream of the events that a WebSocket sends: `accepted`, one `step` for each step, then `done` or `error`. Of equal weights, the media type that comes first wins. Each event has an id; with `deadline_ms`, `done` alone has one. To resume a broken stream, send the same request again with the last id as `Last-Event-ID`: the server sends every step after it exactly once.
          */
         post: operations["generate"];
         delete?: never;
@@ -1291,6 +1295,47 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    generateByUrl: {
+        parameters: {
+            query: {
+                /** @description The fields of POST /generate */
+                request: string;
+            };
+            header?: {
+                /** @description The id of the last event that the client received from an event stream */
+                "Last-Event-ID"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The answer */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GenerateResponse"];
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description The client has received the last event */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["Problem"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Problem"];
+            413: components["responses"]["Problem"];
+            429: components["responses"]["Overloaded"];
+            500: components["responses"]["Problem"];
+            503: components["responses"]["Overloaded"];
+        };
+    };
     generate: {
         parameters: {
             query?: never;

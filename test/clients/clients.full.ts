@@ -1,6 +1,7 @@
 /**
  * Clients of other servers, each installed from its registry and used as its documentation shows, against a
  * server started by `npm start`. The results are the table of docs/clients.md; `DIDI_WRITE=1` writes it anew.
+ * `DIDI_CLIENTS=latest` takes the newest version of each client in place of the pinned one.
  */
 
 import assert from "node:assert/strict";
@@ -19,6 +20,9 @@ import { hasChromium, launchChromium } from "../support/chromium.ts";
 const run = promisify(execFile);
 const HERE = join(PACKAGE_ROOT, "test", "clients");
 const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "didi-serve");
+
+/** Whether to take the newest versions instead of the pinned ones. */
+const LATEST = process.env.DIDI_CLIENTS === "latest";
 
 /** A row of the table. */
 interface Result {
@@ -48,20 +52,23 @@ after(async () => {
   rmSync(scratch, { recursive: true, force: true });
 });
 
-/** Return the cache folder for what a file lists; `install` fills it if it is not complete. */
+/**
+ * Return the folder of the clients that a file lists, with the file in it; `install` fills it if it is not
+ * complete. `pin` matches a version in the file, and `newest` stands for the newest one.
+ */
 async function installed(
   kind: string,
   list: string,
+  [pin, newest]: [pin: RegExp, newest: string],
   install: (folder: string) => Promise<void>,
 ): Promise<string> {
-  const hash = createHash("sha256")
-    .update(readFileSync(join(HERE, list)))
-    .digest("hex")
-    .slice(0, 16);
-  const folder = join(CACHE, `${kind}-${hash}`);
+  const pinned = readFileSync(join(HERE, list), "utf8");
+  const hash = createHash("sha256").update(pinned).digest("hex").slice(0, 16);
+  const folder = LATEST ? join(scratch, kind) : join(CACHE, `${kind}-${hash}`);
   if (existsSync(join(folder, "complete"))) return folder;
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, list), LATEST ? pinned.replaceAll(pin, newest) : pinned);
   await install(folder);
   writeFileSync(join(folder, "complete"), "");
   return folder;
@@ -81,19 +88,23 @@ async function collect(
 }
 
 test("clients for Node", { timeout: 400_000 }, async () => {
-  const folder = await installed("clients-npm", "package.json", async (to) => {
-    cpSync(join(HERE, "package.json"), join(to, "package.json"));
-    await run("npm", ["install", "--silent", "--no-audit", "--no-fund"], { cwd: to });
-  });
+  const folder = await installed(
+    "clients-npm",
+    "package.json",
+    [/: "\d[^"]*"/g, ': "latest"'],
+    async (to) => {
+      await run("npm", ["install", "--silent", "--no-audit", "--no-fund"], { cwd: to });
+    },
+  );
   cpSync(join(HERE, "clients.mjs"), join(folder, "clients.mjs"));
   await collect("node", [join(folder, "clients.mjs"), origin]);
 });
 
 test("clients for Python", { timeout: 600_000 }, async () => {
-  const folder = await installed("venv", "requirements.txt", async (to) => {
+  const folder = await installed("venv", "requirements.txt", [/==\S+/g, ""], async (to) => {
     await run("python3", ["-m", "venv", to]);
     const quiet = ["install", "--quiet", "--disable-pip-version-check"];
-    await run(join(to, "bin", "pip"), [...quiet, "-r", join(HERE, "requirements.txt")]);
+    await run(join(to, "bin", "pip"), [...quiet, "-r", join(to, "requirements.txt")]);
   });
   const model = join(PACKAGE_ROOT, "models", "stories-didi");
   await collect(join(folder, "bin", "python"), [join(HERE, "clients.py"), origin, model, scratch]);
@@ -108,8 +119,11 @@ test("Java's HttpClient", async (context) => {
 test("Go's net/http and golang.org/x/net/websocket", async (context) => {
   const go = await run("go", ["version"]).catch(() => undefined);
   if (!go) return context.skip("go is not installed");
-  const [, version] = /golang\.org\/x\/net v(\S+)/.exec(readFileSync(join(HERE, "go", "go.mod"), "utf8"))!;
-  await collect("go", ["run", ".", origin], { cwd: join(HERE, "go"), env: { SOCKET_VERSION: version } });
+  const cwd = join(scratch, "go");
+  cpSync(join(HERE, "go"), cwd, { recursive: true });
+  if (LATEST) await run("go", ["get", "golang.org/x/net@latest"], { cwd });
+  const [, version] = /golang\.org\/x\/net v(\S+)/.exec(readFileSync(join(cwd, "go.mod"), "utf8"))!;
+  await collect("go", ["run", ".", origin], { cwd, env: { SOCKET_VERSION: version } });
 });
 
 test("curl with HTTP/2 offered", async () => {
@@ -124,7 +138,7 @@ test("curl with HTTP/2 offered", async () => {
 });
 
 /** What a page does: send one request over a WebSocket and return every event. */
-const IN_PAGE = `new Promise((resolve, reject) => {
+const SOCKET_IN_PAGE = `new Promise((resolve, reject) => {
   const events = [];
   const socket = new WebSocket(location.origin.replace("http", "ws") + "/generate/stream");
   socket.onerror = () => reject(new Error("the socket failed"));
@@ -136,23 +150,43 @@ const IN_PAGE = `new Promise((resolve, reject) => {
   };
 })`;
 
+/** What a page does: receive every event of a request, and leave the EventSource alone until it stops. */
+const EVENTS_IN_PAGE = `new Promise((resolve) => {
+  const events = [];
+  const request = JSON.stringify({ prompt: "Once upon a time", steps: 4 });
+  const source = new EventSource("/generate?request=" + encodeURIComponent(request));
+  for (const type of ["accepted", "step", "done"])
+    source.addEventListener(type, ({ data }) => events.push(JSON.parse(data)));
+  source.addEventListener("error", () => source.readyState === EventSource.CLOSED && resolve(events));
+})`;
+
+/** Each client of a page: what runs there, and what was done. */
+const IN_PAGE: [client: string, script: string, done: string][] = [
+  [
+    "EventSource",
+    EVENTS_IN_PAGE,
+    "GET /generate from a page, every step received; stops after the last event",
+  ],
+  ["WebSocket", SOCKET_IN_PAGE, "a request over /generate/stream from a page, every step received"],
+];
+
 const noBrowser = !hasChromium && !process.env.DIDI_REQUIRE_BROWSER && "no Chromium: set DIDI_CHROMIUM";
 
-test("WebSocket in Chromium", { skip: noBrowser }, async () => {
-  const browser = await launchChromium();
-  try {
-    const page = await browser.newPage();
-    await page.goto(origin);
-    const events: { type: string; samples?: { text: string }[] }[] = await page.evaluate(IN_PAGE);
-    const types = events.map(({ type }) => type);
-    assert.deepEqual(types, ["accepted", "step", "step", "step", "step", "done"]);
-    assert.ok(events.at(-1)!.samples![0]!.text.length > 0);
-    const done = "a request over /generate/stream from a page, every step received";
-    results.push({ client: "WebSocket", language: "Chromium", version: browser.version(), done });
-  } finally {
-    await browser.close();
-  }
-});
+for (const [client, script, done] of IN_PAGE)
+  test(`${client} in Chromium`, { skip: noBrowser }, async () => {
+    const browser = await launchChromium();
+    try {
+      const page = await browser.newPage();
+      await page.goto(origin);
+      const events: { type: string; samples?: { text: string }[] }[] = await page.evaluate(script);
+      const types = events.map(({ type }) => type);
+      assert.deepEqual(types, ["accepted", "step", "step", "step", "step", "done"]);
+      assert.ok(events.at(-1)!.samples![0]!.text.length > 0);
+      results.push({ client, language: "Chromium", version: browser.version(), done });
+    } finally {
+      await browser.close();
+    }
+  });
 
 /** What the benchmark clients of other servers send; they need a GPU to be installed. */
 const RECORDED: [client: string, fields: object][] = [

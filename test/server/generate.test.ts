@@ -128,7 +128,7 @@ test("an unknown route, a broken URL and a WebSocket route without an upgrade ar
 
 test("another method gets 405 with the allowed ones", async () => {
   for (const [method, path, allow] of [
-    ["GET", "/generate", "POST"],
+    ["PUT", "/generate", "GET, HEAD, POST"],
     ["DELETE", "/healthz", "GET, HEAD"],
     ["PUT", "/v1/models/any", "GET, HEAD"],
     ["PATCH", "/v2/models/any/infer", "POST"],

@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyRequest } from "fastify";
 import { ForbiddenError, InvalidRequestError, UnauthorizedError } from "../../errors.ts";
 import { howToAllow } from "./cors.ts";
 import { type ApiKey, type KeyRing, looksLikeKey } from "./keys.ts";
-import { isAllowedOrigin, isLocalHost } from "./origins.ts";
+import { isAllowedOrigin, isLocalHost, isOfOtherSite } from "./origins.ts";
 
 declare module "fastify" {
   interface FastifyRequest {
@@ -13,10 +13,11 @@ declare module "fastify" {
   }
   interface FastifyContextConfig {
     /**
-     * `open`: no key is required. `socket`: a WebSocket, whose key may come in its first message. Absent: a
-     * key is required, so that a new route is closed by default.
+     * `open`: no key is required. `socket`: a WebSocket, whose key may come in its first message. `costly`: a
+     * GET that generates, which pages of other origins may not send. Absent: a key is required, so that a new
+     * route is closed by default.
      */
-    access?: "open" | "socket";
+    access?: "open" | "socket" | "costly";
   }
 }
 
@@ -88,6 +89,12 @@ export function addGuard(
     const { origin } = request.headers;
     if (request.ws && !isAllowedOrigin(request.headers, allowedOrigins))
       throw new ForbiddenError(`pages of ${origin} may not open this WebSocket: ${howToAllow(origin)}`);
+    // A page may send a GET to any origin, as an image does.
+    const costly = request.routeOptions.config.access === "costly";
+    if (costly && isOfOtherSite(request.headers))
+      throw new ForbiddenError("pages of other sites may send this with fetch or EventSource only");
+    if (costly && !isAllowedOrigin(request.headers, allowedOrigins))
+      throw new ForbiddenError(`pages of ${origin} may not send this: ${howToAllow(origin)}`);
     // @fastify/websocket would open a WebSocket on any route, and close it at once.
     if (request.ws && request.routeOptions.config.access !== "socket" && !request.is404)
       throw new InvalidRequestError([

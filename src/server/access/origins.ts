@@ -24,6 +24,14 @@ export function isAllowedOrigin(
 }
 
 /**
+ * Return whether a page of another site sends a request without an Origin header, as for an image or a link.
+ * Browsers say so to hosts that they trust: https ones and this machine.
+ */
+export function isOfOtherSite({ origin, ...headers }: IncomingMessage["headers"]): boolean {
+  return origin === undefined && /^(cross|same)-site$/.test(String(headers["sec-fetch-site"]));
+}
+
+/**
  * Return whether a Host header names this machine, for a server on the loopback interface. A page can point
  * its own host name to 127.0.0.1 after it has loaded (DNS rebinding): its requests are then same-origin, but
  * still name its host. Such names have a dot; names without one cannot be registered.

@@ -1,8 +1,10 @@
-/** POST /generate: answer with the finished text, or with every step as server-sent events. */
+/** /generate: answer with the finished text, or with every step as server-sent events. */
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { InvalidRequestError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
-import type { Schemas } from "../openapi.ts";
+import { parseJson } from "../json.ts";
+import { type Schemas, valid, validator } from "../openapi.ts";
 import { toProblem } from "../problem.ts";
 import { schemaOf } from "../route-schema.ts";
 import { cancelOnClose } from "../streaming/cancellation.ts";
@@ -12,21 +14,59 @@ import { recordOf } from "../telemetry/record.ts";
 
 type Body = Schemas["GenerateRequest"];
 
+interface Route {
+  Body: Body;
+  Querystring: Record<string, string | string[]>;
+  Reply: Schemas["GenerateResponse"] | undefined;
+}
+type Request = FastifyRequest<Route>;
+
 export async function generateRoute(app: FastifyInstance, { admission }: { admission: Admission }) {
-  interface Route {
-    Body: Body;
-    Reply: Schemas["GenerateResponse"];
-  }
-  app.post<Route>("/generate", { schema: schemaOf("generate") }, async (request, reply) => {
-    const { body } = request;
-    const header = request.headers["last-event-id"];
-    const seen = header === undefined ? undefined : parseLastEventId(String(header), body.seed);
+  const answer = async (body: Body, request: Request, reply: FastifyReply) => {
+    const seen = progressOf(request, body);
     if (wantsEvents(request)) return stream(admission, body, seen, request, reply);
     const handle = await admission.submit(request, body);
     recordOf(request)?.add(handle);
     cancelOnClose(reply.raw, [handle]);
     return handle.result;
-  });
+  };
+  app.post<Route>("/generate", { schema: schemaOf("generate") }, async (request, reply) =>
+    answer(request.body, request, reply),
+  );
+  // The EventSource of browsers sends nothing but GET, and sends it again when the answer ends.
+  app.get<Route>(
+    "/generate",
+    { schema: schemaOf("generateByUrl"), config: { access: "costly" } },
+    async (request, reply) => {
+      const body = bodyOf(request.query);
+      if (progressOf(request, body)?.ended) return reply.code(204).send(undefined);
+      return answer(body, request, reply);
+    },
+  );
+}
+
+/** Return the events that the client has received. Throws what `parseLastEventId` throws. */
+function progressOf({ headers }: FastifyRequest, { seed }: Body): Progress | undefined {
+  const header = headers["last-event-id"];
+  return header === undefined ? undefined : parseLastEventId(String(header), seed);
+}
+
+const validBody = validator("GenerateRequest");
+
+/** Return the request that a URL holds as JSON. Throws InvalidRequestError. */
+function bodyOf({ request, ...others }: Route["Querystring"]): Body {
+  const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
+  const [other] = Object.keys(others);
+  if (other !== undefined)
+    throw refuse(`/query/${other}`, "is not a parameter of this route: put the fields into request, as JSON");
+  if (typeof request !== "string")
+    throw refuse("/query/request", 'must be given once, as JSON: ?request={"prompt":"Once upon a time"}');
+  try {
+    return valid(validBody(parseJson(Buffer.from(request))));
+  } catch (error) {
+    if (error instanceof SyntaxError) throw refuse("/query/request", `is not JSON: ${error.message}`);
+    throw error;
+  }
 }
 
 /**

@@ -1,9 +1,9 @@
 /**
- * Server-sent events: the events of a WebSocket as the answer to a POST.
+ * Server-sent events: the events of a WebSocket as the answer to a request.
  *
  * A broken stream resumes without state on the server: the same request with the same seed has the same
  * steps. The id of an event holds the seed and the number of steps sent for each sample; the server sends the
- * steps after it.
+ * steps after it. The id of the last event says that nothing follows.
  */
 
 import type { ServerResponse } from "node:http";
@@ -11,7 +11,7 @@ import type { FastifyRequest } from "fastify";
 import { InvalidRequestError } from "../../errors.ts";
 import type { ServerEvent, Sink } from "./outbox.ts";
 
-/** Media types of the answers of POST /generate. */
+/** Media types of the answers of /generate. */
 const JSON_TYPE = "application/json; charset=utf-8";
 const EVENTS_TYPE = "text/event-stream; charset=utf-8";
 
@@ -25,6 +25,8 @@ export interface Progress {
   seed: number;
   /** Number of steps sent for each sample; shorter if the last samples have none. */
   steps: number[];
+  /** True if the answer was among them. */
+  ended: boolean;
 }
 
 /**
@@ -38,9 +40,10 @@ export function wantsEvents(request: FastifyRequest): boolean {
 /** Parse Last-Event-ID. Throw InvalidRequestError if it is no id of this server, or has another seed. */
 export function parseLastEventId(header: string, seed: number | undefined): Progress {
   const refuse = (message: string) => new InvalidRequestError([{ path: "/headers/Last-Event-ID", message }]);
-  const match = /^(\d{1,16}):(\d{1,5}(?:,\d{1,5}){0,15})?$/.exec(header);
+  const match = /^(\d{1,16}):(\d{1,5}(?:,\d{1,5}){0,15})?(:done)?$/.exec(header);
   if (!match) throw refuse("is not an id of this server's events: leave it out to start anew");
-  const progress = { seed: Number(match[1]), steps: (match[2] ?? "").split(",").map(Number) };
+  const steps = (match[2] ?? "").split(",").map(Number);
+  const progress = { seed: Number(match[1]), steps, ended: match[3] !== undefined };
   if (progress.seed > Number.MAX_SAFE_INTEGER || (seed !== undefined && seed !== progress.seed))
     throw refuse(`belongs to a request of seed ${match[1]}, not ${seed}: send the same request again`);
   return progress;
@@ -74,10 +77,10 @@ export class EventStream implements Sink {
   readonly #steps: number[];
   readonly #seed: number;
 
-  /** `resumable`: write an id with each event. `headers`: those of the response. */
+  /** `resumable`: write an id with each event, not only with the last. `headers`: those of the response. */
   constructor(
     readonly response: ServerResponse,
-    { seed, steps }: Progress,
+    { seed, steps }: Pick<Progress, "seed" | "steps">,
     readonly resumable: boolean,
     headers: Record<string, number | string | string[] | undefined>,
   ) {
@@ -100,7 +103,10 @@ export class EventStream implements Sink {
       while (this.#steps.length < event.sample) this.#steps.push(0);
       this.#steps[event.sample] = event.step;
     }
-    const id = this.resumable ? `id: ${this.#seed}:${this.#steps.join()}\n` : "";
+    // Without an id at its end, an EventSource would send the request again from the beginning.
+    const ended = event.type === "done";
+    const id =
+      this.resumable || ended ? `id: ${this.#seed}:${this.#steps.join()}${ended ? ":done" : ""}\n` : "";
     this.response.write(`event: ${event.type}\n${id}data: ${JSON.stringify(event)}\n\n`, () => sent());
   }
 }

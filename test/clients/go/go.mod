@@ -1,5 +1,5 @@
 module clients
 
-go 1.23.0
+go 1.26.0
 
-require golang.org/x/net v0.38.0
+require golang.org/x/net v0.62.0

@@ -87,6 +87,31 @@ test("a request that a page can send without a preflight is refused", async () =
   }
 });
 
+/** Headers of a GET that generates, and the status of its answer, with one origin allowed and with none. */
+const PAGES: [headers: Record<string, string>, allowed: number, none: number][] = [
+  [{}, 200, 200],
+  [{ "sec-fetch-site": "none" }, 200, 200],
+  [{ "sec-fetch-site": "same-origin" }, 200, 200],
+  [{ origin: "http://localhost:80", host: "localhost:80", "sec-fetch-site": "same-origin" }, 200, 200],
+  [{ origin: "https://app.example", "sec-fetch-site": "cross-site" }, 200, 403],
+  [{ origin: "https://evil.example" }, 403, 403],
+  [{ origin: "null" }, 403, 403],
+  // An image or a link.
+  [{ "sec-fetch-site": "cross-site" }, 403, 403],
+  [{ "sec-fetch-site": "same-site" }, 403, 403],
+];
+
+test("a page of another origin cannot make the server generate with a GET, unless it is allowed", async () => {
+  const request = encodeURIComponent(JSON.stringify({ prompt: "a", length: 2, steps: 1 }));
+  for (const [i, allowedOrigins] of [["https://app.example"], []].entries()) {
+    const app = await build({ allowedOrigins });
+    for (const [headers, ...expected] of PAGES) {
+      const { statusCode } = await app.inject({ url: `/generate?request=${request}`, headers });
+      assert.equal(statusCode, expected[i], JSON.stringify([allowedOrigins, headers]));
+    }
+  }
+});
+
 test("a server on the loopback interface refuses rebound host names", async () => {
   const statusOf = async (app: FastifyInstance, host: string, url = "/model") =>
     (await app.inject({ url, headers: { host } })).statusCode;

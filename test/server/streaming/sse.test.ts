@@ -153,10 +153,55 @@ test("an error before the stream begins is a problem", async () => {
   }
 });
 
-test("with a deadline, events have no ids: the skipped steps depend on the clock", async () => {
+test("with a deadline, done alone has an id: the skipped steps depend on the clock", async () => {
   const messages = parse(await (await post({ ...body, deadline_ms: 60_000 })).text());
+  const last = messages.pop()!;
   assert.ok(messages.length > 2 && messages.every(({ id }) => id === undefined));
+  assert.match(last.id!, /:done$/);
 });
+
+/** Send the request in the URL, as the EventSource of browsers does. */
+const get = (request: object, headers: Record<string, string> = {}) =>
+  fetch(`${origin}/generate?request=${encodeURIComponent(JSON.stringify(request))}`, {
+    headers: { accept: "text/event-stream", ...headers },
+  });
+
+test("a GET has the events of the same POST, resumes, and is answered 204 after its end", async () => {
+  const posted = parse(await (await post(body)).text());
+  const got = parse(await (await get(body)).text());
+  assert.deepEqual(
+    got.map(({ id, event }) => [id, event]),
+    posted.map(({ id, event }) => [id, event]),
+  );
+  assert.deepEqual(steps(got), steps(posted));
+  const rest = parse(await (await get(body, { "last-event-id": got[7]!.id! })).text());
+  assert.deepEqual([...steps(got.slice(0, 8)), ...steps(rest)].length, steps(got).length);
+  for (const [id, status] of [
+    [got.at(-1)!.id!, 204],
+    [got.at(-2)!.id!, 200],
+  ] as const)
+    assert.equal((await get(body, { "last-event-id": id })).status, status, id);
+  assert.equal((await (await get(body, { accept: "*/*" })).json()).samples.length, 2);
+});
+
+/** What follows the path, and what the answer must name. */
+const REFUSED_URLS: [query: string, path: string, message: RegExp][] = [
+  ["", "/query/request", /must be given once, as JSON: \?request=/],
+  ["?prompt=a", "/query/prompt", /put the fields into request/],
+  ["?request={}&request={}", "/query/request", /must be given once/],
+  ["?request=%7B", "/query/request", /is not JSON: /],
+  ['?request={"prompt":"a","steps":0}', "/steps", />= 1/],
+  ['?request={"prompt":"a","stpes":4}', "/stpes", /did you mean steps/],
+];
+
+for (const [query, path, message] of REFUSED_URLS)
+  test(`GET /generate${query} is refused`, async () => {
+    const { statusCode, body } = await app.inject(`/generate${query}`);
+    assert.equal(statusCode, 400);
+    const [error] = (JSON.parse(body) as Schemas["Problem"]).errors!;
+    assert.equal(error!.path, path);
+    assert.match(error!.message, message);
+  });
 
 test("the rows of a client that disconnects are freed", async () => {
   const controller = new AbortController();

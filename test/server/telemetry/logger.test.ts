@@ -52,6 +52,8 @@ async function everything(logPrompts: boolean) {
   ).json()) as Schemas["GenerateResponse"];
   texts.push(...good.samples.map(({ text }) => text));
   await (await post("/generate", JSON.stringify(request), { accept: "text/event-stream" })).text();
+  const url = `${origin}/generate?request=${encodeURIComponent(JSON.stringify(request))}`;
+  await (await fetch(url, { headers: { authorization: `Bearer ${key}` } })).text();
   await post("/v1/completions", JSON.stringify({ model, prompt: SECRET, max_tokens: 4 }));
   const inputs = [{ name: "text_input", shape: [1], datatype: "BYTES", data: [SECRET] }];
   await post(`/v2/models/${model}/infer`, JSON.stringify({ inputs }));

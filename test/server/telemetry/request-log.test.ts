@@ -91,7 +91,7 @@ test("a refused request has one line with the reason, in every layer", async () 
     [() => post("/generate", { ...REQUEST, steps: 0 }), 400, "invalid-request", "/generate"],
     [() => post("/generate", `{"prompt": "${SECRET}`), 400, "invalid-json", "/generate"],
     [() => post(`/nowhere?prompt=${SECRET}`, {}), 404, "not-found", "none"],
-    [() => fetch(`${origin}/generate`), 405, "method-not-allowed", "none"],
+    [() => fetch(`${origin}/v1/completions`), 405, "method-not-allowed", "none"],
     [() => fetch(`${origin}/v1/models/%zz`), 400, "invalid-request", "none"],
     [() => post("/v1/completions", { model: "other", prompt: "" }), 404, "not-found", "/v1/completions"],
   ];
