@@ -181,7 +181,8 @@ test("a GET has the events of the same POST, resumes, and is answered 204 after 
     [got.at(-2)!.id!, 200],
   ] as const)
     assert.equal((await get(body, { "last-event-id": id })).status, status, id);
-  assert.equal((await (await get(body, { accept: "*/*" })).json()).samples.length, 2);
+  const whole = (await (await get(body, { accept: "*/*" })).json()) as Schemas["GenerateResponse"];
+  assert.equal(whole.samples.length, 2);
 });
 
 /** What follows the path, and what the answer must name. */
