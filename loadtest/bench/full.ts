@@ -5,29 +5,24 @@
  * measures.
  */
 
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { integer } from "../../src/cli/parsers.ts";
-import { gpt2Tokenizer, tokenizerFromRanks } from "../../src/model/gpt2-tokenizer.ts";
-import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { StreamClient } from "../../test/server/support.ts";
 import { flag, list, oneOf, PYTHON, script } from "../cli/script.ts";
 import { machine } from "../servers/machine.ts";
 import { Server } from "../servers/server.ts";
 import { graphCosts } from "./graphs.ts";
 import { range, tableHead, tableRow } from "./measure.ts";
+import { GPT2_VOCAB, makeRandomModel } from "./random-model.ts";
 import { againstProducts, againstReference, Reference } from "./reference.ts";
 import { sayMemory } from "./requests.ts";
 import { throughput } from "./serving.ts";
 
-const GPT2_VOCAB = 50_258;
 /** Steps of the timed requests, and of the longer lengths in the comparison with the reference. */
 const STEPS = 16;
 
-const megabytes = (bytes: number) => `${Math.ceil(bytes / 1e6).toLocaleString("en")} MB`;
 const SECTIONS = ["steps", "throughput", "graphs", "reference"] as const;
 const count = integer(1, 1_000_000);
 
@@ -78,38 +73,6 @@ Small: npm run bench:full -- --hidden 64 --blocks 2 --vocab 512 --lengths 32,64`
   run,
 );
 
-/** Run a command to its end with its output shown; return the seconds it took. */
-async function command(command: string, args: string[], env: Record<string, string> = {}): Promise<number> {
-  const started = performance.now();
-  const child = spawn(command, args, {
-    stdio: "inherit",
-    env: { ...process.env, ...env },
-    cwd: PACKAGE_ROOT,
-  });
-  const [code] = (await once(child, "exit")) as [number | null];
-  if (code !== 0) throw new Error(`${command} ${args.slice(0, 3).join(" ")} ... exited with ${code}`);
-  return (performance.now() - started) / 1000;
-}
-
-/** Create a random checkpoint with a matching tokenizer, and convert it to a model folder. */
-async function makeModel(flags: Flags, checkpoint: string, folder: string): Promise<void> {
-  const sizes = ["vocab", "hidden", "blocks", "cond"] as const;
-  const args = ["-P", "-m", "didi.tools.random_checkpoint", "--out", checkpoint];
-  args.push(...sizes.flatMap((name) => [`--${name}`, `${flags[name]}`]));
-  const made = await command(flags.python, args, { PYTHONPATH: join(PACKAGE_ROOT, "training") });
-  console.log(`random checkpoint: ${made.toFixed(1)} s\n`);
-  // A small vocabulary gets one token for each byte.
-  const bytes = Array.from({ length: 256 }, (_, b) => Uint8Array.of(b));
-  const tokenizer = flags.vocab >= GPT2_VOCAB ? await gpt2Tokenizer() : tokenizerFromRanks(bytes);
-  writeFileSync(join(checkpoint, "tokenizer.json"), JSON.stringify(tokenizer));
-  const converting = ["dist/main.js", "model", "convert", "--from", checkpoint, "--out", folder];
-  converting.push("--precision", flags.precision, "--context", `${flags.context}`, "--python", flags.python);
-  const converted = await command(process.execPath, converting);
-  const files = readdirSync(folder).map((name) => [name, statSync(join(folder, name)).size] as const);
-  const total = files.reduce((sum, [, size]) => sum + size, 0);
-  console.log(`\nconversion: ${converted.toFixed(1)} s, folder ${megabytes(total)}`);
-}
-
 /** Return the seconds of each step of one request of `length` new tokens, measured by the client. */
 async function stepSeconds(
   client: StreamClient,
@@ -142,7 +105,10 @@ async function run(flags: Flags): Promise<number> {
   process.once("SIGINT", () => process.exit(130));
 
   console.log(machine("of the published size, random weights"));
-  if (!readdirSync(root).includes("full-size")) await makeModel(flags, checkpoint, folder);
+  if (!readdirSync(root).includes("full-size")) {
+    const { precision, ...sizes } = flags;
+    await makeRandomModel({ ...sizes, precisions: [precision] }, checkpoint, folder);
+  }
   const server = await Server.start(["--model", folder, "--cache-mb", "0"]);
   console.log(`server ready: ${server.readySeconds.toFixed(1)} s`);
   sayMemory(server, "when ready");

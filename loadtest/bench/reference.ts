@@ -26,7 +26,7 @@ export class Reference {
   readonly #lines: AsyncIterator<string>;
 
   /** Version of PyTorch, and its threads. */
-  versions = { torch: "", threads: 0 };
+  versions = { torch: "", threads: 0, device: "" };
 
   private constructor(child: ChildProcess, lines: Interface) {
     this.#child = child;
@@ -42,6 +42,8 @@ export class Reference {
     await once(child, "spawn");
     const reference = new Reference(child, createInterface({ input: child.stdout! }));
     reference.versions = await reference.#answer();
+    // Writing to a process that has ended fails; reading tells why.
+    child.stdin!.on("error", () => {});
     return reference;
   }
 

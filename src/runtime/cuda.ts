@@ -51,6 +51,19 @@ export function cudaEnvironment(
   return { ...env, LD_LIBRARY_PATH: path };
 }
 
+/** Return a line for each GPU that nvidia-smi lists: name, driver version, memory. None without nvidia-smi. */
+export function listGpus(): string[] {
+  try {
+    const query = ["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"];
+    return execFileSync("nvidia-smi", query, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] })
+      .trim()
+      .split("\n")
+      .filter((line) => line !== "");
+  } catch {
+    return [];
+  }
+}
+
 /** Why CUDA does not load. */
 export type CudaFault = "provider" | "library" | "driver" | "driver-old" | "device" | "memory" | "other";
 

@@ -3,12 +3,11 @@
  * on.
  */
 
-import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import { StartupError } from "../../errors.ts";
-import { type CudaState, lookForCuda } from "../../runtime/cuda.ts";
+import { type CudaState, listGpus, lookForCuda } from "../../runtime/cuda.ts";
 import { VERSION } from "../../server/openapi.ts";
 import type { ModelConfig } from "../options.ts";
 import { ONE_AT_A_TIME, startEngine, warmUp } from "../start-engine.ts";
@@ -41,19 +40,6 @@ function features(): string[] {
     const line = readFileSync("/proc/cpuinfo", "utf8").match(/^(?:flags|Features)\s*:(.*)$/m)?.[1] ?? "";
     const has = new Set(line.trim().split(/\s+/));
     return FEATURES.filter((feature) => has.has(feature));
-  } catch {
-    return [];
-  }
-}
-
-/** Return the GPUs that nvidia-smi lists; none without nvidia-smi. */
-function gpus(): string[] {
-  try {
-    const query = ["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"];
-    return execFileSync("nvidia-smi", query, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] })
-      .trim()
-      .split("\n")
-      .filter((line) => line !== "");
   } catch {
     return [];
   }
@@ -109,7 +95,7 @@ export async function doctor(config: DoctorConfig): Promise<0 | 1> {
     },
     processor: { name: cpus()[0]?.model ?? "unknown", cores: availableParallelism(), features: features() },
     memory_mb: { total: Math.round(totalmem() / MEGABYTE), free: Math.round(freemem() / MEGABYTE) },
-    gpus: gpus(),
+    gpus: listGpus(),
     cuda: lookForCuda(),
   };
   try {

@@ -84,9 +84,14 @@ function drawFeeds(input: DenoiseInput): Record<string, ort.Tensor> {
   };
 }
 
-async function run(sessions: Sessions, { graph, input }: Batch): Promise<Graphs[GraphName]["result"]> {
-  const session = sessions[graph];
-  if (!session) throw new Error(`the model has no graph ${graph}`);
+/**
+ * Return the inputs of a graph. How it was converted decides whether it has the inputs sigma and mask_bias
+ * (models/model.schema.json).
+ */
+export function feedsOf(
+  { inputNames }: Pick<ort.InferenceSession, "inputNames">,
+  { input }: Batch,
+): Record<string, ort.Tensor> {
   const feeds: Record<string, ort.Tensor> = {
     tokens: int64(input.tokens, [input.rows, input.padded]),
     length: int64(input.length, [input.rows]),
@@ -94,9 +99,14 @@ async function run(sessions: Sessions, { graph, input }: Batch): Promise<Graphs[
     ...("draws" in input ? drawFeeds(input) : {}),
     ...("scale" in input ? { scale: float32(input.scale, [input.rows]) } : {}),
   };
-  // How a graph was converted decides whether it has the inputs sigma and mask_bias
-  // (models/model.schema.json).
-  const taken = Object.fromEntries(session.inputNames.map((name) => [name, feeds[name]!]));
+  return Object.fromEntries(inputNames.map((name) => [name, feeds[name]!]));
+}
+
+async function run(sessions: Sessions, batch: Batch): Promise<Graphs[GraphName]["result"]> {
+  const { graph } = batch;
+  const session = sessions[graph];
+  if (!session) throw new Error(`the model has no graph ${graph}`);
+  const taken = feedsOf(session, batch);
   const started = performance.now();
   const outputs = await session.run(taken);
   const milliseconds = performance.now() - started;

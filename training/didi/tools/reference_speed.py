@@ -24,17 +24,21 @@ from ..command import command_parser
 from ..convert import load_checkpoint
 from ..diffusion import categorical, grid, stay_probability, subs
 
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
 
 @torch.no_grad()
 def sample_straight(model: Backbone, rows: int, length: int, steps: int) -> Tensor:
     """Return ids [rows, length] from empty canvases, with a pass for each step and a clean-up pass."""
     mask_id = model.config.mask_id
-    z, times = torch.full((rows, length), mask_id), grid(steps)
+    device = next(model.parameters()).device
+    z, times = torch.full((rows, length), mask_id, device=device), grid(steps)
     for step in range(steps + 1):
         if step == steps and not (z == mask_id).any():
             break
         drawn = categorical(subs(model(z), mask_id))
-        z = torch.where((z == mask_id) & (torch.rand(z.shape) >= stay_probability(times, step)), drawn, z)
+        revealed = torch.rand(z.shape, device=device) >= stay_probability(times, step)
+        z = torch.where((z == mask_id) & revealed, drawn, z)
     return z
 
 
@@ -49,15 +53,27 @@ def products(config: BackboneConfig, rows: int, length: int, picks: int) -> list
     return [*blocks, (1, picked, d, config.vocab_size)]
 
 
-def time_products(shapes: list[tuple[int, int, int, int]]) -> float:
+def wait_for(device: str) -> None:
+    """Wait until a GPU has done what was sent to it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def time_products(shapes: list[tuple[int, int, int, int]], device: str, dtype: torch.dtype) -> float:
     """Return the seconds of all products, each with a matrix of its own, as layers have them."""
-    operands = [(torch.randn(c, m, k), torch.randn(c, k, n), torch.empty(c, m, n)) for c, m, k, n in shapes]
+    new = {"device": device, "dtype": dtype}
+    operands = [
+        (torch.randn(c, m, k, **new), torch.randn(c, k, n, **new), torch.empty(c, m, n, **new))
+        for c, m, k, n in shapes
+    ]
+    wait_for(device)
     started = time.perf_counter()
     for left, right, out in operands:
         if len(left) == 1:
             torch.mm(left[0], right[0], out=out[0])
         else:
             torch.bmm(left, right, out=out)
+    wait_for(device)
     return time.perf_counter() - started
 
 
@@ -67,19 +83,26 @@ def main() -> None:
     source.add_argument("--weights", type=Path, help="weights.fp16.safetensors of a model folder")
     source.add_argument("--checkpoint", type=Path, help="folder of a published checkpoint")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network runs")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of the matrix products")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    device, dtype = args.device, DTYPES[args.dtype]
     model = load_backbone(args.weights) if args.weights else load_checkpoint(args.checkpoint, "mdlm")[0]
-    print(json.dumps({"torch": torch.__version__, "threads": args.threads}), flush=True)
+    model.to(device)
+    where = torch.cuda.get_device_name() if device == "cuda" else device
+    print(json.dumps({"torch": torch.__version__, "threads": args.threads, "device": where}), flush=True)
     for line in sys.stdin:
         job = json.loads(line)
         sizes = {name: job[name] for name in ("rows", "length")}
         started = time.perf_counter()
         if job["job"] == "sample":
-            sample_straight(model, **sizes, steps=job["steps"])
+            with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+                sample_straight(model, **sizes, steps=job["steps"])
+            wait_for(device)
             seconds = time.perf_counter() - started
         else:
-            seconds = time_products(products(model.config, **sizes, picks=job["picks"]))
+            seconds = time_products(products(model.config, **sizes, picks=job["picks"]), device, dtype)
         print(json.dumps(seconds), flush=True)
 
 
