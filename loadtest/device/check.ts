@@ -1,6 +1,6 @@
 /** Runs the parts of a device check one by one. */
 
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { ONE_AT_A_TIME, startEngine, warmUp } from "../../src/cli/start-engine.ts";
 import type { Engine, EngineLimits } from "../../src/engine/engine.ts";
@@ -53,6 +53,10 @@ function gpuMegabytes(): number | undefined {
     return undefined;
   }
 }
+
+/** Return true if this Python can run the reference. */
+const hasTorch = (python: string) =>
+  spawnSync(python, ["-c", "import torch, safetensors"], { stdio: "ignore" }).status === 0;
 
 /** A device check that grows part by part. */
 export class Check {
@@ -167,6 +171,7 @@ export class Check {
     if (!engine || provider === undefined) return;
     const weights = join(engine.model.folder, engine.model.manifest.weights?.file ?? "");
     await this.part(name, precision, "PyTorch", async () => {
+      if (!hasTorch(python)) return { found: `not measured: ${python} has no torch and safetensors` };
       const flags = ["--weights", weights, "--device", provider, "--dtype", precision];
       const reference = await Reference.start(python, flags);
       try {
