@@ -168,8 +168,9 @@ export function copyWithRecipe(folder: string, to: string): void {
   mkdirSync(to, { recursive: true });
   const manifest = readManifest(folder);
   const weights = weightFiles(manifest);
-  for (const name of readdirSync(folder))
-    if (!weights.some(({ file }) => file === name)) cpSync(join(folder, name), join(to, name));
+  const weighty = new Set(weights.map(({ file }) => file));
+  for (const entry of readdirSync(folder, { withFileTypes: true }))
+    if (entry.isFile() && !weighty.has(entry.name)) cpSync(join(folder, entry.name), join(to, entry.name));
   const recipes = weights.map(({ file }) => describe(folder, file));
   for (const [i, recipe] of recipes.entries()) {
     Object.assign(weights[i]!, cook(to, recipe));
