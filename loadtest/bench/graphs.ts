@@ -1,6 +1,6 @@
 /** Measures each optimisation of graphs and batches with and without it, in this process. */
 
-import type { DrawPlan } from "../../src/diffusion/sampler.ts";
+import type { DrawPlan } from "../../src/diffusion/step.ts";
 import { type DrawRow, denoiseInput, tiltInput } from "../../src/engine/scheduling/batch.ts";
 import { paddedLength } from "../../src/engine/scheduling/scheduler.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
@@ -37,6 +37,7 @@ export class HalfWay {
         t: 0.5,
         stay: 0.9,
         scale: 1,
+        remasked: [],
         candidates: Array.from({ length: candidates }, () => plan),
       },
     };

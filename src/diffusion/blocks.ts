@@ -16,13 +16,17 @@ export function blockCount(masked: number, blockLength: number): number {
 }
 
 /**
- * Return the block whose steps include `step`, and its steps. Block b of B has the steps from floor(b S / B)
- * up to, not including, floor((b + 1) S / B) of a budget of S; S is at least B, so that every block has a
- * step.
+ * Return the steps of a block: block b of B has the steps from floor(b S / B) up to, not including, floor((b +
+ * 1) S / B) of a budget of S. S is at least B, so that every block has a step.
  */
-export function blockAt(step: number, steps: number, blocks: number): BlockSteps {
+export function stepsOf(block: number, steps: number, blocks: number): BlockSteps {
   const startOf = (block: number) => Math.floor((block * steps) / blocks);
+  return { block, start: startOf(block), end: startOf(block + 1) };
+}
+
+/** Return the block whose steps include `step`, and its steps. */
+export function blockAt(step: number, steps: number, blocks: number): BlockSteps {
   // The largest block that starts at or before the step; floor(b S / B) <= step holds up to this b.
   const block = Math.min(blocks - 1, Math.ceil(((step + 1) * blocks) / steps) - 1);
-  return { block, start: startOf(block), end: startOf(block + 1) };
+  return stepsOf(block, steps, blocks);
 }

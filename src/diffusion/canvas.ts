@@ -64,4 +64,13 @@ export class Canvas {
     }
     this.#masked = this.#masked.filter((position) => this.tokens[position] === this.maskId);
   }
+
+  /** Mask revealed positions again. Throws RangeError if one is masked already. */
+  remask(positions: readonly number[]): void {
+    for (const position of positions) {
+      if (this.tokens[position] === this.maskId) throw new RangeError(`position ${position} is masked`);
+      this.tokens[position] = this.maskId;
+    }
+    if (positions.length > 0) this.#masked = [...this.#masked, ...positions].sort((a, b) => a - b);
+  }
 }

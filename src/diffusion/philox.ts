@@ -89,3 +89,11 @@ export function uniformsAt(key: DrawKey, position: number): PositionUniforms {
 export function chooseUniform(key: Omit<DrawKey, "candidate">): number {
   return toUniform(blockAt({ ...key, candidate: 0 }, 0)[2]);
 }
+
+/**
+ * Return the uniform in (0, 1) that decides whether a revealed position is masked again: the fourth word of
+ * the position, candidate 0.
+ */
+export function remaskUniform(key: Omit<DrawKey, "candidate">, position: number): number {
+  return toUniform(blockAt({ ...key, candidate: 0 }, position)[3]);
+}

@@ -3,110 +3,21 @@
  * drawn before the pass: only they need the output head, and a step that reveals nothing needs no pass.
  */
 
-import { type BlockSteps, blockAt, blockCount } from "./blocks.ts";
+import { type BlockSteps, blockAt, blockCount, stepsOf } from "./blocks.ts";
 import { Canvas, type Reveal } from "./canvas.ts";
-import { chooseCandidate, type Guidance, type StepKind, stepKind, tiltScale } from "./guidance.ts";
-import { chooseUniform, uniformsAt } from "./philox.ts";
+import { chooseCandidate, stepKind, tiltScale } from "./guidance.ts";
+import { chooseUniform, remaskUniform, uniformsAt } from "./philox.ts";
 import { probeUniform } from "./probe.ts";
+import { remaskEnd, remaskProbabilities, remaskProbability } from "./remask.ts";
 import { gridTime, maskedAfter, type Schedule, stayProbability } from "./schedule.ts";
-import { type Predictions, type Ranking, type Selection, select } from "./selection.ts";
+import { type Ranking, type Selection, select } from "./selection.ts";
+import type { DrawPlan, Draws, Passes, SampleParams, StepPlan, StepRecord } from "./step.ts";
 
 /**
  * Part of the key of shared answers. Raise it with every change that gives a request other tokens,
  * log-probabilities or rewards on the same model; the golden vectors of the oracles show such a change.
  */
 export const SAMPLER_VERSION = 1;
-
-/**
- * Which positions a step reveals. `random` reveals each with the probability of the step, as in the paper.
- * The others draw a token for every masked position and keep the step's share of them (`select`). They have
- * another distribution, and their output head runs on all masked positions.
- */
-export type Order = "random" | Ranking;
-
-/** Parameters of a sample, which determine its tokens together with the model. */
-export interface SampleParams {
-  /** [L] ids, the mask where text is generated; at least one. */
-  canvas: readonly number[];
-  /** Step budget, at least 1. */
-  steps: number;
-  /** Integer in [0, 2^53). */
-  seed: number;
-  /** Index of the sample in its request. */
-  sample: number;
-  /** 0 takes the most likely token. */
-  temperature: number;
-  /** Sample from the k most likely tokens; 0 disables. */
-  topK: number;
-  /** Then from the fewest tokens whose probabilities add up to this; 1 disables. */
-  topP: number;
-  order: Order;
-  /** With order `confidence`: a step also reveals every token of at least this probability; in [0, 1]. */
-  threshold?: number | undefined;
-  /** With order `entropy`: a step also reveals positions while their entropies sum up to this, in nats. */
-  entropyBudget?: number | undefined;
-  /** Masked positions in a block, at least 1; undefined for one block. No more blocks than steps. */
-  blockLength?: number | undefined;
-  /** Number of most likely tokens to return for each revealed position; absent: none. */
-  topLogprobs?: number | undefined;
-  /** Reveal this token, for its log-probability; the temperature is then PROBE_TEMPERATURE. */
-  given?: number | undefined;
-  /** Undefined for the plain sampler. Needs order `random` and one block. */
-  guidance?: Guidance | undefined;
-}
-
-/** The positions that one candidate of a step reveals, drawn before the model runs. */
-export interface DrawPlan {
-  /** Positions to reveal, ascending. */
-  positions: number[];
-  /** One uniform in (0, 1) for each position, for its draw by inverse CDF. */
-  uniforms: number[];
-  /** Which of the drawn positions to reveal; absent reveals all. */
-  selection?: Selection;
-}
-
-/** A step before the model runs. */
-export interface StepPlan {
-  kind: StepKind;
-  /** From 0; equal to the budget for the clean-up pass. */
-  step: number;
-  /** Time at the start of the step; 1 is fully masked. Each block has its own time. */
-  t: number;
-  /** Probability that a masked position stays masked. */
-  stay: number;
-  /** One candidate, or M for a re-ranked step. */
-  candidates: DrawPlan[];
-  /** h of a tilted step, 0 for others. */
-  scale: number;
-}
-
-/** One token for each planned position of a candidate, and what the model predicted there. */
-export interface Draws extends Predictions {
-  tokens: ArrayLike<number>;
-}
-
-/** A finished step. */
-export interface StepRecord {
-  kind: StepKind;
-  step: number;
-  t: number;
-  revealed: Reveal[];
-  /** Positions still masked after the step. */
-  masked: number;
-  /** Mean entropy of the predictions at the drawn positions, nats; absent if none was drawn. */
-  entropy?: number;
-  /** Reward of the soft canvas (tilt) or of each candidate (rerank); empty if nothing was scored. */
-  rewards: number[];
-  /** Index of the chosen candidate of a re-ranked step. */
-  chosen?: number;
-}
-
-/** Number of passes, by network. A re-ranked step takes M passes of the discriminator. */
-export interface Passes {
-  student: number;
-  discriminator: number;
-  gradient: number;
-}
 
 /** The state of one sample. Alternate `plan` and `apply` until `done`. */
 export class Sample {
@@ -117,6 +28,10 @@ export class Sample {
   readonly #blocks: number;
   /** True if a step may reveal more than its share, so that the sample may need fewer steps. */
   readonly #isAdaptive: boolean;
+  /** Log-probability of each revealed position that may be masked again. */
+  readonly #logprobs = new Map<number, number>();
+  /** The start of each block with `remask`, and the step from which it masks nothing again. */
+  readonly #unsettled: readonly { start: number; until: number }[];
   #step = 0;
   #hurried = false;
   #ended = false;
@@ -132,6 +47,11 @@ export class Sample {
     this.#blocks = blockCount(masked.length, blockLength);
     this.#blockOf = new Map(masked.map((position, i) => [position, Math.floor(i / blockLength)]));
     this.#isAdaptive = threshold !== undefined || entropyBudget !== undefined;
+    const { remask, steps } = params;
+    this.#unsettled = Array.from({ length: remask ? this.#blocks : 0 }, (_, block) => {
+      const { start, end } = stepsOf(block, steps, this.#blocks);
+      return { start: masked[block * blockLength]!, until: start + remaskEnd(remask!, end - start) };
+    });
   }
 
   /** True when no position is masked and all steps are done, or when `end` was called. */
@@ -143,19 +63,24 @@ export class Sample {
   /** Plan the next step: draw which positions its candidates reveal. Pure; throws RangeError if `done`. */
   plan(): StepPlan {
     if (this.done) throw new RangeError("the sample is finished");
-    const { steps, guidance } = this.params;
+    const { steps, guidance, remask } = this.params;
     const step = this.#step;
     const kind = stepKind(guidance, step, steps);
     const block = this.#block;
     const [own, ofBlock] = [step - block.start, block.end - block.start];
-    const stay = stayProbability(this.schedule, ofBlock, own);
+    const sigma = remask ? remaskProbability(remask, this.schedule, ofBlock, own) : 0;
+    const stay = stayProbability(this.schedule, ofBlock, own, sigma);
+    const remasked = this.#remasked(sigma, block);
     const count = kind === "rerank" ? guidance!.candidates : 1;
     return {
       kind,
       step,
       t: gridTime(this.schedule, ofBlock, Math.min(own, ofBlock)),
       stay,
-      candidates: Array.from({ length: count }, (_, candidate) => this.#draw(candidate, stay, block)),
+      candidates: Array.from({ length: count }, (_, candidate) =>
+        this.#draw(candidate, stay, block, remasked.length),
+      ),
+      remasked,
       scale: kind === "tilt" ? tiltScale(guidance!, step, steps) : 0,
     };
   }
@@ -166,13 +91,30 @@ export class Sample {
     return blockAt(Math.min(this.#step, steps - 1), steps, this.#blocks);
   }
 
-  #draw(candidate: number, stay: number, block: BlockSteps): DrawPlan {
+  /** Return which revealed positions of the block a step masks again. */
+  #remasked(sigma: number, { block }: BlockSteps): number[] {
+    const { seed, sample, remask } = this.params;
+    if (!remask || sigma === 0) return [];
+    const shown = [...this.#logprobs].filter(([position]) => this.#blockOf.get(position) === block);
+    const chances = remaskProbabilities(
+      remask,
+      sigma,
+      shown.map(([, logprob]) => logprob),
+    );
+    const key = { seed, sample, step: this.#step };
+    return shown
+      .map(([position]) => position)
+      .filter((position, i) => remaskUniform(key, position) < chances[i]!)
+      .sort((a, b) => a - b);
+  }
+
+  #draw(candidate: number, stay: number, block: BlockSteps, remasked: number): DrawPlan {
     const { seed, sample, order } = this.params;
     const key = { seed, sample, step: this.#step, candidate };
     const plan: DrawPlan = { positions: [], uniforms: [] };
     const open = this.canvas.masked.filter((position) => this.#blockOf.get(position)! <= block.block);
     if (order !== "random") {
-      plan.selection = this.#selection(order, open.length, block);
+      plan.selection = this.#selection(order, open.length + remasked, block);
       if (plan.selection.least === 0) return plan;
     }
     for (const position of open) {
@@ -185,7 +127,7 @@ export class Sample {
     return plan;
   }
 
-  /** Return how a step chooses among the `open` positions of its block. */
+  /** Return how a step chooses in its block, of which `open` positions would be masked without reveals. */
   #selection(ranking: Ranking, open: number, { block, start, end }: BlockSteps): Selection {
     const { threshold, entropyBudget, blockLength = this.#blockOf.size } = this.params;
     const length = Math.min(blockLength, this.#blockOf.size - block * blockLength);
@@ -227,17 +169,35 @@ export class Sample {
     if (given !== undefined && revealed.some(({ token }) => token !== given))
       throw new RangeError(`token ${revealed[0]!.token} was drawn instead of ${given}`);
     this.canvas.reveal(revealed);
+    this.canvas.remask(plan.remasked);
     this.#advance();
     if (!empty) this.#count(plan);
-    const record = {
+    const record: StepRecord = {
       kind: plan.kind,
       step: plan.step,
       t: plan.t,
       revealed,
       masked: this.canvas.masked.length,
       rewards: empty ? [] : Array.from(rewards),
+      ...(chosen !== undefined && { chosen }),
     };
-    return chosen === undefined ? record : { ...record, chosen };
+    if (!this.params.remask) return record;
+    for (const { position, logprob } of revealed) this.#logprobs.set(position, logprob);
+    for (const position of plan.remasked) this.#logprobs.delete(position);
+    return { ...record, remasked: plan.remasked, settled: this.settled };
+  }
+
+  /** Position before which revealed tokens no longer change. */
+  get settled(): number {
+    const open = this.#unsettled.find(({ until }) => this.#step < until);
+    return open?.start ?? this.canvas.tokens.length;
+  }
+
+  /** Return the canvas [L] with every position masked whose token may still change. */
+  get settledTokens(): Int32Array {
+    const { settled } = this;
+    const tokens = this.canvas.tokens.slice();
+    return settled < tokens.length ? tokens.fill(this.canvas.maskId, settled) : tokens;
   }
 
   /** Go to the next step, past the remaining steps of a block that an adaptive sample has revealed. */

@@ -22,14 +22,16 @@ export function gridTime(schedule: Schedule, steps: number, k: number): number {
 }
 
 /**
- * Return the probability that a masked position stays masked in step k (from 0) of `steps`: (1 - alpha_s) /
- * (1 - alpha_t). It is 0 for the clean-up pass, k = `steps`.
+ * Return the probability that a masked position stays masked in step k (from 0) of `steps`: (1 - alpha_s -
+ * sigma alpha_t) / (1 - alpha_t). It is 0 for the clean-up pass, k = `steps`.
+ *
+ * @param sigma probability with which the step masks a revealed token again (remask.ts)
  */
-export function stayProbability(schedule: Schedule, steps: number, k: number): number {
+export function stayProbability(schedule: Schedule, steps: number, k: number, sigma = 0): number {
   if (k >= steps) return 0;
   const t = alpha(schedule, gridTime(schedule, steps, k));
   const s = alpha(schedule, gridTime(schedule, steps, k + 1));
-  return (1 - s) / (1 - t);
+  return (1 - s - sigma * t) / (1 - t);
 }
 
 /**

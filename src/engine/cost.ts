@@ -20,18 +20,18 @@ const MIN_TEXT_TOKENS = 256;
  * Return an upper bound of the token passes that a request takes.
  *
  * A plain or tilted step runs only if it reveals a token, so there are at most as many as masked positions,
- * unless the model may draw the mask. A re-ranked step may run and reveal nothing, since each candidate has
+ * unless the model may draw the mask or tokens are masked again. A re-ranked step may run and reveal nothing, since each candidate has
  * its own reveal set and the chosen one may be empty. The clean-up pass, which about one position in 100,000
  * needs, is not included: it is charged afterwards.
  */
 export function maxTokenPasses(params: SamplingParams, manifest: Manifest): number {
-  const { canvas, steps, guidance, samples, ranked } = params;
+  const { canvas, steps, guidance, samples, ranked, remask } = params;
   const masked = maskedPositions(canvas, manifest.mask_token_id).length;
   const tilted = guidance ? tiltedSteps(guidance, steps) : 0;
   const reranked = guidance ? steps - tilted : 0;
   const mayDrawMask = manifest.mask_logit === "kept";
   const passes =
-    Math.min(steps - tilted - reranked, masked) * GRAPH_COST.denoise +
+    (remask ? steps : Math.min(steps - tilted - reranked, masked)) * GRAPH_COST.denoise +
     (mayDrawMask ? tilted : Math.min(tilted, masked)) * GRAPH_COST.tilt +
     reranked * (GRAPH_COST.denoise + (guidance?.candidates ?? 0) * GRAPH_COST.score) +
     (ranked ? GRAPH_COST.score : 0);

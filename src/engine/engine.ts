@@ -4,7 +4,7 @@
  */
 
 import { EventEmitter, once } from "node:events";
-import type { StepRecord } from "../diffusion/sampler.ts";
+import type { StepRecord } from "../diffusion/step.ts";
 import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import type { WorkerPool } from "../runtime/pool.ts";
@@ -12,9 +12,10 @@ import { answer, type CacheState } from "./answers/answer.ts";
 import { type CachedAnswer, type CacheLimits, cacheKey, ResultCache } from "./answers/cache.ts";
 import { FairLoop } from "./answers/fair-loop.ts";
 import type { SharedCache } from "./answers/shared-cache.ts";
-import type { StepEvent } from "./answers/step-emitter.ts";
+import type { StepListener } from "./answers/step-emitter.ts";
 import { emitCost, maxTokenPasses } from "./cost.ts";
-import { type GenerateRequest, type GuidanceRequest, type PreparedRequest, prepare } from "./request.ts";
+import { prepare } from "./prepare.ts";
+import type { GenerateRequest, GuidanceRequest, PreparedRequest } from "./request.ts";
 import { SampleGroup } from "./sample-group.ts";
 import { calibrate } from "./scheduling/calibrate.ts";
 import { type BatchReport, Dispatcher, type DispatcherLimits } from "./scheduling/dispatcher.ts";
@@ -36,8 +37,6 @@ interface EngineEvents {
   /** A request was answered, failed or was cancelled. */
   finished: [Ending];
 }
-
-type OnStep = (event: StepEvent) => void;
 
 /**
  * Accepts requests once `warmUp` has resolved; end it with `drain` or `abort`.
@@ -164,7 +163,7 @@ export class Engine extends EventEmitter<EngineEvents> {
    * Start a checked request. Throws UnavailableError or OverloadedError; later errors reject the handle's
    * `result`. `listener` is not called before this returns.
    */
-  start(request: CheckedRequest, listener?: OnStep): RequestHandle {
+  start(request: CheckedRequest, listener?: StepListener): RequestHandle {
     this.#checkOpen();
     const { key, cached, deadlineMs, params } = request;
     // Scores come all at once: the steps of scored ids show no text.
@@ -177,7 +176,7 @@ export class Engine extends EventEmitter<EngineEvents> {
   }
 
   /** Check and start a request; throws what `check` and `start` throw. */
-  submit(request: GenerateRequest, onStep?: OnStep): RequestHandle {
+  submit(request: GenerateRequest, onStep?: StepListener): RequestHandle {
     return this.start(this.check(request, onStep !== undefined), onStep);
   }
 
@@ -214,7 +213,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     return prepare(this.model, request, (...work) => this.#dispatcher.forecastMs(...work));
   }
 
-  #begin(request: CheckedRequest, onStep?: OnStep): RequestHandle {
+  #begin(request: CheckedRequest, onStep?: StepListener): RequestHandle {
     const { params, deadlineMs, key } = request;
     const group = new SampleGroup(params, this.model, deadlineMs, performance.now(), key);
     if (key !== undefined && deadlineMs === undefined) this.#joinable.set(key, group);
@@ -240,7 +239,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     group.finish(found.outcome, () => performance.now(), "hit");
   }
 
-  #subscribe(group: SampleGroup, cache: CacheState, request: CheckedRequest, onStep?: OnStep) {
+  #subscribe(group: SampleGroup, cache: CacheState, request: CheckedRequest, onStep?: StepListener) {
     const subscriber = this.#accept(cache, request, onStep);
     group.subscribe(subscriber);
     const cancel = () => {
@@ -254,7 +253,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     return subscriber.handle(() => Math.max(request.emitCost, group.tokenPasses), cancel);
   }
 
-  #answerFrom({ records, outcome }: CachedAnswer, request: CheckedRequest, onStep?: OnStep): RequestHandle {
+  #answerFrom({ records, outcome }: CachedAnswer, request: CheckedRequest, onStep?: StepListener): RequestHandle {
     const subscriber = this.#accept("hit", request, onStep);
     const { acceptedAt, resolve, reject } = subscriber;
     const timing = () => ({ queue_ms: 0, compute_ms: 0, total_ms: performance.now() - acceptedAt });
@@ -267,7 +266,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     return subscriber.handle(() => request.cost, cancel);
   }
 
-  #accept(cache: CacheState, request: CheckedRequest, onStep?: OnStep): Subscriber {
+  #accept(cache: CacheState, request: CheckedRequest, onStep?: StepListener): Subscriber {
     const subscriber = new Subscriber(this.model, request, cache, onStep, this.#loop, (ending) => {
       this.#open.delete(subscriber);
       this.emit("finished", ending);

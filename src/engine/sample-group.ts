@@ -3,7 +3,8 @@
  */
 
 import { PROBE_TEMPERATURE } from "../diffusion/probe.ts";
-import { type Passes, Sample, type StepRecord } from "../diffusion/sampler.ts";
+import { Sample } from "../diffusion/sampler.ts";
+import type { Passes, StepRecord } from "../diffusion/step.ts";
 import type { Model } from "../model/model.ts";
 import type { Provider } from "../runtime/protocol.ts";
 import { answer, type CacheState, type Outcome } from "./answers/answer.ts";
@@ -62,7 +63,7 @@ export class SampleGroup {
 
   /** End the sample if its text is known up to its end and nothing after it is to be generated. */
   endIfComplete(sample: Sample): void {
-    if (this.#textEnds[sample.params.sample]?.isComplete(sample.canvas.tokens)) sample.end();
+    if (this.#textEnds[sample.params.sample]?.isComplete(sample.settledTokens)) sample.end();
   }
 
   /** True while a request waits for it. */

@@ -6,7 +6,7 @@ import type { Model } from "../model/model.ts";
 import type { Answer, CacheState } from "./answers/answer.ts";
 import type { CachedAnswer } from "./answers/cache.ts";
 import type { FairLoop } from "./answers/fair-loop.ts";
-import { StepEmitter, type StepEvent } from "./answers/step-emitter.ts";
+import { StepEmitter, type StepListener } from "./answers/step-emitter.ts";
 import { type MaskSpan, maskSpans } from "./layout.ts";
 import type { PreparedRequest } from "./request.ts";
 
@@ -61,7 +61,7 @@ export class Subscriber {
     model: Model,
     readonly request: CheckedRequest,
     readonly cache: CacheState,
-    onStep: ((event: StepEvent) => void) | undefined,
+    onStep: StepListener | undefined,
     loop: FairLoop,
     onEnd: (ending: Ending) => void,
   ) {

@@ -468,7 +468,8 @@ export interface components {
             entropy_budget?: number;
             /** @description Generate in blocks of this many tokens from the left, each with its share of the steps. Every block needs a step. Not allowed with guidance. Default: one block. */
             block_length?: number;
-            /** @description Generate nothing after the end of the text: a sample ends once every token up to an end of text or a stop string is known, and `tokens` end there; events may have revealed tokens after it. Not allowed with `best_of`. Default: false here, true for `/v1/completions`. */
+            remask?: components["schemas"]["Remask"];
+            /** @description Generate nothing after the end of the text: a sample ends once every token up to an end of text or a stop string is known and can no longer change, and `tokens` end there; events may have revealed tokens after it. Not allowed with `best_of`. Default: false here, true for `/v1/completions`. */
             early_stop?: boolean;
             /**
              * @description Number of samples in the answer. They share the pass of the first step.
@@ -490,6 +491,20 @@ export interface components {
             /** @description Time limit in milliseconds, counted from acceptance. When it is reached, one last pass reveals every masked position, and `finish_reason` is `deadline`. */
             deadline_ms?: number;
             guidance?: components["schemas"]["Guidance"];
+        };
+        /** @description Self-correction (ReMDM): a step may mask revealed tokens again, which later steps reveal anew, with the tokens since then in sight. Steps reveal as many more, so that the schedule stays and the last step, which masks nothing again, reveals the rest. Not allowed with guidance, `threshold` and `entropy_budget`. */
+        Remask: {
+            /**
+             * @description `random`: every revealed token with the same probability; `confidence`: those that were less likely when they were revealed with a higher one
+             * @enum {string}
+             */
+            mode: "random" | "confidence";
+            /** @description Probability with which a step masks a revealed token again; for `confidence` the mean. It is lowered towards the end of the steps, where fewer positions are to be masked. */
+            rate: number;
+            /** @description Share of the steps before the first that masks again, in each block; default: 0 */
+            from?: number;
+            /** @description Share of the steps after which none masks again, in each block; default: 1 */
+            to?: number;
         };
         /** @description Guide the sampler with the model's discriminator. Mode `rgas` is reward-guided ancestral sampling: early steps tilt the distribution of each token along the gradient of the reward; late steps draw several candidates and choose one by its reward. A guided step costs more passes than a plain one: see `usage`. The model has a default for each absent field. If `guidance` is absent: `none`. */
         Guidance: {
@@ -639,6 +654,18 @@ export interface components {
              * @default 16
              */
             steps: number | null;
+            /**
+             * @description As in GenerateRequest
+             * @enum {unknown}
+             */
+            order?: "random" | "confidence" | "entropy" | null;
+            /** @description As in GenerateRequest */
+            threshold?: number | null;
+            /** @description As in GenerateRequest */
+            entropy_budget?: number | null;
+            /** @description As in GenerateRequest */
+            block_length?: number | null;
+            remask?: null | components["schemas"]["Remask"];
             guidance?: null | components["schemas"]["Guidance"];
             /**
              * @description With `stream`, each chunk replaces the whole text
@@ -1024,7 +1051,8 @@ export interface components {
             entropy_budget?: number;
             /** @description Generate in blocks of this many tokens from the left, each with its share of the steps. Every block needs a step. Not allowed with guidance. Default: one block. */
             block_length?: number;
-            /** @description Generate nothing after the end of the text: a sample ends once every token up to an end of text or a stop string is known, and `tokens` end there; events may have revealed tokens after it. Not allowed with `best_of`. Default: false here, true for `/v1/completions`. */
+            remask?: components["schemas"]["Remask"];
+            /** @description Generate nothing after the end of the text: a sample ends once every token up to an end of text or a stop string is known and can no longer change, and `tokens` end there; events may have revealed tokens after it. Not allowed with `best_of`. Default: false here, true for `/v1/completions`. */
             early_stop?: boolean;
             /**
              * @description Number of samples in the answer. They share the pass of the first step.
@@ -1095,6 +1123,10 @@ export interface components {
             t: number;
             /** @description The positions that this step revealed, in order; empty if none */
             revealed: components["schemas"]["Reveal"][];
+            /** @description Positions that this step masked again, none of them in `revealed`; only with `remask`. Of merged steps: those that are masked after the last one. */
+            remasked?: number[];
+            /** @description Tokens before this position of the canvas no longer change once they are revealed; only with `remask` */
+            settled?: number;
             /** @description Number of positions that are still masked */
             masked: number;
             /** @description Mean entropy in nats of the distributions from which this step drew tokens; absent if it drew none. For merged steps: the value of the last one. */
@@ -1103,7 +1135,7 @@ export interface components {
             text: string;
             guidance?: components["schemas"]["StepGuidance"];
         };
-        /** @description One denoising step. For a slow reader the server merges several steps into one event: it holds the reveals of all of them, and the other fields of the last one. */
+        /** @description One denoising step. For a slow reader the server merges several steps into one event: it holds what all of them changed together, and the other fields of the last one. */
         StepEvent: {
             /**
              * @description discriminator enum property added by openapi-typescript
@@ -1121,6 +1153,10 @@ export interface components {
             t: number;
             /** @description The positions that this step revealed, in order; empty if none */
             revealed: components["schemas"]["Reveal"][];
+            /** @description Positions that this step masked again, none of them in `revealed`; only with `remask`. Of merged steps: those that are masked after the last one. */
+            remasked?: number[];
+            /** @description Tokens before this position of the canvas no longer change once they are revealed; only with `remask` */
+            settled?: number;
             /** @description Number of positions that are still masked */
             masked: number;
             /** @description Mean entropy in nats of the distributions from which this step drew tokens; absent if it drew none. For merged steps: the value of the last one. */

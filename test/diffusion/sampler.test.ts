@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import type { Order } from "../../src/diffusion/sampler.ts";
+import type { Order } from "../../src/diffusion/step.ts";
 import { LOG_LINEAR, stayProbability } from "../../src/diffusion/schedule.ts";
 import { chiSquare, drive, softmax, type ToyDenoiser, type ToyParams, toySample } from "./toy.ts";
 

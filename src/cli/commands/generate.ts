@@ -1,7 +1,7 @@
 /** `didi-serve generate`: run one request in the terminal. */
 
 import { logUpdateStderr } from "log-update";
-import type { Order } from "../../diffusion/sampler.ts";
+import type { Order } from "../../diffusion/step.ts";
 import type { Answer } from "../../engine/answers/answer.ts";
 import type { StepEvent } from "../../engine/answers/step-emitter.ts";
 import type { GenerateRequest } from "../../engine/request.ts";

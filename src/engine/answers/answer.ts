@@ -1,7 +1,7 @@
 /** Build the answer to a request from a finished sample group. */
 
 import { maskedPositions, type Reveal, type TokenLogprob } from "../../diffusion/canvas.ts";
-import type { Passes } from "../../diffusion/sampler.ts";
+import type { Passes } from "../../diffusion/step.ts";
 import type { Provider } from "../../runtime/protocol.ts";
 import type { SamplingParams } from "../request.ts";
 import { type Receipt, receiptOf } from "./receipt.ts";

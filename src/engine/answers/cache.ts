@@ -27,7 +27,10 @@ export function cacheKey(params: SamplingParams): string {
 
 /** Estimate the bytes of an entry: numbers are doubles, a reveal is an object of three of them. */
 function sizeOf(key: string, { params, records, outcome }: CachedAnswer): number {
-  const reveals = records.reduce((sum, { record }) => sum + record.revealed.length, 0);
+  const reveals = records.reduce(
+    (sum, { record: { revealed, remasked = [] } }) => sum + revealed.length + remasked.length / 8,
+    0,
+  );
   const tokens = (2 + outcome.canvases.length) * params.canvas.length;
   return 1024 + 2 * key.length + 160 * records.length + 64 * reveals + 8 * tokens;
 }

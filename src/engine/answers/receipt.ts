@@ -2,7 +2,8 @@
 
 import { createHash } from "node:crypto";
 import { maskedPositions } from "../../diffusion/canvas.ts";
-import type { Order } from "../../diffusion/sampler.ts";
+import type { Remask } from "../../diffusion/remask.ts";
+import type { Order } from "../../diffusion/step.ts";
 import type { Precision } from "../../model/manifest.ts";
 import type { Model } from "../../model/model.ts";
 import type { Provider } from "../../runtime/protocol.ts";
@@ -23,6 +24,7 @@ export interface NormalisedRequest {
   threshold?: number;
   entropy_budget?: number;
   block_length?: number;
+  remask?: Remask;
   early_stop?: true;
   /** Where early stop ends the text. */
   stop?: string[];
@@ -53,7 +55,8 @@ export interface Receipt {
 export function traceSha256(records: readonly SampleRecord[], finalRewards: readonly number[] = []): string {
   const bySample = records.toSorted((a, b) => a.sample - b.sample);
   const count = bySample.reduce(
-    (sum, { record }) => sum + 5 + 3 * record.revealed.length + record.rewards.length,
+    (sum, { record: { revealed, rewards, remasked } }) =>
+      sum + 5 + 3 * revealed.length + rewards.length + (remasked ? 1 + remasked.length : 0),
     finalRewards.length,
   );
   // One buffer, since thousands of small updates of the hash would block the event loop.
@@ -61,13 +64,14 @@ export function traceSha256(records: readonly SampleRecord[], finalRewards: read
   const floats = new Float32Array(integers.buffer);
   let at = 0;
   for (const { sample, record } of bySample) {
-    const { step, revealed, rewards, chosen } = record;
+    const { step, revealed, rewards, chosen, remasked } = record;
     for (const integer of [sample, step, revealed.length, rewards.length, chosen ?? -1])
       integers[at++] = integer;
     for (const { position, token } of revealed) {
       integers[at++] = position;
       integers[at++] = token;
     }
+    for (const integer of remasked ? [remasked.length, ...remasked] : []) integers[at++] = integer;
     for (const { logprob } of revealed) floats[at++] = logprob;
     for (const reward of rewards) floats[at++] = reward;
   }
@@ -108,6 +112,7 @@ function asRequest(params: SamplingParams, deadlineMs: number | undefined, mask:
     ...(adaptive.threshold !== undefined && { threshold: adaptive.threshold }),
     ...(adaptive.entropyBudget !== undefined && { entropy_budget: adaptive.entropyBudget }),
     ...(adaptive.blockLength !== undefined && { block_length: adaptive.blockLength }),
+    ...(adaptive.remask && { remask: adaptive.remask }),
     ...(adaptive.earlyStop && { early_stop: true }),
     ...(adaptive.earlyStop?.length && { stop: [...adaptive.earlyStop] }),
     n: samples,

@@ -74,7 +74,10 @@ function decode(text: string, params: SamplingParams, model: Model): CachedAnswe
     { length: params.samples },
     () => new Canvas(params.canvas, model.manifest.mask_token_id),
   );
-  for (const { sample, record } of records) canvases[sample]!.reveal(record.revealed);
+  for (const { sample, record } of records) {
+    canvases[sample]!.reveal(record.revealed);
+    canvases[sample]!.remask(record.remasked ?? []);
+  }
   if (canvases.some(({ masked }) => masked.length > 0)) throw new Error("the trace is incomplete");
   const outcome: Outcome = {
     ...rest,

@@ -1,7 +1,7 @@
 /** Render the finished steps of a request and send them to its listener. */
 
 import type { TokenLogprob } from "../../diffusion/canvas.ts";
-import type { StepRecord } from "../../diffusion/sampler.ts";
+import type { StepRecord } from "../../diffusion/step.ts";
 import type { Model } from "../../model/model.ts";
 import type { PreparedRequest } from "../request.ts";
 import type { FairLoop } from "./fair-loop.ts";
@@ -25,6 +25,12 @@ export interface StepGuidance {
   chosen?: number;
 }
 
+/**
+ * Takes the steps of a request. `settled` returns the text so far without what may still change, and is valid
+ * until the listener returns.
+ */
+export type StepListener = (event: StepEvent, settled: () => string) => void;
+
 /** One denoising step of one sample. */
 export interface StepEvent {
   sample: number;
@@ -33,6 +39,10 @@ export interface StepEvent {
   steps: number;
   t: number;
   revealed: RevealedToken[];
+  /** Positions masked again; present if the request has `remask`. */
+  remasked?: number[];
+  /** Tokens before this position can no longer change; present if the request has `remask`. */
+  settled?: number;
   masked: number;
   /** Nats, mean over the drawn positions; absent if none was drawn. */
   entropy?: number;
@@ -63,7 +73,7 @@ export class StepEmitter {
   constructor(
     readonly model: Model,
     readonly request: PreparedRequest,
-    readonly onStep: ((event: StepEvent) => void) | undefined,
+    readonly onStep: StepListener | undefined,
     readonly loop: FairLoop,
   ) {
     const { params, output } = request;
@@ -108,9 +118,13 @@ export class StepEmitter {
   #emitNext(): boolean {
     try {
       if (!this.#stopped) {
-        const event = this.#render(this.#records[this.#emitted++]!);
+        const record = this.#records[this.#emitted++]!;
+        const event = this.#render(record);
         this.trace?.push(event);
-        this.onStep?.(event);
+        const { settled } = event;
+        this.onStep?.(event, () =>
+          settled === undefined ? event.text : this.#texts[record.sample]!.before(settled),
+        );
       }
     } catch (error) {
       this.#error = error as Error;
@@ -123,7 +137,7 @@ export class StepEmitter {
   }
 
   #render({ sample, record }: SampleRecord): StepEvent {
-    const { kind, rewards, chosen, entropy } = record;
+    const { kind, rewards, chosen, entropy, remasked, settled } = record;
     const guidance =
       kind === "plain" || rewards.length === 0
         ? undefined
@@ -140,9 +154,11 @@ export class StepEmitter {
         logprob,
         ...(top && { top_logprobs: top }),
       })),
+      ...(remasked && { remasked }),
+      ...(settled !== undefined && { settled }),
       masked: record.masked,
       ...(entropy !== undefined && { entropy }),
-      text: this.#texts[sample]!.reveal(record.revealed),
+      text: this.#texts[sample]!.apply(record),
       ...(guidance && { guidance }),
     };
   }

@@ -1,6 +1,6 @@
 /** Turn a canvas into text. */
 
-import type { Reveal } from "../../diffusion/canvas.ts";
+import type { StepRecord } from "../../diffusion/step.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
 import type { Layout, Piece } from "../layout.ts";
 
@@ -79,18 +79,25 @@ export class LiveText {
     this.#text = this.#parts.join("");
   }
 
-  /** Reveal tokens and return the text, equal to that of `render`. */
-  reveal(revealed: readonly Reveal[]): string {
-    if (revealed.length === 0) return this.#text;
+  /** Reveal tokens, mask others again, and return the text, equal to that of `render`. */
+  apply({ revealed, remasked = [] }: Pick<StepRecord, "revealed" | "remasked">): string {
+    if (revealed.length + remasked.length === 0) return this.#text;
     const { pieces } = this.output.layout;
     const changed = new Set<number>();
-    for (const { position, token } of revealed) {
-      this.#canvas[position] = token;
+    const { maskId: token } = this.tokenizer.special;
+    for (const { position, token: id } of [...revealed, ...remasked.map((position) => ({ position, token }))]) {
+      this.#canvas[position] = id;
       changed.add(indexAt(pieces, position));
     }
     for (const index of changed) this.#parts[index] = this.#read(pieces[index]!);
     this.#text = this.#parts.join("");
     return this.#text;
+  }
+
+  /** Return the text with every position from `settled` on masked. */
+  before(settled: number): string {
+    const canvas = this.#canvas.slice().fill(this.tokenizer.special.maskId, settled);
+    return render(this.tokenizer, canvas, this.output).text;
   }
 
   #read(piece: Piece): string {

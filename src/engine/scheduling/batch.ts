@@ -2,7 +2,7 @@
 
 import type { Canvas, TokenLogprob } from "../../diffusion/canvas.ts";
 import { PROBE_TEMPERATURE, probeUniform } from "../../diffusion/probe.ts";
-import type { Draws, SampleParams, StepPlan } from "../../diffusion/sampler.ts";
+import type { Draws, SampleParams, StepPlan } from "../../diffusion/step.ts";
 import { alpha, gridTime, type Schedule } from "../../diffusion/schedule.ts";
 import { NonFiniteError } from "../../errors.ts";
 import type {

@@ -4,7 +4,7 @@
  */
 
 import { EventEmitter } from "node:events";
-import type { StepRecord } from "../../diffusion/sampler.ts";
+import type { StepRecord } from "../../diffusion/step.ts";
 import type { WorkerPool } from "../../runtime/pool.ts";
 import type { Budget } from "../budget.ts";
 import type { SampleGroup } from "../sample-group.ts";

@@ -1,6 +1,7 @@
 /** A sample in denoising: its state, the pass it needs next, and how a result changes it. */
 
-import { isEmpty, type Sample, type StepPlan, type StepRecord } from "../../diffusion/sampler.ts";
+import { isEmpty, type Sample } from "../../diffusion/sampler.ts";
+import type { StepPlan, StepRecord } from "../../diffusion/step.ts";
 import { ModelFailure } from "../../errors.ts";
 import type { GraphName } from "../../runtime/protocol.ts";
 import type { SampleGroup } from "../sample-group.ts";

@@ -1,6 +1,6 @@
 /** Turn rows into a batch, and apply its result to the rows. */
 
-import type { StepRecord } from "../../diffusion/sampler.ts";
+import type { StepRecord } from "../../diffusion/step.ts";
 import type { GraphName, Graphs } from "../../runtime/protocol.ts";
 import { denoiseInput, drawOrder, scoreInput, splitDraws, splitRewards, tiltInput } from "./batch.ts";
 import type { Row } from "./row.ts";

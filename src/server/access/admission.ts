@@ -1,7 +1,7 @@
 /** Submits requests to the engine within the limits of the client's API key. */
 
 import type { FastifyBaseLogger } from "fastify";
-import type { StepEvent } from "../../engine/answers/step-emitter.ts";
+import type { StepListener } from "../../engine/answers/step-emitter.ts";
 import type { Engine } from "../../engine/engine.ts";
 import type { GenerateRequest } from "../../engine/request.ts";
 import type { CheckedRequest, RequestHandle } from "../../engine/subscriber.ts";
@@ -48,7 +48,7 @@ export class Admission {
   async submitAll(
     caller: Caller,
     requests: readonly GenerateRequest[],
-    listen?: (index: number, step: StepEvent) => void,
+    listen?: (index: number, ...step: Parameters<StepListener>) => void,
   ): Promise<RequestHandle[]> {
     const { key } = caller;
     const checked = requests.map((request) => this.engine.check(request, listen !== undefined));
@@ -56,7 +56,7 @@ export class Admission {
     const handles: RequestHandle[] = [];
     try {
       for (const [i, request] of checked.entries())
-        handles.push(this.engine.start(request, listen && ((step) => listen(i, step))));
+        handles.push(this.engine.start(request, listen && ((...step) => listen(i, ...step))));
     } catch (error) {
       cancelAll(handles);
       giveBack();
@@ -71,9 +71,9 @@ export class Admission {
   async submit(
     caller: Caller,
     request: GenerateRequest,
-    onStep?: (step: StepEvent) => void,
+    onStep?: StepListener,
   ): Promise<RequestHandle> {
-    const [handle] = await this.submitAll(caller, [request], onStep && ((_, step) => onStep(step)));
+    const [handle] = await this.submitAll(caller, [request], onStep && ((_, ...step) => onStep(...step)));
     return handle!;
   }
 

@@ -99,6 +99,11 @@ export function requestsOf(body: CompletionRequest, model: Model): Prompted[] {
     past_end: body.ignore_eos ?? false,
     logprobs: hasLogprobs(body),
     top_logprobs: alternativesOf(body),
+    order: body.order ?? undefined,
+    threshold: body.threshold ?? undefined,
+    entropy_budget: body.entropy_budget ?? undefined,
+    block_length: body.block_length ?? undefined,
+    remask: body.remask ?? undefined,
     early_stop: !body.ignore_eos && ranked(body) === undefined,
     guidance: body.guidance ?? undefined,
   };

@@ -38,14 +38,17 @@ export class StreamedChoice {
   }
 
   /**
-   * Return the chunk of a step; undefined if it adds nothing. `first`: the first masked position of the
-   * canvas.
+   * Return the chunk of a step; undefined if it adds nothing.
+   *
+   * @param first the first masked position of the canvas
+   * @param settled returns the text without what may still change
    */
-  take(step: StepEvent, first: number): Chunk | undefined {
+  take(step: StepEvent, first: number, settled: () => string): Chunk | undefined {
     for (const { position, token, logprob, top_logprobs: top } of step.revealed)
       this.#revealed[position - first] = { token, logprob, ...(top && { top }) };
+    for (const position of step.remasked ?? []) delete this.#revealed[position - first];
     if (this.prompted.scored && !this.scores) return undefined;
-    const chunk = this.#chunk(step.text, (text) => this.#growth.take(text));
+    const chunk = this.#chunk(this.diffusing ? step.text : settled(), (text) => this.#growth.take(text));
     return chunk.text === "" ? undefined : chunk;
   }
 

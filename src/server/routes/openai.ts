@@ -123,11 +123,11 @@ async function stream(
   const handles = await admission.submitAll(
     request,
     [...generated, ...scored.map((prompt) => prompt.scored!.request)],
-    (i, step) => {
+    (i, step, settled) => {
       if (i >= generated.length) return;
       // The samples of a ranked answer are known only at its end.
       if (ranked(body) !== undefined) return;
-      const taken = choices[i]![step.sample]!.take(step, handles[i]!.spans[0]!.start);
+      const taken = choices[i]![step.sample]!.take(step, handles[i]!.spans[0]!.start, settled);
       // A slow reader may miss a whole text: the next chunk replaces it.
       const skipped = body.diffusing && reply.raw.writableLength > MOST_WAITING;
       if (taken && !skipped) chunk(i * n + step.sample, taken);

@@ -2,7 +2,7 @@
  * The outgoing events of a client, bounded for slow readers.
  *
  * While more than MOST_WAITING bytes wait, the outbox is congested: it holds steps back and merges them, one
- * event for each sample. Every reveal still arrives exactly once.
+ * event for each sample. Every reveal that was not masked again meanwhile still arrives exactly once.
  */
 
 import type { Schemas } from "../openapi.ts";
@@ -53,7 +53,7 @@ export class Outbox {
   #hold(event: StepEvent): void {
     const key = `${event.id}/${event.sample}`;
     const held = this.#held.get(key);
-    this.#held.set(key, held ? { ...event, revealed: [...held.revealed, ...event.revealed] } : event);
+    this.#held.set(key, held ? merged(held, event) : event);
   }
 
   /** Write the held steps whose key starts with `prefix`. */
@@ -73,4 +73,17 @@ export class Outbox {
     });
     if (this.congested) this.changed();
   }
+}
+
+/** Return one event for two steps of a sample, with what both change together. */
+function merged(first: StepEvent, second: StepEvent): StepEvent {
+  const { remasked } = second;
+  if (!remasked) return { ...second, revealed: [...first.revealed, ...second.revealed] };
+  const changed = new Set([...second.revealed.map(({ position }) => position), ...remasked]);
+  const stands = (position: number) => !changed.has(position);
+  return {
+    ...second,
+    revealed: [...first.revealed.filter(({ position }) => stands(position)), ...second.revealed],
+    remasked: [...(first.remasked ?? []).filter(stands), ...remasked],
+  };
 }

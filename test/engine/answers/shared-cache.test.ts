@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { type AnswerStore, SharedCache } from "../../../src/engine/answers/shared-cache.ts";
 import { Engine, type EngineLimits } from "../../../src/engine/engine.ts";
-import { prepare } from "../../../src/engine/request.ts";
+import { prepare } from "../../../src/engine/prepare.ts";
 import { CancelledError, UnavailableError } from "../../../src/errors.ts";
 import { type Model, openModel } from "../../../src/model/model.ts";
 import { WorkerPool } from "../../../src/runtime/pool.ts";

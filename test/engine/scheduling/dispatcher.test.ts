@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { EventEmitter, once } from "node:events";
 import { after, before, test } from "node:test";
 import type { Engine } from "../../../src/engine/engine.ts";
-import { prepare } from "../../../src/engine/request.ts";
+import { prepare } from "../../../src/engine/prepare.ts";
 import { SampleGroup } from "../../../src/engine/sample-group.ts";
 import { Dispatcher } from "../../../src/engine/scheduling/dispatcher.ts";
 import { ModelFailure } from "../../../src/errors.ts";

@@ -1,0 +1,105 @@
+/** Parameters of a sample, and its steps before and after the model runs. */
+
+import type { Reveal } from "./canvas.ts";
+import type { Guidance, StepKind } from "./guidance.ts";
+import type { Remask } from "./remask.ts";
+import type { Predictions, Ranking, Selection } from "./selection.ts";
+
+/**
+ * Which positions a step reveals. `random` reveals each with the probability of the step, as in the paper.
+ * The others draw a token for every masked position and keep the step's share of them (`select`). They have
+ * another distribution, and their output head runs on all masked positions.
+ */
+export type Order = "random" | Ranking;
+
+/** Parameters of a sample, which determine its tokens together with the model. */
+export interface SampleParams {
+  /** [L] ids, the mask where text is generated; at least one. */
+  canvas: readonly number[];
+  /** Step budget, at least 1. */
+  steps: number;
+  /** Integer in [0, 2^53). */
+  seed: number;
+  /** Index of the sample in its request. */
+  sample: number;
+  /** 0 takes the most likely token. */
+  temperature: number;
+  /** Sample from the k most likely tokens; 0 disables. */
+  topK: number;
+  /** Then from the fewest tokens whose probabilities add up to this; 1 disables. */
+  topP: number;
+  order: Order;
+  /** With order `confidence`: a step also reveals every token of at least this probability; in [0, 1]. */
+  threshold?: number | undefined;
+  /** With order `entropy`: a step also reveals positions while their entropies sum up to this, in nats. */
+  entropyBudget?: number | undefined;
+  /** Masked positions in a block, at least 1; undefined for one block. No more blocks than steps. */
+  blockLength?: number | undefined;
+  /** Mask revealed tokens again; undefined for never. Needs no threshold, entropy budget or guidance. */
+  remask?: Remask | undefined;
+  /** Number of most likely tokens to return for each revealed position; absent: none. */
+  topLogprobs?: number | undefined;
+  /** Reveal this token, for its log-probability; the temperature is then PROBE_TEMPERATURE. */
+  given?: number | undefined;
+  /** Undefined for the plain sampler. Needs order `random` and one block. */
+  guidance?: Guidance | undefined;
+}
+
+/** The positions that one candidate of a step reveals, drawn before the model runs. */
+export interface DrawPlan {
+  /** Positions to reveal, ascending. */
+  positions: number[];
+  /** One uniform in (0, 1) for each position, for its draw by inverse CDF. */
+  uniforms: number[];
+  /** Which of the drawn positions to reveal; absent reveals all. */
+  selection?: Selection;
+}
+
+/** A step before the model runs. */
+export interface StepPlan {
+  kind: StepKind;
+  /** From 0; equal to the budget for the clean-up pass. */
+  step: number;
+  /** Time at the start of the step; 1 is fully masked. Each block has its own time. */
+  t: number;
+  /** Probability that a masked position stays masked. */
+  stay: number;
+  /** One candidate, or M for a re-ranked step. */
+  candidates: DrawPlan[];
+  /** Revealed positions to mask again after the draws, ascending. */
+  remasked: number[];
+  /** h of a tilted step, 0 for others. */
+  scale: number;
+}
+
+/** One token for each planned position of a candidate, and what the model predicted there. */
+export interface Draws extends Predictions {
+  tokens: ArrayLike<number>;
+}
+
+/** A finished step. */
+export interface StepRecord {
+  kind: StepKind;
+  step: number;
+  t: number;
+  revealed: Reveal[];
+  /** Positions that are masked again, ascending, none of them in `revealed`; present with `remask`. */
+  remasked?: number[];
+  /** Tokens before this position can no longer change once they are revealed; present with `remask`. */
+  settled?: number;
+  /** Positions still masked after the step. */
+  masked: number;
+  /** Mean entropy of the predictions at the drawn positions, nats; absent if none was drawn. */
+  entropy?: number;
+  /** Reward of the soft canvas (tilt) or of each candidate (rerank); empty if nothing was scored. */
+  rewards: number[];
+  /** Index of the chosen candidate of a re-ranked step. */
+  chosen?: number;
+}
+
+/** Number of passes, by network. A re-ranked step takes M passes of the discriminator. */
+export interface Passes {
+  student: number;
+  discriminator: number;
+  gradient: number;
+}

@@ -1,0 +1,139 @@
+/** Check a request against the model and turn it into sampling parameters. */
+
+import { randomInt } from "node:crypto";
+import { maskedPositions } from "../diffusion/canvas.ts";
+import type { Guidance } from "../diffusion/guidance.ts";
+import type { Model } from "../model/model.ts";
+import { type Budget, chooseBudget, type Forecast } from "./budget.ts";
+import { orderOf, prepareGuidance, refuse } from "./decoding.ts";
+import { layoutOf } from "./layout.ts";
+import type { GenerateRequest, PreparedRequest } from "./request.ts";
+
+/**
+ * Upper bound of tokens in the texts of a trace, such as 1,024 steps of a canvas of 256. A trace is one JSON
+ * document, and serialising it blocks the event loop for some milliseconds a megabyte. A text counts at least
+ * MIN_TRACED tokens.
+ */
+const MAX_TRACED = 2 ** 18;
+const MIN_TRACED = 64;
+
+/** Return a random seed of 48 bits, which every JSON parser keeps exactly. */
+export function drawSeed(): number {
+  return randomInt(2 ** 48 - 1);
+}
+
+/** Estimate the milliseconds that a budget would take from now, for `samples` canvases of `length` tokens. */
+type ForecastFor = (budget: Budget, samples: number, length: number) => number;
+
+/**
+ * Lay out the canvas, choose the budget and fill in defaults. Throws InvalidRequestError naming the field.
+ */
+export function prepare(model: Model, request: GenerateRequest, forecast: ForecastFor): PreparedRequest {
+  if (request.scored) return prepareScored(model, request.scored, request.top_logprobs);
+  const layout = layoutOf(model, request);
+  const { canvas } = layout;
+  if (request.echo && !layout.continues)
+    throw refuse(
+      "/echo",
+      "has no effect without a prompt: a template is always answered with its given text",
+    );
+  const asked = prepareGuidance(model, request.guidance);
+  const { n, samples, ranked } = countOf(model, request);
+  if (request.early_stop && ranked)
+    throw refuse("/early_stop", "cannot stand beside best_of, which scores whole canvases: leave one out");
+  const generated = maskedPositions(canvas, model.manifest.mask_token_id).length;
+  const { steps, guidance } = settleBudget(model, request, asked, generated, (budget) =>
+    forecast(budget, samples, canvas.length),
+  );
+  const order = orderOf(request, guidance, generated, steps);
+  const { seed = drawSeed(), top_k: topK = 0, top_p: topP = 1 } = request;
+  const temperature = request.temperature ?? (guidance && model.manifest.guidance?.temperature) ?? 1;
+  const { past_end: pastEnd = false, echo = false, logprobs = false, trace = false } = request;
+  const { top_logprobs: topLogprobs = 0 } = request;
+  if (topLogprobs > 0 && !logprobs)
+    throw refuse("/top_logprobs", "has no effect without logprobs: set it to true");
+  if (topLogprobs >= model.manifest.mask_token_id)
+    throw refuse(
+      "/top_logprobs",
+      `must be below the ${model.manifest.mask_token_id} tokens of ${model.manifest.name}`,
+    );
+  const stop = typeof request.stop === "string" ? [request.stop] : (request.stop ?? []);
+  const texts = samples * steps;
+  if (trace && texts * Math.max(canvas.length, MIN_TRACED) > MAX_TRACED)
+    throw refuse(
+      "/trace",
+      `would hold ${texts} texts of ${Math.max(canvas.length, MIN_TRACED)} tokens, and may hold ${MAX_TRACED} ` +
+        "tokens: ask for fewer steps or samples, or stream the steps instead",
+    );
+  return {
+    params: {
+      ...{ canvas, steps, seed, temperature, topK, topP, ...order },
+      ...{ earlyStop: request.early_stop ? stop : undefined, samples, ranked, guidance },
+      ...(topLogprobs > 0 && { topLogprobs }),
+    },
+    output: { layout, n, stop, pastEnd, echo, logprobs, trace },
+    deadlineMs: request.deadline_ms,
+  };
+}
+
+/** Prepare the scoring of ids: each one's log-probability with that position masked and every other shown. */
+function prepareScored(model: Model, scored: number[], topLogprobs = 0): PreparedRequest {
+  const { mask_token_id: mask, name } = model.manifest;
+  const wrong = scored.findIndex((id) => id >= mask);
+  if (wrong >= 0)
+    throw refuse(
+      `/prompt_tokens/${wrong}`,
+      `must be below ${mask}, the id of the mask of ${name}, and is ${scored[wrong]}`,
+    );
+  const canvas = scored.with(0, mask);
+  return {
+    params: {
+      ...{
+        canvas,
+        steps: 1,
+        seed: 0,
+        temperature: 1,
+        topK: 0,
+        topP: 1,
+        order: "random",
+        guidance: undefined,
+      },
+      ...{ threshold: undefined, entropyBudget: undefined, blockLength: undefined, earlyStop: undefined },
+      ...{ samples: scored.length, ranked: false, scored, ...(topLogprobs > 0 && { topLogprobs }) },
+    },
+    output: {
+      ...{ layout: layoutOf(model, { tokens: canvas }), n: 0, stop: [], pastEnd: false },
+      ...{ echo: false, logprobs: false, trace: false },
+    },
+    deadlineMs: undefined,
+  };
+}
+
+/** Return how many samples to answer and to generate, and whether to rank them. */
+function countOf(model: Model, { n = 1, best_of }: GenerateRequest) {
+  if (best_of === undefined) return { n, samples: n, ranked: false };
+  if (best_of < n) throw refuse("/best_of", `must be at least n, which is ${n}`);
+  if (!model.manifest.guidance)
+    throw refuse("/best_of", `${model.manifest.name} has no discriminator to rank by: leave it out`);
+  return { n, samples: best_of, ranked: true };
+}
+
+/**
+ * Return the requested budget, or the best one for the deadline. Throws InvalidRequestError without a
+ * deadline.
+ */
+function settleBudget(
+  model: Model,
+  { steps, deadline_ms, guidance, order = "random", block_length, remask }: GenerateRequest,
+  asked: Guidance | undefined,
+  generated: number,
+  forecast: Forecast,
+): Budget {
+  if (steps !== "auto") return { steps, guidance: asked };
+  if (deadline_ms === undefined)
+    throw refuse("/deadline_ms", "is required when steps is auto: the budget is chosen to meet it");
+  const plain = order === "random" && !block_length && !remask;
+  const mayGuide = guidance === undefined && plain && model.manifest.guidance !== undefined;
+  const guidances = mayGuide ? [undefined, prepareGuidance(model, { mode: "rgas" })] : [asked];
+  return chooseBudget(guidances, model.manifest.quality ?? [], generated, deadline_ms, forecast);
+}
