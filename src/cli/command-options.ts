@@ -49,6 +49,10 @@ export const GENERATE_OPTIONS: readonly Option[] = [
   new Option("--block-length <n>", "generate in blocks of n tokens, from the left").argParser(
     integer(1, 1 << 20),
   ),
+  new Option(
+    "--remask <rate>",
+    "mask unlikely tokens again, at this rate, for later steps to correct",
+  ).argParser(decimal(1e-6, 1)),
   new Option("--guidance <mode>", "rgas: reward-guided sampling with the model's discriminator")
     .choices(["none", "rgas"])
     .default("none"),

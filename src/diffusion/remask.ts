@@ -46,11 +46,7 @@ export function remaskProbability(remask: Remask, schedule: Schedule, steps: num
  *
  * @param logprobs of the revealed tokens
  */
-export function remaskProbabilities(
-  { mode }: Remask,
-  sigma: number,
-  logprobs: readonly number[],
-): number[] {
+export function remaskProbabilities({ mode }: Remask, sigma: number, logprobs: readonly number[]): number[] {
   if (mode === "random") return logprobs.map(() => sigma);
   const weights = logprobs.map((logprob) => Math.exp(-Math.exp(logprob)));
   const mean = weights.reduce((sum, weight) => sum + weight, 0) / weights.length;

@@ -37,7 +37,13 @@ export function orderOf(
       `makes ${blocks} blocks of ${generated} tokens, and each needs a step of the ${steps}: ` +
         `use at least ${Math.ceil(generated / steps)}, or more steps`,
     );
-  return { order, threshold, entropyBudget, blockLength, ...(remask && remaskOf(remask, guidance, adaptive)) };
+  return {
+    order,
+    threshold,
+    entropyBudget,
+    blockLength,
+    ...(remask && remaskOf(remask, guidance, adaptive)),
+  };
 }
 
 /**
@@ -53,7 +59,10 @@ function remaskOf(
   if (guidance)
     throw refuse("/remask", "cannot stand beside guidance: leave it out, or use guidance mode none");
   if (adaptive)
-    throw refuse("/remask", `cannot stand beside ${adaptive}, which ends when nothing is masked: leave one out`);
+    throw refuse(
+      "/remask",
+      `cannot stand beside ${adaptive}, which ends when nothing is masked: leave one out`,
+    );
   if (from >= to) throw refuse("/remask/from", `must be below /remask/to, which is ${to}`);
   return { remask: { mode, rate, from, to } };
 }

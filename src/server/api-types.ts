@@ -492,7 +492,7 @@ export interface components {
             deadline_ms?: number;
             guidance?: components["schemas"]["Guidance"];
         };
-        /** @description Self-correction (ReMDM): a step may mask revealed tokens again, which later steps reveal anew, with the tokens since then in sight. Steps reveal as many more, so that the schedule stays and the last step, which masks nothing again, reveals the rest. Not allowed with guidance, `threshold` and `entropy_budget`. */
+        /** @description Self-correction (ReMDM): a step may mask revealed tokens again, which later steps reveal anew, with more of the text in sight. Steps reveal as many more, so that the schedule stays, and the last step, which masks nothing again, reveals the rest. Not allowed with guidance, `threshold` and `entropy_budget`. */
         Remask: {
             /**
              * @description `random`: every revealed token with the same probability; `confidence`: those that were less likely when they were revealed with a higher one

@@ -40,6 +40,18 @@ export const MODES = {
       block_length: random.integer(Math.ceil(length / 8), length),
     }),
   },
+  remask: {
+    fields: (random, { length }) => ({
+      remask: {
+        mode: random.pick(["random", "confidence"]),
+        rate: random.pick([0.05, 0.3, 1]),
+        from: random.pick([undefined, 0.2]),
+        to: random.pick([undefined, 0.8]),
+      },
+      ...{ order: random.pick(["random", "confidence"]), early_stop: random.chance(0.3) },
+      ...(random.chance(0.3) && { steps: random.integer(8, 16), block_length: Math.ceil(length / 4) }),
+    }),
+  },
   "early stop": {
     fields: (random) => ({
       early_stop: true,

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import type { Order } from "../../src/diffusion/step.ts";
 import { LOG_LINEAR, stayProbability } from "../../src/diffusion/schedule.ts";
+import type { Order } from "../../src/diffusion/step.ts";
 import { chiSquare, drive, softmax, type ToyDenoiser, type ToyParams, toySample } from "./toy.ts";
 
 const base = { prompt: [], sample: 0, temperature: 1, topK: 0, topP: 1, order: "random" as const };

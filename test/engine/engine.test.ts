@@ -23,17 +23,23 @@ async function run(request: GenerateRequest): Promise<{ result: Answer; steps: S
 /** Return an answer without ids and times. */
 const essence = ({ samples, seed, usage, receipt }: Answer) => ({ samples, seed, usage, receipt });
 
-const NAMED = ["steps", "length", "temperature", "order", "threshold", "entropy_budget", "block_length"];
+const REMASK = ["remask", "mode", "rate"];
+const ADAPTIVE = ["order", "threshold", "entropy_budget", "block_length"];
+const NAMED = ["steps", "length", "temperature", ...ADAPTIVE, ...REMASK];
 
 for (const golden of GOLDEN.generations)
   test(`equals the PyTorch oracle, ${JSON.stringify(golden, NAMED)}`, async () => {
-    const { prompt, tokens: _tokens, reveals: _reveals, ...request } = golden;
+    const { prompt, tokens: _, reveals: __, remasked, ...request } = golden;
     const { result, steps: records } = await run({
       ...request,
       prompt: engine.model.tokenizer.decode(prompt),
     });
     assert.deepEqual(result.samples[0]!.tokens, golden.tokens.slice(prompt.length));
     assert.equal(records.length, golden.reveals.length);
+    assert.deepEqual(
+      records.map((record) => record.remasked),
+      remasked ?? records.map(() => undefined),
+    );
     for (const [k, record] of records.entries())
       for (const [i, [position, token, logprob]] of golden.reveals[k]!.entries()) {
         const revealed = record.revealed[i]!;

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import type { Remask } from "../../src/diffusion/remask.ts";
 import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { InvalidRequestError } from "../../src/errors.ts";
@@ -27,6 +28,9 @@ export interface GoldenRequest {
   threshold?: number;
   entropy_budget?: number;
   block_length?: number;
+  remask?: Remask;
+  /** For each step: the positions it masked again; with `remask`. */
+  remasked?: number[][];
   /** The whole canvas. */
   tokens: number[];
   /** For each step: [position, token, logprob] of each revealed position. */

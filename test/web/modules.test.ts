@@ -8,7 +8,7 @@ import { generateMessage, piecesOf } from "../../web/form/request.js";
 import { DEFAULTS, fromHash, toHash } from "../../web/form/settings.js";
 import { brief, inkOf, percent, shadeOf } from "../../web/format.js";
 import { sortedQuality } from "../../web/model-info.js";
-import { Run } from "../../web/run/run.js";
+import { Run, tokenAt } from "../../web/run/run.js";
 
 const SETTINGS = {
   prompt: "One & two = {{mask:3}} #3\nend",
@@ -16,7 +16,7 @@ const SETTINGS = {
   temperature: 0.35,
   seed: Number.MAX_SAFE_INTEGER,
   runs: [
-    { steps: 4, guided: false },
+    { steps: 4, guided: false, remask: 0.05 },
     {
       steps: 128,
       guided: true,
@@ -70,6 +70,9 @@ test("messages fit the contract; a template is sent without a length", () => {
     temperature: SETTINGS.temperature,
     seed: SETTINGS.seed,
   });
+  const correcting = generateMessage("1", SETTINGS, SETTINGS.runs[0]!);
+  assert.ok("value" in check(structuredClone(correcting)));
+  assert.deepEqual(correcting.remask, { mode: "confidence", rate: 0.05 });
 });
 
 const step = (number: number, masked: number, revealed: [position: number, logprob: number][]) =>
@@ -101,8 +104,8 @@ test("a run stores the reveals of each step by their index among the masks", () 
   );
   assert.deepEqual([run.state, run.reached, run.over], ["running", 1, false]);
   assert.deepEqual(
-    run.cells.map((cell) => cell && [cell.position, cell.step]),
-    [[0, 1], undefined, [5, 1]],
+    run.cells.map((cell) => cell.map(({ position, step }) => [position, step])),
+    [[[0, 1]], [], [[5, 1]]],
   );
   run.apply({ ...step(2, 1, []), entropy: 0.5 } as Parameters<Run["apply"]>[0]);
   assert.deepEqual(
@@ -113,6 +116,14 @@ test("a run stores the reveals of each step by their index among the masks", () 
     ],
   );
   assert.equal(statusOf(run, 1), "step 1 of 2");
+  run.apply({ ...step(3, 1, [[5, -2]]), remasked: [0] });
+  const shown = [0, 1, 2, 3].map((at) => run.cells.map((cell) => tokenAt(cell, at)?.step));
+  assert.deepEqual(shown, [
+    [undefined, undefined, undefined],
+    [1, undefined, 1],
+    [1, undefined, 1],
+    [undefined, undefined, 3],
+  ]);
 });
 
 test("a run ends as cancelled or failed by the server's error", () => {

@@ -34,7 +34,11 @@ export function piecesOf({ prompt, length }) {
  * @param {Settings} settings
  * @param {RunSettings} run
  */
-export function generateMessage(id, { prompt, length, temperature, seed }, { steps, guided, guidance }) {
+export function generateMessage(
+  id,
+  { prompt, length, temperature, seed },
+  { steps, guided, guidance, remask },
+) {
   return {
     type: "generate",
     id,
@@ -43,6 +47,7 @@ export function generateMessage(id, { prompt, length, temperature, seed }, { ste
     // Without a temperature the server uses the model's default, which may differ with guidance.
     ...(temperature !== 1 && { temperature }),
     seed,
+    ...(remask && { remask: { mode: "confidence", rate: remask } }),
     ...(guided && { guidance: { mode: "rgas", ...guidance } }),
   };
 }

@@ -14,6 +14,7 @@
  * @property {number} steps Step budget, 1 to 128.
  * @property {boolean} guided Whether the model's discriminator guides the run.
  * @property {GuidanceSettings} [guidance]
+ * @property {number} [remask] Rate at which unlikely tokens are masked again, above 0, up to 1.
  */
 
 /**
@@ -73,10 +74,12 @@ function guidanceOf(fields, suffix) {
 /** @param {URLSearchParams} fields @param {string} suffix @param {number} steps @returns {RunSettings} */
 function runOf(fields, suffix, steps) {
   const guidance = guidanceOf(fields, suffix);
+  const remask = numberOf(fields, `remask${suffix}`, [0, 1], 0, false);
   return {
     steps: numberOf(fields, `steps${suffix}`, [1, MAX_STEPS], steps),
     guided: fields.get(`guided${suffix}`) === "1",
     ...(guidance && { guidance }),
+    ...(remask > 0 && { remask }),
   };
 }
 
@@ -113,7 +116,8 @@ export function toHash({ prompt, length, temperature, seed, runs }, { run = fals
     temperature: String(temperature),
     seed: String(seed),
   });
-  for (const [i, { steps, guided, guidance: { scale, candidates, rerank_ratio } = {} }] of runs.entries()) {
+  for (const [i, { steps, guided, guidance, remask }] of runs.entries()) {
+    const { scale, candidates, rerank_ratio } = guidance ?? {};
     const set = (/** @type {string} */ name, /** @type {number | undefined} */ value) => {
       if (value !== undefined) fields.set(name + (i === 0 ? "" : String(i + 1)), String(value));
     };
@@ -123,6 +127,7 @@ export function toHash({ prompt, length, temperature, seed, runs }, { run = fals
     set("scaleLast", scale?.[1]);
     set("candidates", candidates);
     set("rerank", rerank_ratio);
+    set("remask", remask);
   }
   if (run) fields.set("run", "1");
   return fields.toString();

@@ -2,6 +2,7 @@
 
 import { make } from "../dom.js";
 import { inkOf, shadeOf } from "../format.js";
+import { tokenAt } from "./run.js";
 
 /** @typedef {import("../form/request.js").Piece} Piece */
 /** @typedef {import("./run.js").Revealed} Revealed */
@@ -52,20 +53,23 @@ export class CanvasView {
 
   /**
    * Show the canvas after a step.
-   * @param {readonly (Revealed | undefined)[]} revealed By place; later tokens set the width of their masks.
+   * @param {readonly (readonly Revealed[])[]} revealed By place; later tokens set the width of their masks.
    * @param {number} step 0 shows every mask.
    * @param {number} [last] Last step of a finished run: its reveals are not marked as new.
    */
   show(revealed, step, last) {
     let ended = false;
     for (const [place, cell] of this.#cells.entries()) {
-      const token = revealed[place];
-      const visible = token !== undefined && token.step <= step;
-      const isEnd = visible && token.token === this.endOfText();
+      const tokens = revealed[place] ?? [];
+      const shown = tokenAt(tokens, step);
+      const visible = shown !== undefined;
+      const token = shown ?? tokens.find((later) => later.step > step) ?? tokens.at(-1);
+      const isEnd = visible && shown.token === this.endOfText();
       const kind = !visible ? "mask" : isEnd ? "token end" : "token";
       const classes = ["cell", kind];
-      if (visible && token.step === step && step !== last) classes.push("new");
-      if (visible && token.text.trim() === "") classes.push("blank");
+      if (visible && shown.step === step && step !== last) classes.push("new");
+      if (!visible && tokens.some(({ until }) => until === step)) classes.push("again");
+      if (visible && shown.text.trim() === "") classes.push("blank");
       if (ended) classes.push("after");
       ended ||= isEnd;
       const key = `${classes.join(" ")} ${token?.token}`;
@@ -77,7 +81,7 @@ export class CanvasView {
       else if (isEnd) this.#fill(cell, " ", "end", "");
       else this.#fill(cell, ...inkOf(token.text));
       cell.classList.toggle("sized", token !== undefined);
-      if (visible) cell.dataset.shade = String(shadeOf(token.logprob));
+      if (visible) cell.dataset.shade = String(shadeOf(shown.logprob));
       else delete cell.dataset.shade;
     }
   }

@@ -2,6 +2,7 @@
 
 import { find, make } from "../dom.js";
 import { percent } from "../format.js";
+import { tokenAt } from "./run.js";
 
 /** @typedef {import("./canvas-view.js").CanvasView} CanvasView */
 /** @typedef {import("./run.js").Run} Run */
@@ -98,8 +99,8 @@ export function inspect(view, shown) {
  * @returns {string[]}
  */
 function describe(place, { run, step }) {
-  const token = run?.cells[place];
-  if (!run || !token || token.step > step) return ["masked", `mask ${place + 1} of the canvas`];
+  const token = tokenAt(run?.cells[place] ?? [], step);
+  if (!run || !token) return ["masked", `mask ${place + 1} of the canvas`];
   return [
     token.text === "" ? "end of text" : `“${token.text.replaceAll("\n", "↵").replaceAll(" ", "␣")}”`,
     `probability ${percent(token.logprob)}`,

@@ -33,6 +33,7 @@ export class Panel {
   #steps;
   #guided;
   #guidance;
+  #remask;
   #canGuide = false;
   #page;
 
@@ -50,12 +51,13 @@ export class Panel {
     this.#page = page;
     this.#steps = find(root, ".steps", HTMLInputElement);
     this.#guided = find(root, ".guided", HTMLInputElement);
+    this.#remask = find(root, ".remask", HTMLInputElement);
     this.#view = new CanvasView(find(root, ".canvas", HTMLElement), page.endOfText);
     this.#charts = new Charts(root);
     this.#player = new Player(root, () => this.#draw());
     inspect(this.#view, () => ({ run: this.run, step: this.#player.step }));
     this.#guidance = new GuidanceFields(root, page.changed);
-    for (const input of [this.#steps, this.#guided])
+    for (const input of [this.#steps, this.#guided, this.#remask])
       input.addEventListener("input", () => {
         this.#showSettings();
         page.changed();
@@ -74,13 +76,15 @@ export class Panel {
       steps: this.#steps.valueAsNumber,
       guided: this.#guided.checked,
       ...(guidance && { guidance }),
+      ...(this.#remask.valueAsNumber > 0 && { remask: this.#remask.valueAsNumber }),
     };
   }
 
   /** @param {RunSettings} settings */
-  set settings({ steps, guided, guidance }) {
+  set settings({ steps, guided, guidance, remask }) {
     this.#steps.value = String(steps);
     this.#guided.checked = guided;
+    this.#remask.value = String(remask ?? "");
     this.#guidance.settings = guidance;
     this.#showSettings();
   }

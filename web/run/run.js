@@ -6,7 +6,10 @@
  * Events of the server about runs. @typedef {Exclude<Schemas["ServerEvent"], { type: "authenticated" }>}
  * ServerEvent
  */
-/** @typedef {Schemas["Reveal"] & { step: number }} Revealed A token, and the step that revealed it. */
+/**
+ * A token, the step that revealed it, and the step that masked it again, if one did.
+ * @typedef {Schemas["Reveal"] & { step: number, until?: number }} Revealed
+ */
 
 /**
  * The figures of a step.
@@ -22,11 +25,19 @@
 
 const CANCELLED = "urn:didi-serve:problem:cancelled";
 
+/**
+ * Return the token that is shown after a step, if one is.
+ * @param {readonly Revealed[]} tokens Those of one mask, in order of time.
+ * @param {number} step
+ */
+export const tokenAt = (tokens, step) =>
+  tokens.find((token) => token.step <= step && (token.until === undefined || token.until > step));
+
 /** A run; `take` its events in order. */
 export class Run {
   /** @type {"waiting" | "running" | "done" | "cancelled" | "failed"} */
   state = "waiting";
-  /** Revealed tokens by the index of their mask. @type {(Revealed | undefined)[]} */
+  /** Revealed tokens by the index of their mask, in order of time. @type {Revealed[][]} */
   cells;
   /** @type {StepFigures[]} */
   figures = [];
@@ -47,7 +58,7 @@ export class Run {
     this.pieces = pieces;
     this.steps = steps;
     const masks = pieces.reduce((sum, piece) => sum + ("masks" in piece ? piece.masks : 0), 0);
-    this.cells = new Array(masks).fill(undefined);
+    this.cells = Array.from({ length: masks }, () => []);
   }
 
   /** The latest step; 0 before the first. */
@@ -84,12 +95,22 @@ export class Run {
       for (let i = 0; i < length; i++) this.#places.set(start + i, this.#places.size);
   }
 
+  /**
+   * End the token shown at a position; return the tokens there.
+   * @param {number} position
+   * @param {number} step
+   */
+  #end(position, step) {
+    const tokens = this.cells[this.#places.get(position) ?? -1];
+    const shown = tokens?.at(-1);
+    if (shown && shown.until === undefined) shown.until = step;
+    return tokens;
+  }
+
   /** @param {Schemas["StepEvent"] & { entropy?: number }} event */
-  #step({ step, masked, revealed, entropy, guidance }) {
-    for (const reveal of revealed) {
-      const place = this.#places.get(reveal.position);
-      if (place !== undefined) this.cells[place] = { ...reveal, step };
-    }
+  #step({ step, masked, revealed, remasked = [], entropy, guidance }) {
+    for (const position of remasked) this.#end(position, step);
+    for (const reveal of revealed) this.#end(reveal.position, step)?.push({ ...reveal, step });
     const total = revealed.reduce((sum, { logprob }) => sum - logprob, 0);
     const surprisal = revealed.length > 0 ? total / revealed.length : undefined;
     this.figures.push({ step, masked, surprisal, entropy, guidance });

@@ -23,6 +23,8 @@ export interface GenerateConfig extends ModelConfig {
   threshold?: number;
   entropyBudget?: number;
   blockLength?: number;
+  /** Rate. */
+  remask?: number;
   guidance: "none" | "rgas";
   n: number;
   bestOf?: number;
@@ -60,7 +62,7 @@ function textOf(
  */
 export function requestOf(words: readonly string[], config: GenerateConfig): GenerateRequest {
   const { length, steps, seed, temperature, topK: top_k, topP: top_p, order, n, bestOf: best_of } = config;
-  const { threshold, entropyBudget: entropy_budget, blockLength: block_length } = config;
+  const { threshold, entropyBudget: entropy_budget, blockLength: block_length, remask: rate } = config;
   const { stop, deadline: deadline_ms, logprobs, guidance: mode, json } = config;
   if (logprobs && !json)
     throw new StartupError("--logprobs has no effect without --json: give both, or neither", 2);
@@ -68,6 +70,7 @@ export function requestOf(words: readonly string[], config: GenerateConfig): Gen
     ...textOf(words, config.template),
     ...{ length, steps, seed, temperature, top_k, top_p, order, n, best_of, stop, deadline_ms },
     ...{ threshold, entropy_budget, block_length, logprobs, guidance: { mode } },
+    ...(rate !== undefined && { remask: { mode: "confidence", rate } }),
     // Without --json nothing after the end of the text is shown.
     ...(!json && best_of === undefined && { early_stop: true }),
   };

@@ -85,7 +85,10 @@ export class LiveText {
     const { pieces } = this.output.layout;
     const changed = new Set<number>();
     const { maskId: token } = this.tokenizer.special;
-    for (const { position, token: id } of [...revealed, ...remasked.map((position) => ({ position, token }))]) {
+    for (const { position, token: id } of [
+      ...revealed,
+      ...remasked.map((position) => ({ position, token })),
+    ]) {
       this.#canvas[position] = id;
       changed.add(indexAt(pieces, position));
     }

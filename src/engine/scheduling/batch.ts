@@ -2,8 +2,8 @@
 
 import type { Canvas, TokenLogprob } from "../../diffusion/canvas.ts";
 import { PROBE_TEMPERATURE, probeUniform } from "../../diffusion/probe.ts";
-import type { Draws, SampleParams, StepPlan } from "../../diffusion/step.ts";
 import { alpha, gridTime, type Schedule } from "../../diffusion/schedule.ts";
+import type { Draws, SampleParams, StepPlan } from "../../diffusion/step.ts";
 import { NonFiniteError } from "../../errors.ts";
 import type {
   Canvases,

@@ -68,11 +68,7 @@ export class Admission {
   }
 
   /** Submit one request, as `submitAll` does. */
-  async submit(
-    caller: Caller,
-    request: GenerateRequest,
-    onStep?: StepListener,
-  ): Promise<RequestHandle> {
+  async submit(caller: Caller, request: GenerateRequest, onStep?: StepListener): Promise<RequestHandle> {
     const [handle] = await this.submitAll(caller, [request], onStep && ((_, ...step) => onStep(...step)));
     return handle!;
   }

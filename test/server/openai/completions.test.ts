@@ -75,38 +75,46 @@ test("prompts may be texts or ids, one or several, n each", async () => {
   assert.notEqual(text!.choices[0]!.text, text!.choices[1]!.text);
 });
 
-test("streamed text grows from the left to the whole text; usage comes last if requested", async () => {
-  const body = { model, prompt: ["Once upon a time", "The cat"], n: 2, ...base };
-  const whole = await client.completions.create(body);
-  const stream = await client.completions.create({
-    ...body,
-    stream: true,
-    stream_options: { include_usage: true },
-  });
-  const texts = ["", "", "", ""];
-  const ends: (string | null)[] = [];
-  let chunks = 0;
-  let usage: OpenAI.Completion["usage"];
-  for await (const chunk of stream) {
-    assert.ok("value" in check(chunk));
-    usage = chunk.usage ?? usage;
-    for (const { index, text, finish_reason } of chunk.choices) {
-      texts[index] += text;
-      chunks++;
-      if (finish_reason) ends[index] = finish_reason;
+const REMASK = { remask: { mode: "random", rate: 0.2 } };
+const GROWING: [object, least: number][] = [
+  [{}, 8],
+  [REMASK, 3],
+  [{ ...REMASK, block_length: 6 }, 12],
+  [{ order: "confidence", threshold: 0.2, block_length: 10 }, 8],
+];
+for (const [fields, least] of GROWING)
+  test(`streamed text grows from the left; usage comes last if requested, ${JSON.stringify(fields)}`, async () => {
+    const body = { model, prompt: ["Once upon a time", "The cat"], n: 2, ...base, ...fields };
+    const whole = await client.completions.create(body);
+    const stream = await client.completions.create({
+      ...body,
+      stream: true,
+      stream_options: { include_usage: true },
+    });
+    const texts = ["", "", "", ""];
+    const ends: (string | null)[] = [];
+    let chunks = 0;
+    let usage: OpenAI.Completion["usage"];
+    for await (const chunk of stream) {
+      assert.ok("value" in check(chunk));
+      usage = chunk.usage ?? usage;
+      for (const { index, text, finish_reason } of chunk.choices) {
+        texts[index] += text;
+        chunks++;
+        if (finish_reason) ends[index] = finish_reason;
+      }
     }
-  }
-  assert.deepEqual(
-    texts,
-    whole.choices.map(({ text }) => text),
-  );
-  assert.deepEqual(
-    ends,
-    whole.choices.map(({ finish_reason }) => finish_reason),
-  );
-  assert.ok(chunks > 8, `only ${chunks} chunks`);
-  assert.deepEqual(usage, whole.usage);
-});
+    assert.deepEqual(
+      texts,
+      whole.choices.map(({ text }) => text),
+    );
+    assert.deepEqual(
+      ends,
+      whole.choices.map(({ finish_reason }) => finish_reason),
+    );
+    assert.ok(chunks > least, `only ${chunks} chunks`);
+    assert.deepEqual(usage, whole.usage);
+  });
 
 test("streamed log-probabilities equal those of the whole answer, each with its text", async () => {
   for (const more of [{}, { echo: true }, { suffix: " The end.", stop: "e" }]) {

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..backbone import load_backbone
 from ..command import command_parser
 from ..guidance import Guidance, load_discriminator
-from .oracle import Generation, sample, sample_guided
+from .oracle import Generation, Remask, sample, sample_guided
 
 MARGIN = 1e-5
 TOY_VOCAB = 7
@@ -47,6 +47,8 @@ def record(generate: Callable[..., Generation], request: dict) -> dict:
         request = {**request, "seed": request["seed"] + 1}
     reveals = [[[r.position, r.token, round(r.logprob, 6)] for r in s.revealed] for s in generation.steps]
     result = {**request, "tokens": generation.tokens, "reveals": reveals}
+    if "remask" in request:
+        result["remasked"] = [step.remasked for step in generation.steps]
     if "guidance" in request:
         taken = result["steps_taken"] = []
         for step in generation.steps:
@@ -93,9 +95,21 @@ def main() -> None:
             {"block_length": 6},
         ]
         cases += [{**case(prompt, 12, 6, 31, 1.0), **options} for options in adaptive]
+        remasking = [
+            {"remask": {"mode": "random", "rate": 0.2, "from": 0, "to": 1}},
+            {"remask": {"mode": "confidence", "rate": 0.2, "from": 0.25, "to": 0.75}},
+            {"remask": {"mode": "random", "rate": 0.5, "from": 0, "to": 1}, "block_length": 6},
+        ]
+        cases += [{**case(prompt, 12, 8, 41, 1.0), **options} for options in remasking]
+        short = {**case(prompt, 6, 5, 51, 1.0), "order": "confidence"}
+        cases.append({**short, "remask": {"mode": "confidence", "rate": 0.5, "from": 0, "to": 1}})
         plain = Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_str()), "added_tokens": []}))
         content["encodings"] = [{"text": text, "ids": plain.encode(text).ids} for text in TEXTS]
-        generate = lambda **request: sample(backbone, mask_id=backbone.config.mask_id, **request)  # noqa: E731
+
+        def generate(remask: dict | None = None, **request) -> Generation:
+            again = remask and Remask(remask["mode"], remask["rate"], remask["from"], remask["to"])
+            return sample(backbone, mask_id=backbone.config.mask_id, remask=again, **request)
+
         content["generations"] = [record(generate, c) for c in cases]
     file = args.model / "discriminator.fp16.safetensors"
     if file.exists():

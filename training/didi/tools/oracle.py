@@ -6,7 +6,7 @@ gradients by autograd.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ _32 = np.uint64(32)
 
 # Word of a Philox block for each purpose. CHOOSE, among a step's candidates, is that of position 0, candidate
 # 0.
-REVEAL, DRAW, CHOOSE = 0, 1, 2
+REVEAL, DRAW, CHOOSE, REMASK = 0, 1, 2, 3
 
 
 def philox4x32(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -74,6 +74,32 @@ class Step:
     revealed: list[Reveal]
     rewards: list[float]
     chosen: int | None
+    remasked: list[int] = field(default_factory=list)  # positions masked again after the reveals
+
+
+@dataclass
+class Remask:
+    """Self-correction by ReMDM (arXiv 2503.00307), from the share `from_` of the steps to `to`."""
+
+    mode: str  # "random" or "confidence"
+    rate: float
+    from_: float = 0.0
+    to: float = 1.0
+
+    def sigma(self, times: list[float], step: int) -> float:
+        """Return the mean probability with which `step` masks a revealed token again."""
+        steps = len(times) - 1
+        if step >= steps - 1 or not self.from_ <= step / steps < self.to:
+            return 0.0
+        return min(self.rate, (1 - alpha(times[step + 1])) / alpha(times[step]))
+
+    def probabilities(self, sigma: float, shown: dict[int, float]) -> dict[int, float]:
+        """Return the probability of each revealed position, given its log p, to be masked again."""
+        if self.mode == "random":
+            return dict.fromkeys(shown, sigma)
+        weights = {i: math.exp(-math.exp(log_p)) for i, log_p in shown.items()}
+        mean = sum(weights.values()) / max(1, len(weights))
+        return {i: sigma * weight / mean for i, weight in weights.items()}
 
 
 @dataclass
@@ -148,6 +174,7 @@ def sample(
     threshold: float | None = None,
     entropy_budget: float | None = None,
     block_length: int | None = None,
+    remask: Remask | None = None,
 ) -> Generation:
     """Generate `length` tokens after `prompt` by ancestral sampling on the grid linspace(1, T_MIN, steps +
     1).
@@ -158,13 +185,14 @@ def sample(
     In the orders "confidence" and "entropy" a step draws at every masked position and keeps its share: the
     draws with the greatest log p, or those of the smallest entropy. A `threshold` of probability (confidence)
     or an `entropy_budget` in nats (entropy) admits more. With `block_length`, blocks are revealed from the
-    left, each with its share of the steps.
+    left, each with its share of the steps. `remask` masks revealed tokens of the block again after the
+    reveals of a step, which reveals as many more.
     """
     tokens = torch.tensor([prompt + [mask_id] * length])
     block_length = block_length or length
     blocks = -(-length // block_length)
     is_adaptive = threshold is not None or entropy_budget is not None
-    records, margins, step = [], [], 0
+    records, margins, step, logprobs = [], [], 0, {}
     while step <= steps:
         block, start, end = block_at(min(step, steps - 1), steps, blocks)
         times = grid(end - start)
@@ -174,28 +202,41 @@ def sample(
             break
         masked = masked[masked < limit]
         chosen = masked
+        sigma = remask.sigma(times, step - start) if remask else 0.0
+        again = []
+        if sigma > 0:
+            first = len(prompt) + block * block_length
+            shown = {i: log_p for i, log_p in sorted(logprobs.items()) if i >= first}
+            u = uniforms(seed, 0, step, 0, np.array(list(shown)), REMASK)
+            p = np.array(list(remask.probabilities(sigma, shown).values()))
+            again = np.array(list(shown), dtype=int)[u < p].tolist()
+            margins += np.abs(u - p).tolist()
         if order == "random":
-            stay = stay_probability(times, step - start)
+            t, s = (alpha(times[min(k, len(times) - 1)]) for k in (step - start, step - start + 1))
+            stay = (1 - s - sigma * t) / (1 - t) if step < steps else 0.0
             chosen = masked[uniforms(seed, 0, step, 0, masked, REVEAL) >= stay]
         else:
             size = min(block_length, length - block * block_length)
-            least = max(len(masked) - masked_after(times, step - start, size), int(is_adaptive))
+            share = len(masked) + len(again) - masked_after(times, step - start, size)
+            least = max(share, int(is_adaptive))
             if least == 0:
-                records.append(Step("plain", [], [], None))
-                step += 1
-                continue
+                chosen = masked[:0]
         log_p = subs(model(tokens)[0], mask_id)
         revealed = []
         for position, u in zip(chosen, uniforms(seed, 0, step, 0, chosen, DRAW)):
             token, margin = draw(log_p[position], temperature, float(u))
             revealed.append(Reveal(int(position), token, float(log_p[position, token])))
             margins.append(margin)
-        if order != "random":
+        if order != "random" and revealed:
             revealed, near = keep(revealed, log_p[chosen], order, least, threshold, entropy_budget)
             margins += near
         for reveal in revealed:
             tokens[0, reveal.position] = reveal.token
-        records.append(Step("plain", revealed, [], None))
+            logprobs[reveal.position] = reveal.logprob
+        for position in again:
+            tokens[0, position] = mask_id
+            del logprobs[position]
+        records.append(Step("plain", revealed, [], None, again))
         step += 1
         if is_adaptive and step < end and not (tokens[0, :limit] == mask_id).any():
             step = end
