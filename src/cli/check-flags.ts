@@ -2,6 +2,7 @@
 
 import { StartupError } from "../errors.ts";
 import { isLoopback } from "../server/access/origins.ts";
+import { checkWorkers, kindOf } from "./device.ts";
 import type { AccessConfig, ServeConfig } from "./options.ts";
 
 /** Throw StartupError if flags conflict, or if another machine could reach the server without an API key. */
@@ -26,14 +27,15 @@ export function checkExposure(config: AccessConfig): void {
  * `given(name)` tells whether the flag of that property was given.
  */
 export function refuseUselessFlags(config: ServeConfig, given: (name: keyof ServeConfig) => boolean): void {
-  const { adminPort, device, split, cacheMb, redis, apiKeys } = config;
+  const { adminPort, device, workers, split, cacheMb, redis, apiKeys } = config;
   const refuse = (flag: string, why: string) => {
     throw new StartupError(`${flag} has no effect ${why}`, 2);
   };
   if (given("adminHost") && adminPort === undefined)
     refuse("--admin-host", "without --admin-port: give both, or neither");
-  if (given("split") && split !== "auto" && split > 1 && device === "cuda")
+  if (given("split") && split !== "auto" && split > 1 && kindOf(device) === "cuda")
     refuse("--split", "with --device cuda, where batches are not divided: leave it out");
+  if (given("workers")) checkWorkers(device, workers);
   if (given("cacheTtl") && cacheMb === 0)
     refuse("--cache-ttl", "with --cache-mb 0, which disables the cache: leave one of them out");
   if (redis !== undefined && cacheMb === 0 && apiKeys === undefined)

@@ -3,14 +3,14 @@
 import { Option } from "commander";
 import { PRECISIONS } from "../model/manifest.ts";
 import type { PrecisionChoice } from "../model/precision.ts";
-import type { Device } from "../runtime/protocol.ts";
+import { type DeviceChoice, deviceChoice } from "./device.ts";
 import type { LogFormat } from "./output/log-stream.ts";
 import { integer, orAuto, origins, redisUrl, toggle } from "./parsers.ts";
 
 /** Settings of every command that runs a model. */
 export interface ModelConfig {
   model: string;
-  device: Device;
+  device: DeviceChoice;
   precision: PrecisionChoice;
   threads: number;
 }
@@ -56,15 +56,13 @@ export interface AccessConfig {
   maxConnections: number;
 }
 
-const DEVICES: readonly Device[] = ["auto", "cpu", "cuda"];
-
 export const MODEL_FLAGS = "--model <name|folder>";
 
 /** Flags of the device. */
 export const DEVICE_OPTIONS: readonly Option[] = [
   new Option("--device <device>", "device of the model; auto uses CUDA if it loads, otherwise the CPU")
     .env("DIDI_DEVICE")
-    .choices(DEVICES)
+    .argParser(deviceChoice)
     .default("auto"),
   new Option("--threads <n>", "threads of one pass; 0 is one for each core")
     .env("DIDI_THREADS")

@@ -7,6 +7,7 @@ import { type Model, openModel } from "../model/model.ts";
 import { WorkerPool } from "../runtime/pool.ts";
 import type { Device } from "../runtime/protocol.ts";
 import { splitOf } from "../runtime/split.ts";
+import { gpusOf, kindOf, workersFor } from "./device.ts";
 import type { ModelConfig, ServeConfig } from "./options.ts";
 
 /** Limits of a command that runs one request. */
@@ -19,8 +20,9 @@ export const ONE_AT_A_TIME: EngineLimits = {
 
 /** Return the device of the settings; int8 graphs run on the CPU only. Throws StartupError. */
 function deviceFor({ device, precision }: ModelConfig): Device {
-  if (precision !== "int8") return device;
-  if (device === "cuda")
+  const kind = kindOf(device);
+  if (precision !== "int8") return kind;
+  if (kind === "cuda")
     throw new StartupError("--precision int8 runs on the CPU: use --device cpu, or --precision fp16");
   return "cpu";
 }
@@ -38,8 +40,15 @@ export async function startEngine(
   const model = await openModel(config.model, config.precision);
   const { threads } = config;
   const device = deviceFor(config);
-  const options = { graphs: model.graphs, device, threads, split: await splitOf(split, model, threads) };
-  const pool = await WorkerPool.start(options, workers);
+  const gpus = gpusOf(config.device);
+  const options = {
+    graphs: model.graphs,
+    device,
+    gpus,
+    threads,
+    split: await splitOf(split, model, threads),
+  };
+  const pool = await WorkerPool.start(options, workersFor(config.device, workers));
   return new Engine(model, pool, limits, share?.(model));
 }
 

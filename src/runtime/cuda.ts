@@ -41,14 +41,18 @@ const PROVIDER = "libonnxruntime_providers_cuda.so";
 const DRIVER = "libcuda.so.1";
 const LOADER = "/lib64/ld-linux-x86-64.so.2";
 
-/** Return the environment of a worker: `env` with the CUDA libraries on the library path. */
+/**
+ * Return the environment of a worker: `env` with the CUDA libraries on the library path, and without TF32,
+ * which would round the factors of products in float32 to 10 bits.
+ */
 export function cudaEnvironment(
   env: NodeJS.ProcessEnv = process.env,
   files = cudaFiles(),
 ): NodeJS.ProcessEnv {
-  if (!existsSync(files.libraries)) return env;
+  const exact = { NVIDIA_TF32_OVERRIDE: "0", ...env };
+  if (!existsSync(files.libraries)) return exact;
   const path = [env.LD_LIBRARY_PATH, files.libraries].filter(Boolean).join(delimiter);
-  return { ...env, LD_LIBRARY_PATH: path };
+  return { ...exact, LD_LIBRARY_PATH: path };
 }
 
 /** Return a line for each GPU that nvidia-smi lists: name, driver version, memory. None without nvidia-smi. */
@@ -77,6 +81,8 @@ export interface CudaState {
   driver?: string | undefined;
   /** CUDA version that the provider needs, if known. */
   needed?: string | undefined;
+  /** Index of the GPU that was asked for. */
+  gpu?: number | undefined;
 }
 
 function readWheel(path: string): Partial<CudaWheel> {
@@ -149,7 +155,7 @@ export function explainCuda(message: string, state: CudaState = lookForCuda()): 
       );
     case "device":
       return (
-        "the NVIDIA driver finds no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES, " +
+        `the NVIDIA driver finds no GPU${state.gpu ? ` ${state.gpu}` : ""}: check nvidia-smi and CUDA_VISIBLE_DEVICES, ` +
         "start a container with --gpus all, or use --device cpu"
       );
     case "provider":

@@ -82,9 +82,21 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     }
   }
 
-  /** Start `count` workers. Throws StartupError, with every worker ended, if one cannot load the model. */
-  static async start(options: WorkerOptions, count = 1, hangLimit = new HangLimit()): Promise<WorkerPool> {
-    const started = await Promise.allSettled(Array.from({ length: count }, () => Worker.start(options)));
+  /**
+   * Start `count` workers, which take the GPUs in turn. Throws StartupError, with every worker ended, if one
+   * cannot load the model.
+   *
+   * @param options.gpus indexes of the GPUs; default only the first one
+   */
+  static async start(
+    { gpus = [0], ...options }: Omit<WorkerOptions, "gpu"> & { gpus?: readonly number[] | undefined },
+    count = 1,
+    hangLimit = new HangLimit(),
+  ): Promise<WorkerPool> {
+    const starts = Array.from({ length: count }, (_, i) =>
+      Worker.start({ ...options, gpu: gpus[i % gpus.length] }),
+    );
+    const started = await Promise.allSettled(starts);
     const workers = started.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
     const failure = started.find((one) => one.status === "rejected");
     if (!failure) return new WorkerPool(workers, hangLimit);

@@ -90,6 +90,8 @@ export interface WorkerOptions {
   /** Paths of the graphs, by provider. */
   graphs: Record<Provider, GraphPaths>;
   device: Device;
+  /** Index of the GPU for CUDA, among those that the process may see; default 0. */
+  gpu?: number | undefined;
   /** ONNX Runtime threads; 0 means one for each core. */
   threads: number;
   /** Divide batches on the CPU; undefined runs them whole. */

@@ -163,6 +163,15 @@ const REFUSED: [name: string, args: string[], env: Record<string, string>, code:
     2,
     /--split has no effect with --device cuda/,
   ],
+  ["a device that there is not", ["--device", "gpu"], {}, 2, /must be auto, cpu, cuda, or cuda: and the/],
+  ["a GPU twice", ["--device", "cuda:1,0,1"], {}, 2, /names a GPU twice/],
+  [
+    "workers that do not fit the GPUs",
+    ["--device", "cuda:0,1", "--workers", "3"],
+    {},
+    2,
+    /--workers 3 is no multiple of the 2 GPUs of --device cuda:0,1: leave it out/,
+  ],
   ["how long to keep nothing", ["--cache-mb", "0", "--cache-ttl", "60"], {}, 2, /--cache-ttl has no effect/],
   [
     "a Redis for nothing",

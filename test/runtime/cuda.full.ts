@@ -5,7 +5,17 @@
 
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -119,6 +129,54 @@ test("no device", { skip }, () =>
 test("out of device memory at load", { skip }, () =>
   assertFault({ LD_LIBRARY_PATH: fake, FAKE_MALLOC: "2" }, "memory", /not enough free memory/),
 );
+
+test("each listed GPU has a worker, and one that there is not is named", { skip }, () => {
+  for (const name of readdirSync(join(PACKAGE_ROOT, "node_modules")))
+    if (!existsSync(join(root, "node_modules", name)))
+      symlinkSync(join(PACKAGE_ROOT, "node_modules", name), join(root, "node_modules", name));
+  // A copy of the sources finds the onnxruntime-node of this test.
+  for (const name of ["src", "package.json", "models/model.schema.json", `models/${MODEL}`])
+    cpSync(join(PACKAGE_ROOT, name), join(root, name), { recursive: true });
+  const start = join(root, "start.ts");
+  writeFileSync(
+    start,
+    `import { gpusOf } from "./src/cli/device.ts";
+import { openModel } from "./src/model/model.ts";
+import { WorkerPool } from "./src/runtime/pool.ts";
+const gpus = gpusOf(process.argv[2]);
+const { graphs } = await openModel("${MODEL}");
+try {
+  const pool = await WorkerPool.start({ graphs, device: "cuda", gpus, threads: 1 }, gpus.length);
+  console.log(JSON.stringify(pool.pids));
+  await pool.close();
+} catch (error) {
+  console.log(error.message);
+}
+`,
+  );
+  const log = join(root, "devices");
+  const run = (device: string) => {
+    rmSync(log, { force: true });
+    const env = { PATH: process.env.PATH, LD_LIBRARY_PATH: fake, FAKE_GPUS: "3", FAKE_LOG: log };
+    return execFileSync(process.execPath, ["--import", "tsx", start, device], {
+      cwd: root,
+      encoding: "utf8",
+      env,
+    });
+  };
+  const pids = JSON.parse(run("cuda:2,1")) as number[];
+  const chosen = new Map(
+    readFileSync(log, "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => line.split(" ").map(Number) as [number, number]),
+  );
+  assert.deepEqual(
+    pids.map((pid) => chosen.get(pid)),
+    [2, 1],
+  );
+  assert.match(run("cuda:0,7"), /the NVIDIA driver finds no GPU 7: /);
+});
 
 /** Operators on shapes: they run on the host by design, on 8-byte integers. */
 const OF_SHAPES = new Set([

@@ -9,6 +9,7 @@ import { after, test } from "node:test";
 import {
   type CudaFault,
   type CudaState,
+  cudaEnvironment,
   cudaFault,
   cudaFiles,
   explainCuda,
@@ -53,6 +54,12 @@ const CASES: [fault: CudaFault, message: string, state: CudaState, explained: Re
     THERE,
     /not enough free memory for the model: .*fp16/,
   ],
+  [
+    "device",
+    failure("101: invalid device ordinal"),
+    { ...THERE, gpu: 3 },
+    /finds no GPU 3: .*CUDA_VISIBLE_DEVICES/,
+  ],
   ["memory", failure("2: out of memory"), THERE, /not enough free memory/],
   ["other", "Load model from x.onnx failed: Protobuf parsing failed.", THERE, /Protobuf parsing failed/],
 ];
@@ -65,6 +72,11 @@ for (const [fault, message, state, explained] of CASES)
     assert.match(text, /--device cpu$/);
     assert.doesNotMatch(text, /\n/);
   });
+
+test("workers multiply in full float32 unless the user allows TF32", () => {
+  assert.equal(cudaEnvironment({}).NVIDIA_TF32_OVERRIDE, "0");
+  assert.equal(cudaEnvironment({ NVIDIA_TF32_OVERRIDE: "1" }).NVIDIA_TF32_OVERRIDE, "1");
+});
 
 test("without the provider the loader is not run", () => {
   const folder = mkdtempSync(join(tmpdir(), "didi-cuda-"));

@@ -7,15 +7,18 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /**
- * Functions with an effect; all others return 0. FAKE_SET_DEVICE is the error of choosing a device,
- * FAKE_MALLOC that of allocating memory.
+ * Functions with an effect; all others return 0. FAKE_GPUS is their number (default 1),
+ * FAKE_SET_DEVICE the error of choosing a device, FAKE_MALLOC that of allocating memory. FAKE_LOG is a file
+ * that gets a line for each choice: the process and the device.
  */
 const BODIES: Record<string, string> = {
-  cudaSetDevice: 'int cudaSetDevice(int d){return number("FAKE_SET_DEVICE");}',
+  cudaSetDevice: `int cudaSetDevice(int d){
+    if(getenv("FAKE_LOG")){FILE*f=fopen(getenv("FAKE_LOG"),"a");fprintf(f,"%d %d\\n",getpid(),d);fclose(f);}
+    return d>=gpus()?101:number("FAKE_SET_DEVICE");}`,
   cudaMalloc: 'int cudaMalloc(void**p,size_t n){*p=malloc(n);return number("FAKE_MALLOC");}',
   cudaMallocHost: "int cudaMallocHost(void**p,size_t n){*p=malloc(n);return 0;}",
   cudaHostAlloc: "int cudaHostAlloc(void**p,size_t n,unsigned f){*p=malloc(n);return 0;}",
-  cudaGetDeviceCount: "int cudaGetDeviceCount(int*n){*n=1;return 0;}",
+  cudaGetDeviceCount: "int cudaGetDeviceCount(int*n){*n=gpus();return 0;}",
   cudaGetDevice: "int cudaGetDevice(int*n){*n=0;return 0;}",
   cudaMemGetInfo: "int cudaMemGetInfo(size_t*f,size_t*t){*f=*t=1<<30;return 0;}",
   cudaGetErrorString: 'const char*cudaGetErrorString(int e){return "fake";}',
@@ -23,9 +26,12 @@ const BODIES: Record<string, string> = {
   cudaGetDeviceProperties: "int cudaGetDeviceProperties(char*p,int d){memset(p,0,700);return 0;}",
   __cudaRegisterFatBinary: "static int handle;void*__cudaRegisterFatBinary(void*x){return&handle;}",
 };
-const HEAD = `#include <stdlib.h>
+const HEAD = `#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 static int number(const char*name){const char*text=getenv(name);return text?atoi(text):0;}
+static int gpus(void){return getenv("FAKE_GPUS")?number("FAKE_GPUS"):1;}
 `;
 
 /**

@@ -1,7 +1,7 @@
 /** ONNX Runtime sessions of a model's graphs. For workers only, since `run` blocks its thread. */
 
 import ort from "onnxruntime-node";
-import { explainCuda } from "../cuda.ts";
+import { explainCuda, lookForCuda } from "../cuda.ts";
 import type { Batch, DenoiseInput, GraphName, Graphs, Provider, WorkerOptions } from "../protocol.ts";
 
 /** The loaded graphs of a model. */
@@ -25,7 +25,7 @@ async function create(options: WorkerOptions, provider: Provider): Promise<Sessi
   const sessions: Sessions = {};
   for (const [name, path] of Object.entries(options.graphs[provider]))
     sessions[name as GraphName] = await ort.InferenceSession.create(path, {
-      executionProviders: [provider],
+      executionProviders: [provider === "cpu" ? provider : { name: provider, deviceId: options.gpu ?? 0 }],
       graphOptimizationLevel: "all",
       intraOpNumThreads: options.threads,
       logSeverityLevel: 4,
@@ -56,7 +56,7 @@ export async function loadModel(
   try {
     return await load("cuda");
   } catch (error) {
-    const reason = explainCuda(firstLine(error));
+    const reason = explainCuda(firstLine(error), { ...lookForCuda(), gpu: options.gpu });
     if (options.device === "auto") return { ...(await load("cpu")), fallback: reason };
     throw new Error(reason);
   }
