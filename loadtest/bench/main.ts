@@ -12,11 +12,12 @@ import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { flag, list, oneOf, PYTHON, script } from "../cli/script.ts";
 import { machine } from "../servers/machine.ts";
 import { Server } from "../servers/server.ts";
+import { alternatives } from "./alternatives.ts";
 import { graphCosts } from "./graphs.ts";
 import { againstProducts, againstReference, Reference } from "./reference.ts";
 import { fairness, saturation, throughput } from "./serving.ts";
 
-const SECTIONS = ["saturation", "fairness", "throughput", "graphs", "reference"] as const;
+const SECTIONS = ["saturation", "fairness", "throughput", "graphs", "alternatives", "reference"] as const;
 const count = integer(1, 100_000);
 
 interface Flags {
@@ -84,6 +85,7 @@ await script<Flags>(
       await throughput(server, options, other);
       await other?.server.stop();
     }
+    if (wanted("alternatives")) await alternatives(server.origin, length, steps, repeats);
     if (wanted("graphs")) await graphCosts(model, length, repeats);
     if (wanted("reference")) {
       const folder = existsSync(model) ? model : join(PACKAGE_ROOT, "models", model);

@@ -9,6 +9,8 @@ export interface Job {
   length: number;
   steps: number;
   seed: number;
+  logprobs?: boolean;
+  top_logprobs?: number;
 }
 
 /**

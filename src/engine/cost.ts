@@ -8,7 +8,7 @@ import { tiltedSteps } from "../diffusion/guidance.ts";
 import type { Manifest } from "../model/manifest.ts";
 import type { SamplingParams } from "./request.ts";
 import { paddedLength } from "./scheduling/scheduler.ts";
-import { GRAPH_COST } from "./scheduling/speed.ts";
+import { GRAPH_COST, sortingCost } from "./scheduling/speed.ts";
 
 /** Tokens of rendered text that cost as much as one token pass (docs/operate/access.md). */
 const TEXT_TOKENS_PER_PASS = 1024;
@@ -25,7 +25,7 @@ const MIN_TEXT_TOKENS = 256;
  * needs, is not included: it is charged afterwards.
  */
 export function maxTokenPasses(params: SamplingParams, manifest: Manifest): number {
-  const { canvas, steps, guidance, samples, ranked, remask } = params;
+  const { canvas, steps, guidance, samples, ranked, remask, topLogprobs = 0 } = params;
   const masked = maskedPositions(canvas, manifest.mask_token_id).length;
   const tilted = guidance ? tiltedSteps(guidance, steps) : 0;
   const reranked = guidance ? steps - tilted : 0;
@@ -35,7 +35,11 @@ export function maxTokenPasses(params: SamplingParams, manifest: Manifest): numb
     (mayDrawMask ? tilted : Math.min(tilted, masked)) * GRAPH_COST.tilt +
     reranked * (GRAPH_COST.denoise + (guidance?.candidates ?? 0) * GRAPH_COST.score) +
     (ranked ? GRAPH_COST.score : 0);
-  return samples * paddedLength(canvas.length, manifest.context_length) * passes;
+  // A step with candidates, or in another order, draws at positions that it does not reveal; remask draws again.
+  const once = !guidance && !remask && params.order === "random";
+  const drawn = masked * (once ? 1 : steps * (guidance?.candidates ?? 1));
+  const sorting = samples * sortingCost(drawn, topLogprobs);
+  return samples * paddedLength(canvas.length, manifest.context_length) * passes + sorting;
 }
 
 /** Return the cost of rendering the answer, and of every step of it if `withSteps`: at least 1 token pass. */

@@ -484,7 +484,7 @@ export interface components {
             echo?: boolean;
             /** @description Return the log-probability of each generated token; default: false */
             logprobs?: boolean;
-            /** @description Return so many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. A step costs more, because the vocabulary is sorted. Default: 0. */
+            /** @description Return so many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. Each alternative of a token costs some seven token passes, because the vocabulary is sorted for it. Default: 0. */
             top_logprobs?: number;
             /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens (counted as 64 at least) must be at most 262,144: stream the steps of larger requests. */
             trace?: boolean;
@@ -1067,7 +1067,7 @@ export interface components {
             echo?: boolean;
             /** @description Return the log-probability of each generated token; default: false */
             logprobs?: boolean;
-            /** @description Return so many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. A step costs more, because the vocabulary is sorted. Default: 0. */
+            /** @description Return so many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. Each alternative of a token costs some seven token passes, because the vocabulary is sorted for it. Default: 0. */
             top_logprobs?: number;
             /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens (counted as 64 at least) must be at most 262,144: stream the steps of larger requests. */
             trace?: boolean;

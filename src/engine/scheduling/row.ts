@@ -7,7 +7,7 @@ import type { GraphName } from "../../runtime/protocol.ts";
 import type { SampleGroup } from "../sample-group.ts";
 import type { DrawRow, RowDraws, ScoreRow } from "./batch.ts";
 import type { SchedulableRow } from "./scheduler.ts";
-import { GRAPH_COST } from "./speed.ts";
+import { GRAPH_COST, sortingCost } from "./speed.ts";
 
 /** Owns all state of a row. */
 export class Row implements DrawRow, ScoreRow, SchedulableRow {
@@ -58,9 +58,16 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     return this.#drawn ? this.canvases.length : 1;
   }
 
+  /** Token passes of the next pass that sort the vocabulary for alternatives. */
+  get sorting(): number {
+    const { topLogprobs = 0 } = this.sample.params;
+    const drawn = () => this.plan.candidates.reduce((sum, { positions }) => sum + positions.length, 0);
+    return topLogprobs === 0 || this.graph === "score" ? 0 : sortingCost(drawn(), topLogprobs);
+  }
+
   /** Cost of the next pass in token passes (cost.ts). */
   get cost(): number {
-    return this.padded * this.width * GRAPH_COST[this.graph];
+    return this.padded * this.width * GRAPH_COST[this.graph] + this.sorting;
   }
 
   /** Admit the row. The first time, its attained service starts at `start` and its first step is planned. */
