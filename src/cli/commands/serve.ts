@@ -132,7 +132,7 @@ export async function serve(config: ServeConfig): Promise<void> {
 `);
   try {
     await engine.measureBatches();
-    app.log.info(`batches hold up to ${engine.batchTokens} padded tokens`);
+    if (engine.accepting) app.log.info(`batches hold up to ${engine.batchTokens} padded tokens`);
   } catch (error) {
     if (!engine.accepting) return;
     app.log.warn(`batch size not measured, using ${engine.batchTokens} tokens: ${(error as Error).message}`);

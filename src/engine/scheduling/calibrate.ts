@@ -1,6 +1,7 @@
 /** Measures how large a batch should be on this machine. */
 
 import { setImmediate } from "node:timers/promises";
+import { ModelFailure } from "../../errors.ts";
 import type { Model } from "../../model/model.ts";
 import type { WorkerPool } from "../../runtime/pool.ts";
 import type { DenoiseInput } from "../../runtime/protocol.ts";
@@ -22,6 +23,9 @@ const LIGHT = 1.5;
 const MOST_TOKENS = 1 << 16;
 /** Batches of each size, interleaved with batches of half the size; the fastest counts. */
 const REPEATS = 5;
+
+/** Workers that may die under a batch: one that is too large for the memory ends every worker. */
+const ATTEMPTS = 2;
 
 /** Return a batch of fully masked canvases that draws a sixteenth of the positions of each. */
 function probe(model: Model, rows: number, padded: number): DenoiseInput {
@@ -48,13 +52,14 @@ function probe(model: Model, rows: number, padded: number): DenoiseInput {
  * Measure the bounds of a batch: double the rows of a `denoise` batch until the throughput stops rising.
  *
  * It uses the time inside the worker, where one batch runs at a time, so requests may run in between. It
- * takes about 40 times as long as the chosen batch. Rejects with ModelFailure if the model does not run.
+ * takes about 40 times as long as the chosen batch. A size that fails, such as for lack of memory, ends the
+ * measurement. Rejects with ModelFailure if the smallest sizes fail.
  */
 export async function calibrate(model: Model, pool: Pick<WorkerPool, "run">): Promise<BatchLimits> {
   const { context_length } = model.manifest;
   const padded = paddedLength(Math.min(LENGTH, context_length), context_length);
   const time = async (batch: DenoiseInput) => {
-    const { milliseconds } = await pool.run("denoise", batch);
+    const { milliseconds } = await pool.run("denoise", batch, ATTEMPTS);
     // Requests that wait get the worker before the next measurement.
     await setImmediate();
     return milliseconds;
@@ -79,7 +84,13 @@ export async function calibrate(model: Model, pool: Pick<WorkerPool, "run">): Pr
   /** Throughput of each size, relative to a batch of one row. */
   const throughput = [{ rows: 1, relative: 1 }];
   for (let rows = 1; 2 * rows * padded <= MOST_TOKENS && wasted < PATIENCE; rows *= 2) {
-    const [single, double] = await pair(rows);
+    const times = await pair(rows).catch((error: Error) => {
+      // A size that the memory does not hold is no fault of the model.
+      if (error instanceof ModelFailure && rows > 1) return undefined;
+      throw error;
+    });
+    if (!times) break;
+    const [single, double] = times;
     one ??= single;
     if (double > LONGEST_MS) break;
     if (double <= LIGHT * one) light = 2 * rows;

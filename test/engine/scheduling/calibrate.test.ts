@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { calibrate } from "../../../src/engine/scheduling/calibrate.ts";
+import { ModelFailure } from "../../../src/errors.ts";
 import { openModel } from "../../../src/model/model.ts";
 import type { WorkerPool } from "../../../src/runtime/pool.ts";
 import type { DenoiseInput } from "../../../src/runtime/protocol.ts";
@@ -29,6 +30,15 @@ test("a batch grows until doubling it brings no throughput", async () => {
   // A part that takes about as long as the whole is not worth a worker of its own.
   for (const [milliseconds, maxTokens, lightTokens] of cases)
     assert.deepEqual(await boundsFor(milliseconds), { maxTokens, lightTokens, spreadTokens: lightTokens });
+});
+
+test("a size that does not fit in memory ends the measurement, unless it is the first", async () => {
+  const until = (most: number) => (rows: number) => {
+    if (rows > most) throw new ModelFailure("the batch ended 2 worker processes (exit code 71)");
+    return Math.max(60, 12 * rows);
+  };
+  assert.equal((await boundsFor(until(4))).maxTokens, 4 * 128);
+  await assert.rejects(boundsFor(until(1)), ModelFailure);
 });
 
 test("an engine is ready before it measures its batches, and measures while requests run", async () => {
