@@ -130,18 +130,21 @@ class Run:
         rows, rng = batches.at(self.step)
         x = torch.from_numpy(rows)
         torch.manual_seed(args.seed * 1_000_003 + self.step)  # for dropout
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
-            loss = self.objective.train_loss(self.model, x, rng)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = 0.0
+        for part in x.chunk(args.accumulate):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+                of_part = self.objective.train_loss(self.model, part, rng) * (len(part) / len(x))
+            of_part.backward()
+            loss += float(of_part.detach())
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
         self.ema.update(self.model, self.step)
         self.step += 1
         self.tokens += x.numel()
-        return float(loss.detach())
+        return loss
 
     def validate(self, streams: dict[str, Stream]) -> dict[str, float]:
         self.averaged.load_state_dict(self.ema.weights)
@@ -235,6 +238,7 @@ def parse_args() -> argparse.Namespace:
     add("--init", type=Path, help="start from these weights: checkpoint.pt or .safetensors")
     add("--grow", action="store_true", help="with --init: the weights have half as many blocks")
     add("--batch-tokens", type=int, default=8192, help="tokens of an update")
+    add("--accumulate", type=int, default=1, help="parts of a batch, one in memory at a time")
     add("--context", type=int, default=256, help="longest window, in tokens")
     add("--hidden", type=int, default=192, help="width of the model")
     add("--blocks", type=int, default=6, help="number of blocks")
