@@ -51,6 +51,10 @@ export interface Calibration {
   windows: number;
   /** Tokens of a window. */
   tokens: number;
+  /** Tensors, as FILE/TENSOR, whose products stay in float32. Absent in folders of 0.2.0. */
+  float32?: string[];
+  /** KL divergence of a masked token's distribution, float32 against int8, in nats. */
+  divergence?: number;
   /** NELBO in float32 on these windows, nats a token; and its paired change with int8. */
   nelbo: number;
   nelbo_change: number;

@@ -20,9 +20,10 @@ from .backbone import Backbone, BackboneConfig, load_backbone, save_backbone
 from .command import command_parser
 from .corpus import CALIBRATION_WINDOWS, SEPARATOR, calibration_windows
 from .diffusion import ALPHA_MIN, T_MIN
+from .graphs.calibration import Calibration, activation_ranges, calibrate
 from .graphs.denoise import Denoise, halve
 from .graphs.guided import Score, Tilt
-from .graphs.int8 import Calibration, activation_ranges, calibrate, quantise
+from .graphs.int8 import quantise
 from .graphs.stored import StoredTensors, origins, store_once
 from .graphs.trace import CUDA_OPSET, to_model
 from .guidance import Discriminator, load_discriminator, save_discriminator, weight_files
@@ -135,10 +136,10 @@ def write_graphs(
         module = make()
         sources = origins(module, files)
         whole = to_model(module)
-        matrices = [matrix for matrix, origin in sources.items() if origin.transposed]
-        ranges = None
+        matrices, ranges = [], None
         if "int8" in precisions:
-            calibration = calibration or calibrate(whole, matrices, windows, mask_id)
+            calibration = calibration or calibrate(whole, sources, windows, mask_id)
+            matrices = calibration.int8(sources)
             ranges = activation_ranges(whole, matrices, windows, mask_id)[calibration.percentile]
         # fp16 is last, because it changes the module.
         for precision in sorted(precisions, key=lambda precision: precision == "fp16"):

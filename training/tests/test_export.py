@@ -15,7 +15,7 @@ from conftest import TOKENIZER
 from didi import export as exporting
 from didi.backbone import load_backbone, save_backbone
 from didi.export import write_model_folder
-from didi.graphs.int8 import PERCENTILES
+from didi.graphs.calibration import PERCENTILES
 from didi.guidance import Discriminator, load_published_state, published_state, save_discriminator
 
 
@@ -80,6 +80,7 @@ def test_a_folder_in_int8_says_how_it_was_calibrated(backbone, tmp_path):
     calibration = json.loads((tmp_path / "model.json").read_text())["calibration"]
     assert (calibration["windows"], calibration["tokens"]) == (16, 32)
     assert calibration["percentile"] in PERCENTILES
+    assert calibration["float32"][0] == "weights.fp16.safetensors/output_layer.linear.weight"
 
 
 def test_a_folder_s_weights_are_exported_again_sharpened(folders, tmp_path, monkeypatch):

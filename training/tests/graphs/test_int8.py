@@ -1,4 +1,4 @@
-"""Graphs in 8 bits."""
+"""Graphs in 8 bits, and the choice of their scales."""
 
 import onnx
 import onnxruntime
@@ -6,48 +6,62 @@ import pytest
 import torch
 
 from conftest import assert_rows_equal_alone, make_inputs
+from didi.graphs import calibration
+from didi.graphs.calibration import activation_ranges, calibrate, compare, matrices_of
 from didi.graphs.denoise import Denoise
-from didi.graphs.int8 import activation_ranges, products, quantise, window_nelbo
+from didi.graphs.int8 import products, quantise
 from didi.graphs.stored import origins
 from didi.graphs.trace import to_model
 
 
 @pytest.fixture(scope="module")
 def int8(backbone):
-    """Return a float32 `denoise`, its matrices, windows of text, and the ranges of its activations."""
+    """Return a float32 `denoise`, the origins of its matrices, and windows of text."""
     graph = Denoise(backbone)
-    whole = to_model(graph)
-    matrices = [
-        name
-        for name in origins(graph, {"student": "", "discriminator": ""})
-        if not name.endswith("embedding")
-    ]
     torch.manual_seed(2)
     windows = torch.randint(0, backbone.config.mask_id, (24, 32))
-    return whole, matrices, windows, activation_ranges(whole, matrices, windows, backbone.config.mask_id)
+    return to_model(graph), origins(graph, {"student": "weights", "discriminator": ""}), windows
 
 
-def test_int8_is_near_float32_and_nearer_without_cutting(backbone, int8):
-    whole, matrices, windows, ranges = int8
-    exact = window_nelbo(whole, windows, backbone.config.mask_id)
-    distance = {}
-    for percentile in (50.0, 100.0):
-        cut = (
-            ranges[100.0]
-            if percentile == 100
-            else {name: (low / 4, high / 4) for name, (low, high) in ranges[100.0].items()}
-        )
-        model = quantise(whole, matrices, cut)
+@pytest.fixture(scope="module")
+def ranges(backbone, int8):
+    whole, sources, windows = int8
+    return activation_ranges(whole, matrices_of(sources), windows, backbone.config.mask_id)[100.0]
+
+
+def test_int8_is_near_float32_and_nearer_without_cutting(backbone, int8, ranges):
+    whole, sources, windows = int8
+    matrices = matrices_of(sources)
+    found = []
+    for cut in (1, 4):
+        narrow = {name: (low / cut, high / cut) for name, (low, high) in ranges.items()}
+        model = quantise(whole, matrices, narrow)
         made = [node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"]
-        assert len(made) == len(products(whole, matrices))
+        assert len(made) == len(products(whole, matrices)) == 4 * len(backbone.blocks)
         assert not products(model, matrices)
-        distance[percentile] = abs(window_nelbo(model, windows, backbone.config.mask_id) - exact).mean()
-    assert distance[100.0] < 0.02 * exact.mean()
-    assert distance[100.0] < distance[50.0] / 3
+        found.append(compare(whole, model, windows, backbone.config.mask_id))
+    full, cut = found
+    assert abs(full.change).mean() < 0.02 * full.nelbo.mean()
+    assert abs(full.change).mean() < abs(cut.change).mean() / 3
+    assert 0 < full.divergence < cut.divergence / 3
+    same = compare(whole, whole, windows, backbone.config.mask_id)
+    assert same.divergence == 0 and not same.change.any()
 
 
-def test_int8_gives_a_row_the_same_bits_in_any_batch(backbone, int8, tmp_path):
-    whole, matrices, _, ranges = int8
-    onnx.save(quantise(whole, matrices, ranges[100.0]), tmp_path / "int8.onnx")
+def test_the_output_layer_and_sensitive_products_stay_in_float32(backbone, int8, monkeypatch, capsys):
+    whole, sources, windows = int8
+    head = "weights/output_layer.linear.weight"
+    for most, kept in ((1.0, 1), (0.0, 1 + 4 * len(backbone.blocks))):
+        monkeypatch.setattr(calibration, "SENSITIVE", most)
+        found = calibrate(whole, sources, windows, backbone.config.mask_id)
+        assert len(found.float32) == kept and head in found.float32
+        assert len(found.int8(sources)) == 1 + 4 * len(backbone.blocks) - kept
+        assert (found.divergence > 0) == (most > 0)
+        assert capsys.readouterr().out.count("stays in float32") == kept - 1
+
+
+def test_int8_gives_a_row_the_same_bits_in_any_batch(backbone, int8, ranges, tmp_path):
+    whole, sources, _ = int8
+    onnx.save(quantise(whole, matrices_of(sources), ranges), tmp_path / "int8.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
     assert_rows_equal_alone(session, make_inputs(backbone.config.mask_id, 1.0))
