@@ -253,11 +253,8 @@ export class Engine extends EventEmitter<EngineEvents> {
     return subscriber.handle(() => Math.max(request.emitCost, group.tokenPasses), cancel);
   }
 
-  #answerFrom(
-    { records, outcome }: CachedAnswer,
-    request: CheckedRequest,
-    onStep?: StepListener,
-  ): RequestHandle {
+  #answerFrom(kept: CachedAnswer, request: CheckedRequest, onStep?: StepListener): RequestHandle {
+    const { records, outcome } = kept;
     const subscriber = this.#accept("hit", request, onStep);
     const { acceptedAt, resolve, reject } = subscriber;
     const timing = () => ({ queue_ms: 0, compute_ms: 0, total_ms: performance.now() - acceptedAt });
