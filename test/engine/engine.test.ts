@@ -30,10 +30,8 @@ const NAMED = ["steps", "length", "temperature", ...ADAPTIVE, ...REMASK];
 for (const golden of GOLDEN.generations)
   test(`equals the PyTorch oracle, ${JSON.stringify(golden, NAMED)}`, async () => {
     const { prompt, tokens: _, reveals: __, remasked, ...request } = golden;
-    const { result, steps: records } = await run({
-      ...request,
-      prompt: engine.model.tokenizer.decode(prompt),
-    });
+    const text = engine.model.tokenizer.decode(prompt);
+    const { result, steps: records } = await run({ ...request, prompt: text });
     assert.deepEqual(result.samples[0]!.tokens, golden.tokens.slice(prompt.length));
     assert.equal(records.length, golden.reveals.length);
     assert.deepEqual(
