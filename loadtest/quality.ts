@@ -9,6 +9,7 @@ import { startEngine } from "../src/cli/start-engine.ts";
 import type { Engine } from "../src/engine/engine.ts";
 import type { GenerateRequest } from "../src/engine/request.ts";
 import { StartupError } from "../src/errors.ts";
+import { modelFolder } from "../src/model/model.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
 import { Progress } from "./cli/progress.ts";
 import { flag, interruption, PYTHON, script } from "./cli/script.ts";
@@ -80,12 +81,13 @@ async function sample(
 }
 
 /** Return what the judge in Python says of the samples. Throws StartupError if it does not run. */
-function judged(all: readonly Samples[], { python, judge }: QualityConfig): Judged[] {
+function judged(all: readonly Samples[], { python, judge, model }: QualityConfig): Judged[] {
   const folder = mkdtempSync(join(tmpdir(), "didi-quality-"));
   try {
     const [samples, out] = [join(folder, "samples.json"), join(folder, "judged.json")];
     writeFileSync(samples, JSON.stringify(all.map(({ tokens }) => tokens)));
     const args = ["-P", "-m", "didi.tools.judge", samples, "--judge", judge, "--out", out];
+    if (judge === "smollm2") args.push("--tokenizer", join(modelFolder(model), "tokenizer.json"));
     const env = { ...process.env, PYTHONPATH: join(PACKAGE_ROOT, "training") };
     const { status, stderr, error } = spawnSync(python, args, { env, encoding: "utf8" });
     if (status !== 0)
@@ -125,7 +127,7 @@ await script<QualityConfig>(
     flag("--model <name|folder>", "model to sample from", undefined, "stories-didi"),
     flag(
       "--judge <folder>",
-      "causal model that judges",
+      "causal model that judges, or smollm2 (training/requirements-judge.txt)",
       undefined,
       join(PACKAGE_ROOT, "models", "stories-judge"),
     ),

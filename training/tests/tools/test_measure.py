@@ -7,6 +7,7 @@ from test_causal import causal_model
 
 from didi.causal import next_token_nats
 from didi.tools.measure import bootstrap, judge_nats, measure, shuffle_words, unigram_entropy
+from didi.tools.smollm2 import mean_nats
 
 
 def test_entropy_is_that_of_the_token_frequencies():
@@ -21,6 +22,15 @@ def test_the_interval_covers_the_mean_as_often_as_it_says():
         low, high = bootstrap(rng.normal(3.0, 2.0, size=100), resamples=400)
         covered += low <= 3.0 <= high
     assert 0.91 < covered / 400 < 0.98
+
+
+def test_the_outside_judge_scores_rows_of_any_length_as_alone():
+    judge, generator = causal_model(), torch.Generator().manual_seed(0)
+    rows = [torch.randint(0, 10, (length,), generator=generator) for length in (6, 2, 5, 1, 6)]
+    with torch.no_grad():
+        expected = [float(next_token_nats(judge, row[None], 9).mean()) for row in rows]
+    found = mean_nats(judge, [row.tolist() for row in rows], 9, batch=2)
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_perplexity_is_the_exponential_of_the_judge_s_mean():
