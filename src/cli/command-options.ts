@@ -20,7 +20,11 @@ export interface KeysConfig {
 /** Flags of `generate`. */
 export const GENERATE_OPTIONS: readonly Option[] = [
   new Option("--length <n>", "new tokens (default: 128, or as many as fit)").argParser(integer(1, 1 << 20)),
-  new Option("--template <text>", "text with spans to fill, {{mask:N}} for N tokens, instead of a prompt"),
+  new Option("--template <text>", "text with spans, {{mask:N}} or {{choice:a|b}}, instead of a prompt"),
+  new Option("--choose <how>", "option of {{choice:a|b}} spans to fill in (default: likeliest)").choices([
+    "likeliest",
+    "draw",
+  ]),
   new Option("--steps <n>", "step budget; auto takes the best that --deadline has time for")
     .argParser(orAuto(integer(1, 1024)))
     .default(16),

@@ -1,7 +1,11 @@
 /** Starts an engine from the settings of the command line. */
 
+import type { Answer } from "../engine/answers/answer.ts";
 import type { SharedCache } from "../engine/answers/shared-cache.ts";
+import type { StepListener } from "../engine/answers/step-emitter.ts";
+import { choose, scoresOf } from "../engine/choices.ts";
 import { Engine, type EngineLimits } from "../engine/engine.ts";
+import type { GenerateRequest, ScoredRow } from "../engine/request.ts";
 import { StartupError } from "../errors.ts";
 import { type Model, openModel } from "../model/model.ts";
 import { WorkerPool } from "../runtime/pool.ts";
@@ -60,4 +64,15 @@ export async function warmUp(engine: Engine): Promise<void> {
     await engine.pool.close();
     throw new StartupError(`${engine.model.folder} does not run: ${(error as Error).message}`);
   }
+}
+
+/** Make the choices of a request, then run it. Rejects with what `choose` and the engine throw. */
+export async function submitChosen(
+  engine: Engine,
+  asked: GenerateRequest,
+  onStep?: StepListener,
+): Promise<Answer> {
+  const score = async (scored: ScoredRow[]) => scoresOf(await engine.submit({ scored, steps: 1 }).result);
+  const request = await choose(engine.model, asked, score, (longest) => engine.check(longest));
+  return engine.submit(request, onStep).result;
 }

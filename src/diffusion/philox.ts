@@ -90,6 +90,12 @@ export function chooseUniform(key: Omit<DrawKey, "candidate">): number {
   return toUniform(blockAt({ ...key, candidate: 0 }, 0)[2]);
 }
 
+/** Return the uniform in (0, 1) of decision number `decision` of the choices of a request. */
+export function choiceUniform(seed: number, decision: number): number {
+  // No budget has so many steps.
+  return chooseUniform({ seed, sample: 0, step: 0xffffffff - decision });
+}
+
 /**
  * Return the uniform in (0, 1) that decides whether a revealed position is masked again: the fourth word of
  * the position, candidate 0.

@@ -112,6 +112,11 @@ export class Sample {
     const { seed, sample, order } = this.params;
     const key = { seed, sample, step: this.#step, candidate };
     const plan: DrawPlan = { positions: [], uniforms: [] };
+    const { given } = this.params;
+    if (given) {
+      const uniform = probeUniform(given.token, this.canvas.maskId);
+      return { positions: [given.position], uniforms: [uniform] };
+    }
     const open = this.canvas.masked.filter((position) => this.#blockOf.get(position)! <= block.block);
     if (order !== "random") {
       plan.selection = this.#selection(order, open.length + remasked, block);
@@ -121,8 +126,7 @@ export class Sample {
       const uniform = uniformsAt(key, position);
       if (order === "random" && uniform.reveal < stay) continue;
       plan.positions.push(position);
-      const { given } = this.params;
-      plan.uniforms.push(given === undefined ? uniform.draw : probeUniform(given, this.canvas.maskId));
+      plan.uniforms.push(uniform.draw);
     }
     return plan;
   }
@@ -166,8 +170,9 @@ export class Sample {
       .map((i): Reveal => ({ position: positions[i]!, token: made!.tokens[i]!, logprob: made!.logprobs[i]! }))
       .filter(({ token }) => plan.kind === "plain" || token !== this.canvas.maskId);
     const { given } = this.params;
-    if (given !== undefined && revealed.some(({ token }) => token !== given))
-      throw new RangeError(`token ${revealed[0]!.token} was drawn instead of ${given}`);
+    if (given && revealed.some(({ token }) => token !== given.token))
+      throw new RangeError(`token ${revealed[0]!.token} was drawn instead of ${given.token}`);
+    this.#ended = given !== undefined;
     this.canvas.reveal(revealed);
     this.canvas.remask(plan.remasked);
     this.#advance();

@@ -39,8 +39,11 @@ export interface SampleParams {
   remask?: Remask | undefined;
   /** Number of most likely tokens to return for each revealed position; absent: none. */
   topLogprobs?: number | undefined;
-  /** Reveal this token, for its log-probability; the temperature is then PROBE_TEMPERATURE. */
-  given?: number | undefined;
+  /**
+   * Reveal this token alone, for its log-probability, and end; the temperature is then PROBE_TEMPERATURE. Needs
+   * order `random`.
+   */
+  given?: { position: number; token: number } | undefined;
   /** Undefined for the plain sampler. Needs order `random` and one block. */
   guidance?: Guidance | undefined;
 }

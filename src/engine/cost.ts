@@ -20,13 +20,19 @@ const MIN_TEXT_TOKENS = 256;
  * Return an upper bound of the token passes that a request takes.
  *
  * A plain or tilted step runs only if it reveals a token, so there are at most as many as masked positions,
- * unless the model may draw the mask or tokens are masked again. A re-ranked step may run and reveal nothing, since each candidate has
- * its own reveal set and the chosen one may be empty. The clean-up pass, which about one position in 100,000
- * needs, is not included: it is charged afterwards.
+ * unless the model may draw the mask or tokens are masked again. A re-ranked step may run and reveal nothing,
+ * since each candidate has its own reveal set and the chosen one may be empty. The clean-up pass, which about
+ * one position in 100,000 needs, is not included: it is charged afterwards.
  */
 export function maxTokenPasses(params: SamplingParams, manifest: Manifest): number {
-  const { canvas, steps, guidance, samples, ranked, remask, topLogprobs = 0 } = params;
+  const { canvas, steps, guidance, samples, ranked, remask, topLogprobs = 0, scored } = params;
+  const padded = (length: number) => paddedLength(length, manifest.context_length);
+  if (scored) {
+    const passes = scored.reduce((sum, row) => sum + padded(row.canvas.length), 0) * GRAPH_COST.denoise;
+    return passes + sortingCost(scored.length, topLogprobs);
+  }
   const masked = maskedPositions(canvas, manifest.mask_token_id).length;
+  if (masked === 0) return 0;
   const tilted = guidance ? tiltedSteps(guidance, steps) : 0;
   const reranked = guidance ? steps - tilted : 0;
   const mayDrawMask = manifest.mask_logit === "kept";
@@ -39,7 +45,7 @@ export function maxTokenPasses(params: SamplingParams, manifest: Manifest): numb
   const once = !guidance && !remask && params.order === "random";
   const drawn = masked * (once ? 1 : steps * (guidance?.candidates ?? 1));
   const sorting = samples * sortingCost(drawn, topLogprobs);
-  return samples * paddedLength(canvas.length, manifest.context_length) * passes + sorting;
+  return samples * padded(canvas.length) * passes + sorting;
 }
 
 /** Return the cost of rendering the answer, and of every step of it if `withSteps`: at least 1 token pass. */

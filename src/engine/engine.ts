@@ -8,8 +8,14 @@ import type { StepRecord } from "../diffusion/step.ts";
 import { CancelledError, OverloadedError, UnavailableError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import type { WorkerPool } from "../runtime/pool.ts";
-import { answer, type CacheState } from "./answers/answer.ts";
-import { type CachedAnswer, type CacheLimits, cacheKey, ResultCache } from "./answers/cache.ts";
+import type { CacheState } from "./answers/answer.ts";
+import {
+  type CachedAnswer,
+  type CacheLimits,
+  cacheKey,
+  nothingGenerated,
+  ResultCache,
+} from "./answers/cache.ts";
 import { FairLoop } from "./answers/fair-loop.ts";
 import type { SharedCache } from "./answers/shared-cache.ts";
 import type { StepListener } from "./answers/step-emitter.ts";
@@ -168,7 +174,9 @@ export class Engine extends EventEmitter<EngineEvents> {
     const { key, cached, deadlineMs, params } = request;
     // Scores come all at once: the steps of scored ids show no text.
     const onStep = params.scored ? undefined : listener;
-    if (cached) return this.#answerFrom(cached, request, onStep);
+    if (cached) return this.#answerFrom(cached, request, "hit", onStep);
+    if (!params.canvas.includes(this.model.manifest.mask_token_id))
+      return this.#answerFrom(nothingGenerated(params, this.pool.provider), request, "miss", onStep);
     const running = key === undefined || deadlineMs !== undefined ? undefined : this.#joinable.get(key);
     if (running) return this.#subscribe(running, "shared", request, onStep);
     this.#checkQueue();
@@ -253,18 +261,9 @@ export class Engine extends EventEmitter<EngineEvents> {
     return subscriber.handle(() => Math.max(request.emitCost, group.tokenPasses), cancel);
   }
 
-  #answerFrom(kept: CachedAnswer, request: CheckedRequest, onStep?: StepListener): RequestHandle {
-    const { records, outcome } = kept;
-    const subscriber = this.#accept("hit", request, onStep);
-    const { acceptedAt, resolve, reject } = subscriber;
-    const timing = () => ({ queue_ms: 0, compute_ms: 0, total_ms: performance.now() - acceptedAt });
-    // After the caller has its handle, so that no step comes before it.
-    const next = setImmediate(() => answer(outcome, records, subscriber, timing).then(resolve, reject));
-    const cancel = () => {
-      clearImmediate(next);
-      subscriber.stop(new CancelledError("cancelled"));
-    };
-    return subscriber.handle(() => request.cost, cancel);
+  #answerFrom(answer: CachedAnswer, request: CheckedRequest, cache: CacheState, onStep?: StepListener) {
+    const subscriber = this.#accept(cache, request, onStep);
+    return subscriber.handle(() => request.cost, subscriber.answerFrom(answer));
   }
 
   #accept(cache: CacheState, request: CheckedRequest, onStep?: StepListener): Subscriber {

@@ -4,6 +4,7 @@ import { maskedPositions, promptCanvas } from "../diffusion/canvas.ts";
 import { InvalidRequestError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import type { Borders } from "../model/tokenizer.ts";
+import { parseTemplate } from "./template.ts";
 
 /** The fields of a request that define its canvas. Exactly one of the first four must be given. */
 export interface CanvasRequest {
@@ -11,8 +12,12 @@ export interface CanvasRequest {
   prompt?: string | undefined;
   /** Token ids to continue; the mask is not allowed. */
   prompt_tokens?: number[] | undefined;
-  /** Text with spans to fill, each written `{{mask:N}}`. */
+  /** Text with spans to fill, written `{{mask:N}}`, and choices, written `{{choice:a|b}}` or `{{choice}}`. */
   template?: string | undefined;
+  /** Options of the `{{choice}}` spans, in order. */
+  choices?: string[][] | undefined;
+  /** The decided choices of the template; required if it has any. */
+  decided?: { choices: readonly { chosen: number }[] } | undefined;
   /** Ids of the whole canvas, the mask where text is generated. */
   tokens?: number[] | undefined;
   /** New tokens after a prompt. Default: 128, or the rest of the context if that is less. */
@@ -50,9 +55,6 @@ export function maskSpans({ pieces }: Layout): MaskSpan[] {
 
 const DEFAULT_LENGTH = 128;
 
-/** At most 7 digits: no context holds a longer span. */
-const SPAN = /\{\{mask:([1-9]\d{0,6})\}\}/g;
-
 const refuse = (path: string, message: string, tooLarge = false) =>
   new InvalidRequestError([{ path, message }], tooLarge);
 
@@ -72,7 +74,7 @@ export function layoutOf(model: Model, request: CanvasRequest): Layout {
   if (field === "prompt" || field === "prompt_tokens") return continued(model, field, request);
   if (request.length !== undefined)
     throw refuse("/length", `has no effect with /${field}, which sets the length itself: leave it out`);
-  return field === "template" ? filled(model, request.template!) : whole(model, request.tokens!);
+  return field === "template" ? filled(model, request) : whole(model, request.tokens!);
 }
 
 function tooLong({ manifest }: Model, path: string, size: string): InvalidRequestError {
@@ -123,34 +125,28 @@ function continued(model: Model, field: "prompt" | "prompt_tokens", request: Can
   };
 }
 
-/** Lay out a template. Its texts are tokenised separately and do not change. */
-function filled(model: Model, template: string): Layout {
+/** Lay out a template with its decided choices. Its texts are tokenised separately and do not change. */
+function filled(model: Model, { template, choices, decided }: CanvasRequest): Layout {
   const { context_length: context, mask_token_id: mask } = model.manifest;
   const pieces: Piece[] = [];
   const canvas: number[] = [];
   const text = (part: string) => {
-    const stray = part.indexOf("{{mask");
-    if (stray >= 0)
-      throw refuse(
-        "/template",
-        `has ${JSON.stringify(part.slice(stray, stray + 16))}, which is not a span: write {{mask:N}} with N of at least 1`,
-      );
-    if (part === "") return;
     pieces.push({ kind: "text", text: part });
     for (const id of encoded(model, "/template", part)) canvas.push(id);
     if (canvas.length > context) throw tooLong(model, "/template", `more than ${context}`);
   };
-  let at = 0;
-  for (const match of template.matchAll(SPAN)) {
-    text(template.slice(at, match.index));
-    const length = Number(match[1]);
-    if (canvas.length + length > context) throw tooLong(model, "/template", `more than ${context}`);
-    pieces.push({ kind: "span", start: canvas.length, length });
-    for (let i = 0; i < length; i++) canvas.push(mask);
-    at = match.index + match[0].length;
+  let made = 0;
+  for (const part of parseTemplate(template!, choices)) {
+    if ("text" in part) text(part.text);
+    else if ("options" in part) text(part.options[decided!.choices[made++]!.chosen]!.inserted);
+    else {
+      const { masks: length } = part;
+      if (canvas.length + length > context) throw tooLong(model, "/template", `more than ${context}`);
+      pieces.push({ kind: "span", start: canvas.length, length });
+      for (let i = 0; i < length; i++) canvas.push(mask);
+    }
   }
-  text(template.slice(at));
-  if (!pieces.some(({ kind }) => kind === "span"))
+  if (made === 0 && !pieces.some(({ kind }) => kind === "span"))
     throw refuse("/template", "has no span to fill: write one as {{mask:N}}, or send a prompt instead");
   return { canvas, pieces, continues: false };
 }

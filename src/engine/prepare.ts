@@ -7,7 +7,7 @@ import type { Model } from "../model/model.ts";
 import { type Budget, chooseBudget, type Forecast } from "./budget.ts";
 import { orderOf, prepareGuidance, refuse } from "./decoding.ts";
 import { layoutOf } from "./layout.ts";
-import type { GenerateRequest, PreparedRequest } from "./request.ts";
+import type { GenerateRequest, PreparedRequest, ScoredRow } from "./request.ts";
 
 /**
  * Upper bound of tokens in the texts of a trace, such as 1,024 steps of a canvas of 256. A trace is one JSON
@@ -42,14 +42,16 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   if (request.early_stop && ranked)
     throw refuse("/early_stop", "cannot stand beside best_of, which scores whole canvases: leave one out");
   const generated = maskedPositions(canvas, model.manifest.mask_token_id).length;
-  const { steps, guidance } = settleBudget(model, request, asked, generated, (budget) =>
+  if (generated === 0 && ranked)
+    throw refuse("/best_of", "has no effect where nothing is generated but choices made: leave it out");
+  const { steps, guidance } = settleBudget(model, request, asked, Math.max(1, generated), (budget) =>
     forecast(budget, samples, canvas.length),
   );
   const order = orderOf(request, guidance, generated, steps);
   const { seed = drawSeed(), top_k: topK = 0, top_p: topP = 1 } = request;
   const temperature = request.temperature ?? (guidance && model.manifest.guidance?.temperature) ?? 1;
   const { past_end: pastEnd = false, echo = false, logprobs = false, trace = false } = request;
-  const { top_logprobs: topLogprobs = 0 } = request;
+  const { top_logprobs: topLogprobs = 0, decided, template, choices, choose } = request;
   if (topLogprobs > 0 && !logprobs)
     throw refuse("/top_logprobs", "has no effect without logprobs: set it to true");
   if (topLogprobs >= model.manifest.mask_token_id)
@@ -72,37 +74,30 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
       ...(topLogprobs > 0 && { topLogprobs }),
     },
     output: { layout, n, stop, pastEnd, echo, logprobs, trace },
+    ...(decided && { decided: { ...decided, asked: { template, choices, choose } } }),
     deadlineMs: request.deadline_ms,
   };
 }
 
-/** Prepare the scoring of ids: each one's log-probability with that position masked and every other shown. */
-function prepareScored(model: Model, scored: number[], topLogprobs = 0): PreparedRequest {
+/** Prepare the scoring of tokens, each at its position of its canvas. */
+function prepareScored(model: Model, scored: ScoredRow[], topLogprobs = 0): PreparedRequest {
   const { mask_token_id: mask, name } = model.manifest;
-  const wrong = scored.findIndex((id) => id >= mask);
-  if (wrong >= 0)
+  const wrong = scored.find(({ token }) => token >= mask);
+  if (wrong)
     throw refuse(
-      `/prompt_tokens/${wrong}`,
-      `must be below ${mask}, the id of the mask of ${name}, and is ${scored[wrong]}`,
+      `/prompt_tokens/${wrong.position}`,
+      `must be below ${mask}, the id of the mask of ${name}, and is ${wrong.token}`,
     );
-  const canvas = scored.with(0, mask);
+  const { canvas } = scored[0]!;
+  const drawn = { seed: 0, temperature: 1, topK: 0, topP: 1, order: "random" as const, guidance: undefined };
   return {
     params: {
-      ...{
-        canvas,
-        steps: 1,
-        seed: 0,
-        temperature: 1,
-        topK: 0,
-        topP: 1,
-        order: "random",
-        guidance: undefined,
-      },
+      ...{ canvas, steps: 1, ...drawn },
       ...{ threshold: undefined, entropyBudget: undefined, blockLength: undefined, earlyStop: undefined },
       ...{ samples: scored.length, ranked: false, scored, ...(topLogprobs > 0 && { topLogprobs }) },
     },
     output: {
-      ...{ layout: layoutOf(model, { tokens: canvas }), n: 0, stop: [], pastEnd: false },
+      ...{ layout: { canvas, pieces: [], continues: false }, n: 0, stop: [], pastEnd: false },
       ...{ echo: false, logprobs: false, trace: false },
     },
     deadlineMs: undefined,

@@ -46,14 +46,56 @@ export interface GenerateRequest extends CanvasRequest {
   trace?: boolean | undefined;
   /** Number of most likely tokens to return for each position; absent: none. */
   top_logprobs?: number | undefined;
-  /**
-   * Ids to score instead of generating: each one's log-probability given all others; only `top_logprobs` goes
-   * with it.
-   */
-  scored?: number[] | undefined;
+  /** Options of the `{{choice}}` spans of a template, in order. */
+  choices?: string[][] | undefined;
+  /** How an option of a choice is taken. Default: likeliest. */
+  choose?: "likeliest" | "draw" | undefined;
+  /** The decided choices of the template (choices.ts). */
+  decided?: Decided | undefined;
+  /** Tokens to score instead of generating; only `top_logprobs` goes with it. */
+  scored?: ScoredRow[] | undefined;
   /** Milliseconds within which the request is answered, with fewer steps if necessary. */
   deadline_ms?: number | undefined;
   guidance?: GuidanceRequest | undefined;
+}
+
+/** What was decided for one choice span. */
+export interface Choice {
+  /** Index of the option that was filled in. */
+  chosen: number;
+  text: string;
+  options: {
+    text: string;
+    tokens: number;
+    /** Natural log-likelihood at its place, of jointly decided choices summed over the other options. */
+    logprob: number;
+    /** Its share of the likelihood of all options. */
+    probability: number;
+  }[];
+}
+
+/** One option of each choice, and their joint log-likelihood. */
+export interface Combination {
+  options: number[];
+  logprob: number;
+}
+
+/** The decided choices of a request. */
+export interface Decided {
+  choices: Choice[];
+  /** The joint log-likelihood of each combination of options, if several choices were decided jointly. */
+  combinations?: Combination[];
+  /** Passes of the student that scored the options. */
+  passes: number;
+  /** Hash of every score and decision. */
+  sha256: string;
+}
+
+/** A token whose log-probability is asked for, at a masked position of a canvas [L]. */
+export interface ScoredRow {
+  canvas: number[];
+  position: number;
+  token: number;
 }
 
 /** How a request is guided. Fields that are absent take the model's defaults. */
@@ -89,14 +131,12 @@ export interface SamplingParams {
    * Stop strings at which sampling ends, as it does at an end of text; undefined to generate every position.
    */
   earlyStop: readonly string[] | undefined;
-  /** Number of samples; of scored ids, their number. */
+  /** Number of samples; of scored tokens, their number. */
   samples: number;
   /** Number of most likely tokens to return for each position; absent: none. */
   topLogprobs?: number;
-  /**
-   * [samples] ids to score instead of generating: sample i has all of them but number i, which it reveals.
-   */
-  scored?: number[];
+  /** [samples] tokens to score instead of generating, one a sample. */
+  scored?: ScoredRow[];
   /** Score every finished sample and put the best first. */
   ranked: boolean;
   guidance: Guidance | undefined;
@@ -106,5 +146,7 @@ export interface SamplingParams {
 export interface PreparedRequest {
   params: SamplingParams;
   output: OutputOptions;
+  /** The choices of its template, and their fields as they were given. */
+  decided?: Decided & { asked: Pick<GenerateRequest, "template" | "choices" | "choose"> };
   deadlineMs: number | undefined;
 }

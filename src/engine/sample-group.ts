@@ -50,7 +50,11 @@ export class SampleGroup {
     const { samples, scored, ...shared } = params;
     const { mask_token_id: mask } = model.manifest;
     const ofSample = (sample: number) =>
-      scored && { canvas: scored.with(sample, mask), given: scored[sample]!, temperature: PROBE_TEMPERATURE };
+      scored && {
+        canvas: scored[sample]!.canvas,
+        given: scored[sample]!,
+        temperature: PROBE_TEMPERATURE,
+      };
     this.samples = Array.from(
       { length: samples },
       (_, sample) => new Sample({ ...shared, ...ofSample(sample), sample }, model.schedule, mask),

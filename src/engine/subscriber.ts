@@ -3,7 +3,7 @@
 import { randomUUID } from "node:crypto";
 import { CancelledError } from "../errors.ts";
 import type { Model } from "../model/model.ts";
-import type { Answer, CacheState } from "./answers/answer.ts";
+import { type Answer, answer, type CacheState } from "./answers/answer.ts";
 import type { CachedAnswer } from "./answers/cache.ts";
 import type { FairLoop } from "./answers/fair-loop.ts";
 import { StepEmitter, type StepListener } from "./answers/step-emitter.ts";
@@ -85,6 +85,17 @@ export class Subscriber {
     this.reject = (error) => {
       const outcome = error instanceof CancelledError ? "cancelled" : "failed";
       end({ outcome }, () => reject(error));
+    };
+  }
+
+  /** Answer with steps that are known, after the caller has its handle. Return how to cancel that. */
+  answerFrom({ records, outcome }: Pick<CachedAnswer, "records" | "outcome">): () => void {
+    const { acceptedAt, resolve, reject } = this;
+    const timing = () => ({ queue_ms: 0, compute_ms: 0, total_ms: performance.now() - acceptedAt });
+    const next = setImmediate(() => answer(outcome, records, this, timing).then(resolve, reject));
+    return () => {
+      clearImmediate(next);
+      this.stop(new CancelledError("cancelled"));
     };
   }
 

@@ -423,10 +423,17 @@ export interface components {
             /** @description The prompt as token ids, instead of `prompt`; the mask's id is not allowed */
             prompt_tokens?: number[];
             /**
-             * @description Text with spans to fill, each written as `{{mask:N}}` for N tokens. The text around the spans stays unchanged; each piece of text between two spans is tokenised separately.
+             * @description Text with spans to fill, each written as `{{mask:N}}` for N tokens, and choices, each written as `{{choice:red|green|blue}}`. The text around them stays unchanged; each piece of text between two spans is tokenised separately. Before anything is generated, the options of a choice are scored at its place, and one is filled in: see `choices` in the answer.
              * @example Once upon a time there was a {{mask:6}} who lived in {{mask:8}}.
              */
             template?: string;
+            /** @description Options of the spans of `template` that are written `{{choice}}`, in order; for options that hold `|` or braces */
+            choices?: string[][];
+            /**
+             * @description Which option of a choice is filled in: the one with the highest likelihood, or one drawn by likelihood, which needs `seed`. All samples of a request share it. Default: likeliest.
+             * @enum {string}
+             */
+            choose?: "likeliest" | "draw";
             /** @description The whole canvas as token ids, with the model's mask at each position to generate */
             tokens?: number[];
             /**
@@ -526,6 +533,15 @@ export interface components {
             seed: number;
             samples: components["schemas"]["Sample"][];
             usage: components["schemas"]["Usage"];
+            /** @description What was decided for each choice of the template, in order; only if it has any */
+            choices?: components["schemas"]["Choice"][];
+            /** @description Every combination of options, if several choices were decided jointly, as is done up to 64 combinations with at most 1,024 tokens; otherwise choices are decided from left to right. */
+            combinations?: {
+                /** @description One for each choice */
+                options: number[];
+                /** @description Joint natural log-likelihood of these options */
+                logprob: number;
+            }[];
             /**
              * @description `hit`: the answer to an earlier request with the same fields and seed. `shared`: such a request was running, and this one waited for its answer. `miss`: computed for this request. Only requests with a seed can be `hit` or `shared`.
              * @enum {string}
@@ -535,6 +551,20 @@ export interface components {
             /** @description Every step of every sample, in order of time; only with `trace` */
             trace?: components["schemas"]["TraceStep"][];
             timing: components["schemas"]["Timing"];
+        };
+        Choice: {
+            /** @description Index of the option that was filled in */
+            chosen: number;
+            text: string;
+            options: {
+                text: string;
+                /** @description Its number of tokens */
+                tokens: number;
+                /** @description Natural log-likelihood of its tokens at this place, given the rest of the canvas: each token predicted with those before it shown and those after it masked. An option of more tokens has more factors. Of jointly decided choices: summed over the options of the others. */
+                logprob: number;
+                /** @description Its share among the options */
+                probability: number;
+            }[];
         };
         /** @description What `didi-serve verify` needs to compute the answer again. The same model gives the same trace on the same kind of processor, whatever other requests run. */
         Receipt: {
@@ -548,10 +578,12 @@ export interface components {
              * @enum {string}
              */
             provider: "cpu" | "cuda";
-            /** @description The request with every default filled in and the prompt as tokens */
+            /** @description The request with every default filled in and the prompt as tokens; a template with choices as it was given */
             request: components["schemas"]["GenerateRequest"];
             /** @description SHA-256 of every step of every sample */
             trace_sha256: string;
+            /** @description SHA-256 of the scores of all options and what was chosen; of a template with choices */
+            choices_sha256?: string;
         };
         Sample: {
             /** @description Index of the sample, as in its steps */
@@ -1006,10 +1038,17 @@ export interface components {
             /** @description The prompt as token ids, instead of `prompt`; the mask's id is not allowed */
             prompt_tokens?: number[];
             /**
-             * @description Text with spans to fill, each written as `{{mask:N}}` for N tokens. The text around the spans stays unchanged; each piece of text between two spans is tokenised separately.
+             * @description Text with spans to fill, each written as `{{mask:N}}` for N tokens, and choices, each written as `{{choice:red|green|blue}}`. The text around them stays unchanged; each piece of text between two spans is tokenised separately. Before anything is generated, the options of a choice are scored at its place, and one is filled in: see `choices` in the answer.
              * @example Once upon a time there was a {{mask:6}} who lived in {{mask:8}}.
              */
             template?: string;
+            /** @description Options of the spans of `template` that are written `{{choice}}`, in order; for options that hold `|` or braces */
+            choices?: string[][];
+            /**
+             * @description Which option of a choice is filled in: the one with the highest likelihood, or one drawn by likelihood, which needs `seed`. All samples of a request share it. Default: likeliest.
+             * @enum {string}
+             */
+            choose?: "likeliest" | "draw";
             /** @description The whole canvas as token ids, with the model's mask at each position to generate */
             tokens?: number[];
             /**
@@ -1205,6 +1244,15 @@ export interface components {
             seed: number;
             samples: components["schemas"]["Sample"][];
             usage: components["schemas"]["Usage"];
+            /** @description What was decided for each choice of the template, in order; only if it has any */
+            choices?: components["schemas"]["Choice"][];
+            /** @description Every combination of options, if several choices were decided jointly, as is done up to 64 combinations with at most 1,024 tokens; otherwise choices are decided from left to right. */
+            combinations?: {
+                /** @description One for each choice */
+                options: number[];
+                /** @description Joint natural log-likelihood of these options */
+                logprob: number;
+            }[];
             /**
              * @description `hit`: the answer to an earlier request with the same fields and seed. `shared`: such a request was running, and this one waited for its answer. `miss`: computed for this request. Only requests with a seed can be `hit` or `shared`.
              * @enum {string}

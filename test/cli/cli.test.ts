@@ -239,20 +239,8 @@ test("after the grace period, running requests fail with 503", async () => {
 });
 
 test("verify computes an answer again and prints the first difference", async () => {
-  const flags = [
-    "--model",
-    TINY_GUIDED,
-    "--steps",
-    "4",
-    "--length",
-    "20",
-    "--seed",
-    "5",
-    "--json",
-    "--threads",
-    "1",
-  ];
-  const { stdout } = await didiHere(["generate", "Once upon a time", ...flags]);
+  const flags = ["--model", TINY_GUIDED, "--steps", "4", "--seed", "5", "--json", "--threads", "1"];
+  const { stdout } = await didiHere(["generate", "Once upon a time", "--length", "20", ...flags]);
   const path = join(root, "answer.json");
   const check = async (content: unknown, ...args: string[]) => {
     await writeFile(path, JSON.stringify(content));
@@ -271,6 +259,16 @@ test("verify computes an answer again and prints the first difference", async ()
     differs.stdout,
     /^differs: sample 0, generated token \d+: \d+ in the file, \d+ computed now\n$/,
   );
+  const template = "a {{choice:red|big blue}}{{mask:6}} b";
+  const chosen = JSON.parse((await didiHere(["generate", template, "--remask", "0.3", ...flags])).stdout);
+  assert.equal(chosen.choices.length, 1);
+  assert.match((await check(chosen)).stdout, /^equal: /);
+  chosen.receipt.choices_sha256 = "0".repeat(64);
+  assert.match(
+    (await check(chosen)).stdout,
+    /^differs: the tokens are equal; .* scores of options differ\n$/,
+  );
+
   other.receipt.model_sha256 = "0".repeat(64);
   assert.match((await check(other)).stdout, /this is another model/);
 

@@ -81,6 +81,18 @@ export const MODES = {
       ]),
     }),
   },
+  choices: {
+    fields: (random, { prompt, length }) => ({
+      prompt: undefined,
+      length: undefined,
+      choose: random.pick(["likeliest", "draw"]),
+      template: random.pick([
+        `${prompt}{{choice: a| the big}}{{mask:${length}}}`,
+        `{{choice:He|She}} ${prompt} {{choice:ran|sat on it|was}}{{mask:${length}}}.`,
+        `${prompt} {{choice:cat|dog|red ball}}.`,
+      ]),
+    }),
+  },
   "temperature 0": { fields: (random) => ({ temperature: 0, order: random.pick(["random", "confidence"]) }) },
   top_k: { fields: (random) => ({ top_k: random.integer(1, 20) }) },
   top_p: { fields: (random) => ({ top_p: random.pick([0.1, 0.5, 0.9]) }) },

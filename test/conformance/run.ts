@@ -2,6 +2,7 @@
  * Run the cases of one model alone and then beside others. Both traces must be equal, bit for bit.
  */
 
+import { submitChosen } from "../../src/cli/start-engine.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { dotProducts } from "../../src/model/precision.ts";
@@ -46,10 +47,13 @@ export const seedOf = (seed: number, index: number) => seed * SUBJECTS.length + 
 
 /** Return what a client can see of an answer, without ids and times. */
 async function traceOf(engine: Engine, request: GenerateRequest): Promise<string> {
-  const { samples, trace, usage, receipt } = await engine.submit({ ...request, trace: true }).result;
+  const { samples, trace, usage, receipt, choices, combinations } = await submitChosen(engine, {
+    ...request,
+    trace: true,
+  });
   // Samples of a request progress independently, so only the order within a sample is fixed.
   const steps = trace!.toSorted((a, b) => a.sample - b.sample);
-  return JSON.stringify([samples, steps, usage, receipt]);
+  return JSON.stringify([samples, steps, usage, receipt, choices, combinations]);
 }
 
 async function inTurn(engine: Engine, requests: readonly GenerateRequest[]): Promise<string[]> {

@@ -222,3 +222,21 @@ test("health, readiness, metrics and the contract are served", async () => {
     assert.ok(metrics.includes(name), name);
   assert.match(await (await fetch(`${origin}/openapi.yaml`)).text(), /^openapi: 3\.1/);
 });
+
+test("a template with choices is answered and streamed with what was chosen", async () => {
+  const body = { template: "The {{choice:dog|spoon}} barked{{mask:4}}.", steps: 3, seed: 5 };
+  const answer = (await (await post(body)).json()) as Schemas["GenerateResponse"];
+  assert.deepEqual(checkResponse(answer), { value: answer });
+  assert.equal(answer.choices![0]!.text, "dog");
+  const headers = { "content-type": "application/json", accept: "text/event-stream" };
+  const request = { method: "POST", headers, body: JSON.stringify(body) };
+  const events = await (await fetch(`${origin}/generate`, request)).text();
+  const data = [...events.matchAll(/^data: (.*)$/gm)].map(([, json]) => JSON.parse(json!));
+  for (const event of data) assert.deepEqual(validator("ServerEvent")(event), { value: event });
+  assert.deepEqual(data.at(-1).choices, answer.choices);
+  assert.deepEqual(data[0].spans, [{ start: 3, length: 4 }]);
+  assert.deepEqual(data.at(-1).samples, answer.samples);
+
+  const bad = await problemOf(await post({ ...body, choose: "draw", seed: undefined }));
+  assert.equal(bad.errors![0]!.path, "/seed");
+});

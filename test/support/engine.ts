@@ -46,6 +46,8 @@ export interface GoldenGuided extends GoldenRequest {
 interface Golden {
   encodings: { text: string; ids: number[] }[];
   generations: GoldenRequest[];
+  /** Templates with choices, and the joint log-likelihood of each combination of their options. */
+  choices: { template: string; scores: number[] }[];
 }
 
 /** Golden vectors of the shipped model. */

@@ -8,12 +8,13 @@ import type { GenerateRequest } from "../../engine/request.ts";
 import { InvalidRequestError, ModelFailure, StartupError } from "../../errors.ts";
 import { valid, validator } from "../../server/openapi.ts";
 import type { ModelConfig } from "../options.ts";
-import { ONE_AT_A_TIME, startEngine, warmUp } from "../start-engine.ts";
+import { ONE_AT_A_TIME, startEngine, submitChosen, warmUp } from "../start-engine.ts";
 
 /** Settings of the command: the fields of a request, and how to print the answer. */
 export interface GenerateConfig extends ModelConfig {
   template?: string;
   length?: number;
+  choose?: "likeliest" | "draw";
   steps: number | "auto";
   seed?: number;
   temperature?: number;
@@ -39,7 +40,7 @@ export interface GenerateConfig extends ModelConfig {
 const EXAMPLE = 'didi-serve generate "Once upon a time"';
 
 /** A span of a template. */
-const SPAN = /\{\{mask:\d+\}\}/;
+const SPAN = /\{\{(mask:\d+|choice:[^{}]*)\}\}/;
 
 /** Return the text to generate from. Throws StartupError if there is none, or more than one. */
 function textOf(
@@ -62,13 +63,19 @@ function textOf(
  */
 export function requestOf(words: readonly string[], config: GenerateConfig): GenerateRequest {
   const { length, steps, seed, temperature, topK: top_k, topP: top_p, order, n, bestOf: best_of } = config;
-  const { threshold, entropyBudget: entropy_budget, blockLength: block_length, remask: rate } = config;
+  const {
+    choose,
+    threshold,
+    entropyBudget: entropy_budget,
+    blockLength: block_length,
+    remask: rate,
+  } = config;
   const { stop, deadline: deadline_ms, logprobs, guidance: mode, json } = config;
   if (logprobs && !json)
     throw new StartupError("--logprobs has no effect without --json: give both, or neither", 2);
   const fields = {
     ...textOf(words, config.template),
-    ...{ length, steps, seed, temperature, top_k, top_p, order, n, best_of, stop, deadline_ms },
+    ...{ length, choose, steps, seed, temperature, top_k, top_p, order, n, best_of, stop, deadline_ms },
     ...{ threshold, entropy_budget, block_length, logprobs, guidance: { mode } },
     ...(rate !== undefined && { remask: { mode: "confidence", rate } }),
     // Without --json nothing after the end of the text is shown.
@@ -109,7 +116,7 @@ export async function generate(words: readonly string[], config: GenerateConfig)
     process.once("SIGINT", interrupt);
     await warmUp(engine);
     const onStep = config.showSteps ? (event: StepEvent) => showStep(prompt, best_of ?? n, event) : undefined;
-    const result = await engine.submit(request, onStep).result;
+    const result = await submitChosen(engine, request, onStep);
     if (process.stderr.isTTY && config.showSteps) logUpdateStderr.clear();
     console.log(config.json ? JSON.stringify(result, null, 2) : textsOf(prompt, result));
     const { steps, steps_done } = result.usage;

@@ -9,7 +9,7 @@ import { existingFolder, identityOf } from "../../model/model.ts";
 import { valid, validator } from "../../server/openapi.ts";
 import type { ModelConfig } from "../options.ts";
 import { printable } from "../output/terminal.ts";
-import { ONE_AT_A_TIME, startEngine, warmUp } from "../start-engine.ts";
+import { ONE_AT_A_TIME, startEngine, submitChosen, warmUp } from "../start-engine.ts";
 
 /** Settings of the command; the default model is the receipt's. */
 export interface VerifyConfig extends Pick<ModelConfig, "device" | "threads"> {
@@ -58,7 +58,7 @@ function difference(before: Answer["samples"], after: Answer["samples"]): string
     const [then, now] = [filed[at], sample.tokens[at]];
     if (at >= 0) return `sample ${i}, generated token ${at}: ${then} in the file, ${now} computed now`;
   }
-  return "the tokens are equal, the log-probabilities or rewards differ";
+  return "the tokens are equal; the log-probabilities, rewards or scores of options differ";
 }
 
 /** Name of a model under models/ (models/model.schema.json): a receipt must not name a path. */
@@ -112,8 +112,9 @@ export async function verify(path: string, config: VerifyConfig): Promise<number
   try {
     await warmUp(engine);
     const { deadline_ms: _, ...request } = receipt.request;
-    const result = await engine.submit(request).result;
-    if (result.receipt.trace_sha256 === receipt.trace_sha256) {
+    const result = await submitChosen(engine, request);
+    const { trace_sha256, choices_sha256 } = result.receipt;
+    if (trace_sha256 === receipt.trace_sha256 && choices_sha256 === receipt.choices_sha256) {
       console.log(`equal: every step of ${result.usage.completion_tokens} tokens`);
       return 0;
     }

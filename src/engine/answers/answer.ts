@@ -3,7 +3,7 @@
 import { maskedPositions, type Reveal, type TokenLogprob } from "../../diffusion/canvas.ts";
 import type { Passes } from "../../diffusion/step.ts";
 import type { Provider } from "../../runtime/protocol.ts";
-import type { SamplingParams } from "../request.ts";
+import type { Choice, Combination, SamplingParams } from "../request.ts";
 import { type Receipt, receiptOf } from "./receipt.ts";
 import type { SampleRecord, StepEmitter, StepEvent } from "./step-emitter.ts";
 import { render } from "./text.ts";
@@ -55,8 +55,11 @@ export interface Answer {
   model: string;
   seed: number;
   samples: SampleResult[];
-  /** Each scored id, instead of samples. */
+  /** Each scored token, instead of samples. */
   scores?: Reveal[];
+  /** What was decided for each choice of the template. */
+  choices?: Choice[];
+  combinations?: Combination[];
   usage: {
     prompt_tokens: number;
     completion_tokens: number;
@@ -105,7 +108,7 @@ function sampleResult(
 
 /** Return the steps that ran in the sample with the fewest; the clean-up pass is not a step of the budget. */
 function stepsDone(records: readonly SampleRecord[], { samples, steps }: SamplingParams): number {
-  const done = Array<number>(samples).fill(0);
+  const done = new Array<number>(samples).fill(0);
   for (const { sample, record } of records) if (record.step < steps) done[sample]!++;
   return Math.min(...done);
 }
@@ -135,12 +138,13 @@ export async function answer(
 ): Promise<Answer> {
   await emitter.emitAll(records);
   const { request, model, trace } = emitter;
-  const { params, output } = request;
+  const { params, output, decided } = request;
   const { passes, rewards } = outcome;
   const order = outcome.canvases.map((_, sample) => sample);
   if (params.ranked) order.sort((a, b) => rewards[b]! - rewards[a]! || a - b);
   const generated = maskedPositions(params.canvas, model.manifest.mask_token_id).length;
-  const reveals = output.logprobs || params.scored ? revealsOf(records, params.samples) : [];
+  const { scored } = params;
+  const reveals = output.logprobs || scored ? revealsOf(records, params.samples) : [];
   const { queue_ms, compute_ms, total_ms } = timing();
   return {
     id,
@@ -149,13 +153,15 @@ export async function answer(
     samples: order
       .slice(0, output.n)
       .map((sample) => sampleResult(sample, outcome, reveals[sample], emitter)),
-    ...(params.scored && { scores: reveals.map((of, position) => of.get(position)!) }),
+    ...(scored && { scores: reveals.map((of, i) => of.get(scored[i]!.position)!) }),
+    ...(decided && { choices: decided.choices }),
+    ...(decided?.combinations && { combinations: decided.combinations }),
     usage: {
       prompt_tokens: params.canvas.length - generated,
       completion_tokens: revealedCount(records),
       steps: params.steps,
       steps_done: stepsDone(records, params),
-      student_passes: passes.student,
+      student_passes: passes.student + (decided?.passes ?? 0),
       discriminator_passes: passes.discriminator,
       gradient_passes: passes.gradient,
     },

@@ -1,8 +1,10 @@
 /** The cache of answers in this process: equal sampling parameters have equal answers. */
 
 import { LRUCache } from "lru-cache";
+import type { Provider } from "../../runtime/protocol.ts";
 import type { SamplingParams } from "../request.ts";
 import type { Outcome } from "./answer.ts";
+import { traceSha256 } from "./receipt.ts";
 import type { SampleRecord } from "./step-emitter.ts";
 
 /** The cached result of a finished group. */
@@ -10,6 +12,18 @@ export interface CachedAnswer {
   params: SamplingParams;
   records: readonly SampleRecord[];
   outcome: Outcome;
+}
+
+/** Return the answer to a request whose choices were everything that it asked for. */
+export function nothingGenerated(params: SamplingParams, provider: Provider): CachedAnswer {
+  const canvases = Array.from({ length: params.samples }, () => Int32Array.from(params.canvas));
+  const passes = { student: 0, discriminator: 0, gradient: 0 };
+  const hurried = canvases.map(() => false);
+  return {
+    params,
+    records: [],
+    outcome: { canvases, hurried, rewards: [], passes, provider, traceSha256: traceSha256([]) },
+  };
 }
 
 /** Bounds of the cache. */

@@ -7,11 +7,15 @@ import type { Order } from "../../diffusion/step.ts";
 import type { Precision } from "../../model/manifest.ts";
 import type { Model } from "../../model/model.ts";
 import type { Provider } from "../../runtime/protocol.ts";
-import type { PreparedRequest, SamplingParams } from "../request.ts";
+import type { PreparedRequest } from "../request.ts";
 import type { SampleRecord } from "./step-emitter.ts";
 
 /** A request with every default filled in: `prompt_tokens` and `length`, or `tokens`. */
 export interface NormalisedRequest {
+  /** As it was given, if it has choices. */
+  template?: string;
+  choices?: string[][];
+  choose?: "likeliest" | "draw";
   prompt_tokens?: number[];
   length?: number;
   tokens?: number[];
@@ -46,6 +50,8 @@ export interface Receipt {
   request: NormalisedRequest;
   /** Hash of the steps of every sample; equal on equal processors. */
   trace_sha256: string;
+  /** Hash of the scores of every option and what was chosen, of a template with choices. */
+  choices_sha256?: string;
 }
 
 /**
@@ -82,7 +88,7 @@ export function traceSha256(records: readonly SampleRecord[], finalRewards: read
 /** Return the receipt of a request, with its own deadline even if it shares the steps of another request. */
 export function receiptOf(
   model: Model,
-  { params, deadlineMs }: PreparedRequest,
+  { params, deadlineMs, decided }: PreparedRequest,
   { provider, traceSha256: trace_sha256 }: { provider: Provider; traceSha256: string },
 ): Receipt {
   return {
@@ -90,19 +96,39 @@ export function receiptOf(
     model_sha256: model.sha256[provider],
     precision: model.precision[provider],
     provider,
-    request: asRequest(params, deadlineMs, model.manifest.mask_token_id),
+    request: asRequest({ params, deadlineMs, decided }, model.manifest.mask_token_id),
     trace_sha256,
+    ...(decided && { choices_sha256: decided.sha256 }),
   };
 }
 
-function asRequest(params: SamplingParams, deadlineMs: number | undefined, mask: number): NormalisedRequest {
-  const { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance, ...adaptive } =
-    params;
+/** Return the fields of a canvas: a template with choices as it was given, otherwise as ids. */
+function canvasOf(
+  canvas: number[],
+  decided: PreparedRequest["decided"],
+  mask: number,
+): Partial<NormalisedRequest> {
+  if (decided) {
+    const { template, choices, choose = "likeliest" } = decided.asked;
+    return { template: template!, ...(choices && { choices }), choose };
+  }
   const masked = maskedPositions(canvas, mask).length;
   const prompt = canvas.slice(0, canvas.length - masked);
-  const continues = !prompt.includes(mask);
+  return prompt.includes(mask) ? { tokens: canvas } : { prompt_tokens: prompt, length: masked };
+}
+
+function asRequest(
+  {
+    params,
+    deadlineMs,
+    decided,
+  }: Pick<PreparedRequest, "params" | "deadlineMs"> & { decided: PreparedRequest["decided"] | undefined },
+  mask: number,
+): NormalisedRequest {
+  const { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance, ...adaptive } =
+    params;
   return {
-    ...(continues ? { prompt_tokens: prompt, length: masked } : { tokens: canvas }),
+    ...canvasOf(canvas, decided, mask),
     steps,
     seed,
     temperature,

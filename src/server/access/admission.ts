@@ -2,8 +2,9 @@
 
 import type { FastifyBaseLogger } from "fastify";
 import type { StepListener } from "../../engine/answers/step-emitter.ts";
+import { choose, scoresOf } from "../../engine/choices.ts";
 import type { Engine } from "../../engine/engine.ts";
-import type { GenerateRequest } from "../../engine/request.ts";
+import type { GenerateRequest, ScoredRow } from "../../engine/request.ts";
 import type { CheckedRequest, RequestHandle } from "../../engine/subscriber.ts";
 import { InvalidRequestError, type LimitName, LimitReachedError } from "../../errors.ts";
 import { type LimitStore, MINUTE_MS } from "../../quota/memory.ts";
@@ -67,8 +68,13 @@ export class Admission {
     return handles;
   }
 
-  /** Submit one request, as `submitAll` does. */
-  async submit(caller: Caller, request: GenerateRequest, onStep?: StepListener): Promise<RequestHandle> {
+  /** Submit one request, as `submitAll` does, once the choices of its template are made. */
+  async submit(caller: Caller, asked: GenerateRequest, onStep?: StepListener): Promise<RequestHandle> {
+    const score = async (scored: ScoredRow[]) => {
+      const [handle] = await this.submitAll(caller, [{ scored, steps: 1 }]);
+      return scoresOf(await handle!.result);
+    };
+    const request = await choose(this.engine.model, asked, score, (longest) => this.engine.check(longest));
     const [handle] = await this.submitAll(caller, [request], onStep && ((_, ...step) => onStep(...step)));
     return handle!;
   }

@@ -80,7 +80,12 @@ function scoredOf(
   if (ids.length === 0 && body.max_tokens === 0)
     throw refuse("/prompt", "is empty: there is nothing to score");
   if (ids.length === 0) return undefined;
-  return { ids, request: { scored: ids, top_logprobs: alternativesOf(body), steps: 1 } };
+  const scored = ids.map((token, position) => ({
+    canvas: ids.with(position, manifest.mask_token_id),
+    position,
+    token,
+  }));
+  return { ids, request: { scored, top_logprobs: alternativesOf(body), steps: 1 } };
 }
 
 /** Return the requests of the engine. Throws InvalidRequestError for fields that cannot be combined. */
@@ -118,8 +123,8 @@ export function requestsOf(body: CompletionRequest, model: Model): Prompted[] {
     if (body.echo)
       throw refuse("/echo", "has no effect with a suffix, where the completion fills a gap: leave it out");
     for (const [path, text] of Object.entries({ "/prompt": prompt, "/suffix": body.suffix }))
-      if (text.includes("{{mask"))
-        throw refuse(path, "cannot hold {{mask together with a suffix: POST a template to /generate");
+      if (/\{\{(mask|choice)/.test(text))
+        throw refuse(path, "cannot hold {{mask or {{choice with a suffix: POST a template to /generate");
     const template = `${prompt}{{mask:${length}}}${body.suffix}`;
     return { request: { ...shared, template }, prefix: prompt, suffix: body.suffix };
   });

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..backbone import load_backbone
 from ..command import command_parser
 from ..guidance import Guidance, load_discriminator
-from .oracle import Generation, Remask, sample, sample_guided
+from .oracle import Generation, Remask, choice_scores, sample, sample_guided
 
 MARGIN = 1e-5
 TOY_VOCAB = 7
@@ -27,6 +27,17 @@ TEXTS = [
     "Lily and Ben went to the park. They",
     'naïve café 🙂 日本語\n\n  "Don\'t," he said',
     "aaaaaaaaaaaa 12345 [MASK] <|endoftext|>",
+]
+# Templates, and their parts: texts, numbers of masks, and options.
+CHOICES = [
+    (
+        "The {{choice:dog|old crocodile|spoon}} barked at the cat.",
+        ["The", [" dog", " old crocodile", " spoon"], " barked at the cat."],
+    ),
+    (
+        "{{choice:Tom|Lily}} was a girl. {{choice:She|He}} had a{{mask:2}}.",
+        [["Tom", "Lily"], " was a girl.", [" She", " He"], " had a", 2, "."],
+    ),
 ]
 
 
@@ -111,6 +122,16 @@ def main() -> None:
             return sample(backbone, mask_id=backbone.config.mask_id, remask=again, **request)
 
         content["generations"] = [record(generate, c) for c in cases]
+
+        def ids(part: str | int | list[str]) -> list:
+            if isinstance(part, int):
+                return [backbone.config.mask_id] * part
+            return plain.encode(part).ids if isinstance(part, str) else [plain.encode(o).ids for o in part]
+
+        content["choices"] = []
+        for template, parts in CHOICES:
+            scores = choice_scores(backbone, list(map(ids, parts)), backbone.config.mask_id)
+            content["choices"].append({"template": template, "scores": [round(score, 5) for score in scores]})
     file = args.model / "discriminator.fp16.safetensors"
     if file.exists():
         discriminator = load_discriminator(file)

@@ -5,6 +5,7 @@ Both are slow on purpose: written straight from the formulas, they compute every
 gradients by autograd.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -241,6 +242,31 @@ def sample(
         if is_adaptive and step < end and not (tokens[0, :limit] == mask_id).any():
             step = end
     return Generation(tokens[0].tolist(), records, margins)
+
+
+@torch.no_grad()
+def choice_scores(model: Denoiser, parts: list[list[int] | list[list[int]]], mask_id: int) -> list[float]:
+    """Return the joint log-likelihood of each combination of options, the last choice fastest.
+
+    A part is given ids (masks among them), or a choice: a list of options, each a list of ids. Each token of
+    the options is predicted with those of the options before it shown and those after it masked.
+    """
+    choices = [part for part in parts if isinstance(part[0], list)]
+    scores = []
+    for options in itertools.product(*choices):
+        picked, canvas, chosen = iter(options), [], []
+        for part in parts:
+            is_choice = isinstance(part[0], list)
+            ids = next(picked) if is_choice else part
+            chosen += range(len(canvas), len(canvas) + len(ids)) if is_choice else []
+            canvas += ids
+        total = 0.0
+        for k, position in enumerate(chosen):
+            tokens = torch.tensor([canvas])
+            tokens[0, chosen[k:]] = mask_id
+            total += float(subs(model(tokens)[0], mask_id)[position, canvas[position]])
+        scores.append(total)
+    return scores
 
 
 @torch.no_grad()
