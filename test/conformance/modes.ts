@@ -87,8 +87,8 @@ export const MODES = {
       length: undefined,
       choose: random.pick(["likeliest", "draw"]),
       template: random.pick([
-        `${prompt}{{choice: a| the big}}{{mask:${length}}}`,
-        `{{choice:He|She}} ${prompt} {{choice:ran|sat on it|was}}{{mask:${length}}}.`,
+        `${prompt}{{choice: a| the big}}{{mask:${Math.min(length, 20)}}}`,
+        `{{choice:He|She}} ${prompt} {{choice:ran|sat on it|was}}{{mask:${Math.min(length, 20)}}}.`,
         `${prompt} {{choice:cat|dog|red ball}}.`,
       ]),
     }),

@@ -140,7 +140,7 @@ const GENERATE: [mistake: string, body: object, path: string, message: string][]
     "a span without a length",
     { template: "a {{mask}} b" },
     "/template",
-    'has "{{mask}} b", which is not a span: write {{mask:N}} with N of at least 1',
+    'has "{{mask}} b", which is not a span: write {{mask:N}} with N of at least 1, or {{choice:a|b}}',
   ],
   [
     "nothing to continue",
