@@ -20,11 +20,10 @@ export interface KeysConfig {
 /** Flags of `generate`. */
 export const GENERATE_OPTIONS: readonly Option[] = [
   new Option("--length <n>", "new tokens (default: 128, or as many as fit)").argParser(integer(1, 1 << 20)),
-  new Option("--template <text>", "text with spans, {{mask:N}} or {{choice:a|b}}, instead of a prompt"),
-  new Option("--choose <how>", "option of {{choice:a|b}} spans to fill in (default: likeliest)").choices([
-    "likeliest",
-    "draw",
-  ]),
+  new Option("--template <text>", "text with spans, {{mask:N}} or {{choice:…}}, instead of a prompt"),
+  new Option("--choose <how>", "which option of a {{choice:…}} span to fill in (default: likeliest)").choices(
+    ["likeliest", "draw"],
+  ),
   new Option("--steps <n>", "step budget; auto takes the best that --deadline has time for")
     .argParser(orAuto(integer(1, 1024)))
     .default(16),
