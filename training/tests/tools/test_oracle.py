@@ -7,8 +7,9 @@ from test_diffusion import V, uniform_denoiser
 from test_guidance import MASK
 
 from didi.guidance import Guidance, sample_guided
-from didi.tools.oracle import DRAW, REVEAL, philox4x32, sample, uniforms
+from didi.tools.oracle import sample
 from didi.tools.oracle import sample_guided as oracle
+from didi.tools.philox import DRAW, REVEAL, philox4x32, uniforms
 
 # The known answers published with Random123.
 KNOWN = [
