@@ -1,6 +1,6 @@
 """Masked diffusion: the schedule, the loss (MDLM, arXiv 2406.07524), and a sampler for measurements in bulk.
 
-The tests of the server's sampler compare it with `tools/oracle.py`, which draws the same random numbers.
+The tests of the server's sampler compare it with `tools/oracle`, which draws the same random numbers.
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@ from test_guidance import MASK
 from didi.guidance import Guidance, sample_guided
 from didi.tools.oracle import sample
 from didi.tools.oracle import sample_guided as oracle
-from didi.tools.philox import DRAW, REVEAL, philox4x32, uniforms
+from didi.tools.oracle.philox import DRAW, REVEAL, philox4x32, uniforms
 
 # The known answers published with Random123.
 KNOWN = [

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..backbone import Backbone
-from ..diffusion import Denoiser, alpha, grid, stay_probability, subs
-from ..guidance import Discriminator, Guidance, tilted
+from ...backbone import Backbone
+from ...diffusion import Denoiser, alpha, grid, stay_probability, subs
+from ...guidance import Discriminator, Guidance, tilted
 from .philox import CHOOSE, DRAW, REMASK, REVEAL, uniforms
 
 @dataclass
