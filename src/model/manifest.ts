@@ -45,6 +45,16 @@ export interface Quality {
   entropy: number;
 }
 
+/** How conversations become text, and the text ids. */
+export interface ChatFormat {
+  /** Jinja, as in Hugging Face's `chat_template`. */
+  template: ModelFile;
+  /** Ids of the texts in the template that are single tokens. */
+  special_tokens: Record<string, number>;
+  bos_token?: string;
+  eos_token?: string;
+}
+
 /** How the scales of int8 graphs were measured. */
 export interface Calibration {
   percentile: number;
@@ -83,6 +93,8 @@ export interface Manifest {
   discriminator_weights?: ModelFile;
   /** Present if there are int8 graphs. */
   calibration?: Calibration;
+  /** Present if the model answers conversations. */
+  chat?: ChatFormat;
   guidance?: Guidance;
   quality?: Quality[];
 }
@@ -126,6 +138,9 @@ export async function readManifest(folder: string): Promise<Manifest> {
       throw new StartupError(
         `${path}: graph ${name} has the precisions ${precisionsOf(files).join(", ")}, and denoise has ${precisionsOf(denoise).join(", ")}: they must be the same`,
       );
+  for (const [token, id] of Object.entries(manifest.chat?.special_tokens ?? {}))
+    if (id >= manifest.mask_token_id)
+      throw new StartupError(`${path}: /chat/special_tokens: the id of ${token} must be below the mask's`);
   if ((manifest.guidance === undefined) !== (manifest.graphs.tilt === undefined))
     throw new StartupError(`${path}: guidance must be present if and only if the graphs tilt and score are`);
   return manifest;

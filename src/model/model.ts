@@ -7,6 +7,7 @@ import { isAbsolute, join, resolve } from "node:path";
 import type { Schedule } from "../diffusion/schedule.ts";
 import { StartupError } from "../errors.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
+import { ChatTemplate } from "./chat.ts";
 import {
   type Manifest,
   type ModelFile,
@@ -30,6 +31,8 @@ export interface Model {
   precisionReason: Record<Processor, string>;
   /** Identity of the model (`identityOf`). */
   sha256: Record<Processor, string>;
+  /** Absent if the model only continues text. */
+  chat?: ChatTemplate;
   /** Paths of the graphs. */
   graphs: Record<Processor, GraphPaths>;
 }
@@ -137,7 +140,9 @@ export async function openModel(nameOrFolder: string, choice: PrecisionChoice = 
   const chosen = choosePrecision(folder, manifest.graphs.denoise, choice, dotProducts());
   const precision = { cpu: chosen.cpu.precision, cuda: chosen.cuda.precision };
   const loaded = { cpu: filesOf(manifest, precision.cpu), cuda: filesOf(manifest, precision.cuda) };
-  const needed = new Set([...loaded.cpu.values(), ...loaded.cuda.values()]);
+  const { chat: format } = manifest;
+  const template = format ? [format.template] : [];
+  const needed = new Set([...loaded.cpu.values(), ...loaded.cuda.values(), ...template]);
   await Promise.all(Array.from(needed, (entry) => verifyFile(folder, entry)));
   for (const used of new Set(Object.values(precision)))
     for (const graph of Object.values(manifest.graphs))
@@ -146,10 +151,12 @@ export async function openModel(nameOrFolder: string, choice: PrecisionChoice = 
     maskId: manifest.mask_token_id,
     endOfTextId: manifest.end_of_text_token_id,
   });
+  const chat = format && (await ChatTemplate.open(join(folder, format.template.file), format));
   return {
     folder,
     manifest,
     tokenizer,
+    ...(chat && { chat }),
     schedule: { alphaMin: manifest.schedule.alpha_min, tMin: manifest.schedule.t_min },
     precision,
     precisionReason: { cpu: chosen.cpu.reason, cuda: chosen.cuda.reason },

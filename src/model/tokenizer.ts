@@ -76,6 +76,11 @@ export class Tokenizer {
     });
   }
 
+  /** Return the bytes of a token; none for a special token. */
+  bytesOf(id: number): Uint8Array {
+    return this.#bytes[id]!;
+  }
+
   /** Return the text of one token: U+FFFD for a partial character, nothing for a special token. */
   tokenText(id: number): string {
     return decodeRun(this.#bytes[id]!, false, false);

@@ -77,7 +77,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Answer 404, because the model continues text and has no chat template */
+        /**
+         * Answer a conversation through OpenAI's chat API
+         * @description For models with a chat template; a model without one answers 404. The template turns the messages into the prompt, and the answer is a completion of it, with the extensions of `/v1/completions`. With `stream`, the answer is a stream of ChatChunk objects as server-sent events that ends with `[DONE]`.
+         */
         post: operations["chatCompletions"];
         delete?: never;
         options?: never;
@@ -113,6 +116,40 @@ export interface paths {
         get: operations["modelByName"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/tokenize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Return the token ids of a text or a conversation */
+        post: operations["tokenize"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/detokenize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Return the text of token ids */
+        post: operations["detokenize"];
         delete?: never;
         options?: never;
         head?: never;
@@ -629,19 +666,10 @@ export interface components {
             /** @description Milliseconds from acceptance to the end */
             total_ms: number;
         };
-        /** @description Fields with `x-neutral` exist in other servers of this API. The server accepts the value that changes nothing, and refuses every other value. Apart from `model` and `prompt`, every field may be null, also one that the server does not know. */
-        CompletionRequest: {
+        /** @description Fields that completions and chat have in common. Fields with `x-neutral` exist in other servers of this API. The server accepts the value that changes nothing, and refuses every other value. */
+        CompletionOptions: {
             /** @description Name of the served model */
-            model: string;
-            /** @description One prompt or a list of prompts, each a text or token ids; each gets `n` samples */
-            prompt: string | string[] | number[] | number[][];
-            /** @description Text after the completion; the completion then fills the gap between prompt and suffix */
-            suffix?: string | null;
-            /**
-             * @description New tokens. 0 generates nothing and scores the prompt; it needs `echo` and `logprobs`.
-             * @default 16
-             */
-            max_tokens: number | null;
+            model?: string;
             /** @default 1 */
             n: number | null;
             /** @description As in GenerateRequest; the same number as `n` changes nothing */
@@ -664,13 +692,6 @@ export interface components {
              * @default 0
              */
             top_k: number | null;
-            /** @description Return the log-probability of each token when it was revealed, and so many of the most likely tokens in its place. With `echo`, the prompt is scored too: each of its tokens has its log-probability with that position masked and all others of the prompt shown, which sum up to its pseudo-log-likelihood. That is not the likelihood of an autoregressive model; it takes one pass for each token of the prompt, in batches. Not allowed with `diffusing`. */
-            logprobs?: null | false | number;
-            /**
-             * @description Begin the text with the prompt
-             * @default false
-             */
-            echo: boolean | null;
             /** @default false */
             stream: boolean | null;
             stream_options?: null | {
@@ -803,7 +824,6 @@ export interface components {
             spaces_between_special_tokens?: true | null;
             stop_token_ids?: null | unknown[];
             bad_words?: null | unknown[];
-            tools?: null | unknown[];
             logits_processors?: null | unknown[];
             /** @enum {unknown} */
             custom_logit_processor?: "" | null;
@@ -820,6 +840,481 @@ export interface components {
                 type: "text";
             };
         };
+        /** @description The fields of CompletionOptions, a prompt and what belongs to it. Apart from `model` and `prompt`, every field may be null, also one that the server does not know. */
+        CompletionRequest: {
+            /** @description Name of the served model */
+            model: string;
+            /** @default 1 */
+            n: number | null;
+            /** @description As in GenerateRequest; the same number as `n` changes nothing */
+            best_of?: number | null;
+            /** @description As in GenerateRequest */
+            seed?: number | null;
+            /** @description Strings before which the completion ends */
+            stop?: null | string | string[];
+            /**
+             * @description Show the text after an end of text too. The number of generated tokens is the same.
+             * @default false
+             */
+            ignore_eos: boolean | null;
+            /** @description As in GenerateRequest */
+            temperature?: number | null;
+            /** @default 1 */
+            top_p: number | null;
+            /**
+             * @description As in GenerateRequest; -1 disables it too
+             * @default 0
+             */
+            top_k: number | null;
+            /** @default false */
+            stream: boolean | null;
+            stream_options?: null | {
+                /** @description End the stream with a chunk that has `usage` and no choices; in every other chunk, `usage` is null */
+                include_usage?: boolean | null;
+                /** @enum {unknown} */
+                include_obfuscation?: false | null;
+                /** @enum {unknown} */
+                continuous_usage_stats?: false | null;
+            };
+            /**
+             * @description Step budget
+             * @default 16
+             */
+            steps: number | null;
+            /**
+             * @description As in GenerateRequest
+             * @enum {unknown}
+             */
+            order?: "random" | "confidence" | "entropy" | null;
+            /** @description As in GenerateRequest */
+            threshold?: number | null;
+            /** @description As in GenerateRequest */
+            entropy_budget?: number | null;
+            /** @description As in GenerateRequest */
+            block_length?: number | null;
+            remask?: null | components["schemas"]["Remask"];
+            guidance?: null | components["schemas"]["Guidance"];
+            /**
+             * @description With `stream`, each chunk replaces the whole text
+             * @default false
+             */
+            diffusing: boolean | null;
+            /** @description Has no effect on the answer */
+            user?: string | null;
+            /** @description Has no effect on the answer */
+            safety_identifier?: string | null;
+            /** @description Has no effect on the answer */
+            prompt_cache_key?: string | null;
+            /** @description Has no effect on the answer */
+            prompt_cache_retention?: string | null;
+            /** @description Has no effect on the answer */
+            request_id?: string | null;
+            /** @description Has no effect on the answer */
+            rid?: string | null;
+            /** @description Has no effect on the answer */
+            session_id?: string | null;
+            /** @description Has no effect on the answer */
+            cache_salt?: string | null;
+            /** @description Has no effect on the answer */
+            truncation_side?: string | null;
+            /** @description Has no effect on the answer */
+            metadata?: Record<string, never> | null;
+            /** @description Has no effect on the answer */
+            add_special_tokens?: boolean | null;
+            /** @description Has no effect on the answer */
+            cache_prompt?: boolean | null;
+            /** @description Has no effect on the answer */
+            return_mm_kwargs?: boolean | null;
+            /** @enum {unknown} */
+            service_tier?: "auto" | "default" | null;
+            /** @enum {unknown} */
+            frequency_penalty?: 0 | null;
+            /** @enum {unknown} */
+            presence_penalty?: 0 | null;
+            /** @enum {unknown} */
+            min_p?: 0 | null;
+            /** @enum {unknown} */
+            min_tokens?: 0 | null;
+            /** @enum {unknown} */
+            priority?: 0 | null;
+            /** @enum {unknown} */
+            mirostat?: 0 | null;
+            /** @enum {unknown} */
+            mirostat_mode?: 0 | null;
+            /** @enum {unknown} */
+            no_repeat_ngram_size?: 0 | null;
+            /** @enum {unknown} */
+            routed_experts_prompt_start?: 0 | null;
+            /** @enum {unknown} */
+            repetition_penalty?: 1 | null;
+            /** @enum {unknown} */
+            length_penalty?: 1 | null;
+            /** @enum {unknown} */
+            typical_p?: 1 | null;
+            /** @enum {unknown} */
+            tfs_z?: 1 | null;
+            /** @enum {unknown} */
+            top_a?: 0 | null;
+            logit_bias?: null | {
+                [key: string]: 0;
+            };
+            /** @enum {unknown} */
+            store?: false | null;
+            /** @enum {unknown} */
+            background?: false | null;
+            /** @enum {unknown} */
+            use_beam_search?: false | null;
+            /** @enum {unknown} */
+            early_stopping?: false | null;
+            /** @enum {unknown} */
+            include_stop_str_in_output?: false | null;
+            /** @enum {unknown} */
+            no_stop_trim?: false | null;
+            /** @enum {unknown} */
+            logits_all?: false | null;
+            /** @enum {unknown} */
+            watermark?: false | null;
+            /** @enum {unknown} */
+            watermarking?: false | null;
+            /** @enum {unknown} */
+            details?: false | null;
+            /** @enum {unknown} */
+            return_full_text?: false | null;
+            /** @enum {unknown} */
+            return_hidden_states?: false | null;
+            /** @enum {unknown} */
+            return_routed_experts?: false | null;
+            /** @enum {unknown} */
+            return_text_in_logprobs?: false | null;
+            /** @enum {unknown} */
+            return_token_ids?: false | null;
+            /** @enum {unknown} */
+            return_token_offsets?: false | null;
+            /** @enum {unknown} */
+            return_tokens_as_token_ids?: false | null;
+            /** @enum {unknown} */
+            skip_special_tokens?: true | null;
+            /** @enum {unknown} */
+            spaces_between_special_tokens?: true | null;
+            stop_token_ids?: null | unknown[];
+            bad_words?: null | unknown[];
+            logits_processors?: null | unknown[];
+            /** @enum {unknown} */
+            custom_logit_processor?: "" | null;
+            /** @enum {unknown} */
+            lora_path?: "" | null;
+            extra_body?: null | Record<string, never>;
+            vllm_xargs?: null | Record<string, never>;
+            kv_transfer_params?: null | Record<string, never>;
+            ec_transfer_params?: null | Record<string, never>;
+            session_params?: null | Record<string, never>;
+            custom_params?: null | Record<string, never>;
+            response_format?: null | {
+                /** @constant */
+                type: "text";
+            };
+            /** @description One prompt or a list of prompts, each a text or token ids; each gets `n` samples */
+            prompt: string | string[] | number[] | number[][];
+            /** @description Text after the completion; the completion then fills the gap between prompt and suffix */
+            suffix?: string | null;
+            /**
+             * @description New tokens. 0 generates nothing and scores the prompt; it needs `echo` and `logprobs`.
+             * @default 16
+             */
+            max_tokens: number | null;
+            /** @description Return the log-probability of each token when it was revealed, and so many of the most likely tokens in its place. With `echo`, the prompt is scored too: each of its tokens has its log-probability with that position masked and all others of the prompt shown, which sum up to its pseudo-log-likelihood. That is not the likelihood of an autoregressive model; it takes one pass for each token of the prompt, in batches. Not allowed with `diffusing`. */
+            logprobs?: null | false | number;
+            /**
+             * @description Begin the text with the prompt
+             * @default false
+             */
+            echo: boolean | null;
+            tools?: null | unknown[];
+        };
+        /** @description The fields of CompletionOptions, messages and what belongs to them. Apart from `model` and `messages`, every field may be null, also one that the server does not know. */
+        ChatRequest: {
+            /** @description Name of the served model */
+            model: string;
+            /** @default 1 */
+            n: number | null;
+            /** @description As in GenerateRequest; the same number as `n` changes nothing */
+            best_of?: number | null;
+            /** @description As in GenerateRequest */
+            seed?: number | null;
+            /** @description Strings before which the completion ends */
+            stop?: null | string | string[];
+            /**
+             * @description Show the text after an end of text too. The number of generated tokens is the same.
+             * @default false
+             */
+            ignore_eos: boolean | null;
+            /** @description As in GenerateRequest */
+            temperature?: number | null;
+            /** @default 1 */
+            top_p: number | null;
+            /**
+             * @description As in GenerateRequest; -1 disables it too
+             * @default 0
+             */
+            top_k: number | null;
+            /** @default false */
+            stream: boolean | null;
+            stream_options?: null | {
+                /** @description End the stream with a chunk that has `usage` and no choices; in every other chunk, `usage` is null */
+                include_usage?: boolean | null;
+                /** @enum {unknown} */
+                include_obfuscation?: false | null;
+                /** @enum {unknown} */
+                continuous_usage_stats?: false | null;
+            };
+            /**
+             * @description Step budget
+             * @default 16
+             */
+            steps: number | null;
+            /**
+             * @description As in GenerateRequest
+             * @enum {unknown}
+             */
+            order?: "random" | "confidence" | "entropy" | null;
+            /** @description As in GenerateRequest */
+            threshold?: number | null;
+            /** @description As in GenerateRequest */
+            entropy_budget?: number | null;
+            /** @description As in GenerateRequest */
+            block_length?: number | null;
+            remask?: null | components["schemas"]["Remask"];
+            guidance?: null | components["schemas"]["Guidance"];
+            /**
+             * @description With `stream`, each chunk replaces the whole text
+             * @default false
+             */
+            diffusing: boolean | null;
+            /** @description Has no effect on the answer */
+            user?: string | null;
+            /** @description Has no effect on the answer */
+            safety_identifier?: string | null;
+            /** @description Has no effect on the answer */
+            prompt_cache_key?: string | null;
+            /** @description Has no effect on the answer */
+            prompt_cache_retention?: string | null;
+            /** @description Has no effect on the answer */
+            request_id?: string | null;
+            /** @description Has no effect on the answer */
+            rid?: string | null;
+            /** @description Has no effect on the answer */
+            session_id?: string | null;
+            /** @description Has no effect on the answer */
+            cache_salt?: string | null;
+            /** @description Has no effect on the answer */
+            truncation_side?: string | null;
+            /** @description Has no effect on the answer */
+            metadata?: Record<string, never> | null;
+            /** @description Has no effect on the answer */
+            add_special_tokens?: boolean | null;
+            /** @description Has no effect on the answer */
+            cache_prompt?: boolean | null;
+            /** @description Has no effect on the answer */
+            return_mm_kwargs?: boolean | null;
+            /** @enum {unknown} */
+            service_tier?: "auto" | "default" | null;
+            /** @enum {unknown} */
+            frequency_penalty?: 0 | null;
+            /** @enum {unknown} */
+            presence_penalty?: 0 | null;
+            /** @enum {unknown} */
+            min_p?: 0 | null;
+            /** @enum {unknown} */
+            min_tokens?: 0 | null;
+            /** @enum {unknown} */
+            priority?: 0 | null;
+            /** @enum {unknown} */
+            mirostat?: 0 | null;
+            /** @enum {unknown} */
+            mirostat_mode?: 0 | null;
+            /** @enum {unknown} */
+            no_repeat_ngram_size?: 0 | null;
+            /** @enum {unknown} */
+            routed_experts_prompt_start?: 0 | null;
+            /** @enum {unknown} */
+            repetition_penalty?: 1 | null;
+            /** @enum {unknown} */
+            length_penalty?: 1 | null;
+            /** @enum {unknown} */
+            typical_p?: 1 | null;
+            /** @enum {unknown} */
+            tfs_z?: 1 | null;
+            /** @enum {unknown} */
+            top_a?: 0 | null;
+            logit_bias?: null | {
+                [key: string]: 0;
+            };
+            /** @enum {unknown} */
+            store?: false | null;
+            /** @enum {unknown} */
+            background?: false | null;
+            /** @enum {unknown} */
+            use_beam_search?: false | null;
+            /** @enum {unknown} */
+            early_stopping?: false | null;
+            /** @enum {unknown} */
+            include_stop_str_in_output?: false | null;
+            /** @enum {unknown} */
+            no_stop_trim?: false | null;
+            /** @enum {unknown} */
+            logits_all?: false | null;
+            /** @enum {unknown} */
+            watermark?: false | null;
+            /** @enum {unknown} */
+            watermarking?: false | null;
+            /** @enum {unknown} */
+            details?: false | null;
+            /** @enum {unknown} */
+            return_full_text?: false | null;
+            /** @enum {unknown} */
+            return_hidden_states?: false | null;
+            /** @enum {unknown} */
+            return_routed_experts?: false | null;
+            /** @enum {unknown} */
+            return_text_in_logprobs?: false | null;
+            /** @enum {unknown} */
+            return_token_ids?: false | null;
+            /** @enum {unknown} */
+            return_token_offsets?: false | null;
+            /** @enum {unknown} */
+            return_tokens_as_token_ids?: false | null;
+            /** @enum {unknown} */
+            skip_special_tokens?: true | null;
+            /** @enum {unknown} */
+            spaces_between_special_tokens?: true | null;
+            stop_token_ids?: null | unknown[];
+            bad_words?: null | unknown[];
+            logits_processors?: null | unknown[];
+            /** @enum {unknown} */
+            custom_logit_processor?: "" | null;
+            /** @enum {unknown} */
+            lora_path?: "" | null;
+            extra_body?: null | Record<string, never>;
+            vllm_xargs?: null | Record<string, never>;
+            kv_transfer_params?: null | Record<string, never>;
+            ec_transfer_params?: null | Record<string, never>;
+            session_params?: null | Record<string, never>;
+            custom_params?: null | Record<string, never>;
+            response_format?: null | {
+                /** @constant */
+                type: "text";
+            };
+            /** @description The conversation; the model writes the message after the last one */
+            messages: components["schemas"]["ChatMessage"][];
+            /** @description New tokens. Default: 128, or the rest of the context if that is less. */
+            max_completion_tokens?: number | null;
+            /** @description The older name of `max_completion_tokens` */
+            max_tokens?: number | null;
+            /**
+             * @description Return the log-probability of each token when it was revealed; not with `diffusing`
+             * @default false
+             */
+            logprobs: boolean | null;
+            /** @description As in GenerateRequest; needs `logprobs` */
+            top_logprobs?: number | null;
+            tools?: null | unknown[];
+            functions?: null | unknown[];
+            /** @enum {unknown} */
+            tool_choice?: "none" | "auto" | null;
+            /** @enum {unknown} */
+            function_call?: "none" | "auto" | null;
+            /** @description Has no effect on the answer */
+            parallel_tool_calls?: boolean | null;
+            modalities?: null | "text"[];
+            /** @enum {unknown} */
+            reasoning_effort?: "none" | null;
+            /** @enum {unknown} */
+            verbosity?: "medium" | null;
+            /** @description Has no effect on the answer */
+            include_reasoning?: boolean | null;
+            /** @enum {unknown} */
+            add_generation_prompt?: true | null;
+            /** @enum {unknown} */
+            continue_final_message?: false | null;
+            chat_template_kwargs?: null | Record<string, never>;
+        };
+        ChatMessage: {
+            /**
+             * @description `developer` is the same as `system`. There is no `tool`: no model here calls tools.
+             * @enum {string}
+             */
+            role: "system" | "developer" | "user" | "assistant";
+            /** @description A text, or parts of a text, which are joined; a special token in it is ordinary characters */
+            content: string | {
+                /** @constant */
+                type: "text";
+                text: string;
+            }[];
+            /** @description Has no effect on the answer */
+            name?: string | null;
+            tool_calls?: null | unknown[];
+            annotations?: null | unknown[];
+        };
+        ChatResponse: {
+            id: string;
+            /** @constant */
+            object: "chat.completion";
+            /** @description Seconds since 1970 */
+            created: number;
+            model: string;
+            choices: {
+                index: number;
+                message: {
+                    /** @constant */
+                    role: "assistant";
+                    content: string;
+                    refusal: null;
+                };
+                logprobs: components["schemas"]["ChatLogprobs"];
+                finish_reason: null | ("stop" | "length");
+            }[];
+            usage?: components["schemas"]["CompletionUsage"];
+        };
+        ChatChunk: {
+            id: string;
+            /** @constant */
+            object: "chat.completion.chunk";
+            /** @description Seconds since 1970 */
+            created: number;
+            model: string;
+            choices: {
+                index: number;
+                delta: {
+                    /**
+                     * @description In the first chunk of a choice
+                     * @constant
+                     */
+                    role?: "assistant";
+                    /** @description New text; with `diffusing` the whole text, which replaces the one before */
+                    content: string;
+                };
+                logprobs: components["schemas"]["ChatLogprobs"];
+                finish_reason: null | ("stop" | "length");
+            }[];
+            usage?: components["schemas"]["CompletionUsage"];
+        };
+        ChatToken: {
+            /** @description U+FFFD for a part of a character, nothing for a special token */
+            token: string;
+            logprob: number;
+            bytes: number[];
+        };
+        ChatLogprobs: null | {
+            refusal: null;
+            content: {
+                /** @description U+FFFD for a part of a character, nothing for a special token */
+                token: string;
+                logprob: number;
+                bytes: number[];
+                /** @description The most likely tokens in its place, best first; only with `top_logprobs` */
+                top_logprobs: components["schemas"]["ChatToken"][];
+            }[];
+        };
         CompletionResponse: {
             id: string;
             /** @constant */
@@ -828,11 +1323,12 @@ export interface components {
             created: number;
             model: string;
             choices: components["schemas"]["CompletionChoice"][];
-            usage?: null | {
-                prompt_tokens: number;
-                completion_tokens: number;
-                total_tokens: number;
-            };
+            usage?: components["schemas"]["CompletionUsage"];
+        };
+        CompletionUsage: null | {
+            prompt_tokens: number;
+            completion_tokens: number;
+            total_tokens: number;
         };
         CompletionChoice: {
             /** @description Choices are in order of prompts, `n` for each */
@@ -861,6 +1357,42 @@ export interface components {
             created: number;
             /** @description Always didi-serve */
             owned_by: string;
+            /** @description Tokens of the longest canvas, including the prompt */
+            max_model_len: number;
+            /** @description Whether the model has a chat template */
+            chat: boolean;
+            /** @description What can score its canvases */
+            rewards: "discriminator"[];
+            /** @enum {string} */
+            precision: "fp32" | "fp16" | "int8";
+        };
+        /** @description Set exactly one of `prompt` and `messages`. */
+        TokenizeRequest: {
+            /** @description Name of the served model */
+            model?: string;
+            prompt?: string;
+            /** @description A conversation; its ids are those that `/v1/chat/completions` continues */
+            messages?: components["schemas"]["ChatMessage"][];
+            /** @description Has no effect on the answer */
+            add_special_tokens?: boolean | null;
+            /** @enum {unknown} */
+            add_generation_prompt?: true | null;
+        };
+        TokenizeResponse: {
+            tokens: number[];
+            /** @description Number of ids */
+            count: number;
+            /** @description Tokens of the longest canvas, including the prompt */
+            max_model_len: number;
+        };
+        DetokenizeRequest: {
+            /** @description Name of the served model */
+            model?: string;
+            /** @description Ids of the model; a special token has no text, and the mask shows as ░ */
+            tokens: number[];
+        };
+        DetokenizeResponse: {
+            prompt: string;
         };
         OpenAIError: {
             error: {
@@ -1534,14 +2066,43 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "model": "stories-didi",
+                 *       "messages": [
+                 *         {
+                 *           "role": "user",
+                 *           "content": "Hi"
+                 *         }
+                 *       ],
+                 *       "max_completion_tokens": 64,
+                 *       "seed": 7
+                 *     }
+                 */
+                "application/json": components["schemas"]["ChatRequest"];
+            };
+        };
         responses: {
+            /** @description The finished messages */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatResponse"];
+                    "text/event-stream": unknown;
+                };
+            };
             400: components["responses"]["OpenAIError"];
             401: components["responses"]["OpenAIUnauthorized"];
             404: components["responses"]["OpenAIError"];
             413: components["responses"]["OpenAIError"];
             415: components["responses"]["OpenAIError"];
             429: components["responses"]["OpenAIError"];
+            500: components["responses"]["OpenAIError"];
+            503: components["responses"]["OpenAIError"];
         };
     };
     models: {
@@ -1591,6 +2152,82 @@ export interface operations {
             401: components["responses"]["OpenAIUnauthorized"];
             404: components["responses"]["OpenAIError"];
             429: components["responses"]["OpenAIError"];
+        };
+    };
+    tokenize: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "model": "stories-didi",
+                 *       "prompt": "Once upon a time"
+                 *     }
+                 */
+                "application/json": components["schemas"]["TokenizeRequest"];
+            };
+        };
+        responses: {
+            /** @description The ids */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenizeResponse"];
+                };
+            };
+            400: components["responses"]["Problem"];
+            401: components["responses"]["Unauthorized"];
+            404: components["responses"]["Problem"];
+            413: components["responses"]["Problem"];
+            415: components["responses"]["Problem"];
+            429: components["responses"]["Overloaded"];
+        };
+    };
+    detokenize: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "model": "stories-didi",
+                 *       "tokens": [
+                 *         7,
+                 *         8,
+                 *         9
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["DetokenizeRequest"];
+            };
+        };
+        responses: {
+            /** @description The text */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DetokenizeResponse"];
+                };
+            };
+            400: components["responses"]["Problem"];
+            401: components["responses"]["Unauthorized"];
+            404: components["responses"]["Problem"];
+            413: components["responses"]["Problem"];
+            415: components["responses"]["Problem"];
+            429: components["responses"]["Overloaded"];
         };
     };
     inferenceServer: {

@@ -13,6 +13,7 @@ import { contractRoute, healthRoutes, metricsRoute } from "./routes/operations.t
 import { playgroundRoutes } from "./routes/playground.ts";
 import { referenceRoutes } from "./routes/reference.ts";
 import { streamRoute } from "./routes/stream.ts";
+import { tokenizeRoutes } from "./routes/tokenize.ts";
 import { watchAnswers } from "./streaming/in-flight.ts";
 import { createMetrics, type Metrics } from "./telemetry/metrics.ts";
 import { requestLog } from "./telemetry/request-log.ts";
@@ -68,6 +69,7 @@ export async function buildApp(engine: Engine, options: AppOptions = {}): Promis
   await app.register(openaiRoutes, { ...routes, prefix: "/v1" });
   await app.register(inferenceRoutes, { ...routes, prefix: "/v2" });
   await app.register(modelRoute, { engine });
+  await app.register(tokenizeRoutes, { engine });
   await app.register(playgroundRoutes);
   if (adminElsewhere) return app;
   await app.register(metricsRoute, { metrics: metrics.registry });

@@ -36,37 +36,59 @@ function topOf(
   );
 }
 
+/** Tokens of a part of an answer. */
+export interface PartTokens {
+  /** `at`: the character of the answer in which the token begins. */
+  tokens: (TokenColumn[number] & { at: number })[];
+  /** True if alternatives are asked for. */
+  hasTop: boolean;
+}
+
+/** A part of one choice, or all of it; a shape writes it as its API does. */
+export interface Part {
+  index: number;
+  text: string;
+  /** Null if log-probabilities are not asked for. */
+  logprobs: PartTokens | null;
+  finish_reason: "stop" | "length" | null;
+}
+
 /**
- * Return the log-probabilities of the tokens that begin in the characters [from, to) of the answer. The first
- * token is that of a scored prompt, or comes after what is echoed.
+ * Return the tokens that begin in the characters [from, to) of the answer. The first token is that of a
+ * scored prompt, or comes after what is echoed.
  */
-export function logprobsOf(
+export function tokensIn(
   column: TokenColumn,
   tokenizer: Tokenizer,
   { text, open }: Echoed,
   [from, to]: readonly [number, number],
-): NonNullable<Choice["logprobs"]> {
-  const hasTop = column.some(({ top }) => top !== undefined);
-  const shown = {
-    tokens: [] as string[],
-    token_logprobs: [] as number[],
-    top_logprobs: hasTop ? ([] as Record<string, number>[]) : null,
-    text_offset: [] as number[],
-  };
+): PartTokens {
   const start = lengthOf(text);
   const characters = tokenizer.characterOf(
     column.map(({ token }) => token),
     open,
   );
-  for (const [i, character] of characters.entries()) {
-    const at = start + character;
-    if (at < from || at >= to) continue;
-    shown.tokens.push(tokenizer.tokenText(column[i]!.token));
-    shown.token_logprobs.push(column[i]!.logprob);
-    shown.top_logprobs?.push(topOf(column[i]!, tokenizer));
-    shown.text_offset.push(at);
-  }
-  return shown;
+  return {
+    tokens: column
+      .map((token, i) => ({ ...token, at: start + characters[i]! }))
+      .filter(({ at }) => at >= from && at < to),
+    hasTop: column.some(({ top }) => top !== undefined),
+  };
+}
+
+/** Return a part of a completion. */
+export function completionChoice({ logprobs, ...part }: Part, tokenizer: Tokenizer): Choice {
+  if (!logprobs) return { ...part, logprobs };
+  const { tokens, hasTop } = logprobs;
+  return {
+    ...part,
+    logprobs: {
+      tokens: tokens.map(({ token }) => tokenizer.tokenText(token)),
+      token_logprobs: tokens.map(({ logprob }) => logprob),
+      top_logprobs: hasTop ? tokens.map((token) => topOf(token, tokenizer)) : null,
+      text_offset: tokens.map(({ at }) => at),
+    },
+  };
 }
 
 /** A scored prompt begins the answer itself. */
@@ -82,7 +104,7 @@ export function choicesOf(
   first: number,
   tokenizer: Tokenizer,
   scores?: readonly Reveal[],
-): Choice[] {
+): Part[] {
   const echoed = scores ? NOTHING_ECHOED : echoedOf(prompted, tokenizer);
   return samples.map((sample, i) => {
     const { tokens, logprobs, top_logprobs } = sample;
@@ -92,7 +114,7 @@ export function choicesOf(
     return {
       index: first + i,
       text,
-      logprobs: column ? logprobsOf(column, tokenizer, echoed, all) : null,
+      logprobs: column ? tokensIn(column, tokenizer, echoed, all) : null,
       finish_reason: finishReason(sample),
     };
   });
@@ -142,11 +164,26 @@ const PARAMS: Record<string, string> = {
   past_end: "ignore_eos",
 };
 
-/** Return a problem in the shape of OpenAI's errors. */
-export function errorOf({ type, status, detail, errors }: Problem): Schemas["OpenAIError"] {
+/** The same in a chat request. */
+const CHAT_PARAMS: Record<string, string> = {
+  ...PARAMS,
+  length: "max_completion_tokens",
+  prompt_tokens: "messages",
+  logprobs: "logprobs",
+  top_logprobs: "top_logprobs",
+};
+
+/** Return a problem of a chat request in the shape of OpenAI's errors. */
+export const chatErrorOf = (problem: Problem) => errorOf(problem, CHAT_PARAMS);
+
+/** Return a problem in the shape of OpenAI's errors. `params`: names of the engine's fields. */
+export function errorOf(
+  { type, status, detail, errors }: Problem,
+  params: Readonly<Record<string, string>> = PARAMS,
+): Schemas["OpenAIError"] {
   const named = errors?.map(({ path, message }) => {
     const [field = "", ...rest] = path.slice(1).split("/");
-    return { param: [PARAMS[field] ?? field, ...rest].join("."), message };
+    return { param: [params[field] ?? field, ...rest].join("."), message };
   });
   return {
     error: {

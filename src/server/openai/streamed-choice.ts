@@ -4,13 +4,19 @@ import type { Reveal } from "../../diffusion/canvas.ts";
 import type { SampleResult } from "../../engine/answers/answer.ts";
 import type { StepEvent } from "../../engine/answers/step-emitter.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
-import type { Schemas } from "../openapi.ts";
 import { Growth } from "./growth.ts";
 import { type Echoed, echoedOf, inside, type Prompted } from "./requests.ts";
-import { finishReason, lengthOf, logprobsOf, NOTHING_ECHOED, type TokenColumn } from "./responses.ts";
+import {
+  finishReason,
+  lengthOf,
+  NOTHING_ECHOED,
+  type Part,
+  type TokenColumn,
+  tokensIn,
+} from "./responses.ts";
 
 /** A chunk without its index. */
-type Chunk = Omit<Schemas["CompletionChoice"], "index">;
+type Chunk = Omit<Part, "index">;
 
 /**
  * The chunks of one choice: new text, with its tokens if log-probabilities are asked for; or the whole text
@@ -77,6 +83,6 @@ export class StreamedChoice {
     const reveals = masked < 0 ? known : known.slice(0, masked);
     const column = [...(this.scores ?? []), ...reveals];
     const echoed = this.scores ? NOTHING_ECHOED : this.#echoed;
-    return logprobsOf(column, this.tokenizer, echoed, [from, this.#length]);
+    return tokensIn(column, this.tokenizer, echoed, [from, this.#length]);
   }
 }
