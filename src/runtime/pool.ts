@@ -160,12 +160,13 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
   }
 
   /**
-   * Run each graph that has run once in every session of the free workers. Rejects with ModelFailure if one
-   * fails.
+   * Run each graph that has run once in the free workers, `denoise` in each of their sessions. Rejects with
+   * ModelFailure if one fails.
    */
   async warmUp(): Promise<void> {
     const warm = async (worker: Worker) => {
-      for (const batch of this.#first.values()) await worker.run(batch, this.hangLimit.of(batch), true);
+      for (const batch of this.#first.values())
+        await worker.run(batch, this.hangLimit.of(batch), batch.graph === "denoise");
     };
     const failed = (await Promise.allSettled(this.workers.filter(({ isFree }) => isFree).map(warm))).find(
       (one) => one.status === "rejected" && !(one.reason instanceof WorkerDied),

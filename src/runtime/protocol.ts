@@ -96,6 +96,8 @@ export interface WorkerOptions {
   threads: number;
   /** Divide batches on the CPU; undefined runs them whole. */
   split?: Split | undefined;
+  /** Load the graphs of guidance with their first batch, for less memory where none is guided. */
+  lazy?: boolean | undefined;
 }
 
 /** Exit code of a worker that ran out of memory. */

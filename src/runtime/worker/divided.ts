@@ -51,7 +51,7 @@ async function all<T>(promises: readonly Promise<T>[]): Promise<T[]> {
 export async function loadDivided(options: WorkerOptions): Promise<LoadedModel> {
   const { graphs, split } = options;
   if (!split) return loadModel(options);
-  const part: WorkerOptions = { graphs, device: "cpu", threads: split.threads };
+  const part: WorkerOptions = { graphs, device: "cpu", threads: split.threads, lazy: true };
   let starting: Promise<Worker[]> | undefined;
   const whole = await loadModel(options, (provider) => {
     if (provider !== "cpu") return;
