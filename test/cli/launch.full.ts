@@ -17,6 +17,7 @@ const root = await mkdtemp(join(tmpdir(), "didi-launch-"));
 after(() => rm(root, { recursive: true }));
 const checkout = join(root, "checkout");
 const launcher = join(checkout, "src", "didi-serve.js");
+const JSON_BODY = { "content-type": "application/json" };
 
 before(async () => {
   await mkdir(join(checkout, "models"), { recursive: true });
@@ -70,9 +71,8 @@ test("on a terminal the log is for people: a line a request, none for probes, an
   };
   const [, origin] = await sees(/ready at (\S+)/);
   await fetch(`${origin}/readyz`);
-  const headers = { "content-type": "application/json" };
   const body = JSON.stringify({ prompt: "", length: 8, steps: 4, seed: 1 });
-  await fetch(`${origin}/generate`, { method: "POST", headers, body });
+  await fetch(`${origin}/generate`, { method: "POST", headers: JSON_BODY, body });
   await sees(/^\d\d:\d\d:\d\d POST \/generate 200 \d+ ms 4 steps\r$/m);
   const exit = once(child, "exit");
   // Ctrl-C: the terminal sends SIGINT.
@@ -81,3 +81,38 @@ test("on a terminal the log is for people: a line a request, none for probes, an
   assert.match(said, /\d\d:\d\d:\d\d stopped\s+$/);
   assert.doesNotMatch(said, /readyz|"level"/);
 });
+
+const ENDINGS = [
+  // Ctrl-C: the terminal sends SIGINT to npm, its shell and the server.
+  { signal: "SIGINT", toGroup: true, last: "SIGINT" },
+  { signal: "SIGTERM", toGroup: false, last: "npm ended" },
+  { signal: "SIGKILL", toGroup: false, last: "npm ended" },
+] as const;
+for (const { signal, toGroup, last } of ENDINGS)
+  test(`${signal} to ${toGroup ? "the group of npm start" : "npm"} ends the server, which answers first`, async () => {
+    const flags = ["--port", "0", "--device", "cpu", "--model", "tiny", "--log-format", "json"];
+    const args = ["--prefix", checkout, "start", "--silent", "--", ...flags];
+    const child = spawn("npm", args, { detached: true, stdio: ["ignore", "pipe", "inherit"] });
+    assert.ok(child.pid! > 1);
+    const group = -child.pid!;
+    after(() => {
+      try {
+        process.kill(group, "SIGKILL");
+      } catch {} // they have ended
+    });
+    let output = "";
+    let answer: Promise<Response> | undefined;
+    // The pipe closes when no process of npm's is left.
+    for await (const chunk of child.stdout.setEncoding("utf8")) {
+      output += chunk;
+      const origin = /ready at (\S+)\n/.exec(output)?.[1];
+      if (answer || !origin) continue;
+      const body = JSON.stringify({ prompt: "", length: 120, steps: 512, n: 4, seed: 1 });
+      answer = fetch(`${origin}/generate`, { method: "POST", headers: JSON_BODY, body });
+      while (!/^didi_active_rows [1-9]/m.test(await (await fetch(`${origin}/metrics`)).text()));
+      process.kill(toGroup ? group : child.pid!, signal);
+    }
+    assert.match(output, new RegExp(`"${last}: finishing 4 running requests"`));
+    assert.match(output, /"stopped"/);
+    assert.equal((await answer!).status, 200);
+  });

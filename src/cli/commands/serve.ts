@@ -7,6 +7,7 @@ import { keyFileWarning } from "../../server/access/key-file.ts";
 import { checkOpenFiles, roomForConnections } from "../../server/listener/open-files.ts";
 import { readAccess } from "../access.ts";
 import { checkExposure } from "../check-flags.ts";
+import { whenNpmEnds } from "../npm.ts";
 import type { ServeConfig } from "../options.ts";
 import { openShare } from "../share.ts";
 import { startEngine, warmUp } from "../start-engine.ts";
@@ -88,18 +89,23 @@ export async function serve(config: ServeConfig): Promise<void> {
   // SIGHUP reloads the files if there are any, and stops the server otherwise.
   const skip = setup.reloads ? (["SIGHUP"] as const) : [];
   if (setup.reloads) process.on("SIGHUP", () => void setup.reload(apps, app.log));
-  closeWithGrace(
+  let stopping = false;
+  const { close } = closeWithGrace(
     { delay: config.grace * 1000 + 5000, logger: false, skip: [...skip] },
-    async ({ err, signal }) => {
+    async ({ err, signal, manual }) => {
+      stopping = true;
       if (err) app.log.fatal({ err }, "stopping after a bug");
       else
         app.log.info(
-          `${signal ?? "end"}: finishing ${engine.activeRows + engine.queueLength} running requests`,
+          `${signal ?? (manual ? "npm ended" : "end")}: finishing ${engine.activeRows + engine.queueLength} running requests`,
         );
       await stop();
       app.log.info("stopped");
     },
   );
+  whenNpmEnds(() => {
+    if (!stopping) void close();
+  });
 
   try {
     await listen(app, config.host, config.port);
