@@ -1,26 +1,14 @@
 /** The client against a real server. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { FastifyInstance } from "fastify";
 import { DidiClient, DidiError, type GenerateRequest, type StreamEvent } from "../../src/client/index.ts";
-import type { Engine } from "../../src/engine/engine.ts";
-import { listen } from "../server/support.ts";
+import { listen, serve } from "../server/support.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 import { type Cut, countingFetch, cuttingProxy } from "./support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-before(async () => {
-  engine = await startEngine();
-  ({ app, origin } = await listen(engine));
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { engine, origin } = await serve();
 
 const request = { prompt: "Once upon a time", length: 40, steps: 9, seed: 12, n: 2 };
 /** A request that takes one or two seconds. */
@@ -149,7 +137,7 @@ test("a broken stream with a deadline is not started again", async () => {
 
 test("a full queue is waited for as long as the server says", async () => {
   const small = await startEngine({ maxActive: 2, maxQueue: 0 }, TINY_GUIDED);
-  const { app, origin } = await listen(small);
+  const { origin } = await listen(small);
   const { fetch, answers } = countingFetch();
   const client = new DidiClient(origin, { ...quick, fetch });
   const blockers = [1, 2].map((seed) =>
@@ -168,8 +156,6 @@ test("a full queue is waited for as long as the server says", async () => {
   const retryAfter = Number(refused!.response.headers.get("retry-after"));
   assert.ok(retryAfter >= 1);
   assert.ok(taken!.at - refused!.at >= retryAfter * 1000 - 5);
-  await app.close();
-  await small.pool.close();
 });
 
 test("an aborted signal ends a call at any stage with its reason, and frees the rows", async () => {
@@ -249,6 +235,4 @@ test("a server that shuts down sends 503 in the stream: the error after the last
       error.requestId !== undefined,
   );
   assert.equal(calls(), 2);
-  await server.app.close();
-  await its.pool.close();
 });

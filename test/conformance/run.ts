@@ -6,7 +6,7 @@ import { submitChosen } from "../../src/cli/start-engine.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { dotProducts } from "../../src/model/precision.ts";
-import { FIXTURES, startEngine, TINY_STUDENT } from "../support/engine.ts";
+import { FIXTURES, openEngine, TINY_STUDENT } from "../support/engine.ts";
 import { type Case, type Company, drawRound, ROUND } from "./cases.ts";
 
 /** A finished case. */
@@ -103,7 +103,7 @@ export async function conform(
   signal?: AbortSignal,
 ): Promise<Outcome> {
   const [one, two] = (await Promise.all(
-    [1, 2].map((workers) => startEngine(LIMITS, folder, workers, undefined, precision)),
+    [1, 2].map((workers) => openEngine(LIMITS, folder, workers, undefined, precision)),
   )) as [Engine, Engine];
   const outcome: Outcome = { runs: [], kills: 0 };
   const { guidance } = one.model.manifest;

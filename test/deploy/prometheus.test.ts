@@ -4,10 +4,8 @@ import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
+import { test } from "node:test";
 import { load } from "js-yaml";
-import type { Engine } from "../../src/engine/engine.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
 import { listen } from "../server/support.ts";
@@ -31,29 +29,19 @@ const queries = dashboard.panels.flatMap(({ targets = [] }) =>
   targets.map(({ expr }) => expr.replaceAll("$instance", ".*").replaceAll("$__rate_interval", "5m")),
 );
 
-let engine: Engine;
-let app: FastifyInstance;
-let scrape: string;
-before(async () => {
-  engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 60_000 } }, TINY_GUIDED);
-  const { app: listening, origin } = await listen(engine, { metrics: createMetrics(engine, () => true) });
-  app = listening;
-  const generate = (body: object) =>
-    fetch(`${origin}/generate`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ prompt: "Once", length: 24, steps: 4, ...body }),
-    });
-  // Every graph, a cache hit and a miss, and a refused request.
-  for (const guidance of [{ mode: "none" }, { mode: "rgas", rerank_ratio: 0.5 }])
-    for (let times = 0; times < 2; times++) assert.equal((await generate({ seed: 1, guidance })).status, 200);
-  assert.equal((await generate({ steps: -1 })).status, 400);
-  scrape = await (await fetch(`${origin}/metrics`)).text();
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 60_000 } }, TINY_GUIDED);
+const { origin } = await listen(engine, { metrics: createMetrics(engine, () => true) });
+const generate = (body: object) =>
+  fetch(`${origin}/generate`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ prompt: "Once", length: 24, steps: 4, ...body }),
+  });
+// Every graph, a cache hit and a miss, and a refused request.
+for (const guidance of [{ mode: "none" }, { mode: "rgas", rerank_ratio: 0.5 }])
+  for (let times = 0; times < 2; times++) assert.equal((await generate({ seed: 1, guidance })).status, 200);
+assert.equal((await generate({ steps: -1 })).status, 400);
+const scrape = await (await fetch(`${origin}/metrics`)).text();
 
 /** Names of metrics in a query: what stands before `{`, `[` or the end, and is no function or label. */
 function metricsOf(expr: string): string[] {

@@ -5,17 +5,14 @@ import { execFile } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { after, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
-import type { FastifyInstance } from "fastify";
 import { load } from "js-yaml";
 import ts from "typescript";
 
-import type { Engine } from "../../src/engine/engine.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { listen } from "../server/support.ts";
-import { startEngine } from "../support/engine.ts";
+import { serve } from "../server/support.ts";
 import { findProgram } from "../support/programs.ts";
 import { type Block, blocksOf, commandsOf, FILES } from "./blocks.ts";
 import { idleExceptions, reasonNotToRun } from "./not-run.ts";
@@ -33,17 +30,9 @@ const root = await mkdtemp(join(tmpdir(), "didi-blocks-"));
 /** The output of each shell block. */
 const outputs = new Map<Block, string>();
 
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-before(async () => {
-  engine = await startEngine();
-  ({ app, origin } = await listen(engine));
-});
+const { origin } = await serve();
 after(async () => {
   await rm(root, { recursive: true });
-  await app.close();
-  await engine.pool.close();
 });
 
 /** Return a text with the server's address in place of the documents', for HTTP and for WebSockets. */

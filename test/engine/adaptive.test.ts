@@ -1,20 +1,15 @@
 /** Early stop, thresholds, entropy budgets and blocks, on the shipped model. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import { TextEndWatch, textEnd } from "../../src/engine/answers/text-end.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { assertRefused, startEngine, TINY_GUIDED } from "../support/engine.ts";
 
-let engine: Engine;
-let guided: Engine;
-before(async () => {
-  engine = await startEngine();
-  guided = await startEngine({}, TINY_GUIDED);
-});
-after(() => Promise.all([engine.pool.close(), guided.pool.close()]));
+const engine = await startEngine();
+const guided = await startEngine({}, TINY_GUIDED);
 
 const base = { prompt: "Once upon a time", length: 48, steps: 12, seed: 4 };
 

@@ -1,20 +1,15 @@
 /** Choices: scores of options, decisions, and what is generated around them, on the shipped model. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { submitChosen } from "../../src/cli/start-engine.ts";
 import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
-import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { parseTemplate } from "../../src/engine/template.ts";
 import { InvalidRequestError } from "../../src/errors.ts";
 import { GOLDEN, startEngine } from "../support/engine.ts";
 
-let engine: Engine;
-before(async () => {
-  engine = await startEngine();
-});
-after(() => engine.pool.close());
+const engine = await startEngine();
 
 const base = { steps: 4, seed: 7 };
 const ask = (request: Partial<GenerateRequest>) => submitChosen(engine, { ...base, ...request });

@@ -1,17 +1,12 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import type { Answer } from "../../src/engine/answers/answer.ts";
 import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
-import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { CancelledError, InvalidRequestError, OverloadedError, UnavailableError } from "../../src/errors.ts";
 import { GOLDEN, startEngine } from "../support/engine.ts";
 
-let engine: Engine;
-before(async () => {
-  engine = await startEngine();
-});
-after(() => engine.pool.close());
+const engine = await startEngine();
 
 /** Run a request and return its answer and the steps that the listener received. */
 async function run(request: GenerateRequest): Promise<{ result: Answer; steps: StepEvent[] }> {
@@ -166,29 +161,25 @@ test("a random seed reproduces the text", async () => {
 
 test("a full queue refuses with a Retry-After, and recovers", async () => {
   const small = await startEngine({ maxActive: 2, maxQueue: 3 });
-  try {
-    const request = { prompt: "", length: 64, steps: 64, temperature: 1 };
-    const handles = Array.from({ length: 5 }, () => small.submit(request));
-    assert.throws(
-      () => small.submit(request),
-      (error) => error instanceof OverloadedError && error.retryAfter >= 1,
-    );
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    assert.equal(small.activeRows, 2);
-    assert.equal(small.queueLength, 3);
-    handles[4]!.cancel();
-    assert.equal(small.queueLength, 2);
-    await Promise.all(handles.slice(0, 4).map((handle) => handle.result));
-    await small.submit(request).result;
+  const request = { prompt: "", length: 64, steps: 64, temperature: 1 };
+  const handles = Array.from({ length: 5 }, () => small.submit(request));
+  assert.throws(
+    () => small.submit(request),
+    (error) => error instanceof OverloadedError && error.retryAfter >= 1,
+  );
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal(small.activeRows, 2);
+  assert.equal(small.queueLength, 3);
+  handles[4]!.cancel();
+  assert.equal(small.queueLength, 2);
+  await Promise.all(handles.slice(0, 4).map((handle) => handle.result));
+  await small.submit(request).result;
 
-    const last = small.submit(request);
-    const drained = small.drain();
-    assert.throws(() => small.submit(request), UnavailableError);
-    assert.equal((await last.result).samples[0]!.tokens.length, 64);
-    await drained;
-  } finally {
-    await small.pool.close();
-  }
+  const last = small.submit(request);
+  const drained = small.drain();
+  assert.throws(() => small.submit(request), UnavailableError);
+  assert.equal((await last.result).samples[0]!.tokens.length, 64);
+  await drained;
 });
 
 test("n samples equal those of single requests, and share the first step", async () => {
@@ -246,24 +237,20 @@ test("steps auto chooses a budget that meets the deadline, and the receipt repro
 
 test("a request that waits past its deadline is answered with one pass", async () => {
   const small = await startEngine({ maxActive: 1 });
-  try {
-    const long = small.submit({ prompt: "", length: 200, steps: 400, seed: 1, temperature: 1 });
-    const short = small.submit({
-      prompt: "",
-      length: 20,
-      steps: 16,
-      seed: 2,
-      temperature: 1,
-      deadline_ms: 100,
-    });
-    const result = await short.result;
-    assert.equal(result.usage.student_passes, 1);
-    assert.equal(result.samples[0]!.finish_reason, "deadline");
-    long.cancel();
-    await assert.rejects(long.result, CancelledError);
-  } finally {
-    await small.pool.close();
-  }
+  const long = small.submit({ prompt: "", length: 200, steps: 400, seed: 1, temperature: 1 });
+  const short = small.submit({
+    prompt: "",
+    length: 20,
+    steps: 16,
+    seed: 2,
+    temperature: 1,
+    deadline_ms: 100,
+  });
+  const result = await short.result;
+  assert.equal(result.usage.student_passes, 1);
+  assert.equal(result.samples[0]!.finish_reason, "deadline");
+  long.cancel();
+  await assert.rejects(long.result, CancelledError);
 });
 
 test("guidance cannot be combined with order confidence", () => {

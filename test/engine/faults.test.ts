@@ -21,59 +21,49 @@ const requests = Array.from(
 
 test("a row that makes its batches fail is isolated, and the other rows finish with the same tokens", async () => {
   const engine = await startEngine();
-  try {
-    const expected = await Promise.all(
-      requests.map(async (request) => (await engine.submit(request).result).samples),
+  const expected = await Promise.all(
+    requests.map(async (request) => (await engine.submit(request).result).samples),
+  );
+  const guilty = "a guilty prompt";
+  const marked = engine.model.tokenizer.encode(guilty, 256)!;
+  const run = engine.pool.run.bind(engine.pool);
+  // Every batch with the faulty prompt fails as a whole: it reads a position that does not exist.
+  engine.pool.run = <G extends GraphName>(graph: G, batch: Graphs[G]["input"]) => {
+    const holds = Array.from({ length: batch.rows }, (_, row) => row * batch.padded).some((start) =>
+      marked.every((id, i) => batch.tokens[start + i] === id),
     );
-    const guilty = "a guilty prompt";
-    const marked = engine.model.tokenizer.encode(guilty, 256)!;
-    const run = engine.pool.run.bind(engine.pool);
-    // Every batch with the faulty prompt fails as a whole: it reads a position that does not exist.
-    engine.pool.run = <G extends GraphName>(graph: G, batch: Graphs[G]["input"]) => {
-      const holds = Array.from({ length: batch.rows }, (_, row) => row * batch.padded).some((start) =>
-        marked.every((id, i) => batch.tokens[start + i] === id),
-      );
-      return run(graph, holds ? { ...batch, picks: Int32Array.of(999, 0), draws: Int32Array.of(0) } : batch);
-    };
-    const doomed = engine.submit({ ...requests[0]!, prompt: guilty, length: 40 });
-    const others = requests.map((request) => engine.submit(request).result);
-    await assert.rejects(doomed.result, ModelFailure);
-    assert.deepEqual(
-      (await Promise.all(others)).map(({ samples }) => samples),
-      expected,
-    );
-  } finally {
-    await engine.pool.close();
-  }
+    return run(graph, holds ? { ...batch, picks: Int32Array.of(999, 0), draws: Int32Array.of(0) } : batch);
+  };
+  const doomed = engine.submit({ ...requests[0]!, prompt: guilty, length: 40 });
+  const others = requests.map((request) => engine.submit(request).result);
+  await assert.rejects(doomed.result, ModelFailure);
+  assert.deepEqual(
+    (await Promise.all(others)).map(({ samples }) => samples),
+    expected,
+  );
 });
 
 test("several workers give the same bits as one, even if one dies", async () => {
   const [one, three] = await Promise.all([startEngine(), startEngine({ maxBatchTokens: 128 }, undefined, 3)]);
-  try {
-    assert.equal(three.pool.size, 3);
-    const ask = (engine: typeof one) =>
-      Promise.all(
-        requests.map(async (request) => (await engine.submit(request).result).receipt.trace_sha256),
-      );
-    const expected = await ask(one);
-    assert.deepEqual(await ask(three), expected);
-    let batches = 0;
-    let kills = 0;
-    three.on("batch", () => {
-      if (batches++ % 9 !== 0) return;
-      try {
-        process.kill(three.pool.pids[kills % 3]!, "SIGKILL");
-        kills++;
-      } catch {
-        // Already killed, but not yet replaced: the next batch kills another one.
-        batches--;
-      }
-    });
-    assert.deepEqual(await ask(three), expected);
-    assert.ok(batches > 9 && kills > 1);
-  } finally {
-    await Promise.all([one.pool.close(), three.pool.close()]);
-  }
+  assert.equal(three.pool.size, 3);
+  const ask = (engine: typeof one) =>
+    Promise.all(requests.map(async (request) => (await engine.submit(request).result).receipt.trace_sha256));
+  const expected = await ask(one);
+  assert.deepEqual(await ask(three), expected);
+  let batches = 0;
+  let kills = 0;
+  three.on("batch", () => {
+    if (batches++ % 9 !== 0) return;
+    try {
+      process.kill(three.pool.pids[kills % 3]!, "SIGKILL");
+      kills++;
+    } catch {
+      // Already killed, but not yet replaced: the next batch kills another one.
+      batches--;
+    }
+  });
+  assert.deepEqual(await ask(three), expected);
+  assert.ok(batches > 9 && kills > 1);
 });
 
 test("if one of several workers cannot start, all are ended", async () => {

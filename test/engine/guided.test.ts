@@ -3,7 +3,7 @@
  */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
@@ -11,14 +11,9 @@ import { InvalidRequestError } from "../../src/errors.ts";
 import type { GraphName } from "../../src/runtime/protocol.ts";
 import { GUIDED, startEngine, TEACHER, TINY_GUIDED, TINY_STUDENT } from "../support/engine.ts";
 
-let engine: Engine;
+const engine = await startEngine({}, TINY_STUDENT);
 /** The same weights without quirks, as in the golden vectors of the oracle. */
-let oracle: Engine;
-before(async () => {
-  engine = await startEngine({}, TINY_STUDENT);
-  oracle = await startEngine({}, TINY_GUIDED);
-});
-after(() => Promise.all([engine.pool.close(), oracle.pool.close()]));
+const oracle = await startEngine({}, TINY_GUIDED);
 
 async function run(target: Engine, request: GenerateRequest) {
   const steps: StepEvent[] = [];
@@ -147,19 +142,12 @@ test("guidance that cannot be used is refused with its field", async () => {
     }
     return undefined;
   };
-  try {
-    const noDiscriminator = field(plain, { mode: "rgas" });
-    assert.equal(noDiscriminator?.path, "/guidance/mode");
-    assert.match(noDiscriminator!.message, /has no discriminator/);
-    assert.equal(field(plain, { mode: "none" }), undefined);
-    assert.throws(
-      () => plain.submit({ ...base, best_of: 2 }),
-      /\/best_of: .*has no discriminator to rank by/,
-    );
-    assert.equal(field(engine, { mode: "none", candidates: 4 })?.path, "/guidance/candidates");
-  } finally {
-    await plain.pool.close();
-  }
+  const noDiscriminator = field(plain, { mode: "rgas" });
+  assert.equal(noDiscriminator?.path, "/guidance/mode");
+  assert.match(noDiscriminator!.message, /has no discriminator/);
+  assert.equal(field(plain, { mode: "none" }), undefined);
+  assert.throws(() => plain.submit({ ...base, best_of: 2 }), /\/best_of: .*has no discriminator to rank by/);
+  assert.equal(field(engine, { mode: "none", candidates: 4 })?.path, "/guidance/candidates");
 });
 
 test("top-k and top-p change the draws, and top-k 1 equals temperature 0", async () => {
@@ -186,5 +174,4 @@ test("guided draws use the temperature of the model unless the request sets one"
   const { samples } = await run(shipped, { ...request, guidance });
   assert.deepEqual((await run(shipped, { ...request, guidance, temperature: own })).samples, samples);
   assert.notDeepEqual((await run(shipped, { ...request, guidance, temperature: 1 })).samples, samples);
-  await shipped.pool.close();
 });

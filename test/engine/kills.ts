@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { uniformsAt } from "../../src/diffusion/philox.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
-import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { openEngine, TINY_GUIDED } from "../support/engine.ts";
 
 /** Result of a run under kills. */
 export interface KillReport {
@@ -45,7 +45,7 @@ export async function underKills(
   parts = 1,
 ): Promise<KillReport> {
   const split = parts > 1 ? { parts, threads: 1 } : undefined;
-  const engine = await startEngine({ maxBatchTokens: 192 }, TINY_GUIDED, 2, split);
+  const engine = await openEngine({ maxBatchTokens: 192 }, TINY_GUIDED, 2, split);
   const started = performance.now();
   let over = false;
   try {

@@ -1,20 +1,15 @@
 /** Canvases from prompts, templates and ids, and their text. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { assertRefused, startEngine, TINY_GUIDED } from "../support/engine.ts";
 
-let engine: Engine;
+const engine = await startEngine();
 /** A model of random weights with a discriminator. */
-let guided: Engine;
-before(async () => {
-  engine = await startEngine();
-  guided = await startEngine({}, TINY_GUIDED);
-});
-after(() => Promise.all([engine.pool.close(), guided.pool.close()]));
+const guided = await startEngine({}, TINY_GUIDED);
 
 const base = { steps: 6, seed: 4, temperature: 1 };
 

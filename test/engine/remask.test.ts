@@ -1,20 +1,14 @@
 /** Requests that mask revealed tokens again, on the shipped model. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Engine } from "../../src/engine/engine.ts";
+import { test } from "node:test";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import type { Schemas } from "../../src/server/openapi.ts";
 import { Outbox, type ServerEvent } from "../../src/server/streaming/outbox.ts";
 import { assertRefused, startEngine, TINY_GUIDED } from "../support/engine.ts";
 
-let engine: Engine;
-let guided: Engine;
-before(async () => {
-  engine = await startEngine();
-  guided = await startEngine({}, TINY_GUIDED);
-});
-after(() => Promise.all([engine.pool.close(), guided.pool.close()]));
+const engine = await startEngine();
+const guided = await startEngine({}, TINY_GUIDED);
 
 const remask = { mode: "confidence" as const, rate: 0.1 };
 const base = { prompt: "Once upon a time", length: 48, steps: 16, seed: 4, remask };

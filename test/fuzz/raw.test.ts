@@ -1,27 +1,15 @@
 /** For any bytes on a connection, the server answers with a status below 500 or closes it, and goes on. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import fc from "fast-check";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../src/engine/engine.ts";
-import { listen } from "../server/support.ts";
-import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { serve } from "../server/support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 import { rawFrames, rawRequest } from "./raw.ts";
 import { send } from "./send.ts";
 import { FEW_RUNS } from "./support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-  ({ app, origin } = await listen(engine));
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { origin } = await serve({}, TINY_GUIDED);
 
 for (const [name, cases, expected] of [
   ["an HTTP request", rawRequest, [200, 400, 404, 405]],

@@ -3,26 +3,14 @@
  */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import fc from "fast-check";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../src/engine/engine.ts";
-import { buildApp } from "../../src/server/app.ts";
 import { type Schemas, validator } from "../../src/server/openapi.ts";
-import { listen, type ServerEvent, StreamClient } from "../server/support.ts";
-import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { listen, type ServerEvent, StreamClient, serve } from "../server/support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 import { anyValue, bodyText, FEW_RUNS, RUNS } from "./support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-  app = await buildApp(engine);
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { engine, app } = await serve({}, TINY_GUIDED);
 
 const isProblem = validator("Problem");
 

@@ -6,25 +6,15 @@ import { once } from "node:events";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
+import { after, test } from "node:test";
 import { readResults } from "../../loadtest/report/results.ts";
-import type { Engine } from "../../src/engine/engine.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { listen } from "../server/support.ts";
-import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { serve } from "../server/support.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
 
 const out = mkdtempSync(join(tmpdir(), "didi-loadtest-"));
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-  ({ app, origin } = await listen(engine));
-});
+const { origin } = await serve({}, TINY_GUIDED);
 after(async () => {
-  await app.close();
-  await engine.pool.close();
   rmSync(out, { recursive: true });
 });
 

@@ -1,30 +1,18 @@
 /** A converted checkpoint with both quirks of the reference: its graphs take sigma and mask_bias. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
+import { test } from "node:test";
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
 import { Sample } from "../../src/diffusion/sampler.ts";
-import type { Engine } from "../../src/engine/engine.ts";
 import { denoiseInput } from "../../src/engine/scheduling/batch.ts";
 import { type Model, openModel } from "../../src/model/model.ts";
 import type { PrecisionChoice } from "../../src/model/precision.ts";
 import type { DenoiseInput, DenoiseResult } from "../../src/runtime/protocol.ts";
 import { loadModel } from "../../src/runtime/worker/session.ts";
-import { listen } from "../server/support.ts";
-import { startEngine, TINY_STUDENT } from "../support/engine.ts";
+import { serve } from "../server/support.ts";
+import { TINY_STUDENT } from "../support/engine.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-before(async () => {
-  engine = await startEngine({}, TINY_STUDENT);
-  ({ app, origin } = await listen(engine));
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { engine, origin } = await serve({}, TINY_STUDENT);
 
 test("the server answers /generate with it, equally for the same seed", async () => {
   const generate = async (seed: number) => {

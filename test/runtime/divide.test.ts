@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest, GuidanceRequest } from "../../src/engine/request.ts";
 import { openModel } from "../../src/model/model.ts";
@@ -97,13 +97,8 @@ test("canvases without draws are divided too", () => {
   assert.ok(parts.every(({ input }) => !("draws" in input)));
 });
 
-let whole: Engine;
-let divided: Engine;
-before(async () => {
-  whole = await startEngine({}, TINY_GUIDED);
-  divided = await startEngine({}, TINY_GUIDED, 1, { parts: 3, threads: 1 });
-});
-after(() => Promise.all([whole.pool.close(), divided.pool.close()]));
+const whole = await startEngine({}, TINY_GUIDED);
+const divided = await startEngine({}, TINY_GUIDED, 1, { parts: 3, threads: 1 });
 
 const GUIDANCES: GuidanceRequest[] = [
   { mode: "none" },

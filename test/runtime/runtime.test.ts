@@ -9,7 +9,7 @@ import { type Model, openModel } from "../../src/model/model.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
 import type { DenoiseInput } from "../../src/runtime/protocol.ts";
 import { Worker } from "../../src/runtime/worker-process.ts";
-import { MODEL, startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { MODEL, openEngine, TINY_GUIDED } from "../support/engine.ts";
 import { hideGpus } from "../support/fake-cuda.ts";
 import { plain, rowsOf } from "./rows.ts";
 
@@ -113,7 +113,7 @@ test("when an engine is ready, every worker has run every graph, denoise in all 
     return run.call(this, call, limitMs, everywhere);
   };
   try {
-    const engine = await startEngine({}, TINY_GUIDED, 3);
+    const engine = await openEngine({}, TINY_GUIDED, 3);
     await engine.pool.close();
   } finally {
     Worker.prototype.run = run;

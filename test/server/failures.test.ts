@@ -34,13 +34,8 @@ async function served(
 ): Promise<void> {
   const engine = await startEngine(...start);
   const metrics = createMetrics(engine);
-  const { app, origin } = await listen(engine, { metrics });
-  try {
-    await work(origin, engine);
-  } finally {
-    await app.close();
-    await engine.pool.close();
-  }
+  const { origin } = await listen(engine, { metrics });
+  await work(origin, engine);
 }
 
 /** The samples of an answer. */

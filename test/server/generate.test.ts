@@ -1,24 +1,12 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
+import { test } from "node:test";
 import { Engine } from "../../src/engine/engine.ts";
-import { buildApp } from "../../src/server/app.ts";
 import { type Schemas, validator } from "../../src/server/openapi.ts";
 import { startEngine } from "../support/engine.ts";
-import { listen } from "./support.ts";
+import { build, serve } from "./support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-before(async () => {
-  engine = await startEngine({ maxActive: 4, maxQueue: 4 });
-  ({ app, origin } = await listen(engine));
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { engine, app, origin } = await serve({ maxActive: 4, maxQueue: 4 });
 
 const checkResponse = validator("GenerateResponse");
 const checkProblem = validator("Problem");
@@ -181,7 +169,7 @@ test("the rows of a client that disconnects are freed", async () => {
 
 test("before the model is loaded the server is alive but not ready, with Retry-After", async () => {
   const loading = new Engine(engine.model, engine.pool, engine.limits);
-  const early = await buildApp(loading);
+  const early = await build(loading);
   assert.equal((await early.inject("/healthz")).statusCode, 200);
   assert.equal((await early.inject("/readyz")).statusCode, 503);
   const refused = await early.inject({ method: "POST", url: "/generate", payload: { prompt: "" } });
@@ -189,25 +177,19 @@ test("before the model is loaded the server is alive but not ready, with Retry-A
   assert.equal(refused.headers["retry-after"], "1");
   await loading.warmUp();
   assert.equal((await early.inject("/readyz")).statusCode, 200);
-  await early.close();
 });
 
 test("while its worker is replaced the server is not ready, and loses nothing", async () => {
   const killed = await startEngine();
-  const app = await buildApp(killed);
-  try {
-    assert.equal((await app.inject("/readyz")).statusCode, 200);
-    const gone = once(killed.pool, "restart");
-    process.kill(killed.pool.pids[0]!, "SIGKILL");
-    await gone;
-    assert.equal((await app.inject("/readyz")).statusCode, 503);
-    const payload = { prompt: "Once", length: 8, steps: 2 };
-    assert.equal((await app.inject({ method: "POST", url: "/generate", payload })).statusCode, 200);
-    assert.equal((await app.inject("/readyz")).statusCode, 200);
-  } finally {
-    await app.close();
-    await killed.pool.close();
-  }
+  const app = await build(killed);
+  assert.equal((await app.inject("/readyz")).statusCode, 200);
+  const gone = once(killed.pool, "restart");
+  process.kill(killed.pool.pids[0]!, "SIGKILL");
+  await gone;
+  assert.equal((await app.inject("/readyz")).statusCode, 503);
+  const payload = { prompt: "Once", length: 8, steps: 2 };
+  assert.equal((await app.inject({ method: "POST", url: "/generate", payload })).statusCode, 200);
+  assert.equal((await app.inject("/readyz")).statusCode, 200);
 });
 
 test("health, readiness, metrics and the contract are served", async () => {

@@ -8,10 +8,8 @@ import { request as httpsRequest, type Server as TlsServer } from "node:https";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { after, test } from "node:test";
 import type { TLSSocket } from "node:tls";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../src/engine/engine.ts";
 import { StartupError } from "../../src/errors.ts";
 import { readTls } from "../../src/server/listener/tls.ts";
 import { type Schemas, validator } from "../../src/server/openapi.ts";
@@ -19,25 +17,9 @@ import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 import { searchableLog } from "./access/support.ts";
 import { listen, StreamClient } from "./support.ts";
 
-let engine: Engine;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-});
-const apps: FastifyInstance[] = [];
+const engine = await startEngine({}, TINY_GUIDED);
 const root = await mkdtemp(join(tmpdir(), "didi-tls-"));
-after(async () => {
-  await Promise.all(apps.map((app) => app.close()));
-  await engine.pool.close();
-  await rm(root, { recursive: true });
-});
-
-async function start(
-  options: Parameters<typeof listen>[1],
-): Promise<{ app: FastifyInstance; origin: string }> {
-  const started = await listen(engine, options);
-  apps.push(started.app);
-  return started;
-}
+after(() => rm(root, { recursive: true }));
 
 const checkProblem = validator("Problem");
 
@@ -62,7 +44,7 @@ const open = (origin: string) => {
 };
 
 test("headers above the limit get 431 as a problem, and headers below it do not", async () => {
-  const { origin } = await start({ listener: { maxHeaderBytes: 4096 } });
+  const { origin } = await listen(engine, { listener: { maxHeaderBytes: 4096 } });
   assert.equal((await fetch(`${origin}/model`, { headers: { "x-long": "x".repeat(3000) } })).status, 200);
   const socket = open(origin);
   socket.write(`GET /model HTTP/1.1\r\nhost: a\r\nx-long: ${"x".repeat(5000)}\r\n\r\n`);
@@ -74,14 +56,14 @@ test("headers above the limit get 431 as a problem, and headers below it do not"
 });
 
 test("bytes that are not HTTP get 400 as a problem", async () => {
-  const { origin } = await start({});
+  const { origin } = await listen(engine, {});
   const socket = open(origin);
   socket.write("didi didi didi\r\n\r\n");
   assert.equal((await answerOn(socket)).problem?.status, 400);
 });
 
 test("bodies and WebSocket messages have separate limits", async () => {
-  const { origin } = await start({ maxBodyBytes: 2048, maxMessageBytes: 4096 });
+  const { origin } = await listen(engine, { maxBodyBytes: 2048, maxMessageBytes: 4096 });
   const post = (size: number) =>
     fetch(`${origin}/generate`, {
       method: "POST",
@@ -98,7 +80,7 @@ test("bodies and WebSocket messages have separate limits", async () => {
 });
 
 test("a request whose headers or body arrive slowly gets 408 and its connection is closed", async () => {
-  const { origin } = await start({ listener: { requestTimeoutMs: 300 } });
+  const { origin } = await listen(engine, { listener: { requestTimeoutMs: 300 } });
   const post =
     "POST /generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 100\r\n";
   for (const start of [post, `${post}\r\n{"prompt":`]) {
@@ -120,7 +102,7 @@ test("a request whose headers or body arrive slowly gets 408 and its connection 
 
 test("connections above the limit are closed with one warning, and the others stay open", async () => {
   const log = searchableLog();
-  const { origin, app } = await start({ listener: { maxConnections: 3 }, logger: log.logger });
+  const { origin, app } = await listen(engine, { listener: { maxConnections: 3 }, logger: log.logger });
   const held = [open(origin), open(origin), open(origin)];
   await Promise.all(held.map((socket) => once(socket, "connect")));
   while ((await new Promise<number>((done) => app.server.getConnections((_, n) => done(n)))) < 3)
@@ -154,7 +136,7 @@ function offer(line: string, body = ""): string {
 }
 
 test("an upgrade to another protocol is ignored, and answered over HTTP/1.1", async () => {
-  const { origin } = await start({});
+  const { origin } = await listen(engine, {});
   const body = JSON.stringify({ prompt: "a", length: 4, steps: 1, seed: 1 });
   for (const sent of [offer("GET /healthz"), offer("POST /generate", body), offer("GET /generate/stream")]) {
     const text = await exchange(open(origin), sent);
@@ -177,7 +159,7 @@ const POST_LONG =
   `content-length: ${LONG.length}\r\n\r\n${LONG}`;
 
 test("a client that closes its sending side after the request gets its answer", async () => {
-  const { origin } = await start({});
+  const { origin } = await listen(engine, {});
   for (const request of [
     "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n",
     "GET /healthz HTTP/1.0\r\n\r\n",
@@ -197,7 +179,7 @@ test("a client that closes its sending side after the request gets its answer", 
 });
 
 test("a client that is gone is distinguished from a half-closed one, and its rows are freed", async () => {
-  const { origin } = await start({});
+  const { origin } = await listen(engine, {});
   let cancelled = 0;
   const onFinished = ({ outcome }: { outcome: string }) => {
     if (outcome === "cancelled") cancelled++;
@@ -246,7 +228,7 @@ function ask(origin: string, options: object = {}): Promise<{ name: string; stat
 test("TLS serves HTTP and WebSockets from version 1.2 on, and its files can be replaced", async () => {
   const [first, second] = [certify("first"), certify("second")];
   const tls = await readTls(first.cert, first.key);
-  const { app, origin } = await start({ listener: { tls } });
+  const { app, origin } = await listen(engine, { listener: { tls } });
   assert.match(origin, /^https:/);
   const answer = await ask(origin);
   assert.deepEqual([answer.name, answer.status], ["first", 200]);

@@ -3,28 +3,14 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect } from "node:net";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../src/engine/engine.ts";
-import { buildApp } from "../../src/server/app.ts";
-import { startEngine } from "../support/engine.ts";
+import { test } from "node:test";
 import { TestKeys } from "./access/support.ts";
-import { listen } from "./support.ts";
+import { build, serve } from "./support.ts";
 
 const MODEL = "stories-didi";
 
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-before(async () => {
-  engine = await startEngine();
-  ({ app, origin } = await listen(engine));
-  assert.equal(engine.model.manifest.name, MODEL);
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { engine, origin } = await serve();
+assert.equal(engine.model.manifest.name, MODEL);
 
 type Headers = Record<string, string>;
 
@@ -212,10 +198,9 @@ test("a route that is none, and a method that a route does not take", async () =
   });
 });
 
-test("a key that is missing, wrong, or in the address", async (context) => {
+test("a key that is missing, wrong, or in the address", async () => {
   const { ring } = await TestKeys.create({ alice: {} });
-  const closed = await buildApp(engine, { access: { keys: ring } });
-  context.after(() => closed.close());
+  const closed = await build(engine, { access: { keys: ring } });
   const message = async (url: string, headers: Headers) =>
     (await closed.inject({ url, headers })).json().error.message as string;
   const how = "send Authorization: Bearer KEY, or X-API-Key: KEY";

@@ -1,24 +1,14 @@
 /** Paths: a trailing or doubled slash is ignored, and an unknown path says what exists. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../src/engine/engine.ts";
-import { buildAdminApp, buildApp } from "../../src/server/app.ts";
+import { test } from "node:test";
+import { buildAdminApp } from "../../src/server/app.ts";
 import { CONTRACT } from "../../src/server/openapi.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
-import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
+import { build, serve } from "./support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-  app = await buildApp(engine);
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { engine, app } = await serve({}, TINY_GUIDED);
 
 /** Every path of the contract, with the model that is served. */
 const paths = () =>
@@ -59,7 +49,7 @@ for (const [method, url, names] of UNKNOWN)
   });
 
 test("only what another port serves is said to be there", async () => {
-  const open = await buildApp(engine, { adminElsewhere: true });
+  const open = await build(engine, { adminElsewhere: true });
   for (const url of ["/metrics", "/metrics/", "/docs"])
     assert.match((await open.inject(url)).body, /served on another port: see --admin-port/);
   await open.close();

@@ -1,25 +1,14 @@
 /** Routes validate and serialise with the schemas of openapi.yaml. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../src/engine/engine.ts";
+import { test } from "node:test";
 import type { GenerateRequest } from "../../src/engine/request.ts";
-import { buildApp } from "../../src/server/app.ts";
 import { CONTRACT } from "../../src/server/openapi.ts";
 import { schemaOf, serializer } from "../../src/server/route-schema.ts";
-import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { TINY_GUIDED } from "../support/engine.ts";
+import { serve } from "./support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-  app = await buildApp(engine);
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { engine, app } = await serve({}, TINY_GUIDED);
 
 /** Requests whose answers together have every optional field. */
 const REQUESTS: GenerateRequest[] = [

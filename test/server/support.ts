@@ -1,22 +1,50 @@
-/** A listening server over a test engine, and a WebSocket client that stores its events. */
+/** Applications over a test engine, closed after the tests, and a WebSocket client that stores its events. */
 
 import { type IncomingMessage, request } from "node:http";
+import { after } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { type ClientOptions, WebSocket } from "ws";
 import type { Engine } from "../../src/engine/engine.ts";
-import { buildApp } from "../../src/server/app.ts";
+import { type AppOptions, buildApp } from "../../src/server/app.ts";
 import type { Schemas } from "../../src/server/openapi.ts";
+import { openEngine } from "../support/engine.ts";
 
 export type ServerEvent = Schemas["ServerEvent"];
 
-/** Listen on a free loopback port. */
+/** Build an application that is closed after the file's tests, or after the test that builds it. */
+export async function build(engine: Engine, options?: AppOptions): Promise<FastifyInstance> {
+  const app = await buildApp(engine, options);
+  after(() => app.close());
+  return app;
+}
+
+/** Build an application as above, and listen on a free loopback port. */
 export async function listen(
   engine: Engine,
-  options: Parameters<typeof buildApp>[1] = {},
+  options?: AppOptions,
 ): Promise<{ app: FastifyInstance; origin: string }> {
-  const app = await buildApp(engine, options);
+  const app = await build(engine, options);
   await app.listen({ host: "127.0.0.1", port: 0 });
   return { app, origin: app.listeningOrigin };
+}
+
+/**
+ * Start an engine as `startEngine` does and a listening application over it. Both are closed after the file's
+ * tests, or after the test that starts them.
+ */
+export async function serve(
+  limits: Parameters<typeof openEngine>[0] = {},
+  model?: string,
+  options?: AppOptions,
+): Promise<{ engine: Engine; app: FastifyInstance; origin: string }> {
+  const engine = await openEngine(limits, model);
+  const app = await buildApp(engine, options);
+  after(async () => {
+    await app.close();
+    await engine.pool.close();
+  });
+  await app.listen({ host: "127.0.0.1", port: 0 });
+  return { engine, app, origin: app.listeningOrigin };
 }
 
 /** Post JSON and resolve with the head of the answer; the body is not read. */

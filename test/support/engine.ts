@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { after } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Remask } from "../../src/diffusion/remask.ts";
 import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
@@ -83,7 +84,7 @@ export const FIXTURES = ["plain", "guided", "mask", "sigma", "student"].map((nam
  * Start an engine over a model, by default the shipped one, and warm it up; in float32, which every processor
  * supports. Close it with `engine.pool.close()`.
  */
-export async function startEngine(
+export async function openEngine(
   limits: Partial<EngineLimits> = {},
   nameOrFolder: string = MODEL,
   workers = 1,
@@ -95,6 +96,13 @@ export async function startEngine(
   const pool = await WorkerPool.start(options, workers);
   const engine = new Engine(model, pool, { ...LIMITS, ...limits });
   await engine.warmUp();
+  return engine;
+}
+
+/** As `openEngine`, and close the engine after the file's tests, or after the test that starts it. */
+export async function startEngine(...args: Parameters<typeof openEngine>): Promise<Engine> {
+  const engine = await openEngine(...args);
+  after(() => engine.pool.close());
   return engine;
 }
 

@@ -7,7 +7,7 @@ import type { Engine } from "../../src/engine/engine.ts";
 import type { Schemas } from "../../src/server/openapi.ts";
 import { TestKeys } from "../server/access/support.ts";
 import { launchChromium } from "../support/chromium.ts";
-import { startEngine, TEACHER, TINY_GUIDED } from "../support/engine.ts";
+import { openEngine, TEACHER, TINY_GUIDED } from "../support/engine.ts";
 import { lowContrasts, open, panelIn, Server, SKIPPED, textOf } from "./support.ts";
 
 const PROMPT = "Once upon a time";
@@ -21,7 +21,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
   let browser: Browser;
   before(async () => {
     browser = await launchChromium();
-    engine = await startEngine({}, TEACHER);
+    engine = await openEngine({}, TEACHER);
     server = new Server(engine);
     origin = await server.start();
   });
@@ -196,7 +196,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
   });
 
   test("with a discriminator, guidance is available and the rewards are shown", async () => {
-    const guided = await startEngine({}, TINY_GUIDED);
+    const guided = await openEngine({}, TINY_GUIDED);
     const its = new Server(guided);
     const { page, check } = await open(browser, await its.start());
     const own = page.locator('.panel[data-name="A"] .guidance');

@@ -9,7 +9,7 @@ import { CONTRACT } from "../../src/server/openapi.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
 import { TestKeys } from "../server/access/support.ts";
 import { launchChromium } from "../support/chromium.ts";
-import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { openEngine, TINY_GUIDED } from "../support/engine.ts";
 import { open, Server, SKIPPED } from "./support.ts";
 
 describe("the reference", { skip: SKIPPED, timeout: 240_000 }, () => {
@@ -17,7 +17,7 @@ describe("the reference", { skip: SKIPPED, timeout: 240_000 }, () => {
   let browser: Browser;
   before(async () => {
     browser = await launchChromium();
-    engine = await startEngine({}, TINY_GUIDED);
+    engine = await openEngine({}, TINY_GUIDED);
   });
   after(async () => {
     await browser?.close();

@@ -1,21 +1,16 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { cacheKey, ResultCache } from "../../../src/engine/answers/cache.ts";
 import type { StepEvent } from "../../../src/engine/answers/step-emitter.ts";
-import type { Engine } from "../../../src/engine/engine.ts";
 import { prepare } from "../../../src/engine/prepare.ts";
 import type { GenerateRequest } from "../../../src/engine/request.ts";
 import { SampleGroup } from "../../../src/engine/sample-group.ts";
 import { CancelledError } from "../../../src/errors.ts";
 import { startEngine } from "../../support/engine.ts";
 
-let engine: Engine;
-before(async () => {
-  engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 60_000 } });
-  engine.on("batch", () => calls++);
-});
-after(() => engine.pool.close());
+const engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 60_000 } });
+engine.on("batch", () => calls++);
 
 let calls = 0;
 const request = (seed: number | undefined): GenerateRequest => ({

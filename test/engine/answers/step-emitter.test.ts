@@ -1,18 +1,13 @@
 /** Emitting steps: each has the text of the whole canvas, and the event loop is not blocked. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { render } from "../../../src/engine/answers/text.ts";
-import type { Engine } from "../../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../../src/engine/request.ts";
 import { CancelledError, InvalidRequestError } from "../../../src/errors.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
 
-let engine: Engine;
-before(async () => {
-  engine = await startEngine({ cache: { maxBytes: 64e6, ttlMs: 600_000 } }, TINY_GUIDED);
-});
-after(() => engine.pool.close());
+const engine = await startEngine({ cache: { maxBytes: 64e6, ttlMs: 600_000 } }, TINY_GUIDED);
 
 /** Return the longest turn of the event loop during `work`, milliseconds. */
 async function longestTurn(work: () => Promise<unknown>): Promise<number> {

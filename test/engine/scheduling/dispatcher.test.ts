@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { EventEmitter, once } from "node:events";
-import { after, before, test } from "node:test";
-import type { Engine } from "../../../src/engine/engine.ts";
+import { test } from "node:test";
 import { prepare } from "../../../src/engine/prepare.ts";
 import { SampleGroup } from "../../../src/engine/sample-group.ts";
 import { Dispatcher } from "../../../src/engine/scheduling/dispatcher.ts";
@@ -14,11 +13,7 @@ const LENGTH = 32;
 /** Milliseconds of the simulated clock that a batch takes, communication included. */
 const BATCH_MS = 10;
 
-let engine: Engine;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-});
-after(() => engine.pool.close());
+const engine = await startEngine({}, TINY_GUIDED);
 
 /** A pool with a simulated clock. Every batch really runs, and its graph time is reported as 0. */
 class Clockwork extends EventEmitter {

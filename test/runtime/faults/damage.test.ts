@@ -43,43 +43,35 @@ for (const workers of [1, 2])
     const { engine, ends } = await watched(await withoutNumber(`nan-${workers}`), {}, workers);
     let counted = 0;
     engine.pool.on("non-finite", () => counted++);
-    try {
-      for (let seed = 0; seed < 6; seed++) {
-        const guilty = ask(engine, [1, 2, TOKEN], seed);
-        const others = [ask(engine, [1, 2, 3], seed), ask(engine, [4], seed)];
-        await assert.rejects(guilty, NonFiniteError);
-        for (const { samples } of await Promise.all(others)) assert.equal(samples[0]!.tokens.length, 12);
-      }
-      assert.ok(ends.length >= 1 && ends.length <= workers, `${ends.length} restarts`);
-      assert.ok(ends.every(({ reason }) => reason === "numbers that are not finite"));
-      // The first such batch of each original worker runs twice.
-      assert.ok(counted > 6 && counted <= 6 + workers, `${counted} batches`);
-    } finally {
-      await engine.pool.close();
+    for (let seed = 0; seed < 6; seed++) {
+      const guilty = ask(engine, [1, 2, TOKEN], seed);
+      const others = [ask(engine, [1, 2, 3], seed), ask(engine, [4], seed)];
+      await assert.rejects(guilty, NonFiniteError);
+      for (const { samples } of await Promise.all(others)) assert.equal(samples[0]!.tokens.length, 12);
     }
+    assert.ok(ends.length >= 1 && ends.length <= workers, `${ends.length} restarts`);
+    assert.ok(ends.every(({ reason }) => reason === "numbers that are not finite"));
+    // The first such batch of each original worker runs twice.
+    assert.ok(counted > 6 && counted <= 6 + workers, `${counted} batches`);
   });
 
 test("after a fault of the model, an older worker with damaged memory is still replaced", {
   skip: notHere,
 }, async () => {
   const { engine, ends } = await watched(await withoutNumber("both"), {}, 2);
-  try {
-    const sound = (seed: number) => ask(engine, [1, 2, 3], seed);
-    const seeds = [1, 2, 3, 4];
-    const expected = (await Promise.all(seeds.map(sound))).map(({ samples }) => samples);
-    const before = engine.pool.pids;
-    await assert.rejects(ask(engine, [TOKEN], 1), NonFiniteError);
-    assert.equal(ends.length, 1);
-    const older = engine.pool.pids.find((pid) => before.includes(pid));
-    await FAULTS.nan(older!);
-    for (const [i, seed] of seeds.entries()) assert.deepEqual((await sound(seed)).samples, expected[i]);
-    // The newer worker may answer before the end of the older one is noticed.
-    while (ends.length < 2) await once(engine.pool, "restart");
-    assert.deepEqual(
-      ends.map(({ pid }) => pid),
-      [before.find((pid) => pid !== older), older],
-    );
-  } finally {
-    await engine.pool.close();
-  }
+  const sound = (seed: number) => ask(engine, [1, 2, 3], seed);
+  const seeds = [1, 2, 3, 4];
+  const expected = (await Promise.all(seeds.map(sound))).map(({ samples }) => samples);
+  const before = engine.pool.pids;
+  await assert.rejects(ask(engine, [TOKEN], 1), NonFiniteError);
+  assert.equal(ends.length, 1);
+  const older = engine.pool.pids.find((pid) => before.includes(pid));
+  await FAULTS.nan(older!);
+  for (const [i, seed] of seeds.entries()) assert.deepEqual((await sound(seed)).samples, expected[i]);
+  // The newer worker may answer before the end of the older one is noticed.
+  while (ends.length < 2) await once(engine.pool, "restart");
+  assert.deepEqual(
+    ends.map(({ pid }) => pid),
+    [before.find((pid) => pid !== older), older],
+  );
 });

@@ -3,31 +3,18 @@
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
+import { test } from "node:test";
 import OpenAI from "openai";
 import { DidiClient, DidiError } from "../../../src/client/index.ts";
-import type { Engine } from "../../../src/engine/engine.ts";
 import { StartupError } from "../../../src/errors.ts";
 import { createKey, KeyRing } from "../../../src/server/access/keys.ts";
 import { CONTRACT, type Schemas, validator } from "../../../src/server/openapi.ts";
-import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
-import { listen } from "../support.ts";
+import { TINY_GUIDED } from "../../support/engine.ts";
+import { listen, serve } from "../support.ts";
 import { TestKeys } from "./support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-let keys: TestKeys;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-  keys = await TestKeys.create({ alice: {}, bob: {} });
-  ({ app, origin } = await listen(engine, { access: { keys: keys.ring } }));
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const keys = await TestKeys.create({ alice: {}, bob: {} });
+const { engine, app, origin } = await serve({}, TINY_GUIDED, { access: { keys: keys.ring } });
 
 /** Routes without a key: health, and the pages in which users enter the key. */
 const OPEN = ["/", "/docs", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"];

@@ -1,28 +1,18 @@
 /** /metrics and /docs on the admin port, and the headers of every answer. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
-import { buildAdminApp, buildApp } from "../../../src/server/app.ts";
+import { after, test } from "node:test";
+import { buildAdminApp } from "../../../src/server/app.ts";
 import { createMetrics } from "../../../src/server/telemetry/metrics.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { build } from "../support.ts";
 import { TestKeys } from "./support.ts";
 
-let engine: Engine;
-let main: FastifyInstance;
-let admin: FastifyInstance;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-  const metrics = createMetrics(engine);
-  main = await buildApp(engine, { metrics, adminElsewhere: true });
-  admin = await buildAdminApp(metrics);
-});
-after(async () => {
-  await main.close();
-  await admin.close();
-  await engine.pool.close();
-});
+const engine = await startEngine({}, TINY_GUIDED);
+const metrics = createMetrics(engine);
+const main = await build(engine, { metrics, adminElsewhere: true });
+const admin = await buildAdminApp(metrics);
+after(() => admin.close());
 
 test("/metrics and /docs move to the admin port, with the contract, and nothing else does", async () => {
   for (const url of ["/metrics", "/docs"]) {

@@ -1,27 +1,19 @@
 /** The limits of a key, and the answers above them. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../../src/engine/request.ts";
 import { type LimitStore, MemoryLimitStore } from "../../../src/quota/memory.ts";
 import type { KeyLimits } from "../../../src/server/access/key-file.ts";
-import { buildApp } from "../../../src/server/app.ts";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
-import { listen, StreamClient } from "../support.ts";
+import { build, listen, StreamClient } from "../support.ts";
 import { TestKeys } from "./support.ts";
 
-let engine: Engine;
-before(async () => {
-  engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 1e6 } }, TINY_GUIDED);
-});
-after(() => engine.pool.close());
+const engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 1e6 } }, TINY_GUIDED);
 
 const checkProblem = validator("Problem");
-const apps: FastifyInstance[] = [];
-after(() => Promise.all(apps.map((app) => app.close())));
 
 /** An application whose keys have these limits, with a fake clock. */
 async function limited(limits: KeyLimits) {
@@ -29,7 +21,6 @@ async function limited(limits: KeyLimits) {
   const store = new MemoryLimitStore(() => clock.now);
   const { ring, keys } = await TestKeys.create({ alice: limits, bob: limits, free: {} });
   const { app, origin } = await listen(engine, { access: { keys: ring }, store });
-  apps.push(app);
   const post = (payload: object, id = "alice", url = "/generate") =>
     app.inject({ method: "POST", url, payload, headers: { "x-api-key": keys[id]! } });
   const get = (id = "alice") => app.inject({ url: "/model", headers: { "x-api-key": keys[id]! } });
@@ -234,7 +225,6 @@ test("the rows of a client that disconnects while the store is queried are freed
   };
   const { ring, keys } = await TestKeys.create({ alice: { concurrent_requests: 4 } });
   const { app, origin } = await listen(engine, { access: { keys: ring }, store: slow });
-  apps.push(app);
   let finished = 0;
   engine.on("finished", ({ outcome }) => (outcome === "cancelled" ? finished++ : 0));
   const body = JSON.stringify({ prompt: "a", length: 20, steps: 1024, n: 16 });
@@ -283,7 +273,6 @@ test("every message of a WebSocket counts; a cancel above the limit is executed"
 });
 
 test("without keys there are no limits and no RateLimit headers", async () => {
-  const app = await buildApp(engine);
-  apps.push(app);
+  const app = await build(engine);
   assert.equal((await app.inject("/model")).headers["ratelimit-limit"], undefined);
 });

@@ -1,27 +1,14 @@
 /** Origins of pages, and host names that resolve to this machine. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
 import { isLocalHost, isLoopback } from "../../../src/server/access/origins.ts";
-import { type AppOptions, buildApp } from "../../../src/server/app.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { build } from "../support.ts";
 import { TestKeys } from "./support.ts";
 
-let engine: Engine;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-});
-after(() => engine.pool.close());
-
-const apps: FastifyInstance[] = [];
-after(() => Promise.all(apps.map((app) => app.close())));
-async function build(access: AppOptions["access"]): Promise<FastifyInstance> {
-  const app = await buildApp(engine, { access: access ?? {} });
-  apps.push(app);
-  return app;
-}
+const engine = await startEngine({}, TINY_GUIDED);
 
 const preflight = (origin: string) => ({
   method: "OPTIONS" as const,
@@ -34,7 +21,7 @@ const preflight = (origin: string) => ({
 });
 
 test("by default only the server's own pages may read an answer", async () => {
-  const app = await build({});
+  const app = await build(engine, { access: {} });
   const { headers } = await app.inject({ url: "/model", headers: { origin: "https://app.example" } });
   assert.equal(headers["access-control-allow-origin"], undefined);
   const asked = await app.inject(preflight("https://app.example"));
@@ -45,7 +32,9 @@ test("by default only the server's own pages may read an answer", async () => {
 
 test("allowed pages may read answers, even before they have a key, and others may not", async () => {
   const { ring, keys } = await TestKeys.create({ alice: {} });
-  const app = await build({ keys: ring, allowedOrigins: ["https://app.example", "http://localhost:3000"] });
+  const app = await build(engine, {
+    access: { keys: ring, allowedOrigins: ["https://app.example", "http://localhost:3000"] },
+  });
   const asked = await app.inject(preflight("https://app.example"));
   assert.equal(asked.statusCode, 204);
   assert.equal(asked.headers["access-control-allow-origin"], "https://app.example");
@@ -72,13 +61,13 @@ test("allowed pages may read answers, even before they have a key, and others ma
 });
 
 test("* allows every page", async () => {
-  const app = await build({ allowedOrigins: ["*"] });
+  const app = await build(engine, { access: { allowedOrigins: ["*"] } });
   const { headers } = await app.inject({ url: "/model", headers: { origin: "https://any.example" } });
   assert.equal(headers["access-control-allow-origin"], "*");
 });
 
 test("a request that a page can send without a preflight is refused", async () => {
-  const app = await build({});
+  const app = await build(engine, { access: {} });
   for (const type of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]) {
     const headers = { "content-type": type, origin: "https://evil.example" };
     const payload = JSON.stringify({ prompt: "a" });
@@ -104,7 +93,7 @@ const PAGES: [headers: Record<string, string>, allowed: number, none: number][] 
 test("a page of another origin cannot make the server generate with a GET, unless it is allowed", async () => {
   const request = encodeURIComponent(JSON.stringify({ prompt: "a", length: 2, steps: 1 }));
   for (const [i, allowedOrigins] of [["https://app.example"], []].entries()) {
-    const app = await build({ allowedOrigins });
+    const app = await build(engine, { access: { allowedOrigins } });
     for (const [headers, ...expected] of PAGES) {
       const { statusCode } = await app.inject({ url: `/generate?request=${request}`, headers });
       assert.equal(statusCode, expected[i], JSON.stringify([allowedOrigins, headers]));
@@ -115,7 +104,9 @@ test("a page of another origin cannot make the server generate with a GET, unles
 test("a server on the loopback interface refuses rebound host names", async () => {
   const statusOf = async (app: FastifyInstance, host: string, url = "/model") =>
     (await app.inject({ url, headers: { host } })).statusCode;
-  const app = await build({ loopback: true, allowedOrigins: ["https://didi.example:8443"] });
+  const app = await build(engine, {
+    access: { loopback: true, allowedOrigins: ["https://didi.example:8443"] },
+  });
   for (const host of [
     "127.0.0.1:8080",
     "localhost:8080",
@@ -136,8 +127,11 @@ test("a server on the loopback interface refuses rebound host names", async () =
     assert.equal(await statusOf(app, host, "/"), 403, host);
   }
   const { ring } = await TestKeys.create({ alice: {} });
-  assert.equal(await statusOf(await build({ loopback: true, keys: ring }), "evil.example"), 401);
-  assert.equal(await statusOf(await build({ loopback: false }), "didi.example"), 200);
+  assert.equal(
+    await statusOf(await build(engine, { access: { loopback: true, keys: ring } }), "evil.example"),
+    401,
+  );
+  assert.equal(await statusOf(await build(engine, { access: { loopback: false } }), "didi.example"), 200);
 });
 
 test("isLoopback recognises the addresses of this machine", () => {
@@ -149,7 +143,7 @@ test("isLoopback recognises the addresses of this machine", () => {
 });
 
 test("an allowed page may send the client's headers; the error for another names the flag", async () => {
-  const app = await build({ allowedOrigins: ["https://app.example"] });
+  const app = await build(engine, { access: { allowedOrigins: ["https://app.example"] } });
   for (const headers of [
     "authorization,content-type,x-stainless-os,x-stainless-retry-count",
     "content-type,openai-organization,traceparent",
@@ -173,7 +167,7 @@ test("an allowed page may send the client's headers; the error for another names
 
 test("an allowed host name, such as a container's name for its host, is accepted at any port", async () => {
   const ask = (app: FastifyInstance, host: string) => app.inject({ url: "/model", headers: { host } });
-  const closed = await build({ loopback: true });
+  const closed = await build(engine, { access: { loopback: true } });
   for (const host of [
     "host.docker.internal:8080",
     "host.containers.internal",
@@ -182,7 +176,9 @@ test("an allowed host name, such as a container's name for its host, is accepted
     const refused = await ask(closed, host);
     assert.equal(refused.statusCode, 403);
     assert.ok(refused.json().detail.endsWith(`start the server with --allow-origin http://${host}`));
-    const open = await build({ loopback: true, allowedOrigins: [`http://${host.split(":")[0]}`] });
+    const open = await build(engine, {
+      access: { loopback: true, allowedOrigins: [`http://${host.split(":")[0]}`] },
+    });
     assert.equal((await ask(open, host)).statusCode, 200);
     assert.equal((await ask(open, "evil.example:8080")).statusCode, 403);
   }

@@ -2,30 +2,17 @@
 
 import assert from "node:assert/strict";
 import type { Socket } from "node:net";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
+import { test } from "node:test";
 import { WebSocket } from "ws";
-import type { Engine } from "../../../src/engine/engine.ts";
 import type { LimitStore } from "../../../src/quota/memory.ts";
 import { createKey } from "../../../src/server/access/keys.ts";
-import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
-import { listen, StreamClient } from "../support.ts";
+import { TINY_GUIDED } from "../../support/engine.ts";
+import { listen, StreamClient, serve } from "../support.ts";
 import { TestKeys } from "./support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-let keys: TestKeys;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-  keys = await TestKeys.create({ alice: {}, bob: {} });
-  const access = { keys: keys.ring, allowedOrigins: ["https://app.example"] };
-  ({ app, origin } = await listen(engine, { access, authMs: 300 }));
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const keys = await TestKeys.create({ alice: {}, bob: {} });
+const access = { keys: keys.ring, allowedOrigins: ["https://app.example"] };
+const { engine, origin } = await serve({}, TINY_GUIDED, { access, authMs: 300 });
 
 const request = { type: "generate", id: "a", prompt: "a", length: 4, steps: 2, seed: 1 };
 

@@ -4,27 +4,15 @@ import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
-import { buildApp } from "../../../src/server/app.ts";
+import { after, test } from "node:test";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
 import { CHAT_MODEL, CHAT_TOKENS, makeChatModel } from "../../support/chat-model.ts";
-import { startEngine } from "../../support/engine.ts";
+import { serve } from "../support.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "didi-chat-"));
-let engine: Engine;
-let app: FastifyInstance;
-before(async () => {
-  await makeChatModel(folder);
-  engine = await startEngine({}, folder);
-  app = await buildApp(engine);
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-  await rm(folder, { recursive: true });
-});
+await makeChatModel(folder);
+const { app } = await serve({}, folder);
+after(() => rm(folder, { recursive: true }));
 
 const post = async (url: string, payload: object) => {
   const { statusCode, body } = await app.inject({ method: "POST", url, payload });

@@ -1,30 +1,15 @@
 /** `/v1` with OpenAI's own client. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
+import { test } from "node:test";
 import OpenAI from "openai";
-import type { Engine } from "../../../src/engine/engine.ts";
 import { Growth } from "../../../src/server/openai/growth.ts";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
-import { startEngine } from "../../support/engine.ts";
-import { listen } from "../support.ts";
+import { serve } from "../support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-let client: OpenAI;
-let model: string;
-before(async () => {
-  engine = await startEngine();
-  ({ app, origin } = await listen(engine));
-  client = new OpenAI({ baseURL: `${origin}/v1`, apiKey: "none", maxRetries: 0 });
-  model = engine.model.manifest.name;
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { engine, origin } = await serve();
+const client = new OpenAI({ baseURL: `${origin}/v1`, apiKey: "none", maxRetries: 0 });
+const model = engine.model.manifest.name;
 
 const base = { max_tokens: 30, seed: 8, temperature: 1 };
 const check = validator("CompletionResponse");

@@ -4,23 +4,11 @@
  */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
-import { buildApp } from "../../../src/server/app.ts";
+import { test } from "node:test";
 import type { Schemas } from "../../../src/server/openapi.ts";
-import { startEngine } from "../../support/engine.ts";
+import { serve } from "../support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-before(async () => {
-  engine = await startEngine();
-  app = await buildApp(engine);
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { engine, app } = await serve();
 
 const base = { prompt: "Once upon a time", max_tokens: 12, seed: 3, steps: 4 };
 

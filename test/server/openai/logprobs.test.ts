@@ -1,29 +1,14 @@
 /** Log-probabilities of /v1/completions and /generate: alternatives to each token, and scores of a prompt. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
-import { buildApp } from "../../../src/server/app.ts";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
-import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { TINY_GUIDED } from "../../support/engine.ts";
+import { serve } from "../support.ts";
 
-let engine: Engine;
-let guided: Engine;
-let app: FastifyInstance;
-let guidedApp: FastifyInstance;
-before(async () => {
-  engine = await startEngine();
-  app = await buildApp(engine);
-  guided = await startEngine({}, TINY_GUIDED);
-  guidedApp = await buildApp(guided);
-});
-after(async () => {
-  await app.close();
-  await guidedApp.close();
-  await engine.pool.close();
-  await guided.pool.close();
-});
+const { engine, app } = await serve();
+const { app: guidedApp } = await serve({}, TINY_GUIDED);
 
 async function post(url: string, payload: object, to = app): Promise<string> {
   const response = await to.inject({ method: "POST", url, payload });

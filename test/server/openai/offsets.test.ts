@@ -3,26 +3,15 @@
  */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import fc from "fast-check";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
 import { characterStarts, decodeBytes } from "../../../src/model/byte-level.ts";
-import { buildApp } from "../../../src/server/app.ts";
 import type { Schemas } from "../../../src/server/openapi.ts";
-import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { TINY_GUIDED } from "../../support/engine.ts";
+import { serve } from "../support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-before(async () => {
-  // Of random weights: it draws bytes of all kinds.
-  engine = await startEngine({}, TINY_GUIDED);
-  app = await buildApp(engine);
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+// Of random weights: it draws bytes of all kinds.
+const { engine, app } = await serve({}, TINY_GUIDED);
 
 type Logprobs = NonNullable<Schemas["CompletionChoice"]["logprobs"]>;
 

@@ -1,28 +1,14 @@
 /** The Open Inference Protocol of `/v2`. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
+import { test } from "node:test";
 import { Engine } from "../../../src/engine/engine.ts";
-import { buildApp } from "../../../src/server/app.ts";
 import { bytesOf } from "../../../src/server/inference/tensors.ts";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
-import { startEngine } from "../../support/engine.ts";
-import { listen } from "../support.ts";
+import { build, serve } from "../support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-let model: string;
-let origin: string;
-before(async () => {
-  engine = await startEngine();
-  ({ app, origin } = await listen(engine));
-  model = engine.model.manifest.name;
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { engine, app, origin } = await serve();
+const model = engine.model.manifest.name;
 
 async function get(url: string, schema: keyof Schemas, status = 200) {
   const response = await app.inject(url);
@@ -55,9 +41,8 @@ test("server, health and model are described", async () => {
   });
   assert.match((await get("/v2/models/other", "InferenceError", 404)).error, /other is not served here/);
   assert.match((await get("/v2/nothing", "InferenceError", 404)).error, /not a route/);
-  const loading = await buildApp(new Engine(engine.model, engine.pool, engine.limits));
+  const loading = await build(new Engine(engine.model, engine.pool, engine.limits));
   assert.equal((await loading.inject("/v2/health/ready")).statusCode, 503);
-  await loading.close();
 });
 
 test("a tensor of prompts gives a tensor of texts equal to those of /generate", async () => {

@@ -1,23 +1,12 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
-import { buildApp } from "../../../src/server/app.ts";
+import { test } from "node:test";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
 import { startEngine, TEACHER, TINY_GUIDED } from "../../support/engine.ts";
+import { build, serve } from "../support.ts";
 
 const checkModel = validator("ModelInfo");
 
-let engine: Engine;
-let app: FastifyInstance;
-before(async () => {
-  engine = await startEngine({}, TEACHER);
-  app = await buildApp(engine);
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { app } = await serve({}, TEACHER);
 
 test("GET /model describes the model, without guidance if it has no discriminator", async () => {
   const body = (await app.inject("/model")).json<Schemas["ModelInfo"]>();
@@ -29,13 +18,11 @@ test("GET /model describes the model, without guidance if it has no discriminato
 
 test("GET /model has the default guidance", async () => {
   const guided = await startEngine({}, TINY_GUIDED);
-  const its = await buildApp(guided);
+  const its = await build(guided);
   const body = (await its.inject("/model")).json<Schemas["ModelInfo"]>();
   assert.deepEqual(checkModel(structuredClone(body)), { value: body });
   assert.deepEqual(body.guidance, { mode: "rgas", scale: [30, 40], candidates: 4, rerank_ratio: 0.5 });
   assert.equal(body.guided_temperature, 1);
-  await its.close();
-  await guided.pool.close();
 });
 
 test("the page has a strict policy, and every file it names exists", async () => {

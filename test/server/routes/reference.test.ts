@@ -1,25 +1,13 @@
 /** GET /docs: the contract as a page, from this server only, with its own policy. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
-import { buildApp } from "../../../src/server/app.ts";
+import { test } from "node:test";
 import { CONTRACT } from "../../../src/server/openapi.ts";
-import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { TINY_GUIDED } from "../../support/engine.ts";
+import { serve } from "../support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-let page: string;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-  app = await buildApp(engine);
-  page = (await app.inject("/docs")).body;
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { app } = await serve({}, TINY_GUIDED);
+const page = (await app.inject("/docs")).body;
 
 /** Addresses of the files that the page loads. */
 const files = () =>

@@ -1,14 +1,9 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Engine } from "../../../src/engine/engine.ts";
+import { test } from "node:test";
 import { startEngine } from "../../support/engine.ts";
 import { listen, StreamClient } from "../support.ts";
 
-let engine: Engine;
-before(async () => {
-  engine = await startEngine();
-});
-after(() => engine.pool.close());
+const engine = await startEngine();
 
 test("a client that reads nothing for 30 s gets merged steps and loses no token", async () => {
   const { app: pinging, origin } = await listen(engine, { pingMs: 12_000 });

@@ -5,18 +5,13 @@ import { once } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { Writable } from "node:stream";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Engine } from "../../../src/engine/engine.ts";
 import { EventStream } from "../../../src/server/streaming/sse.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
 import { listen, postRaw, StreamClient } from "../support.ts";
 
-let engine: Engine;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-});
-after(() => engine.pool.close());
+const engine = await startEngine({}, TINY_GUIDED);
 
 /** About ten megabytes of steps: more than the socket buffers hold. */
 const LARGE = { prompt: "", length: 120, steps: 1024, n: 16, seed: 1 };
@@ -49,24 +44,21 @@ test("a client that reads nothing is disconnected", async () => {
   socket.resume();
   await new Promise((resolve) => socket.once("close", resolve));
   assert.ok(bytes < count * length, `${bytes} bytes`);
-  await app.close();
 });
 
 test("a client that reads slowly gets its whole answer", async () => {
-  const { app, origin } = await listen(engine, { stallMs: 1000 });
+  const { origin } = await listen(engine, { stallMs: 1000 });
   const response = await postRaw(origin, "/generate", TRACED);
   assert.equal(await bytesOf(response, 20), Number(response.headers["content-length"]));
-  await app.close();
 });
 
 test("silence while the model runs is no stall", async () => {
-  const { app, origin } = await listen(engine, { stallMs: 20 });
+  const { origin } = await listen(engine, { stallMs: 20 });
   const started = performance.now();
   const response = await postRaw(origin, "/generate", { ...LARGE, seed: 2 });
   assert.equal(response.statusCode, 200);
   assert.ok(performance.now() - started > 60, "it took no time, so this test shows nothing");
   response.resume();
-  await app.close();
 });
 
 test("a WebSocket whose client reads nothing is closed with its requests", async () => {
@@ -78,11 +70,10 @@ test("a WebSocket whose client reads nothing is closed with its requests", async
   await new Promise((resolve) => server!.once("close", resolve));
   assert.equal(engine.activeRows + engine.queueLength, 0);
   client.socket.terminate();
-  await app.close();
 });
 
 test("a completion with a slow reader holds back only its last texts", async () => {
-  const { app, origin } = await listen(engine);
+  const { origin } = await listen(engine);
   const body = { model: "tiny-guided", prompt: "", max_tokens: 120, steps: 1024, n: 16, seed: 3 };
   const response = await postRaw(origin, "/v1/completions", { ...body, stream: true, diffusing: true });
   const finished = new Promise((resolve) => engine.once("finished", resolve));
@@ -96,7 +87,6 @@ test("a completion with a slow reader holds back only its last texts", async () 
   });
   assert.equal(text.match(/"finish_reason":"(length|stop)"/g)?.length, 16);
   assert.match(text, /data: \[DONE\]\n\n$/);
-  await app.close();
 });
 
 test("nothing is written to an ended event stream that is still being read", (context) => {
@@ -118,7 +108,7 @@ test("nothing is written to an ended event stream that is still being read", (co
 });
 
 test("an upgrade of a route without WebSockets is answered and its connection closed", async () => {
-  const { app, origin } = await listen(engine);
+  const { origin } = await listen(engine);
   for (const line of [
     "TRACE /healthz",
     "GET /nothing",
@@ -136,5 +126,4 @@ test("an upgrade of a route without WebSockets is answered and its connection cl
     for await (const chunk of socket.setEncoding("utf8")) answer += chunk;
     assert.match(answer, /^HTTP\/1\.1 [24]\d\d /, line);
   }
-  await app.close();
 });

@@ -2,27 +2,14 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { Writable } from "node:stream";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
 import { Outbox, type ServerEvent } from "../../../src/server/streaming/outbox.ts";
 import { EventStream, startEvents } from "../../../src/server/streaming/sse.ts";
-import { startEngine } from "../../support/engine.ts";
-import { listen } from "../support.ts";
+import { serve } from "../support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-before(async () => {
-  engine = await startEngine();
-  ({ app, origin } = await listen(engine));
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { engine, app, origin } = await serve();
 
 interface Message {
   id: string | undefined;

@@ -1,22 +1,9 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
+import { test } from "node:test";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
-import { startEngine } from "../../support/engine.ts";
-import { listen, StreamClient } from "../support.ts";
+import { listen, StreamClient, serve } from "../support.ts";
 
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-before(async () => {
-  engine = await startEngine();
-  ({ app, origin } = await listen(engine));
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
-});
+const { engine, origin } = await serve();
 
 const checkEvent = validator("ServerEvent");
 const isError = (event: { type: string }): event is Schemas["ErrorEvent"] => event.type === "error";

@@ -1,26 +1,15 @@
 /** Redaction of the log, and request ids. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
+import { test } from "node:test";
 import { ModelFailure } from "../../../src/errors.ts";
 import type { Schemas } from "../../../src/server/openapi.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
 import { searchableLog, TestKeys } from "../access/support.ts";
 import { listen, StreamClient } from "../support.ts";
 
-let engine: Engine;
-let keys: TestKeys;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-  keys = await TestKeys.create({ alice: {} });
-});
-const apps: FastifyInstance[] = [];
-after(async () => {
-  await Promise.all(apps.map((app) => app.close()));
-  await engine.pool.close();
-});
+const engine = await startEngine({}, TINY_GUIDED);
+const keys = await TestKeys.create({ alice: {} });
 
 const SECRET = "sesame-of-the-prompt";
 
@@ -31,12 +20,11 @@ const percent = (text: string) =>
 /** Send valid and invalid requests with a secret text in each; return the log and the generated texts. */
 async function everything(logPrompts: boolean) {
   const log = searchableLog();
-  const { app, origin } = await listen(engine, {
+  const { origin } = await listen(engine, {
     logger: log.logger,
     logPrompts,
     access: { keys: keys.ring },
   });
-  apps.push(app);
   const key = keys.keys.alice!;
   const texts: string[] = [];
   const post = (path: string, body: string, headers: Record<string, string> = {}) =>
@@ -127,8 +115,7 @@ test("with logPrompts the log holds prompts and texts, but no key", async () => 
 
 test("every answer has a request id, the client's own if it is safe, and the log has the same", async () => {
   const log = searchableLog();
-  const { app, origin } = await listen(engine, { logger: log.logger });
-  apps.push(app);
+  const { origin } = await listen(engine, { logger: log.logger });
   const idOf = async (path: string, given?: string) => {
     const response = await fetch(
       `${origin}${path}`,

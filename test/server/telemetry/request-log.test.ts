@@ -4,12 +4,10 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect } from "node:net";
 import { Writable } from "node:stream";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
-import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
-import { listen, StreamClient } from "../support.ts";
+import { TINY_GUIDED } from "../../support/engine.ts";
+import { StreamClient, serve } from "../support.ts";
 
 /** A line of the log. */
 type Line = Record<string, unknown> & { msg: string; status?: number; passes?: Record<string, number> };
@@ -25,16 +23,8 @@ const stream = new Writable({
   },
 });
 
-let engine: Engine;
-let app: FastifyInstance;
-let origin: string;
-before(async () => {
-  engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 60_000 } }, TINY_GUIDED);
-  ({ app, origin } = await listen(engine, { logger: { level: "info", stream } }));
-});
-after(async () => {
-  await app.close();
-  await engine.pool.close();
+const { engine, origin } = await serve({ cache: { maxBytes: 1e6, ttlMs: 60_000 } }, TINY_GUIDED, {
+  logger: { level: "info", stream },
 });
 
 /** Return the lines of the requests that `act` sends, once there are `count`, and a moment later. */

@@ -1,7 +1,7 @@
 /** Traces, collected by OpenTelemetry's SDK. */
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as api from "@opentelemetry/api";
 import { W3CTraceContextPropagator } from "@opentelemetry/core";
@@ -12,21 +12,17 @@ import {
   SimpleSpanProcessor,
 } from "@opentelemetry/sdk-trace-base";
 import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../../src/engine/engine.ts";
+import { buildApp } from "../../../src/server/app.ts";
 import { createTracing, loadTracing } from "../../../src/server/telemetry/tracing.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
 import { listen, StreamClient } from "../support.ts";
 
 const exporter = new InMemorySpanExporter();
-let engine: Engine;
+const engine = await startEngine({}, TINY_GUIDED);
 let app: FastifyInstance;
 let origin: string;
-before(async () => {
-  engine = await startEngine({}, TINY_GUIDED);
-});
 after(async () => {
   await app.close();
-  await engine.pool.close();
   api.trace.disable();
   api.propagation.disable();
 });
@@ -51,9 +47,8 @@ const generate = (body: object, headers: Record<string, string> = {}) =>
 const linked = (step: ReadableSpan) => step.links.map(({ context }) => context.spanId);
 
 test("without an SDK nothing is traced", async () => {
-  const { app, origin } = await listen(engine);
+  const { origin } = await listen(engine);
   assert.equal((await fetch(`${origin}/healthz`)).status, 200);
-  await app.close();
   assert.equal(exporter.getFinishedSpans().length, 0);
 });
 
@@ -72,7 +67,9 @@ test("a request has a span under the client's span, with its figures", async () 
     new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] }),
   );
   api.propagation.setGlobalPropagator(new W3CTraceContextPropagator());
-  ({ app, origin } = await listen(engine));
+  // Of all tests from here on: `listen` would close it after this one.
+  app = await buildApp(engine);
+  origin = await app.listen({ host: "127.0.0.1", port: 0 });
   const trace = "0af7651916cd43dd8448eb211c80319c";
   const { requests } = await spansOf(1, () =>
     generate(

@@ -5,16 +5,17 @@ import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { after, test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { WebSocket } from "ws";
 import { Engine } from "../../../src/engine/engine.ts";
 import { ModelFailure } from "../../../src/errors.ts";
-import { type AppOptions, buildApp } from "../../../src/server/app.ts";
+import type { AppOptions } from "../../../src/server/app.ts";
 import { CONTRACT, type Schemas, validator } from "../../../src/server/openapi.ts";
 import { makeChatModel } from "../../support/chat-model.ts";
 import { LIMITS, startEngine } from "../../support/engine.ts";
 import { TestKeys } from "../access/support.ts";
+import { listen } from "../support.ts";
 
 interface Media {
   schema?: { $ref?: string };
@@ -46,13 +47,10 @@ let blocker: { cancel: () => void };
 
 /** A model that every route can use. */
 const folder = await mkdtemp(join(tmpdir(), "didi-walk-"));
-
-before(async () => {
-  await makeChatModel(folder);
+await makeChatModel(folder);
+{
   const add = async (name: Asked["server"], engine: Engine, access: AppOptions["access"] = {}) => {
-    const app = await buildApp(engine, { access });
-    await app.listen({ host: "127.0.0.1", port: 0 });
-    servers[name] = { app, engine, origin: app.listeningOrigin };
+    servers[name] = { engine, ...(await listen(engine, { access })) };
   };
   const ready = await startEngine({}, folder);
   await add("ready", ready);
@@ -69,11 +67,9 @@ before(async () => {
   const failing = await startEngine({}, folder);
   failing.pool.run = () => Promise.reject(new ModelFailure("as a graph that cannot run"));
   await add("failing", failing);
-});
+}
 after(async () => {
   blocker.cancel();
-  for (const { app } of Object.values(servers)) await app.close();
-  for (const name of ["ready", "full", "failing"] as const) await servers[name]!.engine.pool.close();
   await rm(folder, { recursive: true });
 });
 
