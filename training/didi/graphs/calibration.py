@@ -5,10 +5,12 @@ levels. What int8 costs is the KL divergence of the distributions of masked toke
 grows with any change, where the NELBO and the perplexity of samples may fall by chance or by sharpening.
 
 The output layer stays in float32. It runs at picked positions only, so that it saves little time, and it
-alone makes half of the divergence. So do products that alone cost more than SENSITIVE.
+alone makes half of the divergence. So do the products that alone cost more than SENSITIVE, the most costly
+first, as long as they hold at most SHARE of the weights.
 """
 
 import copy
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -26,6 +28,7 @@ from .stored import Origin
 # Percentiles of the activations to choose from.
 PERCENTILES = (99.9, 99.99, 99.999, 100.0)
 SENSITIVE = 0.0005  # nats a masked token
+SHARE = 0.1
 SENSITIVITY_WINDOWS = 16  # windows on which each product is tried alone
 BATCH = 8  # windows of one pass
 OUTPUT_LAYER = "output_layer.linear.weight"
@@ -175,6 +178,21 @@ def matrices_of(sources: Mapping[str, Origin]) -> list[str]:
     return [name for name, origin in sources.items() if origin.transposed and origin.tensor != OUTPUT_LAYER]
 
 
+def sizes(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the number of values of each initializer."""
+    return {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
+
+
+def sensitive(alone: Mapping[str, float], size: Mapping[str, int]) -> list[str]:
+    """Return the matrices that stay in float32, given the divergence and the size of each."""
+    kept, left = [], SHARE * sum(size[name] for name in alone)
+    for name in sorted(alone, key=alone.__getitem__, reverse=True):
+        if alone[name] > SENSITIVE and size[name] <= left:
+            kept.append(name)
+            left -= size[name]
+    return kept
+
+
 def calibrate(
     model: onnx.ModelProto, sources: Mapping[str, Origin], windows: Tensor, mask_id: int
 ) -> Calibration:
@@ -190,12 +208,12 @@ def calibrate(
         tried[percentile] = found.divergence
         print(f"percentile {percentile}: divergence {found.divergence:.5f}", flush=True)
     best = min(tried, key=tried.__getitem__)
-    few, kept = windows[:SENSITIVITY_WINDOWS], []
+    few, alone = windows[:SENSITIVITY_WINDOWS], {}
     for name in matrices:
-        alone = compare(model, quantise(model, [name], ranges[best]), few, mask_id).divergence
-        if alone > SENSITIVE:
-            kept.append(name)
-        print(f"{name} alone: divergence {alone:.5f}{', stays in float32' * (name in kept)}", flush=True)
+        alone[name] = compare(model, quantise(model, [name], ranges[best]), few, mask_id).divergence
+        print(f"{name} alone: divergence {alone[name]:.5f}", flush=True)
+    kept = sensitive(alone, sizes(model))
+    print(f"in float32: {', '.join(['the output layer', *kept])}", flush=True)
     chosen = [name for name in matrices if name not in kept]
     found = compare(model, quantise(model, chosen, ranges[best]), windows, mask_id)
     error = found.change.std(ddof=1) / np.sqrt(len(found.change)) if len(found.change) > 1 else 0.0

@@ -7,7 +7,7 @@ import torch
 
 from conftest import assert_rows_equal_alone, make_inputs
 from didi.graphs import calibration
-from didi.graphs.calibration import activation_ranges, calibrate, compare, matrices_of
+from didi.graphs.calibration import activation_ranges, calibrate, compare, matrices_of, sensitive
 from didi.graphs.denoise import Denoise
 from didi.graphs.int8 import products, quantise
 from didi.graphs.stored import origins
@@ -48,16 +48,17 @@ def test_int8_is_near_float32_and_nearer_without_cutting(backbone, int8, ranges)
     assert same.divergence == 0 and not same.change.any()
 
 
-def test_the_output_layer_and_sensitive_products_stay_in_float32(backbone, int8, monkeypatch, capsys):
+def test_the_output_layer_and_sensitive_products_stay_in_float32(backbone, int8, monkeypatch):
     whole, sources, windows = int8
-    head = "weights/output_layer.linear.weight"
-    for most, kept in ((1.0, 1), (0.0, 1 + 4 * len(backbone.blocks))):
-        monkeypatch.setattr(calibration, "SENSITIVE", most)
-        found = calibrate(whole, sources, windows, backbone.config.mask_id)
-        assert len(found.float32) == kept and head in found.float32
-        assert len(found.int8(sources)) == 1 + 4 * len(backbone.blocks) - kept
-        assert (found.divergence > 0) == (most > 0)
-        assert capsys.readouterr().out.count("stays in float32") == kept - 1
+    monkeypatch.setattr(calibration, "SENSITIVE", 0)
+    monkeypatch.setattr(calibration, "SHARE", 1)
+    found = calibrate(whole, sources, windows, backbone.config.mask_id)
+    assert found.float32[0] == "weights/output_layer.linear.weight"
+    assert len(found.float32) == 1 + 4 * len(backbone.blocks)
+    assert found.int8(sources) == [] and found.divergence == 0
+    monkeypatch.undo()
+    alone = {"a": 0.004, "b": 0.002, "c": 0.001, "d": 0.0004}
+    assert sensitive(alone, {"a": 4, "b": 20, "c": 5, "d": 100}) == ["a", "c"]
 
 
 def test_int8_gives_a_row_the_same_bits_in_any_batch(backbone, int8, ranges, tmp_path):
