@@ -24,9 +24,14 @@ export const GENERATE_OPTIONS: readonly Option[] = [
   new Option("--choose <how>", "which option of a {{choice:…}} span to fill in (default: likeliest)").choices(
     ["likeliest", "draw"],
   ),
-  new Option("--steps <n>", "step budget; auto takes the best that --deadline has time for")
+  new Option("--steps <n>", "step budget; auto takes that of --quality, or the best for --deadline")
     .argParser(orAuto(integer(1, 1024)))
     .default(16),
+  new Option("--quality <quality>", "with --steps auto: as many steps as measured for it").choices([
+    "draft",
+    "normal",
+    "best",
+  ]),
   new Option("--seed <n>", "seed (default: random)").argParser(integer(0, Number.MAX_SAFE_INTEGER)),
   new Option(
     "--temperature <x>",

@@ -1,4 +1,4 @@
-/** The automatic step budget (`steps: "auto"`): the best one that fits the deadline. */
+/** The automatic step budget (`steps: "auto"`): for a quality, or the best one that fits the deadline. */
 
 import type { Guidance } from "../diffusion/guidance.ts";
 import type { Quality } from "../model/manifest.ts";
@@ -49,4 +49,30 @@ export function chooseBudget(
   let steps = measured.length > 0 ? 1 : Math.min(length, MAX_UNMEASURED_STEPS);
   while (steps > 1 && !fits({ steps, guidance })) steps--;
   return { steps, guidance };
+}
+
+/** A quality that a request asks for. */
+export type QualityLevel = "draft" | "normal" | "best";
+
+/** Largest perplexity of each quality, as a multiple of the lowest measured one. */
+const WITHIN: Record<QualityLevel, number> = { draft: 2.5, normal: 1.6, best: 1.1 };
+
+/**
+ * Return the fewest measured steps whose generative perplexity is near enough to the lowest one of the same
+ * sampler, at most `length`; undefined if nothing was measured.
+ *
+ * @param sampler of the request
+ * @param length new tokens
+ */
+export function stepsFor(
+  level: QualityLevel,
+  sampler: Quality["sampler"],
+  quality: readonly Quality[],
+  length: number,
+): number | undefined {
+  const measured = quality.filter((one) => one.sampler === sampler);
+  if (measured.length === 0) return undefined;
+  const lowest = Math.min(...measured.map(({ generative_perplexity }) => generative_perplexity));
+  const near = measured.filter((one) => one.generative_perplexity <= WITHIN[level] * lowest);
+  return Math.min(length, ...near.map(({ steps }) => steps));
 }

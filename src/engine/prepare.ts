@@ -4,7 +4,7 @@ import { randomInt } from "node:crypto";
 import { maskedPositions } from "../diffusion/canvas.ts";
 import type { Guidance } from "../diffusion/guidance.ts";
 import type { Model } from "../model/model.ts";
-import { type Budget, chooseBudget, type Forecast } from "./budget.ts";
+import { type Budget, chooseBudget, type Forecast, stepsFor } from "./budget.ts";
 import { orderOf, prepareGuidance, refuse } from "./decoding.ts";
 import { layoutOf } from "./layout.ts";
 import type { GenerateRequest, PreparedRequest, ScoredRow } from "./request.ts";
@@ -119,16 +119,29 @@ function countOf(model: Model, { n = 1, best_of }: GenerateRequest) {
  */
 function settleBudget(
   model: Model,
-  { steps, deadline_ms, guidance, order = "random", block_length, remask }: GenerateRequest,
+  request: GenerateRequest,
   asked: Guidance | undefined,
   generated: number,
   forecast: Forecast,
 ): Budget {
-  if (steps !== "auto") return { steps, guidance: asked };
+  const { steps, deadline_ms, quality, guidance, order = "random", block_length, remask } = request;
+  if (steps !== "auto") {
+    if (quality === undefined) return { steps, guidance: asked };
+    throw refuse("/quality", "has no effect beside a number of steps: set /steps to auto");
+  }
+  const { name, quality: measured = [] } = model.manifest;
+  if (quality !== undefined) {
+    const best = stepsFor(quality, asked ? "rgas" : "plain", measured, generated);
+    if (best !== undefined) return { steps: best, guidance: asked };
+    throw refuse("/quality", `cannot be met, as no quality of ${name} was measured: give a number of steps`);
+  }
   if (deadline_ms === undefined)
-    throw refuse("/deadline_ms", "is required when steps is auto: the budget is chosen to meet it");
+    throw refuse(
+      "/deadline_ms",
+      "is required when steps is auto, to choose the budget by it: give it, or /quality",
+    );
   const plain = order === "random" && !block_length && !remask;
   const mayGuide = guidance === undefined && plain && model.manifest.guidance !== undefined;
   const guidances = mayGuide ? [undefined, prepareGuidance(model, { mode: "rgas" })] : [asked];
-  return chooseBudget(guidances, model.manifest.quality ?? [], generated, deadline_ms, forecast);
+  return chooseBudget(guidances, measured, generated, deadline_ms, forecast);
 }

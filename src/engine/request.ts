@@ -4,12 +4,15 @@ import type { Guidance } from "../diffusion/guidance.ts";
 import type { Remask } from "../diffusion/remask.ts";
 import type { Order } from "../diffusion/step.ts";
 import type { OutputOptions } from "./answers/text.ts";
+import type { QualityLevel } from "./budget.ts";
 import type { CanvasRequest } from "./layout.ts";
 
 /** A request as the server passes it on; types and ranges are checked (openapi.yaml). */
 export interface GenerateRequest extends CanvasRequest {
-  /** Step budget, 1 to 1,024; `auto` chooses the best one that fits the deadline. */
+  /** Step budget, 1 to 1,024; `auto` chooses one for `quality`, or the best one that fits the deadline. */
   steps: number | "auto";
+  /** With steps auto: how near to the model's best the text should be. */
+  quality?: QualityLevel | undefined;
   /** Integer in [0, 2^53). Default: random. */
   seed?: number | undefined;
   /** 0 takes the most likely token. Default: 1, or the model's own for guided requests. */

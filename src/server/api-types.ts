@@ -479,10 +479,15 @@ export interface components {
              */
             length?: number;
             /**
-             * @description Step budget. More steps give better text and need more time. `auto` requires `deadline_ms`: among the budgets that the deadline has time for now, the server chooses the one with the best measured quality, and also the guidance if `guidance` is absent. The receipt holds the choice; request that choice to get the same tokens again.
+             * @description Step budget. More steps give better text and need more time. `auto` requires `quality` or `deadline_ms`. By `deadline_ms`: among the budgets that the deadline has time for now, the server chooses the one with the best measured quality, and also the guidance if `guidance` is absent. The receipt holds the choice; request that choice to get the same tokens again.
              * @default 16
              */
             steps: number | "auto";
+            /**
+             * @description With steps `auto`: the fewest steps whose measured perplexity (`quality` of /model) is at most 2.5 (`draft`), 1.6 (`normal`) or 1.1 (`best`) times the lowest one, at most one for each new token. Requires a model whose quality was measured.
+             * @enum {string}
+             */
+            quality?: "draft" | "normal" | "best";
             /**
              * @description The same request with the same seed gives the same tokens. If absent, the server draws and returns one.
              * @example 7
@@ -702,11 +707,13 @@ export interface components {
                 /** @enum {unknown} */
                 continuous_usage_stats?: false | null;
             };
+            /** @description Step budget. Default: 16, or that of `reasoning_effort`. */
+            steps?: number | null;
             /**
-             * @description Step budget
-             * @default 16
+             * @description Step budget by measured quality, in place of `steps`: `draft` up to `low`, `normal` for `medium`, `best` for `high` and `xhigh` (`quality` of GenerateRequest)
+             * @enum {unknown}
              */
-            steps: number | null;
+            reasoning_effort?: "none" | "minimal" | "low" | "medium" | "high" | "xhigh" | null;
             /**
              * @description As in GenerateRequest
              * @enum {unknown}
@@ -1589,10 +1596,15 @@ export interface components {
              */
             length?: number;
             /**
-             * @description Step budget. More steps give better text and need more time. `auto` requires `deadline_ms`: among the budgets that the deadline has time for now, the server chooses the one with the best measured quality, and also the guidance if `guidance` is absent. The receipt holds the choice; request that choice to get the same tokens again.
+             * @description Step budget. More steps give better text and need more time. `auto` requires `quality` or `deadline_ms`. By `deadline_ms`: among the budgets that the deadline has time for now, the server chooses the one with the best measured quality, and also the guidance if `guidance` is absent. The receipt holds the choice; request that choice to get the same tokens again.
              * @default 16
              */
             steps: number | "auto";
+            /**
+             * @description With steps `auto`: the fewest steps whose measured perplexity (`quality` of /model) is at most 2.5 (`draft`), 1.6 (`normal`) or 1.1 (`best`) times the lowest one, at most one for each new token. Requires a model whose quality was measured.
+             * @enum {string}
+             */
+            quality?: "draft" | "normal" | "best";
             /**
              * @description The same request with the same seed gives the same tokens. If absent, the server draws and returns one.
              * @example 7

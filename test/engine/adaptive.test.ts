@@ -113,6 +113,7 @@ const REFUSED: [string, Partial<GenerateRequest>, string, RegExp][] = [
     "/entropy_budget",
     /to entropy/,
   ],
+  ["a quality beside a number of steps", { quality: "best" }, "/quality", /set \/steps to auto/],
   [
     "more blocks than steps",
     { block_length: 4, steps: 11 },
@@ -158,4 +159,17 @@ test("a text is complete once every position before its end is known, in every s
   assert.equal(complete(7, 9, end, mask, 8, mask, mask), false);
   assert.equal(complete(7, 9, end, mask, 8, 9, mask), false);
   assert.equal(complete(7, 9, end, mask, 8, 9, 9), true);
+});
+
+test("a quality takes its measured steps", async () => {
+  for (const [quality, steps] of [
+    ["draft", 8],
+    ["normal", 16],
+    ["best", 32],
+  ] as const) {
+    const { answer } = await run({ steps: "auto", quality });
+    assert.deepEqual([answer.usage.steps, answer.receipt.request.steps], [steps, steps]);
+  }
+  const unmeasured = /no quality of tiny-guided was measured/;
+  refused(guided, { steps: "auto", quality: "best" }, "/quality", unmeasured);
 });

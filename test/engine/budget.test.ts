@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Guidance } from "../../src/diffusion/guidance.ts";
-import { type Budget, chooseBudget } from "../../src/engine/budget.ts";
+import { type Budget, chooseBudget, stepsFor } from "../../src/engine/budget.ts";
 import { Speed } from "../../src/engine/scheduling/speed.ts";
 import type { Quality } from "../../src/model/manifest.ts";
 
@@ -32,6 +32,18 @@ test("auto chooses at most one step for each token, and at least one step", () =
   assert.deepEqual(choose(10_000, [undefined, RGAS], 15), { steps: 4, guidance: RGAS });
   assert.deepEqual(choose(1), { steps: 1, guidance: undefined });
   assert.deepEqual(choose(10_000, undefined, 3), { steps: 3, guidance: undefined });
+});
+
+test("a quality takes the fewest steps near enough to the best, of its sampler, one a token at most", () => {
+  const table = [cell("plain", 4, 75), cell("plain", 16, 48), cell("plain", 64, 30), cell("rgas", 8, 9)];
+  const levels = ["draft", "normal", "best"] as const;
+  assert.deepEqual(
+    levels.map((level) => stepsFor(level, "plain", table, 128)),
+    [4, 16, 64],
+  );
+  assert.equal(stepsFor("best", "plain", table, 20), 20);
+  assert.equal(stepsFor("best", "rgas", table, 20), 8);
+  assert.equal(stepsFor("best", "plain", [], 20), undefined);
 });
 
 test("without measurements auto chooses as many steps as fit the deadline", () => {

@@ -4,6 +4,7 @@ import { logUpdateStderr } from "log-update";
 import type { Order } from "../../diffusion/step.ts";
 import type { Answer } from "../../engine/answers/answer.ts";
 import type { StepEvent } from "../../engine/answers/step-emitter.ts";
+import type { QualityLevel } from "../../engine/budget.ts";
 import type { GenerateRequest } from "../../engine/request.ts";
 import { InvalidRequestError, ModelFailure, StartupError } from "../../errors.ts";
 import { valid, validator } from "../../server/openapi.ts";
@@ -16,6 +17,7 @@ export interface GenerateConfig extends ModelConfig {
   length?: number;
   choose?: "likeliest" | "draw";
   steps: number | "auto";
+  quality?: QualityLevel;
   seed?: number;
   temperature?: number;
   topK: number;
@@ -65,6 +67,7 @@ export function requestOf(words: readonly string[], config: GenerateConfig): Gen
   const { length, steps, seed, temperature, topK: top_k, topP: top_p, order, n, bestOf: best_of } = config;
   const {
     choose,
+    quality,
     threshold,
     entropyBudget: entropy_budget,
     blockLength: block_length,
@@ -75,7 +78,21 @@ export function requestOf(words: readonly string[], config: GenerateConfig): Gen
     throw new StartupError("--logprobs has no effect without --json: give both, or neither", 2);
   const fields = {
     ...textOf(words, config.template),
-    ...{ length, choose, steps, seed, temperature, top_k, top_p, order, n, best_of, stop, deadline_ms },
+    ...{
+      length,
+      choose,
+      steps,
+      quality,
+      seed,
+      temperature,
+      top_k,
+      top_p,
+      order,
+      n,
+      best_of,
+      stop,
+      deadline_ms,
+    },
     ...{ threshold, entropy_budget, block_length, logprobs, guidance: { mode } },
     ...(rate !== undefined && { remask: { mode: "confidence", rate } }),
     // Without --json nothing after the end of the text is shown.

@@ -88,12 +88,32 @@ function scoredOf(
   return { ids, request: { scored, top_logprobs: alternativesOf(body), steps: 1 } };
 }
 
+/** Quality of each effort of OpenAI's API. */
+const EFFORTS = {
+  none: "draft",
+  minimal: "draft",
+  low: "draft",
+  medium: "normal",
+  high: "best",
+  xhigh: "best",
+} as const;
+
+/** Return the step budget, a number or a quality. */
+function budgetOf({
+  steps,
+  reasoning_effort: effort,
+}: CompletionRequest): Pick<GenerateRequest, "steps" | "quality"> {
+  if (effort == null) return { steps: steps ?? DEFAULT_STEPS };
+  if (steps == null) return { steps: "auto", quality: EFFORTS[effort] };
+  throw refuse("/reasoning_effort", "has no effect beside a number of steps: leave one out");
+}
+
 /** Return the requests of the engine. Throws InvalidRequestError for fields that cannot be combined. */
 export function requestsOf(body: CompletionRequest, model: Model): Prompted[] {
   checkTogether(body);
   const length = body.max_tokens ?? DEFAULT_LENGTH;
   const shared = {
-    steps: body.steps ?? DEFAULT_STEPS,
+    ...budgetOf(body),
     seed: body.seed ?? undefined,
     temperature: body.temperature ?? undefined,
     top_k: Math.max(0, body.top_k ?? 0),

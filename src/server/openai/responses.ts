@@ -162,6 +162,7 @@ const PARAMS: Record<string, string> = {
   tokens: "prompt",
   top_logprobs: "logprobs",
   past_end: "ignore_eos",
+  quality: "reasoning_effort",
 };
 
 /** The same in a chat request. */

@@ -107,6 +107,8 @@ const REFUSED: [fields: object, param: string][] = [
     "stream_options.continuous_usage_stats",
   ],
   [{ stream_options: { include_usage: true } }, "stream_options"],
+  [{ reasoning_effort: "low", steps: 8 }, "reasoning_effort"],
+  [{ reasoning_effort: "much" }, "reasoning_effort"],
   [{ stpes: 5 }, "stpes"],
 ];
 
