@@ -710,7 +710,7 @@ export interface components {
             /** @description Step budget. Default: 16, or that of `reasoning_effort`. */
             steps?: number | null;
             /**
-             * @description Step budget by measured quality, in place of `steps`: `draft` up to `low`, `normal` for `medium`, `best` for `high` and `xhigh` (`quality` of GenerateRequest)
+             * @description Step budget by measured quality, in place of `steps`: `draft` for `minimal` and `low`, `normal` for `medium`, `best` for `high` and `xhigh` (`quality` of GenerateRequest). `none` has no effect.
              * @enum {unknown}
              */
             reasoning_effort?: "none" | "minimal" | "low" | "medium" | "high" | "xhigh" | null;
@@ -883,11 +883,13 @@ export interface components {
                 /** @enum {unknown} */
                 continuous_usage_stats?: false | null;
             };
+            /** @description Step budget. Default: 16, or that of `reasoning_effort`. */
+            steps?: number | null;
             /**
-             * @description Step budget
-             * @default 16
+             * @description Step budget by measured quality, in place of `steps`: `draft` for `minimal` and `low`, `normal` for `medium`, `best` for `high` and `xhigh` (`quality` of GenerateRequest). `none` has no effect.
+             * @enum {unknown}
              */
-            steps: number | null;
+            reasoning_effort?: "none" | "minimal" | "low" | "medium" | "high" | "xhigh" | null;
             /**
              * @description As in GenerateRequest
              * @enum {unknown}
@@ -1074,11 +1076,13 @@ export interface components {
                 /** @enum {unknown} */
                 continuous_usage_stats?: false | null;
             };
+            /** @description Step budget. Default: 16, or that of `reasoning_effort`. */
+            steps?: number | null;
             /**
-             * @description Step budget
-             * @default 16
+             * @description Step budget by measured quality, in place of `steps`: `draft` for `minimal` and `low`, `normal` for `medium`, `best` for `high` and `xhigh` (`quality` of GenerateRequest). `none` has no effect.
+             * @enum {unknown}
              */
-            steps: number | null;
+            reasoning_effort?: "none" | "minimal" | "low" | "medium" | "high" | "xhigh" | null;
             /**
              * @description As in GenerateRequest
              * @enum {unknown}
@@ -1233,8 +1237,6 @@ export interface components {
             /** @description Has no effect on the answer */
             parallel_tool_calls?: boolean | null;
             modalities?: null | "text"[];
-            /** @enum {unknown} */
-            reasoning_effort?: "none" | null;
             /** @enum {unknown} */
             verbosity?: "medium" | null;
             /** @description Has no effect on the answer */

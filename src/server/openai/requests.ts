@@ -90,7 +90,6 @@ function scoredOf(
 
 /** Quality of each effort of OpenAI's API. */
 const EFFORTS = {
-  none: "draft",
   minimal: "draft",
   low: "draft",
   medium: "normal",
@@ -103,7 +102,7 @@ function budgetOf({
   steps,
   reasoning_effort: effort,
 }: CompletionRequest): Pick<GenerateRequest, "steps" | "quality"> {
-  if (effort == null) return { steps: steps ?? DEFAULT_STEPS };
+  if (effort == null || effort === "none") return { steps: steps ?? DEFAULT_STEPS };
   if (steps == null) return { steps: "auto", quality: EFFORTS[effort] };
   throw refuse("/reasoning_effort", "has no effect beside a number of steps: leave one out");
 }

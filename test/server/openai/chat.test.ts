@@ -164,7 +164,7 @@ const REFUSED: [fields: object, status: number, param: string, message: RegExp][
   [{ tools: [{ type: "function" }] }, 400, "tools", /no model here calls tools/],
   [{ tool_choice: "required" }, 400, "tool_choice", /no model here calls tools/],
   [{ response_format: { type: "json_object" } }, 400, "response_format", /"text"/],
-  [{ reasoning_effort: "high" }, 400, "reasoning_effort", /must be none/],
+  [{ reasoning_effort: "high", steps: 4 }, 400, "reasoning_effort", /beside a number of steps/],
   [{ prompt: "Hi" }, 400, "prompt", /not a field/],
   [{ model: "gpt-4o" }, 404, "null", /gpt-4o is not served here: it is tiny-chat/],
 ];
