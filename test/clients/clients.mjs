@@ -1,17 +1,18 @@
 /**
- * Clients for Node, each used as its documentation shows: `node clients.mjs ORIGIN`, beside their packages. Prints one JSON
- * line for each client: its name, its version and what was done.
+ * Clients for Node, each used as its documentation shows: `node clients.mjs ORIGIN CHAT_ORIGIN`, beside
+ * their packages. Prints one JSON line for each client: its name, its version and what was done.
  */
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { OpenAI as LangChain } from "@langchain/openai";
+import { ChatOpenAI, OpenAI as LangChain } from "@langchain/openai";
 import { generateText, streamText } from "ai";
 import { EventSource } from "eventsource";
 import OpenAI from "openai";
 
-const origin = process.argv[2];
+const [origin, chatOrigin] = process.argv.slice(2);
+const chatModel = "tiny-chat";
 const model = "stories-didi";
 const prompt = "Once upon a time";
 const baseURL = `${origin}/v1`;
@@ -39,7 +40,22 @@ await assert.rejects(
   openai.chat.completions.create({ model, messages: [{ role: "user", content: "hi" }] }),
   /has no chat template/,
 );
-passed("openai", "completions, streamed or not; chat is refused with the reason");
+const chat = new OpenAI({ baseURL: `${chatOrigin}/v1`, apiKey: "none" }).chat.completions;
+const asked = {
+  model: chatModel,
+  messages: [{ role: "user", content: "Hi" }],
+  max_completion_tokens: 24,
+  seed: 1,
+  logprobs: true,
+  top_logprobs: 2,
+};
+const answer = (await chat.create(asked)).choices[0];
+let content = "";
+for await (const { choices } of await chat.create({ ...asked, stream: true }))
+  content += choices[0].delta.content;
+assert.equal(content, answer.message.content);
+assert.ok(answer.logprobs.content[0].top_logprobs.length === 2);
+passed("openai", "completions and chat, streamed or not; a model without chat says so");
 
 const langchain = new LangChain({
   model,
@@ -52,7 +68,27 @@ assert.ok((await langchain.invoke(prompt)).length > 0);
 let chunks = 0;
 for await (const _ of await langchain.stream(prompt)) chunks++;
 assert.ok(chunks > 1);
-passed("@langchain/openai", "OpenAI: invoke, stream");
+const chatting = new ChatOpenAI({
+  model: chatModel,
+  apiKey: "none",
+  configuration: { baseURL: `${chatOrigin}/v1` },
+  maxTokens: 24,
+  modelKwargs: { seed: 1 },
+});
+const said = (
+  await chatting.invoke([
+    ["system", "Be brief"],
+    ["human", "Hi"],
+  ])
+).content;
+let parts = "";
+for await (const part of await chatting.stream([
+  ["system", "Be brief"],
+  ["human", "Hi"],
+]))
+  parts += part.content;
+assert.equal(parts, said);
+passed("@langchain/openai", "OpenAI and ChatOpenAI: invoke, stream");
 
 const provider = createOpenAICompatible({ name: "didi", baseURL });
 const completion = provider.completionModel(model);

@@ -1,6 +1,6 @@
-"""Clients for Python, each used as its documentation shows: `python clients.py ORIGIN MODEL_FOLDER SCRATCH`.
+"""Clients for Python, each used as its documentation shows.
 
-Prints one JSON line for each client: its name, its version and what was done.
+`python clients.py ORIGIN MODEL_FOLDER SCRATCH CHAT_ORIGIN`. Prints one JSON line for each client: its name, its version and what was done.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-origin, folder, scratch = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+origin, folder, scratch, chat_origin = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 os.environ |= {
     "OPENAI_API_KEY": "none",
     "HF_HUB_OFFLINE": "1",
@@ -18,6 +18,7 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
 }
 model = "stories-didi"
+chat_model = "tiny-chat"
 prompt = "Once upon a time"
 
 
@@ -37,17 +38,29 @@ def use_openai() -> None:
     chunks = list(stream)
     assert "".join(c.choices[0].text for c in chunks[:-1]) == whole.choices[0].text
     assert chunks[-1].usage == whole.usage and len(whole.choices[0].logprobs.top_logprobs[0]) >= 2
-    passed("openai", "completions, streamed with usage, log-probabilities with alternatives")
+    chat = openai.OpenAI(base_url=f"{chat_origin}/v1").chat.completions
+    asked = {"model": chat_model, "messages": [{"role": "user", "content": "Hi"}], "seed": 1}
+    asked |= {"max_completion_tokens": 24, "n": 2}
+    texts = [choice.message.content for choice in chat.create(**asked).choices]
+    parts = ["", ""]
+    for chunk in chat.create(**asked, stream=True, stream_options={"include_usage": True}):
+        for choice in chunk.choices:
+            parts[choice.index] += choice.delta.content
+    assert parts == texts and chunk.usage.completion_tokens > 0
+    passed("openai", "completions and chat, streamed with usage; log-probabilities with alternatives")
 
 
 def use_langchain() -> None:
-    from langchain_openai import OpenAI
+    from langchain_openai import ChatOpenAI, OpenAI
 
     llm = OpenAI(model=model, base_url=f"{origin}/v1", max_tokens=24, seed=1)
     whole = llm.invoke(prompt)
     assert whole and "".join(llm.stream(prompt)) == whole
     assert len(llm.generate([prompt, "The dog"]).generations) == 2
-    passed("langchain-openai", "OpenAI: invoke, stream, generate")
+    chat = ChatOpenAI(model=chat_model, base_url=f"{chat_origin}/v1", max_completion_tokens=24, seed=1)
+    messages = [("system", "Be brief"), ("human", "Hi")]
+    assert "".join(part.content for part in chat.stream(messages)) == chat.invoke(messages).content
+    passed("langchain-openai", "OpenAI: invoke, stream, generate; ChatOpenAI: invoke, stream")
 
 
 def use_litellm() -> None:

@@ -2,7 +2,7 @@
 
 `--kind didi-instruct` reads `model.safetensors` (the student) and `discriminator.safetensors`; `--kind mdlm`
 reads `model.safetensors` alone. `tokenizer.json` is in the same folder unless `--tokenizer` names another
-file.
+file. A chat template in the folder (`chat_template.jinja`, or in `tokenizer_config.json`) comes along.
 """
 
 import re
@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .backbone import Backbone, BackboneConfig
+from .chat import chat_format
 from .command import command_parser
 from .corpus import CALIBRATION_WINDOWS, calibration_windows
 from .export import PRECISIONS, STORED, write_model_folder
@@ -191,6 +192,7 @@ def convert(
                 conditioning="sigma" if true_sigma else "none",
                 mask_logit="kept" if keep_mask_logit else "removed",
                 weights=weights,
+                chat=chat_format(source, folder / "tokenizer.json", config.mask_id),
             )
         except ValueError as error:
             raise ConversionError(str(error)) from error

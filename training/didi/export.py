@@ -59,13 +59,15 @@ def write_model_folder(
     mask_logit: str = "removed",
     guidance: dict | None = None,
     quality: list[dict] | None = None,
+    chat: tuple[str, dict] | None = None,
 ) -> None:
     """Write weights, graphs and `model.json` (models/model.schema.json) into `folder`, which holds
     `tokenizer.json`.
 
     A discriminator adds the guidance graphs, and `guidance` (default: PUBLISHED_GUIDANCE). `weights` is the
     type that weights are stored in, "fp16" or "fp32"; "fp16" rounds the networks' weights in place. int8
-    graphs are calibrated on `windows` [N, L] of text. Print a line for each graph. Raise ValueError for an
+    graphs are calibrated on `windows` [N, L] of text. `chat` is a template and its fields (chat.py); a text
+    then ends at its eos_token. Print a line for each graph. Raise ValueError for an
     unknown precision or setting, a tokenizer that does not fit the vocabulary, or int8 without windows.
     """
     if not precisions or set(precisions) - set(PRECISIONS):
@@ -114,6 +116,13 @@ def write_model_folder(
         manifest["calibration"] = asdict(calibration)
     if quality is not None:
         manifest["quality"] = quality
+    if chat is not None:
+        template, fields = chat
+        template_file = folder / "chat_template.jinja"
+        template_file.write_text(template, encoding="utf-8")
+        manifest["chat"] = {"template": file_entry(template_file), **fields}
+        if "eos_token" in fields:
+            manifest["end_of_text_token_id"] = fields["special_tokens"][fields["eos_token"]]
     (folder / "model.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 

@@ -1,6 +1,7 @@
 """Converted checkpoints against the plain forward of `published.py`, and the errors of the converter."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -267,3 +268,42 @@ def test_what_is_not_there_is_named(checkpoint, tmp_path, break_it, says):
 def test_heads_that_do_not_divide_the_width_are_refused(checkpoint, tmp_path):
     with pytest.raises(ConversionError, match="give --heads"):
         convert(checkpoint, tmp_path / "model", heads=5)
+
+
+ENDS = "<|endoftext|>"
+
+
+@pytest.mark.parametrize(
+    ("settings", "file", "template"),
+    [
+        ({"chat_template": "A"}, None, "A"),
+        ({"chat_template": "A", "eos_token": {"content": ENDS}}, "B", "B"),
+        ({"chat_template": [{"name": "tools", "template": "T"}, {"name": "default", "template": "D"}]}, None, "D"),
+        ({"eos_token": ENDS}, None, None),
+    ],
+)
+def test_a_chat_template_comes_along(settings, file, template, checkpoint, tmp_path):
+    source = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, source)
+    (source / "tokenizer_config.json").write_text(json.dumps(settings))
+    if file is not None:
+        (source / "chat_template.jinja").write_text(file)
+    convert(source, tmp_path / "model", kind="mdlm", heads=HEADS, context=CONTEXT)
+    manifest = json.loads((tmp_path / "model" / "model.json").read_text())
+    if template is None:
+        assert "chat" not in manifest
+        return
+    chat = manifest["chat"]
+    assert (tmp_path / "model" / chat.pop("template")["file"]).read_text() == template
+    eos = {"eos_token": ENDS} if "eos_token" in settings else {}
+    assert chat == {"special_tokens": {ENDS: MASK - 1}} | eos
+
+
+def test_a_chat_template_without_its_token_is_refused(checkpoint, tmp_path):
+    source = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, source)
+    settings = {"chat_template": "A", "eos_token": "<|im_end|>"}
+    (source / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ConversionError, match=r"eos_token is <\|im_end\|>, which is no special token"):
+        convert(source, tmp_path / "model", kind="mdlm", heads=HEADS, context=CONTEXT)
+    assert not (tmp_path / "model").exists()
