@@ -17,10 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .backbone import Backbone, BackboneConfig
-from .chat import chat_format
 from .command import command_parser
 from .corpus import CALIBRATION_WINDOWS, calibration_windows
-from .export import PRECISIONS, STORED, write_model_folder
+from .export import PRECISIONS, STORED, chat_format, write_model_folder
 from .guidance import Discriminator, load_published_state, published_state
 
 # Of the published model; neither follows from the shapes of its tensors.

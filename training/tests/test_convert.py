@@ -271,39 +271,30 @@ def test_heads_that_do_not_divide_the_width_are_refused(checkpoint, tmp_path):
 
 
 ENDS = "<|endoftext|>"
+NAMED = [{"name": "tools", "template": "T"}, {"name": "default", "template": "D"}]
+TEMPLATES = [
+    ({"chat_template": "A", "eos_token": {"content": ENDS}}, "B", "B"),
+    ({"chat_template": NAMED}, None, "D"),
+    ({"eos_token": ENDS}, None, None),
+]
 
 
-@pytest.mark.parametrize(
-    ("settings", "file", "template"),
-    [
-        ({"chat_template": "A"}, None, "A"),
-        ({"chat_template": "A", "eos_token": {"content": ENDS}}, "B", "B"),
-        ({"chat_template": [{"name": "tools", "template": "T"}, {"name": "default", "template": "D"}]}, None, "D"),
-        ({"eos_token": ENDS}, None, None),
-    ],
-)
+@pytest.mark.parametrize(("settings", "file", "template"), TEMPLATES)
 def test_a_chat_template_comes_along(settings, file, template, checkpoint, tmp_path):
-    source = tmp_path / "checkpoint"
-    shutil.copytree(checkpoint, source)
+    source, out = shutil.copytree(checkpoint, tmp_path / "checkpoint"), tmp_path / "model"
+    (source / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "<|im_end|>"}))
+    (source / "chat_template.jinja").write_text("B")
+    with pytest.raises(ConversionError, match=r"eos_token is <\|im_end\|>, which is no special token"):
+        convert(source, out, kind="mdlm", heads=HEADS, context=CONTEXT)
+    assert not out.exists()
     (source / "tokenizer_config.json").write_text(json.dumps(settings))
-    if file is not None:
-        (source / "chat_template.jinja").write_text(file)
-    convert(source, tmp_path / "model", kind="mdlm", heads=HEADS, context=CONTEXT)
-    manifest = json.loads((tmp_path / "model" / "model.json").read_text())
-    if template is None:
-        assert "chat" not in manifest
+    if file is None:
+        (source / "chat_template.jinja").unlink()
+    convert(source, out, kind="mdlm", heads=HEADS, context=CONTEXT)
+    chat = json.loads((out / "model.json").read_text()).get("chat")
+    assert (chat is None) == (template is None)
+    if chat is None:
         return
-    chat = manifest["chat"]
-    assert (tmp_path / "model" / chat.pop("template")["file"]).read_text() == template
+    assert (out / chat.pop("template")["file"]).read_text() == template
     eos = {"eos_token": ENDS} if "eos_token" in settings else {}
     assert chat == {"special_tokens": {ENDS: MASK - 1}} | eos
-
-
-def test_a_chat_template_without_its_token_is_refused(checkpoint, tmp_path):
-    source = tmp_path / "checkpoint"
-    shutil.copytree(checkpoint, source)
-    settings = {"chat_template": "A", "eos_token": "<|im_end|>"}
-    (source / "tokenizer_config.json").write_text(json.dumps(settings))
-    with pytest.raises(ConversionError, match=r"eos_token is <\|im_end\|>, which is no special token"):
-        convert(source, tmp_path / "model", kind="mdlm", heads=HEADS, context=CONTEXT)
-    assert not (tmp_path / "model").exists()
