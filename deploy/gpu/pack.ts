@@ -114,7 +114,7 @@ await script<Flags>(
     console.log(
       `${pieces.length} pieces in ${out}, ${Math.ceil(bytes / 2 ** 20)} MiB. On the other machine, for each ` +
         `portion:\n  sh receive.sh FOLDER_OF_THE_PORTION /tmp/didi\nand when all are there:\n` +
-        `  sh check.sh /tmp/didi RESULTS`,
+        `  sh check.sh /tmp/didi RESULTS --device cuda`,
     );
     return 0;
   },

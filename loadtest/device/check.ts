@@ -32,7 +32,7 @@ export interface Settings {
 /** Rows and steps of the samples that are compared with the CPU's. */
 const COMPARED = { rows: 8, steps: 8 };
 /** Requests that run alone and all at once. */
-const REQUESTS = 16;
+const REQUESTS = 8;
 
 const LIMITS: EngineLimits = { ...ONE_AT_A_TIME, maxBatchTokens: "auto", maxActive: 64, maxQueue: 64 };
 
