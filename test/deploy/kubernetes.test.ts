@@ -103,6 +103,17 @@ for (const kind of KINDS)
     assert.equal(scaled, deployment.metadata.name);
   });
 
+test("kustomize builds one replica without an autoscaler for a small node", {
+  skip: noSchemas || skipWithout("kubectl"),
+}, async () => {
+  const built = await runProgram(programPath("kubectl"), ["kustomize", "small"], KUBERNETES);
+  const file = join(folder, "small.yaml");
+  await writeFile(file, built);
+  assert.match(await validate(file), /passed for resource deployment\/didi-serve-cpu /);
+  assert.match(built, /replicas: 1\n/);
+  assert.doesNotMatch(built, /HorizontalPodAutoscaler/);
+});
+
 test("the network policy selects the pods and allows only their port, Redis and DNS", async () => {
   const { spec } = parse(await read("base", "network-policy.yaml"));
   assert.deepEqual(spec.podSelector.matchLabels, base.spec.selector.matchLabels);
