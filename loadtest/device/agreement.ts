@@ -79,7 +79,8 @@ export async function agreement(
   const likely = seen.likely === 0 ? 1 : seen.likelyEqual / seen.likely;
   return {
     found:
-      `equal: ${percent(likely)} of ${seen.likely} tokens of at least 1% (at least ${percent(equal)}), ` +
+      `equal: ${seen.likely === 0 ? "-" : percent(likely)} of ${seen.likely} tokens of at least 1% ` +
+      `(at least ${percent(equal)}), ` +
       `${percent(seen.share)} of all ${seen.tokens} (${percent(LEAST)}); log-probabilities and entropies ` +
       `within ${off.toExponential(1)} nats (at most ${nats}); rewards ${seen.reward.toExponential(1)}`,
     holds: likely >= equal && seen.share >= LEAST && off <= nats,

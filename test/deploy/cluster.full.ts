@@ -1,14 +1,15 @@
 /**
  * The manifests on a real Kubernetes (deploy/kubernetes/test): a replica answers through its service, and a
- * rolling restart and a killed pod under load lose nothing.
+ * rolling restart, a killed worker and a killed pod under load lose nothing.
  */
 
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { DidiClient } from "../../src/client/index.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createKey } from "../../src/server/access/keys.ts";
@@ -56,6 +57,22 @@ after(async () => {
 
 const rolledOut = () => kubectl("rollout", "status", NAME, "--timeout=120s");
 
+/** Kill the workers inside the pods. Return their number. */
+function killWorkers(): number {
+  const read = (pid: string, file: string) => {
+    try {
+      return readFileSync(join("/proc", pid, file), "utf8");
+    } catch {
+      return "";
+    }
+  };
+  const workers = readdirSync("/proc").filter(
+    (pid) => read(pid, "cmdline").includes("/worker/worker.js") && read(pid, "cgroup").includes("kubepods"),
+  );
+  for (const pid of workers) process.kill(Number(pid), "SIGKILL");
+  return workers.length;
+}
+
 /** Return the request of a seed: about half a second of work. */
 const request = (seed: number) => ({ prompt: "Once upon a time", length: 64, steps: 32, seed });
 
@@ -79,7 +96,7 @@ test("a replica of deploy/kubernetes/small answers through its service", { skip 
   assert.equal(refused.status, 401);
 });
 
-test("under load a rolling restart and a killed pod lose no request", { skip }, async () => {
+test("under load a rolling restart, a killed worker and a killed pod lose no request", { skip }, async () => {
   const seeds = Array.from({ length: 8 }, (_, seed) => seed);
   const expected: string[] = [];
   for (const seed of seeds) expected.push(await tokensOf(seed, false));
@@ -98,6 +115,8 @@ test("under load a rolling restart and a killed pod lose no request", { skip }, 
     try {
       await kubectl("rollout", "restart", NAME);
       await rolledOut();
+      assert.ok(killWorkers() > 0);
+      await sleep(3000);
       await kubectl(
         "delete",
         "pod",
