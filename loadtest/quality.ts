@@ -37,7 +37,7 @@ interface Setting {
 interface Samples {
   name: string;
   tokens: number[][];
-  /** Of the student, for each sample. */
+  /** Of the student, the discriminator and its gradient together, for each sample. */
   passes: number;
   /** For each sample, while all are in flight. */
   milliseconds: number;
@@ -71,7 +71,8 @@ async function sample(
       const seed = next++;
       const answer = await engine.submit({ prompt: "", length, steps: 16, ...request, seed }).result;
       tokens[seed] = answer.samples[0]!.tokens;
-      passes += answer.usage.student_passes;
+      const { student_passes, discriminator_passes, gradient_passes } = answer.usage;
+      passes += student_passes + discriminator_passes + gradient_passes;
       done();
     }
   };
