@@ -44,7 +44,7 @@ export const GENERATE_OPTIONS: readonly Option[] = [
     .argParser(decimal(1e-6, 1))
     .default(1),
   new Option("--order <order>", "order in which positions are revealed")
-    .choices(["random", "confidence", "entropy"])
+    .choices(["random", "confidence", "entropy", "margin"])
     .default("random"),
   new Option(
     "--threshold <p>",

@@ -1,7 +1,7 @@
 /** Which of the drawn positions a step reveals, for orders that choose after the model has run. */
 
 /** What positions are ranked by. */
-export type Ranking = "confidence" | "entropy";
+export type Ranking = "confidence" | "entropy" | "margin";
 
 /** How a step chooses among the positions it drew. */
 export interface Selection {
@@ -20,19 +20,23 @@ export interface Predictions {
   logprobs: ArrayLike<number>;
   /** Entropy of the predicted distribution, nats. */
   entropies: ArrayLike<number>;
+  /** Probability of the most likely token less that of the second; for `margin`. */
+  margins?: ArrayLike<number>;
 }
 
 /**
  * Return the indices of the positions to reveal, ascending. Ties go to the position further left.
  *
  * `confidence` ranks by the probability of the drawn token (LLaDA, arXiv 2502.09992), `entropy` by the
- * entropy of the prediction, lowest first. A threshold or an entropy budget reveals more positions than
+ * entropy of the prediction, lowest first, `margin` by how much more likely the most likely token is than the
+ * second (arXiv 2502.06768). A threshold or an entropy budget reveals more positions than
  * `least` where the model is certain of them, never fewer.
  */
 export function select(selection: Selection, predictions: Predictions): number[] {
   const { ranking, least } = selection;
-  const { logprobs, entropies } = predictions;
-  const score = (i: number) => (ranking === "confidence" ? logprobs[i]! : -entropies[i]!);
+  const { logprobs, entropies, margins } = predictions;
+  const scores = { confidence: logprobs, entropy: entropies, margin: margins! }[ranking];
+  const score = (i: number) => (ranking === "entropy" ? -scores[i]! : scores[i]!);
   const ranked = Array.from({ length: logprobs.length }, (_, i) => i).sort(
     (a, b) => score(b) - score(a) || a - b,
   );

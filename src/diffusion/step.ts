@@ -48,6 +48,17 @@ export interface SampleParams {
   guidance?: Guidance | undefined;
 }
 
+/** Return how many of the most likely tokens a pass returns for each draw. A margin is between two. */
+export function alternativesOf({
+  order,
+  topLogprobs = 0,
+}: {
+  order?: Order;
+  topLogprobs?: number | undefined;
+}) {
+  return order === "margin" ? Math.max(2, topLogprobs) : topLogprobs;
+}
+
 /** The positions that one candidate of a step reveals, drawn before the model runs. */
 export interface DrawPlan {
   /** Positions to reveal, ascending. */

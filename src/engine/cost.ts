@@ -5,6 +5,7 @@
 
 import { maskedPositions } from "../diffusion/canvas.ts";
 import { tiltedSteps } from "../diffusion/guidance.ts";
+import { alternativesOf } from "../diffusion/step.ts";
 import type { Manifest } from "../model/manifest.ts";
 import type { SamplingParams } from "./request.ts";
 import { paddedLength } from "./scheduling/scheduler.ts";
@@ -25,11 +26,12 @@ const MIN_TEXT_TOKENS = 256;
  * one position in 100,000 needs, is not included: it is charged afterwards.
  */
 export function maxTokenPasses(params: SamplingParams, manifest: Manifest): number {
-  const { canvas, steps, guidance, samples, ranked, remask, topLogprobs = 0, scored } = params;
+  const { canvas, steps, guidance, samples, ranked, remask, scored } = params;
+  const count = alternativesOf(params);
   const padded = (length: number) => paddedLength(length, manifest.context_length);
   if (scored) {
     const passes = scored.reduce((sum, row) => sum + padded(row.canvas.length), 0) * GRAPH_COST.denoise;
-    return passes + sortingCost(scored.length, topLogprobs);
+    return passes + sortingCost(scored.length, count);
   }
   const masked = maskedPositions(canvas, manifest.mask_token_id).length;
   if (masked === 0) return 0;
@@ -44,7 +46,7 @@ export function maxTokenPasses(params: SamplingParams, manifest: Manifest): numb
   // A step with candidates, or in another order, draws at positions that it does not reveal; remask draws again.
   const once = !guidance && !remask && params.order === "random";
   const drawn = masked * (once ? 1 : steps * (guidance?.candidates ?? 1));
-  const sorting = samples * sortingCost(drawn, topLogprobs);
+  const sorting = samples * sortingCost(drawn, count);
   return samples * padded(canvas.length) * passes + sorting;
 }
 

@@ -506,11 +506,11 @@ export interface components {
              */
             top_p: number;
             /**
-             * @description Which positions a step reveals. `random` is the method of the paper. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy. They run the output head on all masked positions and sample from another distribution. Not allowed with guidance.
+             * @description Which positions a step reveals. `random` is the method of the paper. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and sample from another distribution. `margin` also sorts the vocabulary, which costs several times a pass. Not allowed with guidance.
              * @default random
              * @enum {string}
              */
-            order: "random" | "confidence" | "entropy";
+            order: "random" | "confidence" | "entropy" | "margin";
             /** @description With order `confidence`: a step also reveals every token of at least this probability, so that a sample needs fewer steps than its budget where the model is certain. A step reveals one token at least, and as many as the budget requires. */
             threshold?: number;
             /** @description With order `entropy`: a step also reveals positions, lowest entropy first, while their entropies add up to at most this many nats. A step reveals one token at least, and as many as the budget requires. */
@@ -718,7 +718,7 @@ export interface components {
              * @description As in GenerateRequest
              * @enum {unknown}
              */
-            order?: "random" | "confidence" | "entropy" | null;
+            order?: "random" | "confidence" | "entropy" | "margin" | null;
             /** @description As in GenerateRequest */
             threshold?: number | null;
             /** @description As in GenerateRequest */
@@ -894,7 +894,7 @@ export interface components {
              * @description As in GenerateRequest
              * @enum {unknown}
              */
-            order?: "random" | "confidence" | "entropy" | null;
+            order?: "random" | "confidence" | "entropy" | "margin" | null;
             /** @description As in GenerateRequest */
             threshold?: number | null;
             /** @description As in GenerateRequest */
@@ -1087,7 +1087,7 @@ export interface components {
              * @description As in GenerateRequest
              * @enum {unknown}
              */
-            order?: "random" | "confidence" | "entropy" | null;
+            order?: "random" | "confidence" | "entropy" | "margin" | null;
             /** @description As in GenerateRequest */
             threshold?: number | null;
             /** @description As in GenerateRequest */
@@ -1625,11 +1625,11 @@ export interface components {
              */
             top_p: number;
             /**
-             * @description Which positions a step reveals. `random` is the method of the paper. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy. They run the output head on all masked positions and sample from another distribution. Not allowed with guidance.
+             * @description Which positions a step reveals. `random` is the method of the paper. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and sample from another distribution. `margin` also sorts the vocabulary, which costs several times a pass. Not allowed with guidance.
              * @default random
              * @enum {string}
              */
-            order: "random" | "confidence" | "entropy";
+            order: "random" | "confidence" | "entropy" | "margin";
             /** @description With order `confidence`: a step also reveals every token of at least this probability, so that a sample needs fewer steps than its budget where the model is certain. A step reveals one token at least, and as many as the budget requires. */
             threshold?: number;
             /** @description With order `entropy`: a step also reveals positions, lowest entropy first, while their entropies add up to at most this many nats. A step reveals one token at least, and as many as the budget requires. */

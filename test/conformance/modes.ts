@@ -30,6 +30,12 @@ export const MODES = {
   threshold: {
     fields: (random) => ({ order: "confidence", threshold: random.pick([0, 0.005, 0.02, 1]) }),
   },
+  margin: {
+    fields: (random) => ({
+      order: "margin",
+      ...(random.chance(0.3) && { logprobs: true, top_logprobs: random.integer(1, 3) }),
+    }),
+  },
   "entropy budget": {
     fields: (random) => ({ order: "entropy", entropy_budget: random.pick([undefined, 0, 8, 25]) }),
   },

@@ -7,6 +7,7 @@ import { type Selection, select } from "../../src/diffusion/selection.ts";
 const predictions = {
   logprobs: [0.5, 0.9, 0.2, 0.9].map(Math.log),
   entropies: [1.2, 0.3, 0.1, 2],
+  margins: [0.3, 0.1, 0, 0.3],
 };
 
 const cases: [string, Selection, number[]][] = [
@@ -18,6 +19,7 @@ const cases: [string, Selection, number[]][] = [
   ["all at a threshold of 0", { ranking: "confidence", least: 1, threshold: 0 }, [0, 1, 2, 3]],
   ["the lowest entropies", { ranking: "entropy", least: 2 }, [1, 2]],
   ["entropies up to a sum", { ranking: "entropy", least: 1, entropyBudget: 1.6 }, [0, 1, 2]],
+  ["the largest margins", { ranking: "margin", least: 2 }, [0, 3]],
   ["a sum that equals the budget", { ranking: "entropy", least: 1, entropyBudget: 0.1 }, [2]],
   ["at least one beyond the entropy budget", { ranking: "entropy", least: 1, entropyBudget: 0.05 }, [2]],
   ["all within a large entropy budget", { ranking: "entropy", least: 1, entropyBudget: 9 }, [0, 1, 2, 3]],

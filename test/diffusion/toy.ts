@@ -21,6 +21,12 @@ export function softmax(logits: number[], temperature = 1): number[] {
 /** Return the entropy of a distribution, nats. */
 const entropy = (p: number[]) => p.reduce((sum, q) => sum - (q > 0 ? q * Math.log(q) : 0), 0);
 
+/** Return the largest probability less the second. */
+const margin = (p: readonly number[]) => {
+  const [first, second = 0] = p.toSorted((a, b) => b - a);
+  return first! - second;
+};
+
 /** Return the first index whose cumulative probability reaches the uniform. */
 export function inverseCdf(p: readonly number[], uniform: number): number {
   let cumulative = 0;
@@ -76,6 +82,7 @@ export function drive(
         tokens,
         logprobs: own.map((p, i) => Math.log(p[tokens[i]!]!)),
         entropies: own.map(entropy),
+        margins: own.map(margin),
       };
     });
     const rewards: number[] = [];

@@ -25,7 +25,7 @@ export interface GoldenRequest {
   steps: number;
   seed: number;
   temperature: number;
-  order?: "random" | "confidence" | "entropy";
+  order?: "random" | "confidence" | "entropy" | "margin";
   threshold?: number;
   entropy_budget?: number;
   block_length?: number;

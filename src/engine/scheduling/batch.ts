@@ -3,7 +3,13 @@
 import type { Canvas, TokenLogprob } from "../../diffusion/canvas.ts";
 import { PROBE_TEMPERATURE, probeUniform } from "../../diffusion/probe.ts";
 import { alpha, gridTime, type Schedule } from "../../diffusion/schedule.ts";
-import type { Draws, SampleParams, StepPlan } from "../../diffusion/step.ts";
+import {
+  alternativesOf,
+  type Draws,
+  type Order,
+  type SampleParams,
+  type StepPlan,
+} from "../../diffusion/step.ts";
 import { NonFiniteError } from "../../errors.ts";
 import type {
   Canvases,
@@ -22,7 +28,7 @@ export interface DrawRow {
   readonly plan: StepPlan;
   readonly sample: {
     readonly canvas: Pick<Canvas, "tokens">;
-    readonly params: Pick<SampleParams, "temperature" | "topK" | "topP" | "topLogprobs">;
+    readonly params: Pick<SampleParams, "temperature" | "topK" | "topP" | "topLogprobs"> & { order?: Order };
     readonly schedule: Schedule;
   };
 }
@@ -132,7 +138,7 @@ export function denoiseInput(rows: readonly DrawRow[]): DenoiseInput {
       for (const { positions, uniforms } of row.plan.candidates)
         for (const [i, position] of positions.entries())
           draw(position, uniforms[i]!, params.temperature, params.topK, params.topP);
-      const { topLogprobs: count = 0 } = params;
+      const count = alternativesOf(params);
       if (count > 0)
         for (const position of positionsOf(row))
           for (let i = 0; i < count; i++) draw(position, probeUniform(i, count), PROBE_TEMPERATURE, count, 1);
@@ -173,6 +179,10 @@ export function scoreInput(rows: readonly ScoreRow[]): Canvases {
   );
 }
 
+/** Return how much more likely the first token is than the second. */
+const marginOf = ([first, second]: readonly TokenLogprob[]) =>
+  Math.exp(first!.logprob) - Math.exp(second!.logprob);
+
 const notFinite = (what: string) => new NonFiniteError(`the model returned a ${what} that is not finite`);
 
 /**
@@ -186,7 +196,7 @@ export function splitDraws(
 ): (RowDraws | NonFiniteError)[] {
   let end = 0;
   const topOf = (row: DrawRow): RowDraws["top"] => {
-    const { topLogprobs: count = 0 } = row.sample.params;
+    const count = alternativesOf(row.sample.params);
     if (count === 0) return undefined;
     const top = new Map<number, TokenLogprob[]>();
     for (const position of positionsOf(row)) {
@@ -205,7 +215,7 @@ export function splitDraws(
   return rows.map((drawn, row) => {
     const { plan } = drawn;
     const first = end;
-    const candidates = plan.candidates.map(({ positions }) => {
+    const candidates = plan.candidates.map(({ positions }): Draws => {
       const start = end;
       end += positions.length;
       return {
@@ -216,12 +226,16 @@ export function splitDraws(
     });
     const drawnTo = end;
     const top = topOf(drawn);
+    if (drawn.sample.params.order === "margin")
+      for (const [i, { positions }] of plan.candidates.entries())
+        candidates[i]!.margins = positions.map((position) => marginOf(top!.get(position)!));
     const rewards = result.reward ? [result.reward[row]!] : [];
-    if (!candidates.every(({ logprobs }) => logprobs.every(Number.isFinite)))
+    if (!candidates.every(({ logprobs }) => Array.from(logprobs).every(Number.isFinite)))
       return notFinite("log-probability");
     if (!rewards.every(Number.isFinite)) return notFinite("reward");
     let entropy = 0;
-    for (const { entropies } of candidates) for (const one of entropies) entropy += one / (drawnTo - first);
+    for (const { entropies } of candidates)
+      for (const one of Array.from(entropies)) entropy += one / (drawnTo - first);
     if (!Number.isFinite(entropy)) return notFinite("entropy");
     return { candidates, rewards, entropy, ...(top && { top }) };
   });

@@ -1,7 +1,7 @@
 /** A sample in denoising: its state, the pass it needs next, and how a result changes it. */
 
 import { isEmpty, type Sample } from "../../diffusion/sampler.ts";
-import type { StepPlan, StepRecord } from "../../diffusion/step.ts";
+import { alternativesOf, type StepPlan, type StepRecord } from "../../diffusion/step.ts";
 import { ModelFailure } from "../../errors.ts";
 import type { GraphName } from "../../runtime/protocol.ts";
 import type { SampleGroup } from "../sample-group.ts";
@@ -60,9 +60,9 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
 
   /** Token passes of the next pass that sort the vocabulary for alternatives. */
   get sorting(): number {
-    const { topLogprobs = 0 } = this.sample.params;
+    const count = alternativesOf(this.sample.params);
     const drawn = () => this.plan.candidates.reduce((sum, { positions }) => sum + positions.length, 0);
-    return topLogprobs === 0 || this.graph === "score" ? 0 : sortingCost(drawn(), topLogprobs);
+    return count === 0 || this.graph === "score" ? 0 : sortingCost(drawn(), count);
   }
 
   /** Cost of the next pass in token passes (cost.ts). */
@@ -123,8 +123,12 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     const record = this.sample.apply(this.plan, drawn?.candidates ?? [], drawn?.rewards);
     const { maskId } = this.sample.canvas;
     // A guided step may draw the mask; it is no alternative to a token.
-    for (const reveal of drawn?.top ? record.revealed : [])
-      reveal.top = drawn!.top!.get(reveal.position)!.filter(({ token }) => token !== maskId);
+    const { topLogprobs = 0 } = this.sample.params;
+    for (const reveal of topLogprobs > 0 && drawn?.top ? record.revealed : [])
+      reveal.top = drawn!
+        .top!.get(reveal.position)!
+        .slice(0, topLogprobs)
+        .filter(({ token }) => token !== maskId);
     this.group.endIfComplete(this.sample);
     this.#planNext();
     return drawn ? { ...record, entropy: drawn.entropy } : record;

@@ -99,6 +99,7 @@ def main() -> None:
         cases += [{**case(prompt, 12, steps, 21, 1.0), "order": "confidence"} for steps in (1, 3, 6)]
         adaptive = [
             {"order": "entropy"},
+            {"order": "margin"},
             {"order": "confidence", "threshold": 0.3},
             {"order": "entropy", "entropy_budget": 4.0},
             {"order": "confidence", "threshold": 0.3, "block_length": 5},

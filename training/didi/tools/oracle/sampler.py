@@ -106,7 +106,9 @@ def keep(
     `log_p` [P, V] is the distribution of each draw.
     """
     entropy = -(log_p.double().exp() * log_p.double()).nan_to_num().sum(-1)
-    score = torch.tensor([reveal.logprob for reveal in drawn]).double() if order == "confidence" else -entropy
+    first, second = log_p.double().exp().topk(2).values.T
+    confidence = torch.tensor([reveal.logprob for reveal in drawn]).double()
+    score = {"confidence": confidence, "entropy": -entropy, "margin": first - second}[order]
     ranked = sorted(range(len(drawn)), key=lambda i: -float(score[i]))
     count, margins = least, []
     if threshold is not None:
@@ -143,7 +145,7 @@ def sample(
     A step from t to s reveals each masked position with probability 1 - (1-alpha_s)/(1-alpha_t). What is
     still masked after the last step is revealed by one clean-up pass.
 
-    In the orders "confidence" and "entropy" a step draws at every masked position and keeps its share: the
+    In the orders other than "random" a step draws at every masked position and keeps its share: the
     draws with the greatest log p, or those of the smallest entropy. A `threshold` of probability (confidence)
     or an `entropy_budget` in nats (entropy) admits more. With `block_length`, blocks are revealed from the
     left, each with its share of the steps. `remask` masks revealed tokens of the block again after the
