@@ -37,7 +37,7 @@ module.exports = {
     {
       name: "resolvable",
       comment:
-        "src/didi-serve.js imports what the build makes; test/clients/clients.mjs runs beside packages of its own",
+        "src/didi-serve.js imports what the build makes; test/clients/clients.mjs has packages of its own",
       severity: "error",
       from: { pathNot: "^test/clients/clients\\.mjs$" },
       to: { couldNotResolve: true, pathNot: "dist/main\\.js$" },

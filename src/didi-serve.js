@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /**
- * The command `didi-serve`: runs `dist/main.js`. In a checkout it first builds what has changed since the last build.
+ * The command `didi-serve`: runs `dist/main.js`. In a checkout it first builds what has changed since the
+ * last build.
  *
  * `--build-only` runs no command after that.
  */

@@ -14,7 +14,10 @@ const root = await mkdtemp(join(tmpdir(), "didi-package-"));
 after(() => rm(root, { recursive: true }));
 const installed = join(root, "node_modules", "didi-serve");
 
-/** As in docs/start.md: else onnxruntime-node's install script fetches CUDA binaries from outside the registry. */
+/**
+ * As in docs/start.md: else onnxruntime-node's install script fetches CUDA binaries from outside the
+ * registry.
+ */
 const env = { ...process.env, npm_config_ignore_scripts: "true" };
 let tarball: string;
 

@@ -3,8 +3,9 @@
  *
  *   node --import tsx test/run.ts [--full] [--concurrency N] [PART ...]
  *
- * Files named `*.test.ts` run by default; `--full` runs the slow ones, `*.full.ts`, instead. A PART selects the files
- * whose path contains it. Every test has a time limit (test/limit.ts), and so has every file: none waits for ever.
+ * Files named `*.test.ts` run by default; `--full` runs the slow ones, `*.full.ts`, instead. A PART selects
+ * the files whose path contains it. Every test has a time limit (test/limit.ts), and so has every file: none
+ * waits for ever.
  */
 
 import { spawnSync } from "node:child_process";

@@ -2,10 +2,10 @@
 
     python3 unpack.py WHEEL PATTERN FOLDER
 
-Write every file of WHEEL whose path matches the regular expression PATTERN into FOLDER, without its path. A file is
-written under its name once it is whole and its sha256 is the one that the wheel records; one that is there already with
-that hash is left alone. Print what the wheel says of itself as JSON: version, cuda (the CUDA version that it was built
-for, if it says so), requires (the packages of its extras cuda and cudnn), files.
+Write every file of WHEEL whose path matches the regular expression PATTERN into FOLDER, without its path. A
+file gets its name once it is whole and its sha256 is the one that the wheel records; one that is there
+already with that hash is left alone. Print what the wheel says of itself as JSON: version, cuda (the CUDA
+version that it was built for, if it says so), requires (the packages of its extras cuda and cudnn), files.
 """
 
 import base64
@@ -42,7 +42,8 @@ def unpack(wheel, member, expected, folder):
         shutil.copyfileobj(source, target, CHUNK)
     with open(path + ".part", "rb") as file:
         if digest(file) != expected:
-            sys.exit(f"the hash of {member} differs from the wheel's record: delete {wheel.filename} and try again")
+            advice = f"delete {wheel.filename} and try again"
+            sys.exit(f"the hash of {member} differs from the wheel's record: {advice}")
     os.replace(path + ".part", path)
 
 
@@ -63,7 +64,8 @@ def main(path, pattern, folder):
             return "".join(wheel.read(name).decode() for name in names if name.endswith(ending))
 
         metadata = HeaderParser().parsestr(text(".dist-info/METADATA"))
-        hashes = {row[0]: row[1] for row in csv.reader(io.StringIO(text(".dist-info/RECORD"))) if len(row) > 1}
+        record = csv.reader(io.StringIO(text(".dist-info/RECORD")))
+        hashes = {row[0]: row[1] for row in record if len(row) > 1}
         members = [name for name in names if re.search(pattern, name)]
         for member in members:
             unpack(wheel, member, hashes.get(member), folder)

@@ -1,4 +1,4 @@
-/** `npm run picture`: draws docs/denoising.svg, the canvas of a real generation after each of its steps. */
+/** `npm run picture`: draws docs/denoising.svg, the canvas of a real sample after each of its steps. */
 
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -55,7 +55,7 @@ await script(
     });
     const height = 34 + lines.length * LINE;
     const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 ${height}" font-family="ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace" font-size="14" fill="#1f2933" xml:space="preserve">
-  <title>The canvas of one generation after each of its ${REQUEST.steps} steps</title>
+  <title>The canvas of one sample after each of its ${REQUEST.steps} steps</title>
   <rect width="960" height="${height}" rx="8" fill="#f7f9fc"/>
 ${lines.join("\n")}
 </svg>

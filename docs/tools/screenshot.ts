@@ -1,4 +1,6 @@
-/** `npm run screenshot`: draws docs/playground.png, two runs of the playground side by side. Needs Chromium. */
+/**
+ * `npm run screenshot`: draws docs/playground.png, two runs of the playground side by side. Needs Chromium.
+ */
 
 import { stat } from "node:fs/promises";
 import { join } from "node:path";

@@ -1,4 +1,6 @@
-/** Makes a model folder with random weights of any size, such as the published one, with the training code. */
+/**
+ * Makes a model folder with random weights of any size, such as the published one, with the training code.
+ */
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";

@@ -58,7 +58,8 @@ export async function answerError(response: Response): Promise<DidiError> {
   const problem = parseProblem(body);
   if (problem) return problemError(problem, headers);
   return new DidiError(
-    `status ${status} without a problem object: check that ${response.url} is a didi-serve, and the proxy in front of it`,
+    `status ${status} without a problem object: check that ${response.url} is a didi-serve, ` +
+      "and the proxy in front of it",
     {
       status,
       requestId: headers.get("x-request-id") ?? undefined,

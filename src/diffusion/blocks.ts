@@ -16,8 +16,8 @@ export function blockCount(masked: number, blockLength: number): number {
 }
 
 /**
- * Return the steps of a block: block b of B has the steps from floor(b S / B) up to, not including, floor((b +
- * 1) S / B) of a budget of S. S is at least B, so that every block has a step.
+ * Return the steps of a block: block b of B has the steps from floor(b S / B) up to, not including, floor((b
+ * + 1) S / B) of a budget of S. S is at least B, so that every block has a step.
  */
 export function stepsOf(block: number, steps: number, blocks: number): BlockSteps {
   const startOf = (block: number) => Math.floor((block * steps) / blocks);

@@ -40,8 +40,8 @@ export interface SampleParams {
   /** Number of most likely tokens to return for each revealed position; absent: none. */
   topLogprobs?: number | undefined;
   /**
-   * Reveal this token alone, for its log-probability, and end; the temperature is then PROBE_TEMPERATURE. Needs
-   * order `random`.
+   * Reveal this token alone, for its log-probability, and end; the temperature is then PROBE_TEMPERATURE.
+   * Needs order `random`.
    */
   given?: { position: number; token: number } | undefined;
   /** Undefined for the plain sampler. Needs order `random` and one block. */

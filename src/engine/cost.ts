@@ -43,7 +43,8 @@ export function maxTokenPasses(params: SamplingParams, manifest: Manifest): numb
     (mayDrawMask ? tilted : Math.min(tilted, masked)) * GRAPH_COST.tilt +
     reranked * (GRAPH_COST.denoise + (guidance?.candidates ?? 0) * GRAPH_COST.score) +
     (ranked ? GRAPH_COST.score : 0);
-  // A step with candidates, or in another order, draws at positions that it does not reveal; remask draws again.
+  // A step with candidates, or in another order, draws at positions that it does not reveal; remask draws
+  // again.
   const once = !guidance && !remask && params.order === "random";
   const drawn = masked * (once ? 1 : steps * (guidance?.candidates ?? 1));
   const sorting = samples * sortingCost(drawn, count);

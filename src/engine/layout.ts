@@ -101,7 +101,8 @@ function continued(model: Model, field: "prompt" | "prompt_tokens", request: Can
   if (wrong >= 0)
     throw refuse(
       `${path}/${wrong}`,
-      `must be below ${mask}, the id of the mask of ${name}, and is ${request.prompt_tokens![wrong]}: use the ids of ` +
+      `must be below ${mask}, the id of the mask of ${name}, and is ${request.prompt_tokens![wrong]}: ` +
+        "use the ids of " +
         "its tokenizer, or send text",
     );
   const prompt = request.prompt_tokens ?? encoded(model, path, request.prompt!);

@@ -64,7 +64,8 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   if (trace && texts * Math.max(canvas.length, MIN_TRACED) > MAX_TRACED)
     throw refuse(
       "/trace",
-      `would hold ${texts} texts of ${Math.max(canvas.length, MIN_TRACED)} tokens, and may hold ${MAX_TRACED} ` +
+      `would hold ${texts} texts of ${Math.max(canvas.length, MIN_TRACED)} tokens, ` +
+        `and may hold ${MAX_TRACED} ` +
         "tokens: ask for fewer steps or samples, or stream the steps instead",
     );
   return {

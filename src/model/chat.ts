@@ -86,7 +86,9 @@ export class ChatTemplate {
 /** Return the source of a regular expression that matches a text. */
 const escaped = (text: string) => text.replaceAll(/[\\^$.*+?()[\]{}|]/g, "\\$&");
 
-/** Return the length of the longest run of MARK in the messages, so that one more of them is in no message. */
+/**
+ * Return the length of the longest run of MARK in the messages, so that one more of them is in no message.
+ */
 function longestRun(messages: readonly ChatMessage[]): number {
   const runs = messages.flatMap(({ content }) => content.match(new RegExp(`${MARK}+`, "g")) ?? []);
   return runs.reduce((most, run) => Math.max(most, run.length), 0);

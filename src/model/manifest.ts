@@ -136,7 +136,8 @@ export async function readManifest(folder: string): Promise<Manifest> {
   for (const [name, files] of Object.entries(guided))
     if (precisionsOf(files).join() !== precisionsOf(denoise).join())
       throw new StartupError(
-        `${path}: graph ${name} has the precisions ${precisionsOf(files).join(", ")}, and denoise has ${precisionsOf(denoise).join(", ")}: they must be the same`,
+        `${path}: graph ${name} has the precisions ${precisionsOf(files).join(", ")}, ` +
+          `and denoise has ${precisionsOf(denoise).join(", ")}: they must be the same`,
       );
   for (const [token, id] of Object.entries(manifest.chat?.special_tokens ?? {}))
     if (id >= manifest.mask_token_id)

@@ -123,7 +123,8 @@ export async function existingFolder(nameOrFolder: string): Promise<string> {
         `give a path: ./${nameOrFolder}`,
     );
   throw new StartupError(
-    `model folder ${folder} does not exist: give a name that \`didi-serve model list\` shows, or a path to a folder`,
+    `model folder ${folder} does not exist: ` +
+      "give a name that `didi-serve model list` shows, or a path to a folder",
   );
 }
 

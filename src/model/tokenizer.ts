@@ -90,7 +90,8 @@ export class Tokenizer {
   tokenName(id: number): string {
     const text = this.tokenText(id);
     if (!text.includes("\ufffd")) return text;
-    return `bytes:${Array.from(this.#bytes[id]!, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")}`;
+    const hex = Array.from(this.#bytes[id]!, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`);
+    return `bytes:${hex.join("")}`;
   }
 
   /**

@@ -55,7 +55,9 @@ export function cudaEnvironment(
   return { ...exact, LD_LIBRARY_PATH: path };
 }
 
-/** Return a line for each GPU that nvidia-smi lists: name, driver version, memory. None without nvidia-smi. */
+/**
+ * Return a line for each GPU that nvidia-smi lists: name, driver version, memory. None without nvidia-smi.
+ */
 export function listGpus(): string[] {
   try {
     const query = ["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"];
@@ -150,12 +152,14 @@ export function explainCuda(message: string, state: CudaState = lookForCuda()): 
       );
     case "driver-old":
       return (
-        `the NVIDIA driver is too old: ${needed} is needed, the driver found is ${state.driver ?? "older"}: ` +
+        `the NVIDIA driver is too old: ${needed} is needed, the driver found is ` +
+        `${state.driver ?? "older"}: ` +
         "install a newer driver, or use --device cpu"
       );
     case "device":
       return (
-        `the NVIDIA driver finds no GPU${state.gpu ? ` ${state.gpu}` : ""}: check nvidia-smi and CUDA_VISIBLE_DEVICES, ` +
+        `the NVIDIA driver finds no GPU${state.gpu ? ` ${state.gpu}` : ""}: ` +
+        "check nvidia-smi and CUDA_VISIBLE_DEVICES, " +
         "start a container with --gpus all, or use --device cpu"
       );
     case "provider":

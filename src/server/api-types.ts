@@ -533,7 +533,7 @@ export interface components {
             echo?: boolean;
             /** @description Return the log-probability of each generated token; default: false */
             logprobs?: boolean;
-            /** @description Return so many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. Each alternative of a token costs some seven token passes, because the vocabulary is sorted for it. Default: 0. */
+            /** @description Return this many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. Each alternative of a token costs some seven token passes, because the vocabulary is sorted for it. Default: 0. */
             top_logprobs?: number;
             /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens (counted as 64 at least) must be at most 262,144: stream the steps of larger requests. */
             trace?: boolean;
@@ -1031,7 +1031,7 @@ export interface components {
              * @default 16
              */
             max_tokens: number | null;
-            /** @description Return the log-probability of each token when it was revealed, and so many of the most likely tokens in its place. With `echo`, the prompt is scored too: each of its tokens has its log-probability with that position masked and all others of the prompt shown, which sum up to its pseudo-log-likelihood. That is not the likelihood of an autoregressive model; it takes one pass for each token of the prompt, in batches. Not allowed with `diffusing`. */
+            /** @description Return the log-probability of each token when it was revealed, and this many of the most likely tokens in its place. With `echo`, the prompt is scored too: each of its tokens has its log-probability with that position masked and all others of the prompt shown, which sum up to its pseudo-log-likelihood. That is not the likelihood of an autoregressive model; it takes one pass for each token of the prompt, in batches. Not allowed with `diffusing`. */
             logprobs?: null | false | number;
             /**
              * @description Begin the text with the prompt
@@ -1652,7 +1652,7 @@ export interface components {
             echo?: boolean;
             /** @description Return the log-probability of each generated token; default: false */
             logprobs?: boolean;
-            /** @description Return so many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. Each alternative of a token costs some seven token passes, because the vocabulary is sorted for it. Default: 0. */
+            /** @description Return this many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. Each alternative of a token costs some seven token passes, because the vocabulary is sorted for it. Default: 0. */
             top_logprobs?: number;
             /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens (counted as 64 at least) must be at most 262,144: stream the steps of larger requests. */
             trace?: boolean;

@@ -68,7 +68,8 @@ function checkCharacters(value: unknown, path = ""): void {
     const position = Array.from(value.slice(0, at)).length;
     throw refuse(
       path,
-      `holds \\u${code}, one half of a character, at character ${position}: send both halves, or leave it out`,
+      `holds \\u${code}, one half of a character, at character ${position}: ` +
+        "send both halves, or leave it out",
     );
   }
   if (typeof value !== "object" || value === null) return;

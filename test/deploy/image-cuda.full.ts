@@ -1,4 +1,6 @@
-/** The image for CUDA on a machine without a driver. Building it takes minutes and 10 GB: it must be there. */
+/**
+ * The image for CUDA on a machine without a driver. Building it takes minutes and 10 GB: it must be there.
+ */
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";

@@ -1,4 +1,6 @@
-/** Every code block of the documents runs against a server on a free port, or not-run.ts says why it does not. */
+/**
+ * Every code block of the documents runs against a server on a free port, or not-run.ts says why it does not.
+ */
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";

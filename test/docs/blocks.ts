@@ -16,7 +16,9 @@ export interface Block {
   previous: Block | undefined;
 }
 
-/** README.md, CONTRIBUTING.md and every page of docs/ that people write; reports are the output of programs. */
+/**
+ * README.md, CONTRIBUTING.md and every page of docs/ that people write; reports are the output of programs.
+ */
 export const FILES = [
   "README.md",
   "CONTRIBUTING.md",

@@ -26,7 +26,9 @@ test("docs/reference/dependencies.md has every package of package.json, and no o
   }
 });
 
-/** Licence of every package that is installed without those for development, by name: what the lock file says. */
+/**
+ * Licence of every package that is installed without those for development, by name: what the lock file says.
+ */
 async function installed(): Promise<Map<string, string>> {
   const { packages } = JSON.parse(await read("package-lock.json")) as {
     packages: Record<string, { dev?: boolean; license?: string }>;

@@ -266,16 +266,16 @@ test("steps that reveal nothing are emitted in order, over several turns of the 
     timer = setImmediate(count);
   });
   const turns: number[] = [];
-  const told: number[][] = Array.from({ length: 16 }, () => []);
+  const heard: number[][] = Array.from({ length: 16 }, () => []);
   const request = { prompt: "", length: 1, steps: 1024, seed: 3, n: 16 };
   const { samples } = await engine.submit(request, ({ sample, step }) => {
     turns.push(turn);
-    told[sample]!.push(step);
+    heard[sample]!.push(step);
   }).result;
   clearImmediate(timer);
   const all = Array.from({ length: 1024 }, (_, i) => i + 1);
   assert.deepEqual(
-    told,
+    heard,
     Array.from({ length: 16 }, () => all),
   );
   assert.equal(samples.length, 16);

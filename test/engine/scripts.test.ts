@@ -83,9 +83,9 @@ for (const [script, text] of Object.entries(TEXTS))
       const masked =
         seed % 2 ? shuffled(everywhere, 1000 + seed).slice(0, 1 + (seed % ids.length)) : everywhere;
       const tokens = ids.map((id, position) => (masked.includes(position) ? MASK : id));
-      const told = steps({ tokens }, ids, shuffled(masked, seed));
-      assert.equal(told.at(-1)!.text, text);
-      for (const event of told) {
+      const seen = steps({ tokens }, ids, shuffled(masked, seed));
+      assert.equal(seen.at(-1)!.text, text);
+      for (const event of seen) {
         assert.ok(!event.text.includes("\ufffd"), JSON.stringify(event.text));
         const shown = [...event.text];
         assert.equal(shown.filter((character) => character === MASK_GLYPH).length, event.masked);
@@ -104,19 +104,19 @@ test("a combining mark shows only after its character", () => {
   const text = "e\u0301";
   const ids = tokenizer.encode(text, 16)!;
   assert.equal(ids.length, 3);
-  const told = steps({ tokens: ids.map(() => MASK) }, ids, [2, 1, 0]).map((event) => event.text);
-  assert.deepEqual(told, ["░░", "░", text]);
+  const seen = steps({ tokens: ids.map(() => MASK) }, ids, [2, 1, 0]).map((event) => event.text);
+  assert.deepEqual(seen, ["░░", "░", text]);
 });
 
 test("the answer completes a character that a prompt of ids ends inside", () => {
   const ids = tokenizer.encode("日", 16)!;
   assert.ok(ids.length > 1);
   const request = { prompt_tokens: ids.slice(0, 1), length: ids.length - 1 };
-  const told = steps(
+  const seen = steps(
     request,
     ids,
     ids.slice(1).map((_, i) => i + 1),
   );
-  assert.equal(told.at(-1)!.text, "日");
-  assert.ok(told.every((event) => !event.text.includes("\ufffd")));
+  assert.equal(seen.at(-1)!.text, "日");
+  assert.ok(seen.every((event) => !event.text.includes("\ufffd")));
 });

@@ -74,11 +74,11 @@ test("a sweep over every axis gives results without errors", async () => {
 });
 
 test("Ctrl-C writes the results so far and exits with 130", async () => {
-  let told = false;
+  let interrupted = false;
   const args = [...to("stopped"), "--time", "600", "--steps", "4", "--length", "8"];
   const { code, errors } = await loadtest([...args, "--no-open"], (text, interrupt) => {
-    if (told || !/ left {2}server \|/.test(text)) return;
-    told = true;
+    if (interrupted || !/ left {2}server \|/.test(text)) return;
+    interrupted = true;
     interrupt();
   });
   assert.equal(code, 130, errors);

@@ -95,9 +95,9 @@ test("while Redis is unavailable a server counts alone, and renews its leases wh
   skip,
 }, async () => {
   const [{ limits: one, link }, { limits: other }] = [await store(), await store()];
-  const told: string[] = [];
-  link.on("down", (reason) => told.push(`down ${reason}`));
-  link.on("up", () => told.push("up"));
+  const events: string[] = [];
+  link.on("down", (reason) => events.push(`down ${reason}`));
+  link.on("up", () => events.push("up"));
   const hold = (limits: RedisLimitStore, amount: number) =>
     limits.take("away", "concurrent_requests", amount, FOREVER);
   assert.equal((await hold(one, 1)).used, 1);
@@ -108,9 +108,9 @@ test("while Redis is unavailable a server counts alone, and renews its leases wh
   assert.equal((await one.take("away", "requests_per_minute", 4, 60_000)).used, 4);
   startRedis();
   while (link.down !== undefined) await sleep(20);
-  assert.equal(told.length, 2);
-  assert.match(told[0]!, /^down /);
-  assert.equal(told[1], "up");
+  assert.equal(events.length, 2);
+  assert.match(events[0]!, /^down /);
+  assert.equal(events[1], "up");
   // The other server has reconnected too, and both have renewed.
   let used = 0;
   for (let tries = 0; used !== 3 && tries < 200; tries++) {
@@ -131,11 +131,11 @@ test("a refused command is reported once, and Redis stays available", {
   const limits = new RedisLimitStore(link);
   const { link: whole, limits: typed } = await store();
   open.push(link, limits);
-  const told: string[] = [];
+  const events: string[] = [];
   for (const one of [link, whole]) {
-    one.on("down", (reason) => told.push(`down ${reason}`));
-    one.on("up", () => told.push("up"));
-    one.on("refused", (command, reason) => told.push(`${command} ${reason.split(" ")[0]}`));
+    one.on("down", (reason) => events.push(`down ${reason}`));
+    one.on("up", () => events.push("up"));
+    one.on("refused", (command, reason) => events.push(`${command} ${reason.split(" ")[0]}`));
   }
   for (let i = 1; i <= 5; i++) {
     // Counted in this process instead.
@@ -149,9 +149,9 @@ test("a refused command is reported once, and Redis stays available", {
   await sleep(1200);
   assert.equal(await link.run((redis) => redis.get("didi:answer:x")), "5");
   assert.equal(link.down, undefined);
-  assert.equal(told.length, 2, told.join("; "));
-  assert.match(told[0]!, /^EVAL NOPERM$/);
-  assert.match(told[1]!, /^EVAL /);
+  assert.equal(events.length, 2, events.join("; "));
+  assert.match(events[0]!, /^EVAL NOPERM$/);
+  assert.match(events[1]!, /^EVAL /);
 });
 
 test("a full or read-only Redis is unavailable until it accepts a write", { skip }, async () => {

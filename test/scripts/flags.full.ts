@@ -11,7 +11,10 @@ const { scripts } = JSON.parse(readFileSync(join(PACKAGE_ROOT, "package.json"), 
   scripts: Record<string, string>;
 };
 
-/** Scripts of ours: the last command of each, without what is built before it. Others are programs of packages. */
+/**
+ * Scripts of ours: the last command of each, without what is built before it. Others are programs of
+ * packages.
+ */
 const OURS = Object.entries(scripts).flatMap(([name, script]) => {
   const command = script.split("&&").at(-1)!.trim();
   return /^(node --import tsx \S+\.ts|\S+\.sh)/.test(command) ? [[name, command] as const] : [];

@@ -216,7 +216,7 @@ test("a key that is missing, wrong, or in the address", async () => {
   assert.match(await message("/v1/models?api_key=x", {}), /must not hold a key \(api_key\)/);
 });
 
-test("TLS to the port of plain HTTP is told the scheme, in plain HTTP", async () => {
+test("TLS to the port of plain HTTP is answered with the scheme, in plain HTTP", async () => {
   const socket = connect(Number(new URL(origin).port), "127.0.0.1");
   await once(socket, "connect");
   // The start of a ClientHello.

@@ -21,7 +21,7 @@ def alpha(t):
 
 
 def grid(steps: int) -> list[float]:
-    """Return the times of a generation in `steps` steps: linspace(1, T_MIN, steps + 1)."""
+    """Return the times of a sample in `steps` steps: linspace(1, T_MIN, steps + 1)."""
     return np.linspace(1.0, T_MIN, steps + 1).tolist()
 
 

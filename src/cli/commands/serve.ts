@@ -97,7 +97,8 @@ export async function serve(config: ServeConfig): Promise<void> {
       if (err) app.log.fatal({ err }, "stopping after a bug");
       else
         app.log.info(
-          `${signal ?? (manual ? "npm ended" : "end")}: finishing ${engine.activeRows + engine.queueLength} running requests`,
+          `${signal ?? (manual ? "npm ended" : "end")}: ` +
+            `finishing ${engine.activeRows + engine.queueLength} running requests`,
         );
       await stop();
       app.log.info("stopped");

@@ -1,6 +1,8 @@
 /** Lines of the log as they are shown in a terminal. */
 
-/** A line of the log, parsed: pino's own fields, and those of a request (src/server/telemetry/request-log.ts). */
+/**
+ * A line of the log, parsed: pino's own fields, and those of a request (src/server/telemetry/request-log.ts).
+ */
 interface LogLine {
   level: number;
   time: number;
@@ -40,8 +42,8 @@ function request({ method, path, status, total_ms, steps, cache, problem, key }:
 }
 
 /**
- * Return a line of the log for people: the time, and one line for a request; the stack of an error follows it.
- * A line that is not JSON is returned as it is.
+ * Return a line of the log for people: the time, and one line for a request; the stack of an error follows
+ * it. A line that is not JSON is returned as it is.
  *
  * @example prettyLine('{"level":30,"time":0,"msg":"request","method":"GET","path":"/","status":200,"total_ms":3}')
  */

@@ -18,8 +18,8 @@ export interface SchedulableRow {
   /** Canvases of the row in the batch. */
   readonly width: number;
   /**
-   * Token passes that it takes beyond those of its canvases, to sort the vocabulary for alternatives. Rows with
-   * some share no batch with rows without, which would wait for them.
+   * Token passes that it takes beyond those of its canvases, to sort the vocabulary for alternatives. Rows
+   * with some share no batch with rows without, which would wait for them.
    */
   readonly sorting: number;
   /** Attained service: token passes so far, plus the value it started with. */

@@ -76,7 +76,8 @@ const CLIENT_ERRORS: Record<string, [kind: ProblemKind, detail: string]> = {
 /** First byte of a TLS connection. */
 const TLS_HANDSHAKE = 0x16;
 const NOT_TLS =
-  "this port takes plain HTTP: begin the address with http://, or start the server with --tls-cert and --tls-key";
+  "this port takes plain HTTP: begin the address with http://, " +
+  "or start the server with --tls-cert and --tls-key";
 
 /** Return the socket to answer on: plain HTTP on a TLS port is answered without TLS. */
 const answerable = (code: string | undefined, socket: Duplex) =>

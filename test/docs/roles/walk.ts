@@ -1,6 +1,6 @@
 /**
- * Follow a page from its first code block to its last, as a reader would: in a fresh clone, with a home folder of its
- * own, one shell for all commands and a terminal of its own for a server in the foreground.
+ * Follow a page from its first code block to its last, as a reader would: in a fresh clone, with a home
+ * folder of its own, one shell for all commands and a terminal of its own for a server in the foreground.
  */
 
 import assert from "node:assert/strict";
@@ -24,7 +24,9 @@ import { freePort } from "../../support/programs.ts";
 import { type Block, blocksOf, commandsOf } from "../blocks.ts";
 import { reasonNotToRun } from "../not-run.ts";
 
-/** Ports that the documents name. Each walk takes free ones in their place, in the documents and in deploy/. */
+/**
+ * Ports that the documents name. Each walk takes free ones in their place, in the documents and in deploy/.
+ */
 const PORTS = [8080, 8081, 8082, 8443, 9081, 9082, 9091, 6380];
 const WITH_PORTS = [
   ...["docs/start.md", "docs/bring-a-model.md", "docs/operate.md"],
@@ -138,7 +140,9 @@ function textOf(block: Block, hasEnvironment: boolean): string | null {
 /** Folders of the machine that the documents write to, and that a walk has under a folder of its own. */
 const SYSTEM = ["etc/nginx", "etc/prometheus", "etc/systemd/system", "opt"];
 
-/** Return a text that writes under `root` instead of into /etc and /opt, and needs no user that is not there. */
+/**
+ * Return a text that writes under `root` instead of into /etc and /opt, and needs no user that is not there.
+ */
 const moveSystem = (text: string, root: string) =>
   text.replace(/(?<=\s)\/(?=(etc|opt)\/)/g, `${root}/`).replaceAll(" -g didi-serve", "");
 
@@ -170,12 +174,12 @@ function printTimes(t: TestContext, ran: readonly Ran[]): void {
 }
 
 /**
- * Follow a page in a fresh clone and return what each block printed. Print how long each took. What the page writes into
- * /etc and /opt goes into a folder in their place.
+ * Follow a page in a fresh clone and return what each block printed. Print how long each took. What the page
+ * writes into /etc and /opt goes into a folder in their place.
  *
- * A block of JavaScript or Python that begins with a comment such as `// stream.mjs` is saved under that name.
- * A block with `npm start` runs in a terminal of its own, until the server says that it is ready. Throws at the first
- * command that fails. Ends everything that it started.
+ * A block of JavaScript or Python that begins with a comment such as `// stream.mjs` is saved under that
+ * name. A block with `npm start` runs in a terminal of its own, until the server says that it is ready.
+ * Throws at the first command that fails. Ends everything that it started.
  *
  * @param until heading after which nothing is run, such as "The published checkpoint"
  */

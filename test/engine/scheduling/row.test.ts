@@ -58,7 +58,7 @@ test("a finished ranked sample waits for its reward, and is urgent once its dead
 
 test("a row whose deadline has come skips the remaining steps", () => {
   const row = rowOf(1000, false);
-  assert.ok(row.skips, "the first of so many steps reveals something: choose another seed");
+  assert.ok(row.skips, "the first of these steps reveals something: choose another seed");
   row.hurry();
   assert.deepEqual([row.urgent, row.skips, row.sample.hurried], [true, false, true]);
   finish(row);

@@ -109,7 +109,7 @@ test("streamed log-probabilities equal those of the whole answer, each with its 
   for (const more of [{}, { echo: true }, { suffix: " The end.", stop: "e" }]) {
     const body = { model, prompt: "The dog", logprobs: 0, ...base, ...more };
     const whole = (await client.completions.create(body)).choices[0]!.logprobs!;
-    const told = { tokens: [] as string[], token_logprobs: [] as number[], text_offset: [] as number[] };
+    const joined = { tokens: [] as string[], token_logprobs: [] as number[], text_offset: [] as number[] };
     let length = 0;
     for await (const { choices } of await client.completions.create({ ...body, stream: true })) {
       const { text, logprobs } = choices[0]!;
@@ -117,9 +117,9 @@ test("streamed log-probabilities equal those of the whole answer, each with its 
         assert.ok(offset >= length && offset < length + text.length);
       length += text.length;
       for (const key of ["tokens", "token_logprobs", "text_offset"] as const)
-        told[key].push(...(logprobs![key] as never[]));
+        joined[key].push(...(logprobs![key] as never[]));
     }
-    assert.deepEqual({ ...told, top_logprobs: null }, whole);
+    assert.deepEqual({ ...joined, top_logprobs: null }, whole);
   }
 });
 

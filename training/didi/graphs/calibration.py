@@ -219,11 +219,12 @@ def calibrate(
     error = found.change.std(ddof=1) / np.sqrt(len(found.change)) if len(found.change) > 1 else 0.0
     nelbo, change = found.nelbo.mean(), found.change.mean()
     print(f"divergence {found.divergence:.5f}, NELBO {nelbo:.4f} {change:+.5f} ({error:.5f})", flush=True)
+    kept = [label(origin) for name, origin in sources.items() if origin.transposed and name not in chosen]
     return Calibration(
         percentile=best,
         windows=len(windows),
         tokens=windows.shape[1],
-        float32=[label(origin) for name, origin in sources.items() if origin.transposed and name not in chosen],
+        float32=kept,
         divergence=round(found.divergence, 5),
         nelbo=round(float(nelbo), 4),
         nelbo_change=round(float(change), 5),

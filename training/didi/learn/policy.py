@@ -18,7 +18,7 @@ from ..diffusion import alpha, categorical, grid, subs
 
 @dataclass
 class Step:
-    """One step of generations: from each canvas of `before` [N, L] to its G continuations `after` [N, G, L].
+    """One step of samples: from each canvas of `before` [N, L] to its G continuations `after` [N, G, L].
 
     `log_p` [P, V] is the model's p(x0 | before) at the masked positions of `before`, row by row.
     """
@@ -71,7 +71,7 @@ def rollout(student: Backbone, tau: Tensor | None, uniform: Tensor) -> list[Step
 
 
 def branch(student: Backbone, steps: int, branches: int, uniform: Tensor) -> tuple[Step, Tensor]:
-    """Generate in `steps` steps, and do one step of each generation in `branches` ways.
+    """Generate in `steps` steps, and do one step of each sample in `branches` ways.
 
     Row i of `uniform` [N, L], which decides when each position is revealed, branches at step i mod `steps`,
     after the student's own steps. Return the step with its autograd graph, and the time [N] at which it ends.

@@ -1,6 +1,6 @@
 """Write golden vectors for the server's tests: `python -m didi.tools.golden --model FOLDER --out DIR`.
 
-They are whole generations by the reference samplers, plain and guided. If a uniform of a generation falls
+They are whole samples by the reference samplers, plain and guided. If a uniform of a sample falls
 within 1e-5 of a boundary of the inverse CDF, rounding could decide the token, so the next seed is taken
 instead.
 """
@@ -50,7 +50,7 @@ def toy_denoiser(tokens: Tensor, where: Tensor | None = None) -> Tensor:
 
 
 def record(generate: Callable[..., Generation], request: dict) -> dict:
-    """Return the request with the first seed, from its own on, that is unambiguous, and its generation."""
+    """Return the request with the first seed, from its own on, that is unambiguous, and its sample."""
     while True:
         generation = generate(**request)
         if min(generation.margins) >= MARGIN:
@@ -76,7 +76,7 @@ def main() -> None:
     parser = command_parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model folder with its weights")
     parser.add_argument("--out", type=Path, required=True, help="folder of the golden files")
-    parser.add_argument("--only-guided", action="store_true", help="write guided generations alone")
+    parser.add_argument("--only-guided", action="store_true", help="write guided samples alone")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
