@@ -2,8 +2,8 @@
 # Run the device check that receive.sh put together.
 #   sh check.sh FOLDER RESULTS [FLAG ...]     FLAGs go to the check: --help lists them
 # `--device cuda` fails at once where CUDA does not load; without it the check then runs on the CPU.
-# Writes doctor.json, device-check.md and device-check.json to RESULTS. DIDI_PYTHON names a Python with PyTorch
-# (default: python3), with which the speed is compared.
+# Writes doctor.json, device-check.md and device-check.json to RESULTS. DIDI_PYTHON names a Python with
+# PyTorch (default: python3), with which the speed is compared.
 set -eu
 app=${1:?folder that receive.sh wrote to}/app results=${2:?folder of the results}
 shift 2
@@ -26,4 +26,5 @@ for folder in "$app"/models/random-*; do
 done
 mkdir -p "$results"
 "$app/bin/node" "$app/src/main.js" doctor --json >"$results/doctor.json" || true
-exec "$app/bin/node" "$app/loadtest/device/main.js" --python "$python" --random "$random" --out "$results" "$@"
+exec "$app/bin/node" "$app/loadtest/device/main.js" \
+  --python "$python" --random "$random" --out "$results" "$@"

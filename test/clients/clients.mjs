@@ -1,11 +1,6 @@
 /**
-<<<<<<< HEAD
  * Clients for Node, each used as its documentation shows: `node clients.mjs ORIGIN CHAT_ORIGIN`, beside
  * their packages. Prints one JSON line for each client: its name, its version and what was done.
-=======
- * Clients for Node, each used as its documentation shows: `node clients.mjs ORIGIN`, beside their packages.
- * Prints one JSON line for each client: its name, its version and what was done.
->>>>>>> 3342a21 (docs: the walk of a request in 20 files; the ten nouns; 110 columns)
  */
 
 import assert from "node:assert/strict";
