@@ -63,6 +63,7 @@ await script<Flags>(
     };
     const wanted = random ?? (quick ? "none" : join(CACHE, "random-768x12"));
     const check = new Check(settings, started);
+    await check.copies(model);
     await check.model(model);
     if (wanted !== "none") {
       const ready = await check.part("random weights", "-", "model folder", async () => ({
