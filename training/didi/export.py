@@ -212,7 +212,8 @@ def chat_format(source: Path, tokenizer_file: Path, below: int) -> tuple[str, di
         if text is None:
             continue
         if text not in fields["special_tokens"]:
-            raise ValueError(f"{file.name}: {name} is {text}, which is no special token of {tokenizer_file.name}")
+            where = f"which is no special token of {tokenizer_file.name}"
+            raise ValueError(f"{file.name}: {name} is {text}, {where}")
         fields[name] = text
     if not fields["special_tokens"]:
         raise ValueError(f"{tokenizer_file.name} has no special tokens, and there is a chat template")

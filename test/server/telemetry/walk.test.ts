@@ -117,6 +117,8 @@ function askFor(status: string, path: string, operation: Operation, accept: stri
       };
     case "415":
       return { ...asked, headers: { accept, "content-type": "text/plain" } };
+    case "431":
+      return { ...asked, path: withQuery({ prompt: "x".repeat(20_000) }) };
     case "426":
       return asked;
     case "429":
