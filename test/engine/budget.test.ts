@@ -30,7 +30,9 @@ test("auto chooses the best measured budget that fits the deadline, with a margi
 
 test("auto chooses at most one step for each token, and at least one step", () => {
   assert.deepEqual(choose(10_000, [undefined, RGAS], 15), { steps: 4, guidance: RGAS });
-  assert.deepEqual(choose(1), { steps: 1, guidance: undefined });
+  assert.deepEqual(choose(10_000, [undefined], 16), { steps: 16, guidance: undefined });
+  // Where there are measurements, no budget between them is chosen.
+  for (const deadlineMs of [1, 45]) assert.deepEqual(choose(deadlineMs), { steps: 1, guidance: undefined });
   assert.deepEqual(choose(10_000, undefined, 3), { steps: 3, guidance: undefined });
 });
 

@@ -6,6 +6,8 @@ import { LOG_LINEAR } from "../../../src/diffusion/schedule.ts";
 import type { SampleGroup } from "../../../src/engine/sample-group.ts";
 import type { RowDraws } from "../../../src/engine/scheduling/batch.ts";
 import { Row } from "../../../src/engine/scheduling/row.ts";
+import { GRAPH_COST } from "../../../src/engine/scheduling/speed.ts";
+import type { GraphName } from "../../../src/runtime/protocol.ts";
 
 const MASK = 9;
 
@@ -32,7 +34,7 @@ function drawn({ plan }: Row): RowDraws {
     logprobs: Float32Array.from(positions, () => -1),
     entropies: Float32Array.from(positions, () => 1),
   }));
-  return { candidates, rewards: [], entropy: 0 };
+  return { candidates, rewards: plan.kind === "tilt" ? [0] : [], entropy: 0 };
 }
 
 /** Take every step with draws of token 5. */
@@ -64,3 +66,30 @@ test("a row whose deadline has come skips the remaining steps", () => {
   finish(row);
   assert.deepEqual([...row.sample.canvas.tokens], [1, 5]);
 });
+
+/** Graphs of one step in order, with the canvases of each. */
+const PASSES: [rerankRatio: number, passes: [GraphName, width: number][]][] = [
+  [0, [["tilt", 1]]],
+  [
+    1,
+    [
+      ["denoise", 1],
+      ["score", 2],
+    ],
+  ],
+];
+for (const [rerankRatio, passes] of PASSES)
+  test(`a step with rerank_ratio ${rerankRatio} takes ${passes.join(" and ")}, and its service is their cost`, () => {
+    const row = rowOf(4, false, { candidates: 2, scaleStart: 1, scaleEnd: 1, rerankRatio }, 8);
+    while (row.skips) row.skip();
+    const { plan } = row;
+    let attained = 0;
+    for (const [graph, width] of passes) {
+      assert.deepEqual([row.waits, row.graph, row.width], [true, graph, width]);
+      attained += 32 * width * GRAPH_COST[graph];
+      assert.equal(row.plan, plan);
+      row.apply(graph === "score" ? [0, 1] : drawn(row));
+      assert.equal(row.attained, attained);
+    }
+    assert.notEqual(row.plan, plan);
+  });
