@@ -146,7 +146,9 @@ export class Admission {
   }
 
   #log({ log }: Caller, request: GenerateRequest, { id, result }: RequestHandle): void {
-    log.info({ id, request }, "prompt");
+    // A canvas for each scored token would be a million numbers.
+    const scored = request.scored?.map(({ token }) => token);
+    log.info({ id, request: scored ? { ...request, scored } : request }, "prompt");
     result.then(
       ({ samples }) => log.info({ id, texts: samples.map(({ text }) => text) }, "text"),
       () => {},

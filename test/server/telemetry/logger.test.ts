@@ -43,6 +43,8 @@ async function everything(logPrompts: boolean) {
   const url = `${origin}/generate?request=${encodeURIComponent(JSON.stringify(request))}`;
   await (await fetch(url, { headers: { authorization: `Bearer ${key}` } })).text();
   await post("/v1/completions", JSON.stringify({ model, prompt: SECRET, max_tokens: 4 }));
+  const chosen = await post("/generate", JSON.stringify({ template: `${SECRET} {{choice:a|b}}`, steps: 1 }));
+  assert.equal(chosen.status, 200, await chosen.text());
   const inputs = [{ name: "text_input", shape: [1], datatype: "BYTES", data: [SECRET] }];
   await post(`/v2/models/${model}/infer`, JSON.stringify({ inputs }));
   for (const [path, body] of [
@@ -110,6 +112,8 @@ test("the log holds no prompt, no text and no key, also after errors", async () 
 test("with logPrompts the log holds prompts and texts, but no key", async () => {
   const { log, texts, key } = await everything(true);
   for (const text of [SECRET, JSON.stringify(texts[0]).slice(1, -1)]) assert.ok(log.includes(text), text);
+  // Of scored tokens, not a canvas for each.
+  assert.ok(log.includes('"scored":[') && !log.includes('"canvas":'));
   assert.ok(!log.includes(key.slice(-43, -1)));
 });
 
