@@ -160,7 +160,10 @@ await script<QualityConfig>(
       let done = 0;
       try {
         await engine.warmUp();
-        const tell = () => progress.show(() => `${setting.name}: ${++done} of ${config.samples} samples `);
+        const tell = () => {
+          done++;
+          progress.show(() => `${setting.name}: ${done} of ${config.samples} samples `);
+        };
         all.push(await sample(engine, setting, config, tell));
       } finally {
         await engine.pool.close();
