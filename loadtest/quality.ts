@@ -115,7 +115,8 @@ function report(all: readonly Samples[], scores: readonly Judged[], config: Qual
   });
   const first = all[0]!.name;
   const columns = ["setting", "perplexity (95%)", "entropy", `nats a token above ${first} (standard error)`];
-  return `${machine(config.model)}. ${config.samples} samples of ${config.length} tokens, the same seeds in every row.
+  const samples = `${config.samples} samples of ${config.length} tokens, the same seeds in every row.`;
+  return `${machine(config.model)}. ${samples}
 
 ${table([...columns, "passes", "ms a sample"], rows)}
 `;

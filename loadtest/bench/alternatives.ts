@@ -41,8 +41,8 @@ export async function alternatives(
 ): Promise<void> {
   await timeBeside(origin, length, steps[0]!, 0);
   console.log(
-    `\nMilliseconds of a request of ${length} tokens by its top_logprobs, and of one without beside a client ` +
-      `with so many; median of ${repeats} (lowest to highest); ratios to none\n`,
+    `\nMilliseconds of a request of ${length} tokens by its top_logprobs, and of one without beside a ` +
+      `client with as many; median of ${repeats} (lowest to highest); ratios to none\n`,
   );
   tableHead("steps", "top_logprobs", "alone", "ratio", "neighbour", "ratio");
   for (const budget of steps) {

@@ -121,7 +121,8 @@ export function parseTokenizer(text: string, vocabSize: number): TokenizerDefini
   const { model, pre_tokenizer, normalizer = null } = definition;
   if (!isPreTokenizer(pre_tokenizer))
     throw new Error(
-      `its pre_tokenizer is not one that is known to take linear time: ByteLevel, or a Split by the expression of ${Object.keys(PATTERNS).join(", ")} before it; it is ${shown(pre_tokenizer)}`,
+      "its pre_tokenizer is not one that is known to take linear time: ByteLevel, or a Split by the " +
+        `expression of ${Object.keys(PATTERNS).join(", ")} before it; it is ${shown(pre_tokenizer)}`,
     );
   if (normalizer !== null && !isNormalizer(normalizer))
     throw new Error(`its normalizer must be null, NFC, NFD, NFKC or NFKD; it is ${shown(normalizer)}`);

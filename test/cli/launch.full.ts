@@ -89,7 +89,7 @@ const ENDINGS = [
   { signal: "SIGKILL", toGroup: false, last: "npm ended" },
 ] as const;
 for (const { signal, toGroup, last } of ENDINGS)
-  test(`${signal} to ${toGroup ? "the group of npm start" : "npm"} ends the server, which answers first`, async () => {
+  test(`${signal} to ${toGroup ? "npm's group" : "npm"} ends the server, which answers first`, async () => {
     const flags = ["--port", "0", "--device", "cpu", "--model", "tiny", "--log-format", "json"];
     const args = ["--prefix", checkout, "start", "--silent", "--", ...flags];
     const child = spawn("npm", args, { detached: true, stdio: ["ignore", "pipe", "inherit"] });

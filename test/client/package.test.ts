@@ -42,7 +42,8 @@ before(async () => {
     join(root, "consumer.ts"),
     `import { DidiClient, DidiError, type StreamEvent } from "didi-serve/client";
      export async function text(client: DidiClient, signal: AbortSignal): Promise<string> {
-       for await (const event of client.stream({ prompt: "a", steps: "auto", guidance: { mode: "rgas" } }, { signal })) {
+       const guided = { prompt: "a", steps: "auto", guidance: { mode: "rgas" } } as const;
+       for await (const event of client.stream(guided, { signal })) {
          const received: StreamEvent = event;
          if (received.type === "done") return received.samples[0]!.text;
        }
@@ -72,7 +73,8 @@ for (const [where, lib, types] of [
   });
 
 test("its modules load by the package's name and import only each other", async () => {
-  const script = `import * as client from "didi-serve/client"; console.log(Object.keys(client).sort().join())`;
+  const script =
+    'import * as client from "didi-serve/client"; console.log(Object.keys(client).sort().join())';
   const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "--eval", script], {
     cwd: root,
   });

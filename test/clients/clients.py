@@ -1,6 +1,7 @@
 """Clients for Python, each used as its documentation shows.
 
-`python clients.py ORIGIN MODEL_FOLDER SCRATCH CHAT_ORIGIN`. Prints one JSON line for each client: its name, its version and what was done.
+`python clients.py ORIGIN MODEL_FOLDER SCRATCH CHAT_ORIGIN`. Prints one JSON line for each client: its
+name, its version and what was done.
 """
 
 import asyncio

@@ -40,7 +40,8 @@ for chunk in client.completions.create(
 assert [texts[i] for i in range(4)] == [c.text for c in whole.choices]
 assert usage == whole.usage
 
-guided = client.completions.create(prompt="Once", extra_body={"steps": 4, "guidance": {"mode": "rgas"}}, **asked)
+guidance = {"steps": 4, "guidance": {"mode": "rgas"}}
+guided = client.completions.create(prompt="Once", extra_body=guidance, **asked)
 ours = generate(prompt="Once", length=24, seed=5, temperature=1, steps=4, guidance={"mode": "rgas"})
 assert guided.choices[0].text == ours["samples"][0]["text"]
 

@@ -21,7 +21,7 @@ test("systemd accepts the unit without a warning", {
   assert.equal(await verify(UNIT), "");
 });
 
-test("the unit gives the server flags that it knows, and more time to stop than --grace and 5 seconds", () => {
+test("the unit has flags that the server knows, and more time to stop than --grace and 5 seconds", () => {
   const [, command] = /^ExecStart=\S+ \S+ serve (.+)$/m.exec(unit)!;
   for (const [flag] of command!.matchAll(/--[\w-]+/g))
     assert.ok(

@@ -18,7 +18,7 @@ interface GoldenToy {
 const golden: GoldenToy = JSON.parse(readFileSync(new URL("../golden/toy.json", import.meta.url), "utf8"));
 
 for (const expected of golden.generations)
-  test(`equals the Python oracle at ${expected.steps} steps, length ${expected.length}, temperature ${expected.temperature}`, () => {
+  test(`equals the oracle, ${JSON.stringify(expected, ["steps", "length", "temperature"])}`, () => {
     const maskId = golden.vocab_size - 1;
     const logits = (canvas: Int32Array, position: number) => {
       const mix = canvas.reduce((sum, token, j) => sum + token * (j + 1), 0) % 1000;

@@ -8,7 +8,7 @@ import { PACKAGE_ROOT } from "../../src/package-root.ts";
 
 const read = (...path: string[]) => readFile(join(PACKAGE_ROOT, ...path), "utf8");
 
-test("docs/reference/dependencies.md has every package of package.json, and no other, with its licence", async () => {
+test("dependencies.md has every package of package.json, and no other, with its licence", async () => {
   const page = await read("docs", "reference", "dependencies.md");
   const { dependencies, optionalDependencies, devDependencies } = JSON.parse(await read("package.json"));
   const [, atRunTime = "", forDevelopment = ""] = page.split(/^## /m);
@@ -37,7 +37,7 @@ async function installed(): Promise<Map<string, string>> {
   return new Map(found.map(([path, { license = "none" }]) => [path.split("node_modules/").at(-1)!, license]));
 }
 
-test("docs/reference/dependencies.md has the licence of every package that is installed, those that others bring included", async () => {
+test("dependencies.md has the licence of every installed package, direct or not", async () => {
   const page = await read("docs", "reference", "dependencies.md");
   const rows = Array.from(
     page
@@ -80,7 +80,7 @@ test("npm run sbom lists what is installed, each with its version, licence and h
   }
 });
 
-test("requirements-convert.txt has the versions of requirements.txt, and what model convert imports", async () => {
+test("requirements-convert.txt has the versions of requirements.txt, and what convert imports", async () => {
   const pins = async (file: string) =>
     new Map(
       Array.from((await read("training", file)).matchAll(/^([\w-]+)==(\S+)$/gm), ([, name, version]) => [

@@ -26,7 +26,7 @@ const rowsOf = (header: string) =>
     }),
   );
 
-test("it has the inputs and outputs that graphs have, those of a kept mask and of sigma included", async () => {
+test("it has the inputs and outputs of graphs, those of a kept mask and of sigma included", async () => {
   const { graphs } = await openModel(TINY_STUDENT);
   const inputs = rowsOf("| input ");
   const outputs = rowsOf("| output ");

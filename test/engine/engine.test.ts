@@ -221,7 +221,7 @@ test("at its deadline a request is answered with all positions revealed", async 
   assert.deepEqual(free.steps, (await run({ ...request, steps: 8, deadline_ms: undefined })).steps);
 });
 
-test("steps auto chooses a budget that meets the deadline, and the receipt reproduces the answer", async () => {
+test("steps auto chooses a budget for the deadline, and the receipt reproduces the answer", async () => {
   const request = { prompt: "", length: 64, seed: 9, temperature: 1 };
   const { result } = await run({ ...request, steps: "auto", deadline_ms: 60_000 });
   const measured = engine.model.manifest.quality!.filter(({ steps }) => steps <= request.length);

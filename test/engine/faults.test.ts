@@ -19,7 +19,7 @@ const requests = Array.from(
   }),
 );
 
-test("a row that makes its batches fail is isolated, and the other rows finish with the same tokens", async () => {
+test("a row that makes its batches fail is isolated, and the others have the same tokens", async () => {
   const engine = await startEngine();
   const expected = await Promise.all(
     requests.map(async (request) => (await engine.submit(request).result).samples),

@@ -67,7 +67,7 @@ const requests = Array.from({ length: 15 }, (_, i): GenerateRequest => {
   };
 });
 
-test("guided and plain requests have the same bits alone, beside others, in another order and after kills", async () => {
+test("guided and plain requests have the same bits alone, together, in any order, after kills", async () => {
   const alone = [];
   for (const request of requests) alone.push(await run(engine, request));
   const calls = new Map<GraphName, number>();

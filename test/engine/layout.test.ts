@@ -132,7 +132,7 @@ test("a step reports the mean entropy of the predictions it drew from", async ()
   assert.ok(steps.find(({ entropy }) => entropy !== undefined)!.entropy! > 3);
 });
 
-test("best_of scores every finished canvas and answers the best, which equal those of single requests", async () => {
+test("best_of scores every finished canvas and answers the best, which equal single requests", async () => {
   const { model } = guided;
   const request = { prompt: "ab", length: 12, seed: 9 };
   const all = await run(guided, { ...request, n: 6 });

@@ -119,7 +119,7 @@ test("a manifest that is not JSON is refused", async () => {
   await refuses(/is not JSON/);
 });
 
-test("auto chooses fp16 for CUDA and int8 for a CPU with dot products; a named precision applies to both", async () => {
+test("auto takes fp16 for CUDA, int8 for CPUs with dot products; a named one applies to both", async () => {
   const auto = await openModel(TINY_STUDENT);
   const cpu = dotProducts() ? "int8" : "fp32";
   assert.deepEqual(auto.precision, { cpu, cuda: "fp16" });

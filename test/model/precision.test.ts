@@ -40,7 +40,7 @@ const CHOICES: [
 ];
 
 for (const [files, choice, dot, cpu, cuda] of CHOICES)
-  test(`${choice} of ${Object.keys(files)} ${dot ? `with ${dot}` : "without dot products"} is ${cpu}, ${cuda} on CUDA`, () => {
+  test(`${choice} of ${Object.keys(files)}, dot products ${dot}, is ${cpu}, ${cuda} on CUDA`, () => {
     const chosen = choosePrecision("model", files, choice, dot);
     assert.deepEqual([chosen.cpu.precision, chosen.cuda.precision], [cpu, cuda]);
   });

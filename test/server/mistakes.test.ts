@@ -47,7 +47,8 @@ const COMPLETIONS: [
     { max_tokens: 4096 },
     400,
     "max_tokens",
-    "max_tokens asks for 4096 new tokens, and with a prompt of 1 they do not fit the context of 256: at most 255",
+    "max_tokens asks for 4096 new tokens, and with a prompt of 1 they do not fit the context of 256: at " +
+      "most 255",
   ],
   [
     "messages sent to completions",
@@ -71,7 +72,8 @@ const COMPLETIONS: [
     { prompt: [464, 50256] },
     400,
     "prompt.1",
-    `prompt.1 must be below 4095, the id of the mask of ${MODEL}, and is 50256: use the ids of its tokenizer, or send text`,
+    `prompt.1 must be below 4095, the id of the mask of ${MODEL}, and is 50256: use the ids of its ` +
+      "tokenizer, or send text",
   ],
   [
     "too many prompts",
@@ -146,7 +148,8 @@ const GENERATE: [mistake: string, body: object, path: string, message: string][]
     "a trace that is too large",
     { prompt: "a", n: 16, length: 200, steps: 1024, trace: true },
     "/trace",
-    "would hold 16384 texts of 201 tokens, and may hold 262144 tokens: ask for fewer steps or samples, or stream the " +
+    "would hold 16384 texts of 201 tokens, and may hold 262144 tokens: ask for fewer steps or samples, or " +
+      "stream the " +
       "steps instead",
   ],
   [
@@ -183,7 +186,8 @@ test("a route that is none, and a method that a route does not take", async () =
   const { error } = answer as { error: { message: string } };
   assert.equal(
     error.message,
-    "POST /v1/embeddings is not a route: there is POST /v1/completions, POST /v1/chat/completions, GET /v1/models, " +
+    "POST /v1/embeddings is not a route: there is POST /v1/completions, POST /v1/chat/completions, " +
+      "GET /v1/models, " +
       "GET /v1/models/{model} (see /openapi.yaml)",
   );
   const { status, answer: get } = await send("/v1/completions", undefined, {}, "GET");

@@ -7,8 +7,8 @@
 #   cluster.sh env          print the variables for kubectl
 # Needs root, Linux, Go 1.26 for `build`, and: apt-get install podman runc containerd etcd-server \
 #   containernetworking-plugins iptables conntrack
-# The API listens on the loopback interface. Pods have addresses of 10.244.0.0/24, services of 10.96.0.0/24; there
-# is no DNS, and nothing enforces network policies.
+# The API listens on the loopback interface. Pods have addresses of 10.244.0.0/24, services of 10.96.0.0/24;
+# there is no DNS, and nothing enforces network policies.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 home=${XDG_CACHE_HOME:-$HOME/.cache}/didi-serve/cluster
@@ -167,7 +167,8 @@ down() {
   pgrep -f "containerd-shim-runc-v2 .*$run/containerd.sock" | xargs -r kill -9 2>/dev/null || true
   ip link del didi0 2>/dev/null || true
   rm -f /etc/cni/net.d/10-didi-test.conflist
-  mount | awk -v run="$run" 'index($3, run) == 1 {print $3}' | sort -r | xargs -r umount -l 2>/dev/null || true
+  mount | awk -v run="$run" 'index($3, run) == 1 {print $3}' | sort -r |
+    xargs -r umount -l 2>/dev/null || true
   rm -rf "$run"
 }
 

@@ -45,7 +45,8 @@ function request({ method, path, status, total_ms, steps, cache, problem, key }:
  * Return a line of the log for people: the time, and one line for a request; the stack of an error follows
  * it. A line that is not JSON is returned as it is.
  *
- * @example prettyLine('{"level":30,"time":0,"msg":"request","method":"GET","path":"/","status":200,"total_ms":3}')
+ * @example
+ * prettyLine('{"level":30,"time":0,"msg":"request","method":"GET","path":"/","status":200,"total_ms":3}')
  */
 export function prettyLine(line: string): string {
   let parsed: LogLine;

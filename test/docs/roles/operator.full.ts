@@ -8,7 +8,7 @@ import { load } from "js-yaml";
 import { skipWithout } from "../../deploy/support.ts";
 import { outputOf, walk } from "./walk.ts";
 
-test("an operator has two servers behind nginx, with keys, TLS, Redis and a scrape that is up, within 15 minutes", {
+test("an operator has two servers behind nginx, with keys, TLS, Redis and a scrape, within 15 minutes", {
   skip: skipWithout("nginx", "redis-server", "promtool", "prometheus"),
 }, async (t) => {
   const { ran, root } = await walk(t, "docs/operate.md", 15 * 60_000);

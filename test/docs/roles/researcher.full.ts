@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { outputOf, walk } from "./walk.ts";
 
-test("a researcher gets from a small checkpoint to a guided text with its rewards within 10 minutes", async (t) => {
+test("a researcher gets from a checkpoint to a guided text with its rewards within 10 minutes", async (t) => {
   const page = "docs/bring-a-model.md";
   const { ran } = await walk(t, page, 10 * 60_000, "The published checkpoint");
   const rewards = outputOf(ran, /^curl -s .*\/generate/);

@@ -100,7 +100,7 @@ test("identical requests in flight run once, and each gets every step", async ()
   }
 });
 
-test("cancelling one of several identical requests keeps the others; cancelling the last ends the work", async () => {
+test("cancelling one of several equal requests keeps the others; the last ends the work", async () => {
   const handles = Array.from({ length: 3 }, () => engine.submit(request(21)));
   handles[0]!.cancel();
   handles[0]!.cancel();

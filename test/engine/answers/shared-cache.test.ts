@@ -120,7 +120,7 @@ test("a damaged answer is computed again", async () => {
   }
 });
 
-test("requests in a shared lookup count as queued, can be cancelled and joined, and are drained", async () => {
+test("requests in a shared lookup are queued, can be cancelled and joined, and are drained", async () => {
   const store = new Store();
   const engine = await server(store, "avx2", { maxQueue: 1, maxActive: 1 });
   let open!: () => void;

@@ -45,7 +45,7 @@ test("the text of a step is the text of its canvas", async () => {
   assert.equal(texts.size, 2);
 });
 
-test("a cached answer of 16,384 steps is emitted in slices, to several requests and to late subscribers", async () => {
+test("a cached answer of 16,384 steps is emitted in slices, to late subscribers too", async () => {
   const counts: number[] = [];
   const listen = async (i: number) => {
     counts[i] = 0;
@@ -95,7 +95,7 @@ test("a trace is bounded", () => {
   engine.check({ ...long, n: 1, trace: true });
 });
 
-test("a request is tokenised once and its budget chosen once, and not at all when the queue is full", async () => {
+test("tokens and budget of a request are computed once, and not at all when the queue is full", async () => {
   const { tokenizer } = engine.model;
   const encode = tokenizer.encode.bind(tokenizer);
   let encoded = 0;

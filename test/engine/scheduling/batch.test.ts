@@ -7,7 +7,7 @@ import { rowsOf } from "../../runtime/rows.ts";
 import { MODEL } from "../../support/engine.ts";
 
 for (const field of ["logprob", "entropy"] as const)
-  test(`a row with an ${field} that is not finite has an error, and the other row has its draws`, async () => {
+  test(`a row whose ${field} is not finite has an error, and the other row has its draws`, async () => {
     const rows = rowsOf(await openModel(MODEL), 2);
     const input = denoiseInput(rows);
     const result = {

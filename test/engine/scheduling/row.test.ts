@@ -79,7 +79,7 @@ const PASSES: [rerankRatio: number, passes: [GraphName, width: number][]][] = [
   ],
 ];
 for (const [rerankRatio, passes] of PASSES)
-  test(`a step with rerank_ratio ${rerankRatio} takes ${passes.join(" and ")}, and its service is their cost`, () => {
+  test(`rerank_ratio ${rerankRatio} takes ${passes.join(" and ")}, and their cost is the service`, () => {
     const row = rowOf(4, false, { candidates: 2, scaleStart: 1, scaleEnd: 1, rerankRatio }, 8);
     while (row.skips) row.skip();
     const { plan } = row;

@@ -39,7 +39,7 @@ const ask = (engine: Engine, prompt_tokens: number[], seed: number) =>
   engine.submit({ prompt_tokens, length: 12, steps: 4, seed, temperature: 1 }).result;
 
 for (const workers of [1, 2])
-  test(`a model that gives no number for one token fails requests with it, and those alone; of ${workers} processes each is restarted once at most`, async () => {
+  test(`no number for a token fails its requests; of ${workers} workers each restarts once`, async () => {
     const { engine, ends } = await watched(await withoutNumber(`nan-${workers}`), {}, workers);
     let counted = 0;
     engine.pool.on("non-finite", () => counted++);

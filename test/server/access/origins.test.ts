@@ -90,7 +90,7 @@ const PAGES: [headers: Record<string, string>, allowed: number, none: number][] 
   [{ "sec-fetch-site": "same-site" }, 403, 403],
 ];
 
-test("a page of another origin cannot make the server generate with a GET, unless it is allowed", async () => {
+test("a page of another origin cannot generate with a GET, unless it is allowed", async () => {
   const request = encodeURIComponent(JSON.stringify({ prompt: "a", length: 2, steps: 1 }));
   for (const [i, allowedOrigins] of [["https://app.example"], []].entries()) {
     const app = await build(engine, { access: { allowedOrigins } });

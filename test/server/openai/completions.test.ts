@@ -72,7 +72,7 @@ const GROWING: [object, least: number][] = [
   [{ order: "confidence", threshold: 0.2, block_length: 10 }, 8],
 ];
 for (const [fields, least] of GROWING)
-  test(`streamed text grows from the left; usage comes last if requested, ${JSON.stringify(fields)}`, async () => {
+  test(`streamed text grows from the left; usage comes last, ${JSON.stringify(fields)}`, async () => {
     const body = { model, prompt: ["Once upon a time", "The cat"], n: 2, ...base, ...fields };
     const whole = await client.completions.create(body);
     const stream = await client.completions.create({

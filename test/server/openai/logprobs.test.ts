@@ -24,7 +24,7 @@ async function complete(fields: object) {
 }
 
 for (const count of [1, 3, 5])
-  test(`logprobs ${count}: as many alternatives, the token among them, and the same tokens as without`, async () => {
+  test(`logprobs ${count}: as many alternatives with the token, and the same tokens as without`, async () => {
     const plain = (await complete({ prompt: ["Once", "The dog"], logprobs: 0 })).choices;
     const { choices } = await complete({ prompt: ["Once", "The dog"], logprobs: count });
     for (const [i, { text, logprobs }] of choices.entries()) {

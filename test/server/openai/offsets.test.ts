@@ -40,7 +40,7 @@ async function stream(fields: object) {
 const PROMPTS = ["plain", "😀 two units", "e\u0301 and 👩‍🚀 and \u{10ffff}", "日本語"];
 
 for (const prompt of PROMPTS)
-  test(`offsets after ${JSON.stringify(prompt)} count code points, streamed or not, with and without echo`, async () => {
+  test(`offsets after ${JSON.stringify(prompt)} count code points, in streams and with echo too`, async () => {
     for (const echo of [false, true])
       for (let seed = 0; seed < 4; seed++) {
         const fields = { prompt, echo, seed };
