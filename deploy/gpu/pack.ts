@@ -113,8 +113,8 @@ await script<Flags>(
     const bytes = pieces.reduce((sum, name) => sum + statSync(join(out, name)).size, 0);
     console.log(
       `${pieces.length} pieces in ${out}, ${Math.ceil(bytes / 2 ** 20)} MiB. On the other machine, for each` +
-        ` portion:\n  sh receive.sh FOLDER_OF_THE_PORTION /tmp/didi\nand when all are there:\n` +
-        `  sh check.sh /tmp/didi RESULTS --device cuda`,
+        ` portion:\n  sh receive.sh FOLDER_OF_THE_PORTION TARGET\nand when all are there:\n` +
+        `  sh check.sh TARGET RESULTS --device cuda`,
     );
     return 0;
   },

@@ -16,7 +16,7 @@ export interface CanvasRequest {
   template?: string | undefined;
   /** Options of the `{{choice}}` spans, in order. */
   choices?: string[][] | undefined;
-  /** The decided choices of the template; required if it has any. */
+  /** The decision of each choice of the template, in order; required for a template with choices. */
   decided?: { choices: readonly { chosen: number }[] } | undefined;
   /** Ids of the whole canvas, the mask where text is generated. */
   tokens?: number[] | undefined;

@@ -23,11 +23,16 @@ export interface TokenizerDefinition {
  */
 const MAX_TOKEN_BYTES = 256;
 
+/** The split expression of Llama 3, and with other DIGITS of Qwen 2. */
+const LLAMA =
+  String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|DIGITS` +
+  String.raw`| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+
 /** The split expressions of known vocabularies. Each takes linear time (test/fuzz/linear.full.ts). */
 export const PATTERNS = {
   "GPT-2": String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
-  "Llama 3": String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
-  "Qwen 2": String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
+  "Llama 3": LLAMA.replace("DIGITS", String.raw`\p{N}{1,3}`),
+  "Qwen 2": LLAMA.replace("DIGITS", String.raw`\p{N}`),
 } as const;
 
 const flag = { type: "boolean" };

@@ -575,7 +575,7 @@ export interface components {
             seed: number;
             samples: components["schemas"]["Sample"][];
             usage: components["schemas"]["Usage"];
-            /** @description What was decided for each choice of the template, in order; only if it has any */
+            /** @description The decision of each choice of the template, in order; absent without choices */
             choices?: components["schemas"]["Choice"][];
             /** @description Every combination of options, if several choices were decided jointly, as is done up to 64 combinations with at most 1,024 tokens; otherwise choices are decided from left to right. */
             combinations?: {
@@ -1790,7 +1790,7 @@ export interface components {
             seed: number;
             samples: components["schemas"]["Sample"][];
             usage: components["schemas"]["Usage"];
-            /** @description What was decided for each choice of the template, in order; only if it has any */
+            /** @description The decision of each choice of the template, in order; absent without choices */
             choices?: components["schemas"]["Choice"][];
             /** @description Every combination of options, if several choices were decided jointly, as is done up to 64 combinations with at most 1,024 tokens; otherwise choices are decided from left to right. */
             combinations?: {

@@ -19,7 +19,8 @@ import { findProgram } from "../support/programs.ts";
 
 const NOT_LOADED = "OrtSessionOptionsAppendExecutionProvider_Cuda: Failed to load shared library";
 const failure = (text: string) =>
-  `/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:146 [with ERRTYPE = cudaError; bool THRW = true] CUDA failure ${text} ; GPU=-1 ; hostname=vm ; expr=cudaSetDevice(info_.device_id);`;
+  "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:146 [with ERRTYPE = cudaError; " +
+  `bool THRW = true] CUDA failure ${text} ; GPU=-1 ; hostname=vm ; expr=cudaSetDevice(info_.device_id);`;
 const THERE: CudaState = { provider: true, missing: [], driver: "535.104.05", needed: "13.0" };
 
 const CASES: [fault: CudaFault, message: string, state: CudaState, explained: RegExp][] = [
@@ -50,7 +51,8 @@ const CASES: [fault: CudaFault, message: string, state: CudaState, explained: Re
   ],
   [
     "memory",
-    "Exception during initialization: /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 Failed to allocate memory for requested buffer of size 147456",
+    "Exception during initialization: /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:360 Failed " +
+      "to allocate memory for requested buffer of size 147456",
     THERE,
     /not enough free memory for the model: .*fp16/,
   ],

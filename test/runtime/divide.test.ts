@@ -6,6 +6,7 @@ import type { GenerateRequest, GuidanceRequest } from "../../src/engine/request.
 import { openModel } from "../../src/model/model.ts";
 import type { Batch, Canvases, DenoiseInput, DenoiseResult, TiltInput } from "../../src/runtime/protocol.ts";
 import { divide } from "../../src/runtime/worker/divide.ts";
+import { loadModel } from "../../src/runtime/worker/session.ts";
 import { Worker } from "../../src/runtime/worker-process.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 
@@ -152,6 +153,16 @@ test("with `everywhere` a batch runs in every session", async () => {
         .fill([...once[name]])
         .flat(),
     );
+});
+
+test("a part loads the graphs of guidance with their first batch", async () => {
+  const { denoise } = (await openModel(TINY_GUIDED)).graphs.cpu;
+  const graphs = { cpu: { denoise, tilt: "missing.onnx" }, cuda: { denoise } };
+  const load = (lazy: boolean) => loadModel({ graphs, device: "cpu", threads: 1, lazy });
+  await assert.rejects(load(false), /missing\.onnx/);
+  const part = await load(true);
+  await assert.rejects(part.run({ graph: "tilt", input: tilt(1) }), /missing\.onnx/);
+  await assert.rejects(part.run({ graph: "score", input: tilt(1) }), /no graph score/);
 });
 
 /** Loads a divided model, runs a batch and prints the rows that each thread was sent. */

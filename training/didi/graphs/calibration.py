@@ -170,6 +170,7 @@ class Calibration:
 
 
 def label(origin: Origin) -> str:
+    """Return a stored tensor's name in a manifest."""
     return f"{origin.file}/{origin.tensor}"
 
 

