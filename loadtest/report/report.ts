@@ -32,7 +32,7 @@ function closedTables(results: Results): string[] {
   const passes = (cell: Cell) =>
     ["student", "discriminator", "gradient"].map((kind) => figure(cell, `${kind}_passes_per_second`));
   return [
-    "## Closed loop\n\nEach client sends its next request when the last one has been answered. " +
+    "## Closed loop\n\nEach client sends its next request when the last one has been answered.\n" +
       "Median over the repeats (lowest to highest); latencies over all repeats.",
     table(
       [...keys, "requests/s", "tokens/s", "latency p50 / p90 / p99 / max, ms", "requests"],
@@ -206,7 +206,7 @@ function peerSection(results: Results): string[] {
     ...(rows ? [rows] : []),
     ...peers.map(({ title, settings, left_out }) => {
       const said = Object.entries(settings).map(([name, value]) => `${name} ${value}`);
-      return `- ${title}: ${left_out ? `left out: ${left_out}` : said.join("; ")}`;
+      return `- ${title}: ${left_out ? `left out: ${left_out}` : said.join(";\n  ")}`;
     }),
   ];
 }
