@@ -85,14 +85,14 @@ export async function crowds(port: number, size: number): Promise<Crowd[]> {
   ];
 }
 
-/** Answer each ping (an empty one, as the server sends) with a pong. */
+/** Answer each ping with a pong of the same payload, of less than 126 bytes. */
 function answerPings(socket: Socket): void {
   socket.on("data", (data) => {
-    for (
-      let at = data.indexOf("\x89\x00", 0, "latin1");
-      at >= 0;
-      at = data.indexOf("\x89\x00", at + 2, "latin1")
-    )
-      socket.write(Buffer.of(0x8a, 0x80, 0, 0, 0, 0));
+    for (let at = data.indexOf(0x89); at >= 0; at = data.indexOf(0x89, at + 2 + data[at + 1]!)) {
+      const length = data[at + 1]!;
+      const payload = data.subarray(at + 2, at + 2 + length);
+      // Masked with zeros.
+      socket.write(Buffer.concat([Buffer.of(0x8a, 0x80 | length, 0, 0, 0, 0), payload]));
+    }
   });
 }
