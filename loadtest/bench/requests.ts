@@ -41,7 +41,9 @@ export async function served(
   const seconds = await closedLoop(
     clients,
     async (c, round) => {
-      tokens += await generate(origins[c % origins.length]!, { length, steps, seed: round * clients + c });
+      // Not `tokens += await`, which reads the sum before it waits.
+      const own = await generate(origins[c % origins.length]!, { length, steps, seed: round * clients + c });
+      tokens += own;
     },
     (round) => round < rounds,
   );
