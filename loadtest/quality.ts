@@ -3,7 +3,7 @@
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { integer } from "../src/cli/parsers.ts";
 import { startEngine } from "../src/cli/start-engine.ts";
 import type { Engine } from "../src/engine/engine.ts";
@@ -12,13 +12,13 @@ import { StartupError } from "../src/errors.ts";
 import { modelFolder } from "../src/model/model.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
 import { Progress } from "./cli/progress.ts";
-import { flag, interruption, PYTHON, script } from "./cli/script.ts";
+import { flag, interruption, list, PYTHON, script } from "./cli/script.ts";
 import { table } from "./report/table.ts";
 import { machine } from "./servers/machine.ts";
 
 interface QualityConfig {
   model: string;
-  judge: string;
+  judge: string[];
   settings: string;
   samples: number;
   length: number;
@@ -26,16 +26,18 @@ interface QualityConfig {
   out?: string;
 }
 
-/** One setting to measure: fields of a request, and the precision of the graphs. */
+/**
+ * One setting to measure: fields of a request, and the precision of the graphs. Without a request it is
+ * held-out stories.
+ */
 interface Setting {
   name: string;
   precision?: "fp32" | "int8";
-  request: Partial<GenerateRequest>;
+  request?: Partial<GenerateRequest>;
 }
 
 /** Samples of a setting: [N][L] tokens, and what they cost. */
 interface Samples {
-  name: string;
   tokens: number[][];
   /** Of the student, the discriminator and its gradient together, for each sample. */
   passes: number;
@@ -43,13 +45,18 @@ interface Samples {
   milliseconds: number;
 }
 
-/** What the judge says of a setting; differences are to the first setting, of samples with the same seed. */
+/** What the judges say of a setting, as `training/didi/tools/judge.py` writes it. */
 interface Judged {
-  perplexity: number;
-  interval: [number, number];
   entropy: number;
-  /** Mean difference of nats a token, and its standard error. */
-  difference: [number, number];
+  /** Shares of 1. */
+  words: Record<"known" | "pairs" | "triples" | "distinct" | "repeated", number>;
+  /** By each judge; differences are to the first setting, of samples with the same seed. */
+  judges: {
+    perplexity: number;
+    interval: [number, number];
+    /** Mean difference of nats a token, and its standard error. */
+    difference?: [number, number];
+  }[];
 }
 
 /** Requests in flight. */
@@ -58,7 +65,7 @@ const CLIENTS = 16;
 /** Run the samples of a setting: seeds 0 to `count` - 1 on an empty canvas. */
 async function sample(
   engine: Engine,
-  { name, request }: Setting,
+  request: Partial<GenerateRequest>,
   { samples, length }: QualityConfig,
   done: () => void,
 ): Promise<Samples> {
@@ -78,19 +85,28 @@ async function sample(
   };
   await Promise.all(Array.from({ length: CLIENTS }, client));
   const milliseconds = (performance.now() - started) / samples;
-  return { name, tokens, passes: passes / samples, milliseconds };
+  return { tokens, passes: passes / samples, milliseconds };
 }
 
-/** Return what the judge in Python says of the samples. Throws StartupError if it does not run. */
-function judged(all: readonly Samples[], { python, judge, model }: QualityConfig): Judged[] {
+/**
+ * Return what the judges in Python say of the samples; undefined stands for held-out stories. Throws
+ * StartupError if they do not run.
+ */
+function judged(
+  all: readonly (Samples | undefined)[],
+  { python, judge, model }: QualityConfig,
+): readonly Judged[] {
   const folder = mkdtempSync(join(tmpdir(), "didi-quality-"));
   try {
     const [samples, out] = [join(folder, "samples.json"), join(folder, "judged.json")];
-    writeFileSync(samples, JSON.stringify(all.map(({ tokens }) => tokens)));
-    const args = ["-P", "-m", "didi.tools.judge", samples, "--judge", judge, "--out", out];
-    if (judge === "smollm2") args.push("--tokenizer", join(modelFolder(model), "tokenizer.json"));
+    writeFileSync(samples, JSON.stringify(all.map((one) => one?.tokens ?? null)));
+    const tokenizer = join(modelFolder(model), "tokenizer.json");
+    const args = ["-P", "-m", "didi.tools.judge", samples, "--tokenizer", tokenizer, "--out", out];
     const env = { ...process.env, PYTHONPATH: join(PACKAGE_ROOT, "training") };
-    const { status, stderr, error } = spawnSync(python, args, { env, encoding: "utf8" });
+    const { status, stderr, error } = spawnSync(python, [...args, "--judge", ...judge], {
+      env,
+      encoding: "utf8",
+    });
     if (status !== 0)
       throw new StartupError(`the judge does not run (--python): ${error?.message ?? stderr.trim()}`);
     return JSON.parse(readFileSync(out, "utf8")) as Judged[];
@@ -99,26 +115,41 @@ function judged(all: readonly Samples[], { python, judge, model }: QualityConfig
   }
 }
 
-function report(all: readonly Samples[], scores: readonly Judged[], config: QualityConfig): string {
-  const rows = all.map(({ name, passes, milliseconds }, i) => {
-    const { perplexity, interval, entropy, difference } = scores[i]!;
-    const [low, high] = interval;
-    const [mean, error] = difference;
-    return [
-      name,
+/** Return two tables: what each judge says and what a sample costs, and shares of words. */
+function report(
+  settings: readonly Setting[],
+  all: readonly (Samples | undefined)[],
+  scores: readonly Judged[],
+  config: QualityConfig,
+): string {
+  const first = settings[0]!.name;
+  const perplexities = settings.map(({ name }, i) => {
+    const { entropy, judges } = scores[i]!;
+    const byJudge = judges.flatMap(({ perplexity, interval: [low, high], difference }) => [
       `${perplexity.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`,
-      entropy.toFixed(3),
-      i === 0 ? "" : `${mean.toFixed(4)} (${error.toFixed(4)})`,
-      passes.toFixed(1),
-      milliseconds.toFixed(0),
-    ];
+      i > 0 && difference ? `${difference[0].toFixed(4)} (${difference[1].toFixed(4)})` : "",
+    ]);
+    const cost = [all[i]?.passes.toFixed(1) ?? "", all[i]?.milliseconds.toFixed(0) ?? ""];
+    return [name, entropy.toFixed(3), ...byJudge, ...cost];
   });
-  const first = all[0]!.name;
-  const columns = ["setting", "perplexity (95%)", "entropy", `nats a token above ${first} (standard error)`];
-  const samples = `${config.samples} samples of ${config.length} tokens, the same seeds in every row.`;
-  return `${machine(config.model)}. ${samples}
+  const columns = config.judge.flatMap((judge) => [
+    `${basename(judge)}: perplexity (95%)`,
+    "nats a token (SE)",
+  ]);
+  const percent = (share: number) => `${(100 * share).toFixed(1)}%`;
+  const words = settings.map(({ name }, i) => {
+    const { known, pairs, triples, distinct, repeated } = scores[i]!.words;
+    return [name, ...[known, pairs, triples, distinct, repeated].map(percent)];
+  });
+  return `${machine(config.model)}. ${config.samples} samples of ${config.length} tokens, the same seeds in every row.
+Nats a token are the mean of differences from "${first}", with their standard error.
 
-${table([...columns, "passes", "ms a sample"], rows)}
+${table(["setting", "entropy", ...columns, "passes", "ms a sample"], perplexities)}
+
+Words that the training text has; pairs and triples in a row that held-out stories have; distinct words of a
+text; four words in a row that the text had before.
+
+${table(["setting", "known", "pairs", "triples", "distinct", "repeated"], words)}
 `;
 }
 
@@ -128,14 +159,15 @@ await script<QualityConfig>(
   [
     flag("--model <name|folder>", "model to sample from", undefined, "stories-didi"),
     flag(
-      "--judge <folder>",
-      "causal model that judges, or smollm2 (training/requirements-judge.txt)",
-      undefined,
-      join(PACKAGE_ROOT, "models", "stories-judge"),
+      "--judge <folder,...>",
+      "causal models that judge, or smollm2 (training/requirements-judge.txt)",
+      list(String),
+      [join(PACKAGE_ROOT, "models", "stories-judge")],
     ),
     flag(
       "--settings <file>",
-      'JSON: [{"name": "8 steps", "precision": "int8", "request": {"steps": 8}}, ...]',
+      'JSON: [{"name": "8 steps", "precision": "int8", "request": {"steps": 8}}, ...]; ' +
+        "without a request: held-out stories",
     ),
     flag("--samples <n>", "samples of each setting", integer(2, 1e6), 512),
     flag("--length <n>", "tokens of a sample", integer(1, 1 << 20), 128),
@@ -147,9 +179,14 @@ await script<QualityConfig>(
     const settings = JSON.parse(readFileSync(config.settings, "utf8")) as Setting[];
     const stop = interruption();
     const progress = new Progress();
-    const all: Samples[] = [];
-    for (const setting of settings) {
+    if (!settings[0]?.request) throw new StartupError("the first setting has no request", 2);
+    const all: (Samples | undefined)[] = [];
+    for (const { name, precision = "auto", request } of settings) {
       if (stop.aborted) return 130;
+      if (!request) {
+        all.push(undefined);
+        continue;
+      }
       const limits = {
         maxBatchTokens: 2048,
         maxActive: CLIENTS,
@@ -157,20 +194,20 @@ await script<QualityConfig>(
         cache: { maxBytes: 0, ttlMs: 0 },
       };
       const where = { model: config.model, device: "cpu" as const, threads: 0 };
-      const engine = await startEngine({ ...where, precision: setting.precision ?? "auto" }, limits);
+      const engine = await startEngine({ ...where, precision }, limits);
       let done = 0;
       try {
         await engine.warmUp();
         const tell = () => {
           done++;
-          progress.show(() => `${setting.name}: ${done} of ${config.samples} samples `);
+          progress.show(() => `${name}: ${done} of ${config.samples} samples `);
         };
-        all.push(await sample(engine, setting, config, tell));
+        all.push(await sample(engine, request, config, tell));
       } finally {
         await engine.pool.close();
       }
     }
-    const text = report(all, judged(all, config), config);
+    const text = report(settings, all, judged(all, config), config);
     console.log(text);
     if (config.out !== undefined) writeFileSync(config.out, text);
     return 0;

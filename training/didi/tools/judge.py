@@ -1,14 +1,18 @@
-"""Judge sets of samples: `python -m didi.tools.judge SAMPLES.json --judge FOLDER --out FILE`.
+"""Judge sets of samples: `python -m didi.tools.judge SAMPLES.json --judge NAME [NAME ...] --out FILE`.
 
-The judge is a causal model of this project, or `smollm2` (smollm2.py), which reads the text.
+A judge is the folder of a causal model of this project, or `smollm2` (smollm2.py), which reads the text.
 
-SAMPLES holds a list of sets, each a list of rows of token ids, all of one length. Row i of every set has the
-same seed, so that differences between sets are paired. Writes for each set its generative perplexity with a
-95% bootstrap interval, its entropy, and the mean difference of nats a token from the first set with its
-standard error.
+SAMPLES holds a list of sets, each a list of rows of token ids, all of one length; `null` in place of a set is
+openings of held-out stories, at most as many as the first set has rows. Row i of every set has the same seed,
+so that differences between sets are paired. For each set, write its entropy, its words (`Words`), and by each
+judge its generative perplexity with a 95% bootstrap interval and, unless it is of held-out stories, the mean
+difference of nats a token from the first set with its standard error.
 """
 
 import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +22,11 @@ from torch import Tensor
 
 from ..causal import load_causal
 from ..command import command_parser
-from ..corpus import SEPARATOR
+from ..corpus import SEPARATOR, SOURCES, documents, load_stream
 from .measure import bootstrap, judge_nats, unigram_entropy
 from .smollm2 import SmolLM2
+
+SIMPLE_STORIES = ("1-tinystories.txt.xz", "5-tinystories-more.txt.xz")
 
 
 def texts(tokenizer: Tokenizer, rows: Tensor) -> list[str]:
@@ -29,35 +35,125 @@ def texts(tokenizer: Tokenizer, rows: Tensor) -> list[str]:
     return [text.replace(SEPARATOR, "\n\n").strip() for text in decoded]
 
 
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[a-z]+(?:'[a-z]+)?", text.lower())
+
+
+def runs(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    """Return every run of `length` words in a row."""
+    return list(zip(*(words[i:] for i in range(length))))
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the words of a set are, each a share of 1; a text cut at the end may end in half a word.
+
+    `known`: words that the training text has. `pairs`, `triples`: words in a row that held-out simple stories
+    have. `distinct`: distinct words of a text. `repeated`: four words in a row that the text had before.
+    """
+
+    known: float
+    pairs: float
+    triples: float
+    distinct: float
+    repeated: float
+
+
+class WordCounter:
+    """Measures `Words` against training texts and held-out texts."""
+
+    def __init__(self, training: Iterable[str], held_out: Iterable[str]):
+        self.known = {word for text in training for word in words_of(text)}
+        lists = [words_of(text) for text in held_out]
+        self.seen = {length: {run for words in lists for run in runs(words, length)} for length in (2, 3)}
+
+    def of(self, texts: Sequence[str]) -> Words:
+        lists = [words_of(text) for text in texts]
+
+        def share(hits: Callable[[list[str]], tuple[int, int]]) -> float:
+            counts = np.array([hits(words) for words in lists])
+            return float(counts[:, 0].sum() / max(1, counts[:, 1].sum()))
+
+        def in_held_out(length: int) -> float:
+            def hits(words: list[str]) -> tuple[int, int]:
+                all_runs = runs(words, length)
+                return sum(run in self.seen[length] for run in all_runs), len(all_runs)
+
+            return share(hits)
+
+        def repeats(words: list[str]) -> tuple[int, int]:
+            fours = runs(words, 4)
+            return len(fours) - len(set(fours)), len(fours)
+
+        return Words(
+            known=share(lambda words: (sum(word in self.known for word in words), len(words))),
+            pairs=in_held_out(2),
+            triples=in_held_out(3),
+            distinct=share(lambda words: (len(set(words)), len(words))),
+            repeated=share(repeats),
+        )
+
+
+def openings(tokenizer: Tokenizer, count: int, length: int) -> Tensor:
+    """Return the first `length` tokens [N, L] of simple stories of the validation split, N <= `count`.
+
+    Stories that are shorter are left out.
+    """
+    rows = []
+    for name in SIMPLE_STORIES:
+        stream = load_stream(name, "validation", tokenizer)
+        ends = np.append(stream.starts[1:], len(stream.ids))
+        spans = zip(stream.starts, ends)
+        rows += [stream.ids[start : start + length] for start, end in spans if end - start > length]
+    return torch.from_numpy(np.stack(rows[:count]))
+
+
+def judge_of(name: str, tokenizer: Tokenizer) -> Callable[[Tensor], np.ndarray]:
+    """Return a function from rows [N, L] to the judge's mean nats a token [N]."""
+    if name == "smollm2":
+        outside = SmolLM2()
+        return lambda rows: outside.nats(texts(tokenizer, rows))
+    causal = load_causal(Path(name))
+    end_id = Tokenizer.from_file(str(Path(name) / "tokenizer.json")).token_to_id(SEPARATOR)
+    return lambda rows: judge_nats(causal, rows, end_id)
+
+
 def main() -> None:
     parser = command_parser(__doc__)
     parser.add_argument("samples", type=Path, help="JSON: sets of rows of token ids")
-    parser.add_argument("--judge", required=True, help="folder of the causal model, or smollm2")
-    parser.add_argument("--tokenizer", type=Path, help="of the samples, for smollm2: tokenizer.json")
+    parser.add_argument("--judge", nargs="+", required=True, help="folders of causal models, or smollm2")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="of the samples: tokenizer.json")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
-    if args.judge == "smollm2" and args.tokenizer is None:
-        parser.error("--judge smollm2 needs --tokenizer")
-    sets = [torch.tensor(rows) for rows in json.loads(args.samples.read_text())]
-    if args.judge == "smollm2":
-        tokenizer, outside = Tokenizer.from_file(str(args.tokenizer)), SmolLM2()
-        nats = [outside.nats(texts(tokenizer, rows)) for rows in sets]
-    else:
-        judge, tokenizer = load_causal(Path(args.judge)), Path(args.judge) / "tokenizer.json"
-        end_id = Tokenizer.from_file(str(tokenizer)).token_to_id(SEPARATOR)
-        nats = [judge_nats(judge, rows, end_id) for rows in sets]
-    judged = []
-    for rows, own in zip(sets, nats):
-        difference = own - nats[0]
-        error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
-        judged.append(
-            {
+    tokenizer = Tokenizer.from_file(str(args.tokenizer))
+    given = json.loads(args.samples.read_text())
+    first = torch.tensor(given[0])
+    sets = [openings(tokenizer, *first.shape) if rows is None else torch.tensor(rows) for rows in given]
+    counter = WordCounter(
+        (text for name in SOURCES for text in documents(name, "train")),
+        (text for name in SIMPLE_STORIES for text in documents(name, "test")),
+    )
+    judged = [
+        {
+            "entropy": float(unigram_entropy(rows).mean()),
+            "words": asdict(counter.of(texts(tokenizer, rows))),
+            "judges": [],
+        }
+        for rows in sets
+    ]
+    for name in args.judge:
+        judge = judge_of(name, tokenizer)
+        nats = [judge(rows) for rows in sets]
+        for rows, own, out in zip(given, nats, judged):
+            by_judge = {
                 "perplexity": float(np.exp(own.mean())),
                 "interval": [float(x) for x in np.exp(bootstrap(own))],
-                "entropy": float(unigram_entropy(rows).mean()),
-                "difference": [float(difference.mean()), error],
             }
-        )
+            if rows is not None:
+                difference = own - nats[0]
+                error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+                by_judge["difference"] = [float(difference.mean()), error]
+            out["judges"].append(by_judge)
     args.out.write_text(json.dumps(judged) + "\n")
 
 

@@ -6,6 +6,7 @@ import torch
 from test_causal import causal_model
 
 from didi.causal import next_token_nats
+from didi.tools.judge import WordCounter
 from didi.tools.measure import bootstrap, judge_nats, measure, shuffle_words, unigram_entropy
 from didi.tools.smollm2 import mean_nats
 
@@ -31,6 +32,15 @@ def test_the_outside_judge_scores_rows_of_any_length_as_alone():
         expected = [float(next_token_nats(judge, row[None], 9).mean()) for row in rows]
     found = mean_nats(judge, [row.tolist() for row in rows], 9, batch=2)
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_words_are_shares_over_all_texts():
+    counter = WordCounter(["The cat sat. A dog ran on."], ["The cat ran on"])
+    words = counter.of(["The cat ran on the cat ran on", "Zog!", ""])
+    assert words.known == 8 / 9
+    assert (words.pairs, words.triples) == (6 / 7, 4 / 6)
+    assert words.distinct == 5 / 9
+    assert words.repeated == 1 / 5
 
 
 def test_perplexity_is_the_exponential_of_the_judge_s_mean():
