@@ -17,7 +17,12 @@ import { graphCosts } from "./graphs.ts";
 import { againstProducts, againstReference, Reference } from "./reference.ts";
 import { fairness, saturation, throughput } from "./serving.ts";
 
-const SECTIONS = ["saturation", "fairness", "throughput", "graphs", "alternatives", "reference"] as const;
+const SECTIONS = [
+  ...(["saturation", "fairness", "throughput", "graphs", "alternatives"] as const),
+  ...(["products", "reference"] as const),
+];
+/** Sections that need PyTorch. */
+const PYTORCH: readonly string[] = ["products", "reference"];
 const count = integer(1, 100_000);
 
 interface Flags {
@@ -41,9 +46,9 @@ await script<Flags>(
     flag("--model <name|folder>", "model to measure", undefined, "stories-didi"),
     flag(
       "--only <section,...>",
-      `sections of ${SECTIONS.join(", ")} (reference needs --python)`,
+      `sections of ${SECTIONS.join(", ")} (the last two need --python)`,
       list(oneOf(SECTIONS)),
-      SECTIONS.filter((section) => section !== "reference"),
+      SECTIONS.filter((section) => !PYTORCH.includes(section)),
     ),
     flag("--length <n>", "new tokens of each request", count, 128),
     flag("--repeats <n>", "repeats of each measurement, interleaved", count, 5),
@@ -87,16 +92,18 @@ await script<Flags>(
     }
     if (wanted("alternatives")) await alternatives(server.origin, length, steps, repeats);
     if (wanted("graphs")) await graphCosts(model, length, repeats);
-    if (wanted("reference")) {
+    if (wanted("products") || wanted("reference")) {
       const folder = existsSync(model) ? model : join(PACKAGE_ROOT, "models", model);
       const reference = await Reference.start(python, [
         "--weights",
         join(folder, "weights.fp16.safetensors"),
       ]);
       reference.say();
-      const grid = [1, 4, 8, 16, 32, 64, 128].map((budget) => ({ length, steps: budget }));
-      await againstReference(server, reference, grid, repeats);
-      await againstProducts(model, reference, [length], repeats);
+      if (wanted("reference")) {
+        const grid = [1, 4, 8, 16, 32, 64, 128].map((budget) => ({ length, steps: budget }));
+        await againstReference(server, reference, grid, repeats);
+      }
+      if (wanted("products")) await againstProducts(model, reference, [length], repeats);
       reference.close();
     }
     await server.stop();

@@ -10,7 +10,8 @@ import { createInterface, type Interface } from "node:readline";
 import { denoiseInput } from "../../src/engine/scheduling/batch.ts";
 import { openModel } from "../../src/model/model.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { loadModel } from "../../src/runtime/worker/session.ts";
+import { splitOf } from "../../src/runtime/split.ts";
+import { loadDivided } from "../../src/runtime/worker/divided.ts";
 import type { Server } from "../servers/server.ts";
 import { ratios } from "../traffic/statistics.ts";
 import { HalfWay } from "./graphs.ts";
@@ -64,8 +65,8 @@ export class Reference {
   }
 
   /** Return the seconds of the matrix products of one step. */
-  products(rows: number, length: number, picks: number): Promise<number> {
-    return this.#ask({ job: "products", rows, length, picks });
+  products(rows: number, length: number, picks: number, int8: boolean): Promise<number> {
+    return this.#ask({ job: "products", rows, length, picks, int8 });
   }
 
   /** Print the versions. */
@@ -105,7 +106,10 @@ export async function againstReference(
   }
 }
 
-/** Print the milliseconds of a batch of `denoise` and of its matrix products alone. */
+/**
+ * Print the milliseconds of batches of `denoise` of one and of eight rows, and of their matrix products alone,
+ * in the precision that the model is served in.
+ */
 export async function againstProducts(
   folder: string,
   reference: Reference,
@@ -113,20 +117,25 @@ export async function againstProducts(
   repeats: number,
 ): Promise<void> {
   const model = await openModel(folder);
-  const graphs = await loadModel({ graphs: model.graphs, device: "cpu", threads: 0 });
+  const precision = model.precision.cpu;
+  const split = await splitOf("auto", model, 0);
+  const graphs = await loadDivided({ graphs: model.graphs, device: "cpu", threads: 0, split });
   console.log(
-    `\nMilliseconds a step, a sixteenth of the canvas revealed; median of ${repeats} (lowest to highest)\n`,
+    `\nMilliseconds a step in ${precision}, a sixteenth of the canvas revealed; ` +
+      `median of ${repeats} (lowest to highest)\n`,
   );
-  tableHead("length", "step", "its matrix products alone", "fraction of the limit");
-  for (const length of lengths) {
-    const canvas = new HalfWay(model, length);
-    const picks = length / 16;
-    const input = denoiseInput([canvas.row("plain", canvas.due(picks))]);
-    const step = async () => (await graphs.run({ graph: "denoise", input })).milliseconds;
-    const products = async () => (await reference.products(1, length, picks)) * 1000;
-    await step();
-    await products();
-    const [ours, limit] = (await interleave(repeats, step, products)) as [number[], number[]];
-    tableRow(length, range(ours, 1), range(limit, 1), range(ratios(limit, ours), 2));
-  }
+  tableHead("length", "rows", "step", "its matrix products alone", "fraction of the limit");
+  for (const length of lengths)
+    for (const rows of [1, 8]) {
+      const canvas = new HalfWay(model, length);
+      const picks = length / 16;
+      const input = denoiseInput(Array.from({ length: rows }, () => canvas.row("plain", canvas.due(picks))));
+      const step = async () => (await graphs.run({ graph: "denoise", input })).milliseconds;
+      const products = async () =>
+        (await reference.products(rows, length, picks, precision === "int8")) * 1000;
+      await step();
+      await products();
+      const [ours, limit] = (await interleave(repeats, step, products)) as [number[], number[]];
+      tableRow(length, rows, range(ours, 1), range(limit, 1), range(ratios(limit, ours), 2));
+    }
 }

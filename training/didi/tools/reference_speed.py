@@ -5,10 +5,10 @@ Every step runs the network on every position with full logits [B, L, V], and dr
 Reads jobs from standard input, each a line of JSON, and answers each with a line: the seconds it took. Jobs:
 
     {"job": "sample", "rows": 1, "length": 128, "steps": 16}
-    {"job": "products", "rows": 1, "length": 128, "picks": 8}
+    {"job": "products", "rows": 1, "length": 128, "picks": 8, "int8": false}
 
 `products` times the matrix products alone of one step whose last block and head run at `picks` positions a
-row: the least time that a step can take at this machine's rate.
+row: the least time that a step can take at this machine's rate (graphs/products.py).
 """
 
 import json
@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..backbone import Backbone, BackboneConfig, load_backbone
+from ..backbone import Backbone, load_backbone
 from ..command import command_parser
 from ..convert import load_checkpoint
 from ..diffusion import categorical, grid, stay_probability, subs
+from ..graphs.products import int8_products, shapes_of_step, time_products, wait_for
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -40,41 +41,6 @@ def sample_straight(model: Backbone, rows: int, length: int, steps: int) -> Tens
         revealed = torch.rand(z.shape, device=device) >= stay_probability(times, step)
         z = torch.where((z == mask_id) & revealed, drawn, z)
     return z
-
-
-def products(config: BackboneConfig, rows: int, length: int, picks: int) -> list[tuple[int, int, int, int]]:
-    """Return the products of a step as (count, m, k, n): `count` times [m, k] @ [k, n]."""
-    d, wide, head = config.hidden, config.mlp_ratio * config.hidden, config.hidden // config.heads
-    everywhere, picked = rows * length, rows * picks
-    heads = rows * config.heads
-    attention = [(1, everywhere, d, 3 * d), (heads, length, head, length), (heads, length, length, head)]
-    rest = lambda m: [(1, m, d, d), (1, m, d, wide), (1, m, wide, d)]  # noqa: E731
-    blocks = config.blocks * attention + (config.blocks - 1) * rest(everywhere) + rest(picked)
-    return [*blocks, (1, picked, d, config.vocab_size)]
-
-
-def wait_for(device: str) -> None:
-    """Wait until a GPU has done what was sent to it."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def time_products(shapes: list[tuple[int, int, int, int]], device: str, dtype: torch.dtype) -> float:
-    """Return the seconds of all products, each with a matrix of its own, as layers have them."""
-    new = {"device": device, "dtype": dtype}
-    operands = [
-        (torch.randn(c, m, k, **new), torch.randn(c, k, n, **new), torch.empty(c, m, n, **new))
-        for c, m, k, n in shapes
-    ]
-    wait_for(device)
-    started = time.perf_counter()
-    for left, right, out in operands:
-        if len(left) == 1:
-            torch.mm(left[0], right[0], out=out[0])
-        else:
-            torch.bmm(left, right, out=out)
-    wait_for(device)
-    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -102,7 +68,11 @@ def main() -> None:
             wait_for(device)
             seconds = time.perf_counter() - started
         else:
-            seconds = time_products(products(model.config, **sizes, picks=job["picks"]), device, dtype)
+            shapes = shapes_of_step(model.config, **sizes, picks=job["picks"])
+            if job.get("int8"):
+                seconds = int8_products(tuple(shapes), args.threads)()
+            else:
+                seconds = time_products(shapes, device, dtype)
         print(json.dumps(seconds), flush=True)
 
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from conftest import assert_rows_equal_alone, make_inputs
+from didi.backbone import BackboneConfig
 from didi.graphs import calibration
 from didi.graphs.calibration import activation_ranges, calibrate, compare, matrices_of, sensitive
 from didi.graphs.denoise import Denoise
 from didi.graphs.int8 import products, quantise
+from didi.graphs.products import int8_products, shapes_of_step
 from didi.graphs.stored import origins
 from didi.graphs.trace import to_model
 
@@ -66,3 +68,12 @@ def test_int8_gives_a_row_the_same_bits_in_any_batch(backbone, int8, ranges, tmp
     onnx.save(quantise(whole, matrices_of(sources), ranges), tmp_path / "int8.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "int8.onnx")
     assert_rows_equal_alone(session, make_inputs(backbone.config.mask_id, 1.0))
+
+
+def test_the_products_of_a_step_run_in_int8():
+    shapes = shapes_of_step(BackboneConfig(vocab_size=40, hidden=16, blocks=2, heads=2, context=32), 3, 8, 2)
+    assert shapes[0] == (1, 24, 16, 48)
+    assert shapes[1] == (6, 8, 8, 8)
+    assert shapes[-1] == (1, 6, 16, 40)
+    assert len(shapes) == 2 * 3 + 2 * 3 + 1
+    assert int8_products(tuple(shapes), 1)() > 0
