@@ -91,13 +91,12 @@ function ping(origin: string, agent: Agent): Promise<number> {
 /** Print the latency of /healthz, event-loop delay and memory while 16 requests of many steps run. */
 export async function saturation(server: Server, length: number): Promise<void> {
   const { origin } = server;
-  const delay = "nodejs_eventloop_lag_p99_seconds";
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   await ping(origin, agent);
   sayMemory(server, "idle");
-  await server.metric(delay); // reading it starts a new interval
+  await server.eventLoopDelayMs(); // starts a new interval
   await new Promise((resolve) => setTimeout(resolve, 2000));
-  const idle = await server.metric(delay);
+  const idle = await server.eventLoopDelayMs();
   let running = true;
   const requests = Promise.all(
     Array.from({ length: 16 }, (_, seed) => generate(origin, { length, steps: 128, seed })),
@@ -110,12 +109,12 @@ export async function saturation(server: Server, length: number): Promise<void> 
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
   await requests;
-  const busy = await server.metric(delay);
+  const busy = await server.eventLoopDelayMs();
   sayMemory(server, "after 16 concurrent requests");
   agent.destroy();
   const milliseconds = (value: number) => `${value.toFixed(2)} ms`;
   console.log(
-    `Event-loop delay, p99: ${milliseconds(idle * 1000)} idle, ${milliseconds(busy * 1000)} at saturation\n` +
+    `Event-loop delay, p99: ${milliseconds(idle)} idle, ${milliseconds(busy)} at saturation\n` +
       `GET /healthz meanwhile: p50 ${milliseconds(quantile(latencies, 0.5))}, ` +
       `p99 ${milliseconds(quantile(latencies, 0.99))}, ` +
       `max ${milliseconds(Math.max(...latencies))} (${latencies.length} requests)`,

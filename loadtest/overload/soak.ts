@@ -69,7 +69,7 @@ async function soak({ minutes, load, model, out }: Flags): Promise<number> {
   const started = performance.now();
   const take = async () => {
     const { server: serverMb, workers: runtimeMb } = server.memory();
-    const delayMs = 1000 * (await server.metric("nodejs_eventloop_lag_p99_seconds"));
+    const delayMs = await server.eventLoopDelayMs();
     const times = recent.map(({ sentAt, doneAt }) => doneAt - sentAt);
     recent = [];
     const second = Math.round((performance.now() - started) / 1000);

@@ -68,6 +68,9 @@ export async function scrape(
 /** Lines of standard error that are kept. */
 const KEPT_LINES = 200;
 
+/** Node measures the delay of its event loop as the intervals of a timer, this period included. */
+const EVENT_LOOP_TIMER_MS = 10;
+
 /** A server on a free loopback port. Emits `log` for each line of its log. */
 export class Server extends EventEmitter<{ log: [LogLine] }> {
   readonly pid: number;
@@ -154,6 +157,12 @@ export class Server extends EventEmitter<{ log: [LogLine] }> {
    */
   async metric(name: string): Promise<number> {
     return (await scrape(this.origin)).get(name) ?? 0;
+  }
+
+  /** Return the 99th percentile of the event loop's delay since the last call, milliseconds. */
+  async eventLoopDelayMs(): Promise<number> {
+    const interval = 1000 * (await this.metric("nodejs_eventloop_lag_p99_seconds"));
+    return Math.max(0, interval - EVENT_LOOP_TIMER_MS);
   }
 
   /** Stop the server with a signal, after `patienceMs` with SIGKILL, and return how it ended. */
