@@ -26,13 +26,14 @@ export async function rowInCompany(
   const at = async (count: number, place: number, from = 1): Promise<DenoiseResult> => {
     const others = [...rows.slice(from), ...rows.slice(1, from)].slice(0, count - 1);
     const batch = plainBatch([...others.slice(0, place), rows[0]!, ...others.slice(place)]);
-    const { token, logprob, entropy, milliseconds } = (await run(batch)) as DenoiseResult;
+    const result = (await run(batch)) as DenoiseResult;
+    const { token, logprob, entropy } = result;
     const [start, end] = [place * draws, (place + 1) * draws];
     return {
+      ...result,
       token: token.slice(start, end),
       logprob: logprob.slice(start, end),
       entropy: entropy.slice(start, end),
-      milliseconds,
     };
   };
   const compare = (base: DenoiseResult, others: readonly DenoiseResult[]) => {

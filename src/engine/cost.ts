@@ -5,11 +5,10 @@
 
 import { maskedPositions } from "../diffusion/canvas.ts";
 import { tiltedSteps } from "../diffusion/guidance.ts";
-import { alternativesOf } from "../diffusion/step.ts";
 import type { Manifest } from "../model/manifest.ts";
 import type { SamplingParams } from "./request.ts";
 import { paddedLength } from "./scheduling/scheduler.ts";
-import { GRAPH_COST, sortingCost } from "./scheduling/speed.ts";
+import { GRAPH_COST } from "./scheduling/speed.ts";
 
 /** Tokens of rendered text that cost as much as one token pass (docs/operate/access.md). */
 const TEXT_TOKENS_PER_PASS = 1024;
@@ -27,12 +26,8 @@ const MIN_TEXT_TOKENS = 256;
  */
 export function maxTokenPasses(params: SamplingParams, manifest: Manifest): number {
   const { canvas, steps, guidance, samples, ranked, remask, scored } = params;
-  const count = alternativesOf(params);
   const padded = (length: number) => paddedLength(length, manifest.context_length);
-  if (scored) {
-    const passes = scored.reduce((sum, row) => sum + padded(row.canvas.length), 0) * GRAPH_COST.denoise;
-    return passes + sortingCost(scored.length, count);
-  }
+  if (scored) return scored.reduce((sum, row) => sum + padded(row.canvas.length), 0) * GRAPH_COST.denoise;
   const masked = maskedPositions(canvas, manifest.mask_token_id).length;
   if (masked === 0) return 0;
   const tilted = guidance ? tiltedSteps(guidance, steps) : 0;
@@ -43,12 +38,7 @@ export function maxTokenPasses(params: SamplingParams, manifest: Manifest): numb
     (mayDrawMask ? tilted : Math.min(tilted, masked)) * GRAPH_COST.tilt +
     reranked * (GRAPH_COST.denoise + (guidance?.candidates ?? 0) * GRAPH_COST.score) +
     (ranked ? GRAPH_COST.score : 0);
-  // A step with candidates, or in another order, draws at positions that it does not reveal; remask draws
-  // again.
-  const once = !guidance && !remask && params.order === "random";
-  const drawn = masked * (once ? 1 : steps * (guidance?.candidates ?? 1));
-  const sorting = samples * sortingCost(drawn, count);
-  return samples * padded(canvas.length) * passes + sorting;
+  return samples * padded(canvas.length) * passes;
 }
 
 /** Return the cost of rendering the answer, and of every step of it if `withSteps`: at least 1 token pass. */

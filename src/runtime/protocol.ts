@@ -38,6 +38,8 @@ export interface DenoiseInput extends Canvases {
   topP: Float32Array;
   /** [B] added to the logit of the mask; unused by graphs without that input */
   maskBias: Float32Array;
+  /** K, the number of most likely tokens to return at each pick; 0 for none */
+  alternatives: number;
 }
 
 /** Input of `tilt`. */
@@ -54,6 +56,9 @@ export interface DenoiseResult {
   logprob: Float32Array;
   /** [P] nats */
   entropy: Float32Array;
+  /** [P, K] the most likely ids of each pick, best first, and their log-probabilities at temperature 1 */
+  topToken: Int32Array;
+  topLogprob: Float32Array;
   /** Milliseconds that the graph ran. */
   milliseconds: number;
 }

@@ -506,7 +506,7 @@ export interface components {
              */
             top_p: number;
             /**
-             * @description Which positions a step reveals. `random` is the method of the paper. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and sample from another distribution. `margin` also sorts the vocabulary, which costs several times a pass. Not allowed with guidance.
+             * @description Which positions a step reveals. `random` is the method of the paper. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and sample from another distribution. Not allowed with guidance.
              * @default random
              * @enum {string}
              */
@@ -533,7 +533,7 @@ export interface components {
             echo?: boolean;
             /** @description Return the log-probability of each generated token; default: false */
             logprobs?: boolean;
-            /** @description Return this many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. Each alternative of a token costs some seven token passes, because the vocabulary is sorted for it. Default: 0. */
+            /** @description Return this many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. Default: 0. */
             top_logprobs?: number;
             /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens (counted as 64 at least) must be at most 262,144: stream the steps of larger requests. */
             trace?: boolean;
@@ -1625,7 +1625,7 @@ export interface components {
              */
             top_p: number;
             /**
-             * @description Which positions a step reveals. `random` is the method of the paper. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and sample from another distribution. `margin` also sorts the vocabulary, which costs several times a pass. Not allowed with guidance.
+             * @description Which positions a step reveals. `random` is the method of the paper. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and sample from another distribution. Not allowed with guidance.
              * @default random
              * @enum {string}
              */
@@ -1652,7 +1652,7 @@ export interface components {
             echo?: boolean;
             /** @description Return the log-probability of each generated token; default: false */
             logprobs?: boolean;
-            /** @description Return this many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. Each alternative of a token costs some seven token passes, because the vocabulary is sorted for it. Default: 0. */
+            /** @description Return this many of the most likely tokens for each generated token, as of the moment when it was revealed; with `logprobs`. The tokens of the answer are the same without it. Default: 0. */
             top_logprobs?: number;
             /** @description Return every step in the answer; default: false. The product of samples, steps and canvas tokens (counted as 64 at least) must be at most 262,144: stream the steps of larger requests. */
             trace?: boolean;

@@ -31,6 +31,7 @@ function tilt(rows: number): TiltInput {
     topK: Int32Array.from(draws),
     topP: Float32Array.from(draws),
     maskBias: Float32Array.from(each((row) => row)),
+    alternatives: 0,
     scale: Float32Array.from(each((row) => row)),
   };
 }

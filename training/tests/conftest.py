@@ -95,6 +95,7 @@ def make_inputs(
         "temperature": np.full(len(draws), temperature, dtype=np.float32),
         "top_k": np.zeros(len(draws), dtype=np.int64),
         "top_p": np.ones(len(draws), dtype=np.float32),
+        "alternatives": np.zeros(3, dtype=np.int64),
     }
 
 
@@ -108,7 +109,8 @@ def assert_rows_equal_alone(session: onnxruntime.InferenceSession, feeds: dict[s
         one["picks"] = feeds["picks"][own] * [0, 1]
         one["draws"] = feeds["draws"][drawn] - feeds["draws"][drawn].min()
         one |= {name: feeds[name][drawn] for name in ("uniform", "temperature", "top_k", "top_p")}
-        for a, b, mine in zip(session.run(None, one), together, (drawn, drawn, own)):
+        one["alternatives"] = feeds["alternatives"]
+        for a, b, mine in zip(session.run(None, one), together, (drawn, drawn, own, own, own)):
             assert (a == b[mine]).all()
 
 

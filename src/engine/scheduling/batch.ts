@@ -1,7 +1,6 @@
 /** Build the input of a graph from rows, and split its result among them. */
 
 import type { Canvas, TokenLogprob } from "../../diffusion/canvas.ts";
-import { PROBE_TEMPERATURE, probeUniform } from "../../diffusion/probe.ts";
 import { alpha, gridTime, type Schedule } from "../../diffusion/schedule.ts";
 import {
   alternativesOf,
@@ -53,11 +52,6 @@ export interface RowDraws {
   /** The most likely tokens by position, best first, if the row asks for them. */
   top?: ReadonlyMap<number, TokenLogprob[]>;
 }
-
-/** Return the positions at which a row draws, each once. */
-const positionsOf = ({ plan }: DrawRow) => [
-  ...new Set(plan.candidates.flatMap(({ positions }) => positions)),
-];
 
 /** Noise level sigma(t) = -ln alpha(t). */
 const sigmaAt = (schedule: Schedule, t: number) => -Math.log(alpha(schedule, t));
@@ -126,23 +120,15 @@ export function denoiseInput(rows: readonly DrawRow[]): DenoiseInput {
     const firstPick = picks.length / 2;
     const pickOf = new Map([...new Set(all)].map((position, i) => [position, firstPick + i]));
     for (const position of pickOf.keys()) picks.push(canvas, position);
-    const draw = (position: number, at: number, temp: number, k: number, p: number) => {
-      draws.push(pickOf.get(position)!);
-      uniform.push(at);
-      temperature.push(temp);
-      topK.push(k);
-      topP.push(p);
-    };
-    for (const row of group) {
-      const { params } = row.sample;
-      for (const { positions, uniforms } of row.plan.candidates)
-        for (const [i, position] of positions.entries())
-          draw(position, uniforms[i]!, params.temperature, params.topK, params.topP);
-      const count = alternativesOf(params);
-      if (count > 0)
-        for (const position of positionsOf(row))
-          for (let i = 0; i < count; i++) draw(position, probeUniform(i, count), PROBE_TEMPERATURE, count, 1);
-    }
+    for (const { plan, sample } of group)
+      for (const { positions, uniforms } of plan.candidates)
+        for (const [i, position] of positions.entries()) {
+          draws.push(pickOf.get(position)!);
+          uniform.push(uniforms[i]!);
+          temperature.push(sample.params.temperature);
+          topK.push(sample.params.topK);
+          topP.push(sample.params.topP);
+        }
   }
   return {
     ...stack(
@@ -157,6 +143,7 @@ export function denoiseInput(rows: readonly DrawRow[]): DenoiseInput {
     topK: Int32Array.from(topK),
     topP: Float32Array.from(topP),
     maskBias: Float32Array.from(given, ({ maskBias }) => maskBias),
+    alternatives: Math.max(...rows.map(({ sample }) => alternativesOf(sample.params))),
   };
 }
 
@@ -195,22 +182,25 @@ export function splitDraws(
   result: DenoiseResult & Partial<ScoreResult>,
 ): (RowDraws | NonFiniteError)[] {
   let end = 0;
-  const topOf = (row: DrawRow): RowDraws["top"] => {
-    const count = alternativesOf(row.sample.params);
+  /** Return the most likely tokens that a row asks for, by position; its draws start at `first`. */
+  const topOf = ({ plan, sample }: DrawRow, first: number): RowDraws["top"] => {
+    const count = alternativesOf(sample.params);
     if (count === 0) return undefined;
-    const top = new Map<number, TokenLogprob[]>();
-    for (const position of positionsOf(row)) {
-      const tokens = Array.from({ length: count }, (_, i) => ({
-        token: result.token[end + i]!,
-        logprob: result.logprob[end + i]!,
-      }));
-      end += count;
-      top.set(
-        position,
-        tokens.sort((a, b) => b.logprob - a.logprob || a.token - b.token),
-      );
-    }
-    return top;
+    const positions = plan.candidates.flatMap(({ positions }) => positions);
+    return new Map(
+      positions.map((position, i) => {
+        const start = input.draws[first + i]! * input.alternatives;
+        const tokens = Array.from(
+          { length: count },
+          (_, k): TokenLogprob => ({
+            token: result.topToken[start + k]!,
+            logprob: result.topLogprob[start + k]!,
+          }),
+        );
+        // Tilted draws rank them by another distribution than that of their log-probabilities.
+        return [position, tokens.sort((a, b) => b.logprob - a.logprob || a.token - b.token)];
+      }),
+    );
   };
   return rows.map((drawn, row) => {
     const { plan } = drawn;
@@ -224,8 +214,7 @@ export function splitDraws(
         entropies: Float32Array.from(input.draws.subarray(start, end), (pick) => result.entropy[pick]!),
       };
     });
-    const drawnTo = end;
-    const top = topOf(drawn);
+    const top = topOf(drawn, first);
     if (drawn.sample.params.order === "margin")
       for (const [i, { positions }] of plan.candidates.entries())
         candidates[i]!.margins = positions.map((position) => marginOf(top!.get(position)!));
@@ -235,7 +224,7 @@ export function splitDraws(
     if (!rewards.every(Number.isFinite)) return notFinite("reward");
     let entropy = 0;
     for (const { entropies } of candidates)
-      for (const one of Array.from(entropies)) entropy += one / (drawnTo - first);
+      for (const one of Array.from(entropies)) entropy += one / (end - first);
     if (!Number.isFinite(entropy)) return notFinite("entropy");
     return { candidates, rewards, entropy, ...(top && { top }) };
   });

@@ -45,6 +45,7 @@ function probe(model: Model, rows: number, padded: number): DenoiseInput {
     topK: new Int32Array(draws),
     topP: new Float32Array(draws).fill(1),
     maskBias: new Float32Array(rows).fill(-1e9),
+    alternatives: 0,
   };
 }
 

@@ -1,13 +1,13 @@
 /** A sample in denoising: its state, the pass it needs next, and how a result changes it. */
 
 import { isEmpty, type Sample } from "../../diffusion/sampler.ts";
-import { alternativesOf, type StepPlan, type StepRecord } from "../../diffusion/step.ts";
+import type { StepPlan, StepRecord } from "../../diffusion/step.ts";
 import { ModelFailure } from "../../errors.ts";
 import type { GraphName } from "../../runtime/protocol.ts";
 import type { SampleGroup } from "../sample-group.ts";
 import type { DrawRow, RowDraws, ScoreRow } from "./batch.ts";
 import type { SchedulableRow } from "./scheduler.ts";
-import { GRAPH_COST, sortingCost } from "./speed.ts";
+import { GRAPH_COST } from "./speed.ts";
 
 /** Owns all state of a row. */
 export class Row implements DrawRow, ScoreRow, SchedulableRow {
@@ -58,16 +58,9 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     return this.#drawn ? this.canvases.length : 1;
   }
 
-  /** Token passes of the next pass that sort the vocabulary for alternatives. */
-  get sorting(): number {
-    const count = alternativesOf(this.sample.params);
-    const drawn = () => this.plan.candidates.reduce((sum, { positions }) => sum + positions.length, 0);
-    return count === 0 || this.graph === "score" ? 0 : sortingCost(drawn(), count);
-  }
-
   /** Cost of the next pass in token passes (cost.ts). */
   get cost(): number {
-    return this.padded * this.width * GRAPH_COST[this.graph] + this.sorting;
+    return this.padded * this.width * GRAPH_COST[this.graph];
   }
 
   /** Admit the row. The first time, its attained service starts at `start` and its first step is planned. */

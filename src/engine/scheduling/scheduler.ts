@@ -17,11 +17,6 @@ export interface SchedulableRow {
   readonly padded: number;
   /** Canvases of the row in the batch. */
   readonly width: number;
-  /**
-   * Token passes that it takes beyond those of its canvases, to sort the vocabulary for alternatives. Rows
-   * with some share no batch with rows without, which would wait for them.
-   */
-  readonly sorting: number;
   /** Attained service: token passes so far, plus the value it started with. */
   readonly attained: number;
   /** Batches started without it since its last one. */
@@ -32,7 +27,7 @@ export interface SchedulableRow {
   readonly maxRows: number;
 }
 
-/** Bounds of one batch in padded tokens: canvases times padded length, and what sorting costs. */
+/** Bounds of one batch in padded tokens: canvases times padded length. */
 export interface BatchLimits {
   /** Upper bound of a batch of several rows. */
   maxTokens: number;
@@ -65,7 +60,7 @@ export function startOf(padded: number, least: number): number {
   return least - HEAD_START * padded;
 }
 
-const tokensOf = (row: SchedulableRow) => row.width * row.padded + row.sorting;
+const tokensOf = (row: SchedulableRow) => row.width * row.padded;
 
 /**
  * Return the batches to start now, each as its rows, at most one for each free worker.
@@ -84,9 +79,7 @@ export function schedule<Row extends SchedulableRow>(
   limits: BatchLimits,
   freeWorkers: number,
 ): Row[][] {
-  // A pass that takes longer is due less often.
-  const starved = (row: Row) =>
-    row.passedOver > (PATIENCE * rows.length * tokensOf(row)) / (row.width * row.padded);
+  const starved = (row: Row) => row.passedOver > PATIENCE * rows.length;
   let waiting = rows.toSorted(
     (a, b) =>
       Number(b.urgent) - Number(a.urgent) ||
@@ -115,7 +108,6 @@ function fill<Row extends SchedulableRow>(
   let maxRows = first.maxRows;
   for (const row of inOrder) {
     if (row.graph !== first.graph || row.padded !== first.padded) continue;
-    if (row.sorting > 0 !== first.sorting > 0) continue;
     tokens += tokensOf(row);
     maxRows = Math.min(maxRows, row.maxRows);
     const level = row.attained <= first.attained + LEVEL * row.padded;

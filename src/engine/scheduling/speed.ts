@@ -10,17 +10,6 @@ const NEWEST = 0.1;
 /** Cost of a pass of each graph in passes of the student. The discriminator is as large as the student. */
 export const GRAPH_COST: Record<GraphName, number> = { denoise: 1, score: 1, tilt: 4 };
 
-/**
- * Cost of sorting the vocabulary for one draw, in token passes: measured with `npm run bench -- --only
- * alternatives`. Both grow with the vocabulary and with the model.
- */
-const SORT_COST = 7;
-
-/** Return the cost in token passes of `count` alternatives at each of `positions`, and of the draws there. */
-export function sortingCost(positions: number, count: number): number {
-  return count === 0 ? 0 : SORT_COST * positions * (count + 1);
-}
-
 /** What the duration of a row depends on. */
 export interface TimedRow {
   /** Padded canvas length. */

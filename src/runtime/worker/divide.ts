@@ -45,6 +45,7 @@ function cut(input: Canvases | DenoiseInput | TiltInput, from: number, to: numbe
     topK: input.topK.slice(firstDraw, endDraw),
     topP: input.topP.slice(firstDraw, endDraw),
     maskBias: input.maskBias.slice(from, to),
+    alternatives: input.alternatives,
   };
   return "scale" in input ? { ...drawn, scale: input.scale.slice(from, to) } : drawn;
 }
@@ -64,8 +65,8 @@ function drawsBefore({ draws }: DenoiseInput, pick: number): number {
 }
 
 /**
- * Return the result of the whole batch: token and logprob [S], entropy [P] and reward [B] of the parts,
- * concatenated.
+ * Return the result of the whole batch: token and logprob [S], entropy [P], the most likely tokens [P, K] and
+ * reward [B] of the parts, concatenated.
  *
  * @param milliseconds time of the whole batch
  */
@@ -84,10 +85,14 @@ export function join(results: readonly Result[], milliseconds: number): Result {
   const reward =
     "reward" in results[0]! ? { reward: floats((result) => (result as Drawn).reward) } : undefined;
   if (!("token" in results[0]!)) return { reward: reward!.reward, milliseconds };
+  const ids = (of: (result: Drawn) => Int32Array) =>
+    Int32Array.from((results as Drawn[]).flatMap((result) => [...of(result)]));
   return {
-    token: Int32Array.from((results as Drawn[]).flatMap(({ token }) => [...token])),
+    token: ids(({ token }) => token),
     logprob: floats((result) => (result as Drawn).logprob),
     entropy: floats((result) => (result as Drawn).entropy),
+    topToken: ids(({ topToken }) => topToken),
+    topLogprob: floats((result) => (result as Drawn).topLogprob),
     ...reward,
     milliseconds,
   };

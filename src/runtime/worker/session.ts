@@ -2,7 +2,15 @@
 
 import ort from "onnxruntime-node";
 import { explainCuda, lookForCuda } from "../cuda.ts";
-import type { Batch, DenoiseInput, GraphName, Graphs, Provider, WorkerOptions } from "../protocol.ts";
+import type {
+  Batch,
+  DenoiseInput,
+  DenoiseResult,
+  GraphName,
+  Graphs,
+  Provider,
+  WorkerOptions,
+} from "../protocol.ts";
 
 /** The loaded graphs of a model. */
 export interface LoadedModel {
@@ -89,6 +97,8 @@ function drawFeeds(input: DenoiseInput): Record<string, ort.Tensor> {
     top_k: int64(input.topK, draws),
     top_p: float32(input.topP, draws),
     mask_bias: float32(input.maskBias, [input.rows]),
+    // Only its size is read.
+    alternatives: int64(new Int32Array(input.alternatives), [input.alternatives]),
   };
 }
 
@@ -110,6 +120,20 @@ export function feedsOf(
   return Object.fromEntries(inputNames.map((name) => [name, feeds[name]!]));
 }
 
+/** Return the most likely tokens. Throws if they are asked for and the graph was exported without them. */
+function topOf(
+  { input }: Batch,
+  outputs: ort.InferenceSession.OnnxValueMapType,
+  ids: (name: string) => Int32Array,
+  floats: (name: string) => Float32Array,
+): Pick<DenoiseResult, "topToken" | "topLogprob"> {
+  if (!("alternatives" in input) || input.alternatives === 0)
+    return { topToken: new Int32Array(), topLogprob: new Float32Array() };
+  if (!outputs.top_token)
+    throw new Error("the graph returns no most likely tokens: convert or export the model again");
+  return { topToken: ids("top_token"), topLogprob: floats("top_logprob") };
+}
+
 async function run(session: ort.InferenceSession, batch: Batch): Promise<Graphs[GraphName]["result"]> {
   const { graph } = batch;
   const taken = feedsOf(session, batch);
@@ -118,10 +142,12 @@ async function run(session: ort.InferenceSession, batch: Batch): Promise<Graphs[
   const milliseconds = performance.now() - started;
   const floats = (name: string) => Float32Array.from(outputs[name]!.data as Float32Array);
   if (graph === "score") return { reward: floats("reward"), milliseconds };
+  const ids = (name: string) => Int32Array.from(outputs[name]!.data as BigInt64Array, Number);
   const drawn = {
-    token: Int32Array.from(outputs.token!.data as BigInt64Array, Number),
+    token: ids("token"),
     logprob: floats("logprob"),
     entropy: floats("entropy"),
+    ...topOf(batch, outputs, ids, floats),
     milliseconds,
   };
   return graph === "tilt" ? { ...drawn, reward: floats("reward") } : drawn;

@@ -14,6 +14,8 @@ for (const field of ["logprob", "entropy"] as const)
       token: new Int32Array(input.draws.length).fill(5),
       logprob: new Float32Array(input.draws.length).fill(-1),
       entropy: new Float32Array(input.picks.length / 2).fill(2),
+      topToken: new Int32Array(),
+      topLogprob: new Float32Array(),
       milliseconds: 1,
     };
     result[field][result[field].length - 1] = Number.NaN;

@@ -15,7 +15,6 @@ const row = (name: string, padded: number, attained: number, graph: GraphName = 
   attained,
   graph,
   width,
-  sorting: 0,
   urgent: false,
   passedOver: 0,
   maxRows: Number.POSITIVE_INFINITY,
@@ -46,18 +45,6 @@ test("rows of a batch share a graph, and a row may have several canvases", () =>
   assert.equal(names(next(rows.slice(1), upTo(10_000))), "bd");
 });
 
-test("rows that sort for alternatives share batches among themselves only, as large as they are", () => {
-  const sorting = (name: string, attained: number) => ({ ...row(name, 64, attained), sorting: 900 });
-  const rows = [row("a", 64, 0), sorting("b", 1), row("c", 64, 2), sorting("d", 3)];
-  assert.equal(names(next(rows, upTo(10_000))), "ac");
-  assert.equal(names(next(rows.slice(1), upTo(10_000))), "bd");
-  assert.equal(names(next(rows.slice(1), upTo(1900))), "b");
-  // Its pass takes 15 times as long as those that it was passed over for.
-  const late = (passedOver: number) => [row("a", 64, 0), { ...sorting("b", 9000), passedOver }];
-  assert.equal(names(next(late(60), upTo(1900))), "a");
-  assert.equal(names(next(late(61), upTo(1900))), "b");
-});
-
 test("an urgent row goes first, whatever its service", () => {
   const rows = [row("a", 64, 0), { ...row("b", 64, 900), urgent: true }, row("c", 32, 1)];
   assert.equal(names(next(rows, upTo(64))), "b");
@@ -78,7 +65,6 @@ test("no row starves: all rows get the same service", () => {
     attained: 0,
     graph: "denoise" as const,
     width: 1,
-    sorting: 0,
     urgent: false,
     passedOver: 0,
     maxRows: Number.POSITIVE_INFINITY,

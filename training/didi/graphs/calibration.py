@@ -55,6 +55,7 @@ class Canvas:
             "temperature": np.ones(picks, dtype=np.float32),
             "top_k": np.zeros(picks, dtype=np.int64),
             "top_p": np.ones(picks, dtype=np.float32),
+            "alternatives": np.zeros(0, dtype=np.int64),
             "scale": np.ones(rows, dtype=np.float32),
             "sigma": np.zeros(rows, dtype=np.float32),
             "mask_bias": np.full(rows, -1e9, dtype=np.float32),

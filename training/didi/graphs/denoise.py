@@ -54,8 +54,9 @@ class Denoise(nn.Module):
     """The module behind the graph `denoise`.
 
     Inputs: tokens [B, L] int64, length [B], picks [P, 2] (row, position), draws [S] (index into picks),
-    uniform [S], temperature [S], top_k [S] int64 (0: all), top_p [S] (1: all). Outputs: token [S] int64,
-    logprob [S], entropy [P] (nats, at temperature 1).
+    uniform [S], temperature [S], top_k [S] int64 (0: all), top_p [S] (1: all), alternatives [K] int64, of
+    which only the size is read. Outputs: token [S] int64, logprob [S], entropy [P] (nats, at temperature 1),
+    top_token [P, K] int64 and top_logprob [P, K], the K most likely tokens, best first.
 
     `logprob` is that of the drawn token under p(x0 | z_t) itself, however the draw was sharpened or cut.
     Temperature 0 takes the most likely token. In the last block only the picked positions reach projection,
@@ -67,7 +68,8 @@ class Denoise(nn.Module):
     """
 
     INPUTS = ("tokens", "length", "picks", "draws", "uniform", "temperature", "top_k", "top_p")
-    OUTPUTS = ("token", "logprob", "entropy")
+    INPUTS += ("alternatives",)
+    OUTPUTS = ("token", "logprob", "entropy", "top_token", "top_logprob")
     MATRICES = ("head",)
 
     def __init__(self, backbone: Backbone, conditioning: str = "none", mask_logit: str = "removed"):
@@ -128,9 +130,10 @@ class Denoise(nn.Module):
         temperature: Tensor,
         top_k: Tensor,
         top_p: Tensor,
+        alternatives: Tensor,
         sigma: Tensor | None = None,
         mask_bias: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         logits = self.biased(self.logits(tokens, length, picks, sigma), picks, mask_bias)
         # One kernel a row: a separate log of a column of sums would be rounded by its place in the column.
         log_p = torch.log_softmax(logits, dim=-1)
@@ -139,7 +142,8 @@ class Denoise(nn.Module):
         drawn = log_p[draws]
         token = draw_tokens(drawn, uniform, temperature, top_k, top_p)
         logprob = drawn.gather(-1, token[:, None])[:, 0]
-        return token, logprob, entropy
+        top = log_p.topk(alternatives.shape[0], dim=-1)
+        return token, logprob, entropy, top.indices, top.values
 
 
 def quirk_inputs(conditioning: str, mask_logit: str) -> tuple[str, ...]:

@@ -220,12 +220,14 @@ class Tilt(nn.Module):
         temperature: Tensor,
         top_k: Tensor,
         top_p: Tensor,
+        alternatives: Tensor,
         scale: Tensor,
         sigma: Tensor | None = None,
         mask_bias: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         own, tilted, reward = self.tilt(tokens, length, picks, scale, sigma)
-        target = self.student.biased(tilted, picks, mask_bias)[draws]
-        token = draw_tokens(target, uniform, temperature, top_k, top_p)
+        target = self.student.biased(tilted, picks, mask_bias)
+        token = draw_tokens(target[draws], uniform, temperature, top_k, top_p)
         logprob = own[draws].gather(-1, token[:, None])[:, 0]
-        return token, logprob, -(own.exp() * own).sum(-1), reward
+        top = target.topk(alternatives.shape[0], dim=-1).indices
+        return token, logprob, -(own.exp() * own).sum(-1), top, own.gather(-1, top), reward

@@ -73,6 +73,7 @@ def example_inputs() -> dict[str, tuple[torch.Tensor, dict[int, str]]]:
         "temperature": (torch.ones(7), {0: "S"}),
         "top_k": (torch.zeros(7, dtype=torch.int64), {0: "S"}),
         "top_p": (torch.ones(7), {0: "S"}),
+        "alternatives": (torch.zeros(3, dtype=torch.int64), {0: "K"}),
         "scale": (torch.ones(2), {0: "B"}),
         "sigma": (torch.ones(2), {0: "B"}),
         "mask_bias": (torch.zeros(2), {0: "B"}),
@@ -82,7 +83,7 @@ def example_inputs() -> dict[str, tuple[torch.Tensor, dict[int, str]]]:
 def to_model(graph: nn.Module, opset: int = OPSET) -> onnx.ModelProto:
     """Trace a graph module (`inputs`, `OUTPUTS`; see denoise.py and guided.py)."""
     examples = example_inputs()
-    axes = {name: torch.export.Dim(name) for name in ("B", "L", "P", "S")}
+    axes = {name: torch.export.Dim(name) for name in ("B", "L", "P", "S", "K")}
     return trace(
         graph,
         example={name: examples[name][0] for name in graph.inputs},

@@ -37,7 +37,7 @@ def cut(log_p: np.ndarray, temperature: float, top_k: int, top_p: float) -> np.n
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 0.0])
 def test_denoise_equals_pytorch(backbone, session, temperature):
     feeds = make_inputs(backbone.config.mask_id, temperature)
-    token, logprob, entropy = session.run(None, feeds)
+    token, logprob, entropy, top_token, top_logprob = session.run(None, feeds)
     with torch.no_grad():
         logits = backbone(torch.from_numpy(feeds["tokens"]), length=torch.from_numpy(feeds["length"]))
     log_p = subs(logits, backbone.config.mask_id)[feeds["picks"][:, 0], feeds["picks"][:, 1]]
@@ -45,6 +45,9 @@ def test_denoise_equals_pytorch(backbone, session, temperature):
     p = log_p.exp()
     expected_entropy = -(p * log_p.masked_fill(p == 0, 0)).sum(-1)
     np.testing.assert_allclose(entropy, expected_entropy.numpy(), atol=1e-4)
+    likeliest = log_p.topk(3)
+    assert (top_token == likeliest.indices.numpy()).all()
+    np.testing.assert_allclose(top_logprob, likeliest.values.numpy(), atol=1e-4)
     compared = 0
     for s, pick in enumerate(feeds["draws"]):
         expected, margin = draw(log_p[pick], temperature, float(feeds["uniform"][s]))
@@ -63,7 +66,7 @@ def test_top_k_and_top_p_equal_numpy(backbone, session, temperature):
     count = len(feeds["draws"])
     feeds["top_k"] = rng.choice([0, 1, 2, 5, 1000], count).astype(np.int64)
     feeds["top_p"] = rng.choice([1.0, 0.9, 0.5, 0.01], count).astype(np.float32)
-    token, logprob, _ = session.run(None, feeds)
+    token, logprob, *_ = session.run(None, feeds)
     with torch.no_grad():
         logits = backbone(torch.from_numpy(feeds["tokens"]), length=torch.from_numpy(feeds["length"]))
     log_p = subs(logits, backbone.config.mask_id)[feeds["picks"][:, 0], feeds["picks"][:, 1]].double().numpy()
@@ -108,6 +111,6 @@ def test_extreme_uniforms_never_draw_the_mask_or_an_impossible_token(backbone, s
     for value in (2.0**-24, 1 - 2.0**-24):
         feeds = make_inputs(backbone.config.mask_id, 0.05)
         feeds["uniform"][:] = value
-        token, logprob, _ = session.run(None, feeds)
+        token, logprob, *_ = session.run(None, feeds)
         assert token.max() < backbone.config.mask_id
         assert np.isfinite(logprob).all()

@@ -109,6 +109,7 @@ def test_the_exported_graph_equals_pytorch(backbone, discriminator, tmp_path, na
         }
         feeds["top_k"] = torch.tensor([0, 3, 0, 1, 0, 2])
         feeds["top_p"] = torch.tensor([1.0, 1.0, 0.5, 1.0, 0.9, 1.0])
+        feeds["alternatives"] = torch.zeros(2, dtype=torch.int64)
         feeds["scale"] = torch.tensor([30.0, 40.0, 5.0])
     expected = graph(*(feeds[key] for key in graph.inputs))
     expected = expected if isinstance(expected, tuple) else (expected,)
