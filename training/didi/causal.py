@@ -96,17 +96,24 @@ def next_token_nats(model: CausalLM, x: Tensor, end_id: int) -> Tensor:
 
 
 @torch.no_grad()
-def sample_causal(model: CausalLM, count: int, length: int, end_id: int) -> Tensor:
-    """Draw ids [count, length] one token at a time after an end of text; the mask is never drawn."""
-    tokens = torch.full((count, 1), end_id)
+def sample_causal(model: CausalLM, start: Tensor, length: int, temperature: float = 1.0) -> Tensor:
+    """Draw ids [B, length], one token at a time, that follow `start` [B, S]; the mask is never drawn.
+
+    Temperature 0 takes the most likely token.
+    """
+    S = start.shape[1]
+    keep, position, tokens = torch.ones(S, S, dtype=torch.bool).tril(), torch.arange(S), start
     cache, written = None, []
-    for i in range(length):
-        keep = torch.ones(i + 1, dtype=torch.bool)
-        hidden, cache = model.extend(tokens, keep, torch.tensor([i]), cache)
+    for i in range(S, S + length):
+        hidden, cache = model.extend(tokens, keep, position, cache)
         logits = model.linear(hidden[:, -1])
         logits[:, model.config.mask_id] = -torch.inf
-        tokens = torch.multinomial(torch.softmax(logits, dim=-1), 1)
+        if temperature > 0:
+            tokens = torch.multinomial(torch.softmax(logits / temperature, dim=-1), 1)
+        else:
+            tokens = logits.argmax(-1, keepdim=True)
         written.append(tokens)
+        keep, position = torch.ones(i + 1, dtype=torch.bool), torch.tensor([i])
     return torch.cat(written, dim=1)
 
 

@@ -71,11 +71,22 @@ def test_padding_on_the_left_changes_nothing():
     assert torch.allclose(padded[:, 2:], model(x[:, 2:]), atol=1e-5)
 
 
+def test_a_continuation_at_temperature_0_takes_the_most_likely_tokens():
+    model = causal_model()
+    start = torch.tensor([[9, 3, 5], [9, 1, 1]])
+    written = sample_causal(model, start, 3, temperature=0)
+    for i in range(3):
+        before = torch.cat((start, written[:, :i]), dim=1)
+        with torch.no_grad():
+            logits = model(before)[:, -1].index_fill(-1, torch.tensor([model.config.mask_id]), -torch.inf)
+        assert torch.equal(written[:, i], logits.argmax(-1))
+
+
 def test_samples_follow_the_model():
     model = causal_model()
     torch.manual_seed(0)
     n = 4000
-    x = sample_causal(model, n, 2, end_id=9)
+    x = sample_causal(model, torch.full((n, 1), 9), 2)
     assert not (x == model.config.mask_id).any()
     with torch.no_grad():
         first = model(torch.tensor([[9]]))[0, 0].index_fill(-1, torch.tensor([10]), -torch.inf).softmax(-1)

@@ -134,7 +134,8 @@ def evaluate(args: argparse.Namespace) -> None:
     real = split_windows("test", tokenizer, args.samples, args.length, args.seed)
     cell("real text", None, lambda: real)
     cell("shuffled words", None, lambda: shuffle_words(real, word_starts(tokenizer), args.seed))
-    cell("autoregressive peer", args.length, lambda: sample_causal(peer, args.samples, args.length, end))
+    start = torch.full((args.samples, 1), end)
+    cell("autoregressive peer", args.length, lambda: sample_causal(peer, start, args.length))
     samplers = {name: sampler for name, sampler in diffusion_samplers(args).items() if name in args.samplers}
     for name, sampler in samplers.items():
         for steps in args.steps:

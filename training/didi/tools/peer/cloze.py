@@ -1,4 +1,4 @@
-"""Choose a missing noun: `python -m didi.tools.cloze --server URL --peer FOLDER`.
+"""Choose a missing noun: `python -m didi.tools.peer.cloze --server URL --peer FOLDER`.
 
 Each item is a piece of a held-out story without one noun; its options are that noun and three others as
 frequent. A running server answers with a choice (docs/understand/sampler.md), one request an item. Beside it
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from ..causal import CausalLM, load_causal, next_token_nats
-from ..command import command_parser
-from ..corpus import SEPARATOR, documents
+from ...causal import CausalLM, load_causal, next_token_nats
+from ...command import command_parser
+from ...corpus import SEPARATOR, documents
 
 NOUN = re.compile(r"\b(?:the|his|her|big|old) ([a-z]{3,})(?=[.,!?]| (?:and|was|in|on|to|with)\b)")
 STORIES = "1-tinystories.txt.xz"
