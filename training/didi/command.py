@@ -1,9 +1,11 @@
-"""What the commands share: their parser, the flag for bfloat16, and a stop at the next checkpoint."""
+"""What the commands share: their parser, some flags, and a stop at the next checkpoint."""
 
 import argparse
 import signal
 
 import torch
+
+from .corpus import CORPORA
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -24,6 +26,11 @@ def add_bf16_flag(parser: argparse.ArgumentParser, meaning: str) -> None:
     fast = torch.backends.cpu.get_cpu_capability() == "AVX512"
     meaning += "; the default where there is AVX-512"
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=fast, help=meaning)
+
+
+def add_corpus_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--corpus`."""
+    parser.add_argument("--corpus", choices=list(CORPORA), default="stories", help="what is learned")
 
 
 def stop_on_signal() -> list[bool]:

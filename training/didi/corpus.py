@@ -1,4 +1,4 @@
-"""The training text: children's stories, split by document, as batches of token windows.
+"""What models are trained on: children's stories, or proteins, split by document, as batches of token windows.
 
 A batch is a function of (seed, step), so a resumed run sees the same batches as one that was never
 interrupted.
@@ -27,6 +27,8 @@ SOURCES = {
     "2-children.txt.xz": 0.08,
     "3-fairytales.txt.xz": 0.05,
 }
+CORPORA = {"stories": SOURCES, "proteins": {"7-proteins.fasta.xz": 1.0}}
+SHARES = {name: share for sources in CORPORA.values() for name, share in sources.items()}
 SPLITS = ("train", "validation", "test")
 
 # Some quotation marks of files 1 and 5 were decoded with the wrong code page.
@@ -69,9 +71,18 @@ def clean(document: str) -> str:
     return document[: ends[-1]] if ends and is_fragment else document
 
 
+def is_fasta(source: str) -> bool:
+    return source.endswith(".fasta.xz")
+
+
 def raw_documents(source: str) -> list[str]:
-    """Return every document of one corpus file, with quotation marks repaired but not cleaned."""
+    """Return every document of one corpus file, with quotation marks repaired but not cleaned.
+
+    A document of a FASTA file is a sequence, without its header.
+    """
     text = lzma.open(CORPUS / source, "rt", encoding="utf-8").read()
+    if is_fasta(source):
+        return ["".join(record.splitlines()[1:]) for record in text.split(">")[1:]]
     for wrong, right in _MOJIBAKE.items():
         text = text.replace(wrong, right)
     parts = (part.strip() for part in text.split(SEPARATOR))
@@ -82,8 +93,10 @@ def documents(source: str, split: str) -> list[str]:
     """Return the cleaned documents of one corpus file that belong to `split`, in file order.
 
     The text before cleaning decides the split, so a change to the cleaning moves no document to another
-    split.
+    split. A sequence is not cleaned.
     """
+    if is_fasta(source):
+        return [raw for raw in raw_documents(source) if split_of(raw) == split]
     cleaned = (clean(raw) for raw in raw_documents(source) if split_of(raw) == split)
     return [document for document in cleaned if document]
 
@@ -112,9 +125,9 @@ def load_stream(source: str, split: str, tokenizer: Tokenizer) -> Stream:
     )
 
 
-def load_streams(split: str, tokenizer: Tokenizer) -> dict[str, Stream]:
-    """Encode one split of every source: name -> stream."""
-    return {source: load_stream(source, split, tokenizer) for source in SOURCES}
+def load_streams(split: str, tokenizer: Tokenizer, corpus: str = "stories") -> dict[str, Stream]:
+    """Encode one split of every source of a corpus: name -> stream."""
+    return {source: load_stream(source, split, tokenizer) for source in CORPORA[corpus]}
 
 
 class Batches:
@@ -142,7 +155,7 @@ def random_windows(streams: dict[str, Stream], count: int, length: int, rng: Gen
     Half of the windows start where a document starts, so that openings are learned well.
     """
     names = list(streams)
-    weights = np.array([SOURCES[name] for name in names])
+    weights = np.array([SHARES[name] for name in names])
     rows = []
     for name in rng.choice(names, size=count, p=weights / weights.sum()):
         stream = streams[name]
@@ -154,10 +167,12 @@ def random_windows(streams: dict[str, Stream], count: int, length: int, rng: Gen
     return np.stack(rows)
 
 
-def split_windows(split: str, tokenizer: Tokenizer, count: int, length: int, seed: int) -> Tensor:
-    """Draw windows [count, length] of a split as training draws them."""
+def split_windows(
+    split: str, tokenizer: Tokenizer, count: int, length: int, seed: int, corpus: str = "stories"
+) -> Tensor:
+    """Draw windows [count, length] of a split of a corpus as training draws them."""
     rng = np.random.default_rng(seed)
-    return torch.from_numpy(random_windows(load_streams(split, tokenizer), count, length, rng))
+    return torch.from_numpy(random_windows(load_streams(split, tokenizer, corpus), count, length, rng))
 
 
 def evaluation_windows(stream: Stream, length: int, count: int | None = None) -> np.ndarray:

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .backbone import Backbone, load_backbone, save_backbone
-from .command import add_bf16_flag, command_parser, stop_on_signal
+from .command import add_bf16_flag, add_corpus_flag, command_parser, stop_on_signal
 from .corpus import split_windows
 from .diffusion import corrupt, in_batches, sample_plain
 from .guidance import Discriminator, load_discriminator, weight_files
@@ -165,7 +165,7 @@ def reference_texts(teacher: Backbone, args: argparse.Namespace) -> Tensor:
     """Return ids [pool, length]: the teacher's samples, kept in the run's folder, or training text."""
     if args.reference == "data":
         tokenizer = Tokenizer.from_file(str(args.tokenizer))
-        return split_windows("train", tokenizer, args.pool, args.length, args.seed)
+        return split_windows("train", tokenizer, args.pool, args.length, args.seed, args.corpus)
     path, mask_id = args.run / "teacher-samples.pt", teacher.config.mask_id
     if not path.exists():
         fill = lambda z: sample_plain(teacher, z, args.teacher_steps, mask_id)  # noqa: E731
@@ -251,6 +251,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--ema", type=float, default=0.999, help="decay of the average of the student's weights")
     add("--save-every", type=int, default=100, help="iterations between checkpoints")
     add("--keep-every", type=int, default=500, help="iterations between the students that are kept")
+    add_corpus_flag(parser)
     add_bf16_flag(parser, "use bfloat16 matrix products")
     add("--seed", type=int, default=0, help="of the iterations")
     add("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")

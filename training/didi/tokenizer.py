@@ -1,17 +1,18 @@
-"""Train the byte-level BPE tokenizer: `python -m didi.tokenizer --out FILE`.
+"""Make a byte-level BPE tokenizer: `python -m didi.tokenizer --out FILE`.
 
-Most words of the simple stories become one token, because the pieces of a word that are drawn in parallel do
-not depend on each other.
+Of stories it is trained: most words of the simple stories become one token, because the pieces of a word that
+are drawn in parallel do not depend on each other. Of proteins a token is a residue.
 """
 
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from .command import command_parser
-from .corpus import SEPARATOR, SOURCES, documents, raw_documents, split_of
+from .command import add_corpus_flag, command_parser
+from .corpus import CORPORA, SEPARATOR, documents, raw_documents, split_of
 
 MASK = "[MASK]"
+RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 # How often each file is counted. Files that were added to the corpus later take no part, so that ids stay the
 # same.
 REPEATS = {"1-tinystories.txt.xz": 6, "2-children.txt.xz": 1, "3-fairytales.txt.xz": 1}
@@ -44,15 +45,25 @@ def train_tokenizer(vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+def residue_tokenizer() -> Tokenizer:
+    """Return a tokenizer of the 20 amino acids, end-of-text and the mask."""
+    tokenizer = Tokenizer(models.BPE(vocab={residue: i for i, residue in enumerate(RESIDUES)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([SEPARATOR, MASK])
+    return tokenizer
+
+
 def main() -> None:
     parser = command_parser(__doc__)
-    parser.add_argument("--vocab-size", type=int, default=4096, help="number of ids")
+    add_corpus_flag(parser)
+    parser.add_argument("--vocab-size", type=int, default=4096, help="number of ids, of stories")
     parser.add_argument("--out", type=Path, required=True, help="the tokenizer.json to write")
     args = parser.parse_args()
-    tokenizer = train_tokenizer(args.vocab_size)
+    tokenizer = residue_tokenizer() if args.corpus == "proteins" else train_tokenizer(args.vocab_size)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(args.out))
-    for name in SOURCES:
+    for name in CORPORA[args.corpus]:
         texts = documents(name, "validation")
         words = [word for text in texts for word in text.split()]
         stripped = [" " + word.strip(".,!?\"';:") for word in words]

@@ -21,14 +21,18 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .backbone import Backbone, BackboneConfig, load_backbone
-from .command import add_bf16_flag, command_parser, stop_on_signal
-from .corpus import SEPARATOR, SOURCES, Batches, Stream, load_streams
+from .command import add_bf16_flag, add_corpus_flag, command_parser, stop_on_signal
+from .corpus import CORPORA, SEPARATOR, Batches, Stream, load_streams
 from .learn.objectives import OBJECTIVES, evaluate, weighted
 from .learn.optim import Ema, Muon, save_checkpoint
 
-LOG_FIELDS = ["step", "tokens", "cpu_seconds", "train_nats", "validation_nats"]
-LOG_FIELDS += [f"validation_{name[0]}" for name in sorted(SOURCES)]
 VALIDATION_WINDOWS = 64  # of each source
+
+
+def log_fields(corpus: str) -> list[str]:
+    """Return the columns of the log, with one for each source of the corpus."""
+    by_source = [f"validation_{name[0]}" for name in sorted(CORPORA[corpus])]
+    return ["step", "tokens", "cpu_seconds", "train_nats", "validation_nats", *by_source]
 
 
 def learning_rate(step: int, steps: int, warmup: int, cooldown: float) -> float:
@@ -152,14 +156,14 @@ class Run:
             return evaluate(self.objective, self.averaged.eval(), streams, VALIDATION_WINDOWS)
 
 
-def open_log(path: Path, resumed_at: int) -> tuple[TextIO, csv.DictWriter, float]:
+def open_log(path: Path, fields: list[str], resumed_at: int) -> tuple[TextIO, csv.DictWriter, float]:
     """Open the log, cut back to the resumed step; return also the lowest validation loss in it."""
     kept = []
     if resumed_at and path.exists():
         with path.open() as file:
             kept = [row for row in csv.DictReader(file) if int(row["step"]) <= resumed_at]
     file = path.open("w", newline="")
-    writer = csv.DictWriter(file, LOG_FIELDS)
+    writer = csv.DictWriter(file, fields)
     writer.writeheader()
     writer.writerows(kept)
     file.flush()
@@ -178,14 +182,15 @@ def train(args: argparse.Namespace) -> None:
         sys.exit(f"{checkpoint} exists: pass --resume to continue it, or name another --run")
     elif args.init:
         run.start_from(args.init, args.grow)
-    streams, held_out = load_streams("train", tokenizer), load_streams("validation", tokenizer)
+    streams = load_streams("train", tokenizer, args.corpus)
+    held_out = load_streams("validation", tokenizer, args.corpus)
     batches = Batches(streams, args.context, args.batch_tokens, args.seed)
     parameters = sum(p.numel() for p in run.model.parameters())
     available = sum(len(stream.ids) for stream in streams.values())
     print(f"{parameters:,} parameters, {available:,} training tokens")
 
     stop = stop_on_signal()
-    file, log, best = open_log(args.run / "log.csv", run.step)
+    file, log, best = open_log(args.run / "log.csv", log_fields(args.corpus), run.step)
     stable_at = args.steps - max(1, int(args.steps * args.cooldown))
     started, cpu_started, tokens_started = time.time(), time.process_time() - run.cpu_seconds, run.tokens
     losses: list[float] = []
@@ -231,6 +236,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--run", type=Path, required=True, help="folder of this run")
     add("--tokenizer", type=Path, required=True, help="tokenizer.json")
+    add_corpus_flag(parser)
     add("--objective", choices=list(OBJECTIVES), default="masked-diffusion", help="what is trained")
     add("--steps", type=int, default=4000, help="updates in all, resumed ones included")
     add("--resume", action="store_true", help="continue from the run's checkpoint")

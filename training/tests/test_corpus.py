@@ -4,8 +4,8 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from conftest import TOKENIZER
-from didi.corpus import SOURCES, calibration_windows, clean, documents, raw_documents
-from didi.tokenizer import MASK, train_tokenizer
+from didi.corpus import SHARES, calibration_windows, clean, documents, raw_documents
+from didi.tokenizer import MASK, RESIDUES, residue_tokenizer, train_tokenizer
 
 
 def test_cleaning_removes_fragments_and_front_matter_only():
@@ -19,7 +19,7 @@ def test_cleaning_removes_fragments_and_front_matter_only():
 
 
 def test_splits_are_by_document_and_disjoint():
-    for source in SOURCES:
+    for source in SHARES:
         splits = {name: set(documents(source, name)) for name in ("train", "validation", "test")}
         assert all(splits.values()), source
         assert not splits["train"] & (splits["validation"] | splits["test"])
@@ -37,6 +37,16 @@ def test_tokenizer_round_trips_any_text():
     for text in ("Once upon a time", "naïve café 🙂 日本", "\n\n  two  spaces\t"):
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
     assert tokenizer.token_to_id(MASK) == tokenizer.get_vocab_size() - 1
+
+
+def test_a_token_of_a_protein_is_a_residue():
+    tokenizer = residue_tokenizer()
+    assert tokenizer.get_vocab_size() == len(RESIDUES) + 2 == tokenizer.token_to_id(MASK) + 1
+    sequences = documents("7-proteins.fasta.xz", "test")
+    assert all(40 <= len(sequence) <= 254 for sequence in sequences)
+    for sequence in sequences[:20]:
+        ids = tokenizer.encode(sequence).ids
+        assert len(ids) == len(sequence) and tokenizer.decode(ids) == sequence
 
 
 def test_text_to_calibrate_on(tmp_path):

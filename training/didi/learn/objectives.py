@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..backbone import Backbone
 from ..causal import CausalLM, next_token_nats
-from ..corpus import SOURCES, Stream, evaluation_windows
+from ..corpus import SHARES, Stream, evaluation_windows
 from ..diffusion import low_discrepancy_times, nelbo
 
 
@@ -68,4 +68,4 @@ def evaluate(
 
 def weighted(by_source: dict[str, float]) -> float:
     """Return the mean of figures by source, weighted as the training windows are."""
-    return sum(SOURCES[name] * value for name, value in by_source.items())
+    return sum(SHARES[name] * value for name, value in by_source.items())
