@@ -9,7 +9,7 @@ import { script } from "../../loadtest/cli/script.ts";
 import { table } from "../../loadtest/report/table.ts";
 import type { Parser } from "../../src/cli/parsers.ts";
 import { buildProgram } from "../../src/cli/program.ts";
-import type { Engine } from "../../src/engine/engine.ts";
+import type { ModelRegistry } from "../../src/engine/registry.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { KINDS, type ProblemKind } from "../../src/server/problem.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
@@ -62,10 +62,10 @@ interface Metric {
 
 /** Return a table of the server's own metrics, without those that prom-client collects of the process. */
 function metrics(): string {
-  const engine = Object.assign(new EventEmitter(), { pool: new EventEmitter() });
-  // Only names are read, so no engine has to run.
+  // Only names are read, so no model has to run.
+  const models = Object.assign(new EventEmitter(), { models: [], engines: [] });
   const all = createMetrics(
-    engine as unknown as Engine,
+    models as unknown as ModelRegistry,
     () => true,
   ).registry.getMetricsAsArray() as unknown as Metric[];
   const own = all.filter(({ name }) => name.startsWith("didi_"));
@@ -87,7 +87,7 @@ const REMEDIES: Record<ProblemKind, string> = {
   "invalid-json": "send JSON, encoded as UTF-8",
   unauthorized: "send a valid key in `Authorization: Bearer KEY`",
   forbidden: "have the operator add the origin or host to `--allow-origin`",
-  "not-found": "check the path and the name of the model; `GET /v1/models` lists it",
+  "not-found": "check the path and the name of the model; `GET /v1/models` lists the names",
   "method-not-allowed": "use a method that the `Allow` header names",
   "request-timeout": "send the whole request within `--request-timeout` seconds",
   "too-large": "send a shorter body, or ask for fewer samples, steps or tokens",

@@ -163,7 +163,7 @@ export class Check {
       await part("requests in company", (own) => requestInCompany(own, length, REQUESTS));
       await part("batch size at start", async (own) => {
         await own.measureBatches();
-        return { found: `batches hold up to ${own.batchTokens} padded tokens` };
+        return { found: `batches hold up to ${own.bounds.maxTokens} padded tokens` };
       });
       await part("tokens a second", async ({ model, pool }) => {
         await this.#grid(name, precision, "didi-serve", workerSide(model, pool, length));

@@ -27,7 +27,7 @@ export function checkExposure(config: AccessConfig): void {
  * `given(name)` tells whether the flag of that property was given.
  */
 export function refuseUselessFlags(config: ServeConfig, given: (name: keyof ServeConfig) => boolean): void {
-  const { adminPort, device, workers, split, cacheMb, redis, apiKeys } = config;
+  const { adminPort, device, workers, split, cacheMb, redis, apiKeys, model } = config;
   const refuse = (flag: string, why: string) => {
     throw new StartupError(`${flag} has no effect ${why}`, 2);
   };
@@ -35,6 +35,8 @@ export function refuseUselessFlags(config: ServeConfig, given: (name: keyof Serv
     refuse("--admin-host", "without --admin-port: give both, or neither");
   if (given("split") && split !== "auto" && split > 1 && kindOf(device) === "cuda")
     refuse("--split", "with --device cuda, where batches are not divided: leave it out");
+  if (given("maxLoaded") && model.length === 1)
+    refuse("--max-loaded", "with one model: give --model more than once, or leave it out");
   if (given("workers")) checkWorkers(device, workers);
   if (given("cacheTtl") && cacheMb === 0)
     refuse("--cache-ttl", "with --cache-mb 0, which disables the cache: leave one of them out");

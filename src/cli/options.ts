@@ -5,7 +5,7 @@ import { PRECISIONS } from "../model/manifest.ts";
 import type { PrecisionChoice } from "../model/precision.ts";
 import { type DeviceChoice, deviceChoice } from "./device.ts";
 import type { LogFormat } from "./output/log-stream.ts";
-import { integer, orAuto, origins, redisUrl, toggle } from "./parsers.ts";
+import { integer, modelNames, orAuto, origins, redisUrl, toggle } from "./parsers.ts";
 
 /** Settings of every command that runs a model. */
 export interface ModelConfig {
@@ -16,7 +16,11 @@ export interface ModelConfig {
 }
 
 /** Settings of the server. */
-export interface ServeConfig extends ModelConfig, AccessConfig {
+export interface ServeConfig extends Omit<ModelConfig, "model">, AccessConfig {
+  /** Names or folders; the first model answers requests that name none. */
+  model: string[];
+  /** Models in memory at a time; absent: all. */
+  maxLoaded?: number;
   workers: number;
   /** Deprecated name of `workers`. */
   runtimes?: number;
@@ -58,6 +62,9 @@ export interface AccessConfig {
 
 export const MODEL_FLAGS = "--model <name|folder>";
 
+/** The shipped model. */
+const DEFAULT_MODELS = ["stories-didi"];
+
 /** Flags of the device. */
 export const DEVICE_OPTIONS: readonly Option[] = [
   new Option("--device <device>", "device of the model; auto uses CUDA if it loads, otherwise the CPU")
@@ -70,19 +77,21 @@ export const DEVICE_OPTIONS: readonly Option[] = [
     .default(0),
 ];
 
+const PRECISION_OPTION = new Option(
+  "--precision <precision>",
+  "of the matrix products; auto is fp16 on CUDA, int8 on a CPU with 8-bit dot products, else fp32",
+)
+  .env("DIDI_PRECISION")
+  .choices(["auto", ...PRECISIONS])
+  .default("auto");
+
 /** Flags of every command that runs a model. */
 export const MODEL_OPTIONS: readonly Option[] = [
   new Option(MODEL_FLAGS, "name of a model under models/, or path of a model folder")
     .env("DIDI_MODEL")
-    .default("stories-didi"),
+    .default(DEFAULT_MODELS[0]),
   ...DEVICE_OPTIONS,
-  new Option(
-    "--precision <precision>",
-    "of the matrix products; auto is fp16 on CUDA, int8 on a CPU with 8-bit dot products, else fp32",
-  )
-    .env("DIDI_PRECISION")
-    .choices(["auto", ...PRECISIONS])
-    .default("auto"),
+  PRECISION_OPTION,
 ];
 
 const KILOBYTES = integer(1, 1 << 20);
@@ -146,8 +155,22 @@ export const SERVE_OPTIONS: readonly Option[] = [
     .env("DIDI_PORT")
     .argParser(integer(0, 65_535))
     .default(8080),
-  ...MODEL_OPTIONS,
-  new Option("--workers <n>", "processes that run the model, each with its own copy and --threads")
+  new Option(
+    MODEL_FLAGS,
+    "name of a model under models/, or path of a model folder; repeatable: further ones load on demand",
+  )
+    .env("DIDI_MODEL")
+    .argParser(modelNames(DEFAULT_MODELS))
+    .default(DEFAULT_MODELS, JSON.stringify(DEFAULT_MODELS[0])),
+  new Option(
+    "--max-loaded <n>",
+    "models in memory at a time; the least recently used makes room (default: all)",
+  )
+    .env("DIDI_MAX_LOADED")
+    .argParser(integer(1, 256)),
+  ...DEVICE_OPTIONS,
+  PRECISION_OPTION,
+  new Option("--workers <n>", "processes that run a model, each with its own copy and --threads")
     .env("DIDI_WORKERS")
     .argParser(integer(1, 256))
     .default(1),

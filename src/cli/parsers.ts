@@ -1,6 +1,8 @@
 /** Parsers of flag values. */
 
+import { existsSync } from "node:fs";
 import { InvalidArgumentError, Option } from "commander";
+import { modelFolder } from "../model/model.ts";
 import { ANY_ORIGIN } from "../server/access/origins.ts";
 
 /**
@@ -57,6 +59,19 @@ export const origins: Parser<string[]> = Object.assign(
   ],
   { values: `${ORIGINS}; several with commas` },
 );
+
+/**
+ * Return a parser of a model, or of several separated by commas, which adds them to those of earlier flags. A
+ * folder may have a comma in its name. `byDefault` is the default of the flag.
+ */
+export const modelNames = (byDefault: string[]): Parser<string[]> =>
+  Object.assign(
+    (text: string, before?: string[]) => [
+      ...(before === byDefault ? [] : (before ?? [])),
+      ...(existsSync(modelFolder(text)) ? [text] : text.split(",").map((name) => name.trim())),
+    ],
+    { values: "text; several with commas" },
+  );
 
 /** Return a flag without a value. */
 export function toggle(flag: string, description: string, variable: string): Option {

@@ -1,6 +1,7 @@
 /** Starts an engine from the settings of the command line. */
 
 import type { Answer } from "../engine/answers/answer.ts";
+import type { ResultCache } from "../engine/answers/cache.ts";
 import type { SharedCache } from "../engine/answers/shared-cache.ts";
 import type { StepListener } from "../engine/answers/step-emitter.ts";
 import { choose, scoresOf } from "../engine/choices.ts";
@@ -23,7 +24,7 @@ export const ONE_AT_A_TIME: EngineLimits = {
 };
 
 /** Return the device of the settings; int8 graphs run on the CPU only. Throws StartupError. */
-function deviceFor({ device, precision }: ModelConfig): Device {
+function deviceFor({ device, precision }: Omit<ModelConfig, "model">): Device {
   const kind = kindOf(device);
   if (precision !== "int8") return kind;
   if (kind === "cuda")
@@ -31,17 +32,30 @@ function deviceFor({ device, precision }: ModelConfig): Device {
   return "cpu";
 }
 
-/**
- * Open the model and start its workers; the caller calls `warmUp`. `share` returns the cache shared with
- * other servers. Throws StartupError.
- */
+/** Open the model and start its workers, as `startModel` does. */
 export async function startEngine(
   config: ModelConfig,
   limits: EngineLimits,
-  { workers, split }: Pick<ServeConfig, "workers" | "split"> = { workers: 1, split: 1 },
-  share?: (model: Model) => SharedCache | undefined,
+  ...options: OptionsOfStart
 ): Promise<Engine> {
-  const model = await openModel(config.model, config.precision);
+  return startModel(await openModel(config.model, config.precision), config, limits, ...options);
+}
+
+type OptionsOfStart = [
+  workers?: Pick<ServeConfig, "workers" | "split">,
+  /** Return the cache shared with other servers. */
+  share?: (model: Model) => SharedCache | undefined,
+  /** The cache shared with other engines of this process. */
+  cache?: ResultCache,
+];
+
+/** Start the workers of a model; the caller calls `warmUp`. Throws StartupError. */
+export async function startModel(
+  model: Model,
+  config: Omit<ModelConfig, "model">,
+  limits: EngineLimits,
+  ...[{ workers, split } = { workers: 1, split: 1 }, share, cache]: OptionsOfStart
+): Promise<Engine> {
   const { threads } = config;
   const device = deviceFor(config);
   const gpus = gpusOf(config.device);
@@ -53,7 +67,7 @@ export async function startEngine(
     split: await splitOf(split, model, threads),
   };
   const pool = await WorkerPool.start(options, workersFor(config.device, workers));
-  return new Engine(model, pool, limits, share?.(model));
+  return new Engine(model, pool, limits, share?.(model), cache);
 }
 
 /** Run the model once. If it fails, end the workers and throw StartupError. */

@@ -25,6 +25,7 @@ import type { GenerateRequest, GuidanceRequest, PreparedRequest } from "./reques
 import { SampleGroup } from "./sample-group.ts";
 import { calibrate } from "./scheduling/calibrate.ts";
 import { type BatchReport, Dispatcher, type DispatcherLimits } from "./scheduling/dispatcher.ts";
+import type { BatchLimits } from "./scheduling/scheduler.ts";
 import { type CheckedRequest, type Ending, type RequestHandle, Subscriber } from "./subscriber.ts";
 
 /** Bounds of the engine. */
@@ -54,7 +55,6 @@ interface EngineEvents {
  */
 export class Engine extends EventEmitter<EngineEvents> {
   readonly #dispatcher: Dispatcher;
-  readonly #cache: ResultCache;
   /** Running groups that a request with the same key may join. */
   readonly #joinable = new Map<string, SampleGroup>();
   /** Groups being looked up in the shared cache. */
@@ -67,15 +67,18 @@ export class Engine extends EventEmitter<EngineEvents> {
   /** True once the model has run. */
   ready = false;
 
-  /** @param shared cache that servers of the same model share, if there is one */
+  /**
+   * @param shared cache that servers of the same model share, if there is one
+   * @param cache that the engines of this process share
+   */
   constructor(
     readonly model: Model,
     readonly pool: WorkerPool,
     readonly limits: EngineLimits,
     readonly shared?: SharedCache,
+    readonly cache = new ResultCache(limits.cache),
   ) {
     super();
-    this.#cache = new ResultCache(limits.cache);
     this.#dispatcher = new Dispatcher(pool, model.manifest.context_length, limits);
     this.#dispatcher.on("batch", (report) => this.emit("batch", report));
     this.#dispatcher.on("step", (record) => this.emit("step", record));
@@ -109,14 +112,13 @@ export class Engine extends EventEmitter<EngineEvents> {
     return this.#dispatcher.admission.active.length;
   }
 
-  /** Estimated bytes of the cached answers. */
-  get cacheBytes(): number {
-    return this.#cache.bytes;
+  /** Bounds of one batch. */
+  get bounds(): BatchLimits {
+    return this.#dispatcher.bounds;
   }
 
-  /** Upper bound of padded tokens in one batch. */
-  get batchTokens(): number {
-    return this.#dispatcher.bounds.maxTokens;
+  set bounds(bounds: BatchLimits) {
+    this.#dispatcher.bounds = bounds;
   }
 
   /** True while requests are accepted: the model has run and the engine is not shutting down. */
@@ -132,7 +134,14 @@ export class Engine extends EventEmitter<EngineEvents> {
       for (const rerank_ratio of [0, 1]) guidances.push({ mode: "rgas", rerank_ratio });
     for (const guidance of guidances) {
       const prepared = this.#prepare({ prompt: "", steps: 1, seed: 0, temperature: 1, guidance });
-      await this.#begin({ ...prepared, key: undefined, cached: undefined, emitCost: 0, cost: 0 }).result;
+      await this.#begin({
+        ...prepared,
+        key: undefined,
+        cached: undefined,
+        emitCost: 0,
+        cost: 0,
+        since: undefined,
+      }).result;
     }
     await this.pool.warmUp();
     this.ready = true;
@@ -140,8 +149,7 @@ export class Engine extends EventEmitter<EngineEvents> {
 
   /** Measure the best batch size, with `maxBatchTokens: "auto"`. Rejects with ModelFailure. */
   async measureBatches(): Promise<void> {
-    if (this.limits.maxBatchTokens === "auto")
-      this.#dispatcher.bounds = await calibrate(this.model, this.pool);
+    if (this.limits.maxBatchTokens === "auto") this.bounds = await calibrate(this.model, this.pool);
   }
 
   /**
@@ -149,20 +157,21 @@ export class Engine extends EventEmitter<EngineEvents> {
    * only once. Throws UnavailableError, OverloadedError (before tokenising) or InvalidRequestError.
    *
    * @param withSteps the caller will listen to its steps
+   * @param since `performance.now()` from which it has waited for the model; absent: it has not
    */
-  check(request: GenerateRequest, withSteps = false): CheckedRequest {
+  check(request: GenerateRequest, withSteps = false, since?: number): CheckedRequest {
     this.#checkOpen();
     this.#checkQueue();
-    const prepared = this.#prepare(request);
+    const prepared = this.#prepare(request, since);
     const { params, output } = prepared;
     // Alternatives are not kept: they are many times the size of an answer.
     const isKept = request.seed !== undefined && !params.topLogprobs && !params.scored;
     const key = isKept ? cacheKey(params) : undefined;
-    const cached = key === undefined ? undefined : this.#cache.get(key);
+    const cached = key === undefined ? undefined : this.cache.get(this.#cacheKey(key));
     if (key !== undefined) this.emit("lookup", { tier: "memory", hit: cached !== undefined });
     const emit = emitCost(params, withSteps || output.trace);
     const cost = cached ? emit : Math.max(emit, maxTokenPasses(params, this.model.manifest));
-    return { ...prepared, key, cached, emitCost: emit, cost };
+    return { ...prepared, key, cached, emitCost: emit, cost, since };
   }
 
   /**
@@ -217,13 +226,19 @@ export class Engine extends EventEmitter<EngineEvents> {
     throw new OverloadedError(`${queueLength} requests are in the queue: try again later`, this.retryAfter);
   }
 
-  #prepare(request: GenerateRequest): PreparedRequest {
-    return prepare(this.model, request, (...work) => this.#dispatcher.forecastMs(...work));
+  #prepare(request: GenerateRequest, since?: number): PreparedRequest {
+    const waited = since === undefined ? 0 : performance.now() - since;
+    return prepare(this.model, request, (...work) => waited + this.#dispatcher.forecastMs(...work));
+  }
+
+  /** Return a key of the cache, which holds the answers of several models. */
+  #cacheKey(key: string): string {
+    return `${this.model.sha256[this.pool.provider]} ${key}`;
   }
 
   #begin(request: CheckedRequest, onStep?: StepListener): RequestHandle {
-    const { params, deadlineMs, key } = request;
-    const group = new SampleGroup(params, this.model, deadlineMs, performance.now(), key);
+    const { params, deadlineMs, key, since = performance.now() } = request;
+    const group = new SampleGroup(params, this.model, deadlineMs, since, key);
     if (key !== undefined && deadlineMs === undefined) this.#joinable.set(key, group);
     const handle = this.#subscribe(group, "miss", request, onStep);
     if (key !== undefined && this.shared)
@@ -243,7 +258,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     group.records.push(...found.records);
     group.firstPassAt = group.acceptedAt;
     this.#close(group);
-    this.#cache.keep(group.key!, found);
+    this.cache.keep(this.#cacheKey(group.key!), found);
     group.finish(found.outcome, () => performance.now(), "hit");
   }
 
@@ -281,7 +296,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     this.#close(group);
     if (key !== undefined && !outcome.hurried.includes(true)) {
       const finished = { params, records, outcome };
-      this.#cache.keep(key, finished);
+      this.cache.keep(this.#cacheKey(key), finished);
       void this.shared?.keep(finished, this.pool.provider);
     }
     group.finish(outcome, () => performance.now());

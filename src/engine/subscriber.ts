@@ -20,6 +20,8 @@ export interface CheckedRequest extends PreparedRequest {
   emitCost: number;
   /** Upper bound of the token passes that the request may take (cost.ts). */
   cost: number;
+  /** `performance.now()` from which it has waited for the model; undefined if it has not. */
+  since: number | undefined;
 }
 
 /** What the server gets for an accepted request. */
@@ -49,7 +51,7 @@ export interface Ending {
 export class Subscriber {
   readonly id = randomUUID();
   /** `performance.now()` at acceptance. */
-  readonly acceptedAt = performance.now();
+  readonly acceptedAt: number;
   readonly emitter: StepEmitter;
   readonly result: Promise<Answer>;
   /** Settle `result`; only the first call of the two has an effect. */
@@ -65,6 +67,7 @@ export class Subscriber {
     loop: FairLoop,
     onEnd: (ending: Ending) => void,
   ) {
+    this.acceptedAt = request.since ?? performance.now();
     this.emitter = new StepEmitter(model, request, onStep, loop);
     let resolve!: (result: Answer) => void;
     let reject!: (error: Error) => void;

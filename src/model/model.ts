@@ -20,21 +20,25 @@ import { checkExternalData } from "./onnx.ts";
 import { choosePrecision, dotProducts, type PrecisionChoice, type Processor } from "./precision.ts";
 import { readTokenizer, type Tokenizer } from "./tokenizer.ts";
 
-/** A verified model. Records have an entry for each kind of processor. */
-export interface Model {
+/** What a manifest says of a model. Records have an entry for each kind of processor. */
+export interface ModelDescription {
   folder: string;
   manifest: Manifest;
-  tokenizer: Tokenizer;
   schedule: Schedule;
   /** Number format of the graphs, and why it was chosen. */
   precision: Record<Processor, Precision>;
   precisionReason: Record<Processor, string>;
   /** Identity of the model (`identityOf`). */
   sha256: Record<Processor, string>;
-  /** Absent if the model only continues text. */
-  chat?: ChatTemplate;
   /** Paths of the graphs. */
   graphs: Record<Processor, GraphPaths>;
+}
+
+/** A verified model. */
+export interface Model extends ModelDescription {
+  tokenizer: Tokenizer;
+  /** Absent if the model only continues text. */
+  chat?: ChatTemplate;
 }
 
 /** Paths of a model's graphs; `tilt` and `score` are present if it can be guided. */
@@ -129,6 +133,29 @@ export async function existingFolder(nameOrFolder: string): Promise<string> {
 }
 
 /**
+ * Describe a model by name or folder; reads its manifest only. Throws StartupError if it cannot be used in
+ * that precision.
+ */
+export async function describeModel(
+  nameOrFolder: string,
+  choice: PrecisionChoice = "auto",
+): Promise<ModelDescription> {
+  const folder = await existingFolder(nameOrFolder);
+  const manifest = await readManifest(folder);
+  const { cpu, cuda } = choosePrecision(folder, manifest.graphs.denoise, choice, dotProducts());
+  const graphs = (precision: Precision) => paths(folder, filesOf(manifest, precision));
+  return {
+    folder,
+    manifest,
+    schedule: { alphaMin: manifest.schedule.alpha_min, tMin: manifest.schedule.t_min },
+    precision: { cpu: cpu.precision, cuda: cuda.precision },
+    precisionReason: { cpu: cpu.reason, cuda: cuda.reason },
+    sha256: { cpu: identityOf(manifest, cpu.precision), cuda: identityOf(manifest, cuda.precision) },
+    graphs: { cpu: graphs(cpu.precision), cuda: graphs(cuda.precision) },
+  };
+}
+
+/**
  * Open a model by name or folder and verify every file that it may load. Throws StartupError naming the
  * fault.
  *
@@ -136,16 +163,14 @@ export async function existingFolder(nameOrFolder: string): Promise<string> {
  * const { manifest, graphs } = await openModel("stories-didi", "int8");
  */
 export async function openModel(nameOrFolder: string, choice: PrecisionChoice = "auto"): Promise<Model> {
-  const folder = await existingFolder(nameOrFolder);
-  const manifest = await readManifest(folder);
-  const chosen = choosePrecision(folder, manifest.graphs.denoise, choice, dotProducts());
-  const precision = { cpu: chosen.cpu.precision, cuda: chosen.cuda.precision };
-  const loaded = { cpu: filesOf(manifest, precision.cpu), cuda: filesOf(manifest, precision.cuda) };
+  const description = await describeModel(nameOrFolder, choice);
+  const { folder, manifest } = description;
+  const precisions = [...new Set(Object.values(description.precision))];
   const { chat: format } = manifest;
-  const template = format ? [format.template] : [];
-  const needed = new Set([...loaded.cpu.values(), ...loaded.cuda.values(), ...template]);
+  const loaded = precisions.flatMap((precision) => [...filesOf(manifest, precision).values()]);
+  const needed = new Set([...loaded, ...(format ? [format.template] : [])]);
   await Promise.all(Array.from(needed, (entry) => verifyFile(folder, entry)));
-  for (const used of new Set(Object.values(precision)))
+  for (const used of precisions)
     for (const graph of Object.values(manifest.graphs))
       await checkExternalData(folder, graph[used]!, weightFiles(manifest));
   const tokenizer = await readTokenizer(join(folder, manifest.tokenizer.file), manifest.vocab_size, {
@@ -153,15 +178,5 @@ export async function openModel(nameOrFolder: string, choice: PrecisionChoice = 
     endOfTextId: manifest.end_of_text_token_id,
   });
   const chat = format && (await ChatTemplate.open(join(folder, format.template.file), format));
-  return {
-    folder,
-    manifest,
-    tokenizer,
-    ...(chat && { chat }),
-    schedule: { alphaMin: manifest.schedule.alpha_min, tMin: manifest.schedule.t_min },
-    precision,
-    precisionReason: { cpu: chosen.cpu.reason, cuda: chosen.cuda.reason },
-    sha256: { cpu: identityOf(manifest, precision.cpu), cuda: identityOf(manifest, precision.cuda) },
-    graphs: { cpu: paths(folder, loaded.cpu), cuda: paths(folder, loaded.cuda) },
-  };
+  return { ...description, tokenizer, ...(chat && { chat }) };
 }

@@ -95,7 +95,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List the served model, in the shape of OpenAI's API */
+        /** List the served models, in the shape of OpenAI's API */
         get: operations["models"];
         put?: never;
         post?: never;
@@ -235,7 +235,7 @@ export interface paths {
             };
             cookie?: never;
         };
-        /** The same as /readyz, for the model with this name */
+        /** The same as /readyz?model=, for the model with this name */
         get: operations["inferenceModelReady"];
         put?: never;
         post?: never;
@@ -334,7 +334,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Describe the served model and its abilities */
+        /** Describe a served model and its abilities */
         get: operations["model"];
         put?: never;
         post?: never;
@@ -402,7 +402,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Answer 200 if the server can run requests; 503 while the model loads, while no worker has it, and during shutdown */
+        /**
+         * Answer 200 if the server can run requests; 503 while the model loads, while no worker has it, and during shutdown
+         * @description With `?model=`: whether this model is loaded and can run requests. A server is ready while models can be loaded.
+         */
         get: operations["ready"];
         put?: never;
         post?: never;
@@ -452,6 +455,8 @@ export interface components {
     schemas: {
         /** @description Set exactly one of `prompt`, `prompt_tokens`, `template` and `tokens`. */
         GenerateRequest: {
+            /** @description Name of the model, of those that `/v1/models` lists. A model that is not loaded is loaded first, and the request waits in the queue. Default: the first model of the server. */
+            model?: string;
             /**
              * @description The text to continue; may be empty. It stays unchanged at the start of the canvas.
              * @example Once upon a time
@@ -673,7 +678,7 @@ export interface components {
         };
         /** @description Fields that completions and chat have in common. Fields with `x-neutral` exist in other servers of this API. The server accepts the value that changes nothing, and refuses every other value. */
         CompletionOptions: {
-            /** @description Name of the served model */
+            /** @description Name of the model, of those that `/v1/models` lists */
             model?: string;
             /** @default 1 */
             n: number | null;
@@ -849,7 +854,7 @@ export interface components {
         };
         /** @description The fields of CompletionOptions, a prompt and what belongs to it. Apart from `model` and `prompt`, every field may be null, also one that the server does not know. */
         CompletionRequest: {
-            /** @description Name of the served model */
+            /** @description Name of the model, of those that `/v1/models` lists */
             model: string;
             /** @default 1 */
             n: number | null;
@@ -1042,7 +1047,7 @@ export interface components {
         };
         /** @description The fields of CompletionOptions, messages and what belongs to them. Apart from `model` and `messages`, every field may be null, also one that the server does not know. */
         ChatRequest: {
-            /** @description Name of the served model */
+            /** @description Name of the model, of those that `/v1/models` lists */
             model: string;
             /** @default 1 */
             n: number | null;
@@ -1374,10 +1379,15 @@ export interface components {
             rewards: "discriminator"[];
             /** @enum {string} */
             precision: "fp32" | "fp16" | "int8";
+            /**
+             * @description Whether workers hold the model; a request loads one that is not loaded
+             * @enum {string}
+             */
+            state: "unloaded" | "loading" | "loaded" | "unloading";
         };
         /** @description Set exactly one of `prompt` and `messages`. */
         TokenizeRequest: {
-            /** @description Name of the served model */
+            /** @description Name of the model, of those that `/v1/models` lists. A model that is not loaded is loaded first, and the request waits in the queue. Default: the first model of the server. */
             model?: string;
             prompt?: string;
             /** @description A conversation; its ids are those that `/v1/chat/completions` continues */
@@ -1395,7 +1405,7 @@ export interface components {
             max_model_len: number;
         };
         DetokenizeRequest: {
-            /** @description Name of the served model */
+            /** @description Name of the model, of those that `/v1/models` lists. A model that is not loaded is loaded first, and the request waits in the queue. Default: the first model of the server. */
             model?: string;
             /** @description Ids of the model; a special token has no text, and the mask shows as ░ */
             tokens: number[];
@@ -1571,6 +1581,8 @@ export interface components {
              */
             type: "generate";
             id: components["schemas"]["StreamId"];
+            /** @description Name of the model, of those that `/v1/models` lists. A model that is not loaded is loaded first, and the request waits in the queue. Default: the first model of the server. */
+            model?: string;
             /**
              * @description The text to continue; may be empty. It stays unchanged at the start of the canvas.
              * @example Once upon a time
@@ -1960,6 +1972,7 @@ export interface operations {
             400: components["responses"]["Problem"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Problem"];
+            404: components["responses"]["Problem"];
             413: components["responses"]["Problem"];
             429: components["responses"]["Overloaded"];
             431: components["responses"]["Problem"];
@@ -2003,6 +2016,7 @@ export interface operations {
             };
             400: components["responses"]["Problem"];
             401: components["responses"]["Unauthorized"];
+            404: components["responses"]["Problem"];
             413: components["responses"]["Problem"];
             415: components["responses"]["Problem"];
             429: components["responses"]["Overloaded"];
@@ -2129,7 +2143,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A list with one model */
+            /** @description The models; the first one answers requests to `/generate` without a name */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2203,6 +2217,7 @@ export interface operations {
             413: components["responses"]["Problem"];
             415: components["responses"]["Problem"];
             429: components["responses"]["Overloaded"];
+            503: components["responses"]["Overloaded"];
         };
     };
     detokenize: {
@@ -2243,6 +2258,7 @@ export interface operations {
             413: components["responses"]["Problem"];
             415: components["responses"]["Problem"];
             429: components["responses"]["Overloaded"];
+            503: components["responses"]["Overloaded"];
         };
     };
     inferenceServer: {
@@ -2532,7 +2548,10 @@ export interface operations {
     };
     model: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Name of the model; default: the first */
+                model?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2550,6 +2569,7 @@ export interface operations {
             };
             400: components["responses"]["Problem"];
             401: components["responses"]["Unauthorized"];
+            404: components["responses"]["Problem"];
             429: components["responses"]["Overloaded"];
         };
     };
@@ -2615,7 +2635,10 @@ export interface operations {
     };
     ready: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Name of a model; default: the server as a whole */
+                model?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2631,6 +2654,8 @@ export interface operations {
                     "application/json": components["schemas"]["Status"];
                 };
             };
+            400: components["responses"]["Problem"];
+            404: components["responses"]["Problem"];
             503: components["responses"]["Problem"];
         };
     };

@@ -1,9 +1,10 @@
-/** The Fastify application over an engine. Building it does not listen, so that tests can inject requests. */
+/** The Fastify application over the models. Building it does not listen, so that tests can inject requests. */
 
 import type { FastifyInstance } from "fastify";
-import type { Engine } from "../engine/engine.ts";
+import type { ModelRegistry } from "../engine/registry.ts";
 import { MemoryLimitStore } from "../quota/memory.ts";
 import { Admission } from "./access/admission.ts";
+import { KeyUsage } from "./access/key-usage.ts";
 import { type BaseOptions, createBase, MAX_MESSAGE_BYTES } from "./base.ts";
 import { generateRoute } from "./routes/generate.ts";
 import { inferenceRoutes } from "./routes/inference.ts";
@@ -40,7 +41,7 @@ const STALL_MS = 90_000;
 const AUTH_MS = 5000;
 
 /** Build the application with all its routes; do not listen. */
-export async function buildApp(engine: Engine, options: AppOptions = {}): Promise<FastifyInstance> {
+export async function buildApp(models: ModelRegistry, options: AppOptions = {}): Promise<FastifyInstance> {
   const {
     adminElsewhere = false,
     logPrompts = false,
@@ -49,27 +50,26 @@ export async function buildApp(engine: Engine, options: AppOptions = {}): Promis
     ...base
   } = options;
   const store = base.store ?? new MemoryLimitStore();
-  const metrics = base.metrics ?? createMetrics(engine);
+  const metrics = base.metrics ?? createMetrics(models);
   const tracing = await loadTracing();
   // The log comes last: its lines hold the id of the trace.
-  const sinks = [metrics.sink, ...(tracing ? [createTracing(tracing, engine)] : []), requestLog];
+  const sinks = [metrics.sink, ...(tracing ? [createTracing(tracing, models)] : []), requestLog];
   const app = await createBase({ ...base, store, sinks });
-  watchAnswers(app, stallMs, () => engine.ready && !engine.accepting);
-  const admission = new Admission(engine, store, logPrompts);
-  const routes = { engine, admission };
-  await app.register(healthRoutes, { engine });
+  watchAnswers(app, stallMs, () => models.started && !models.accepting);
+  const admission = new Admission(models, new KeyUsage(store), logPrompts);
+  await app.register(healthRoutes, { models });
   await app.register(contractRoute);
-  await app.register(generateRoute, routes);
+  await app.register(generateRoute, { admission });
   await app.register(streamRoute, {
     admission,
     keys: base.access?.keys,
     authMs,
     maxMessageBytes: base.maxMessageBytes ?? MAX_MESSAGE_BYTES,
   });
-  await app.register(openaiRoutes, { ...routes, prefix: "/v1" });
-  await app.register(inferenceRoutes, { ...routes, prefix: "/v2" });
-  await app.register(modelRoute, { engine });
-  await app.register(tokenizeRoutes, { engine });
+  await app.register(openaiRoutes, { admission, prefix: "/v1" });
+  await app.register(inferenceRoutes, { admission, prefix: "/v2" });
+  await app.register(modelRoute, { models });
+  await app.register(tokenizeRoutes, { models });
   await app.register(playgroundRoutes);
   if (adminElsewhere) return app;
   await app.register(metricsRoute, { metrics: metrics.registry });

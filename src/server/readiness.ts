@@ -1,18 +1,26 @@
 /** Readiness: the one rule behind /readyz, /v2/health/ready and the metric `didi_ready`. */
 
-import type { Engine } from "../engine/engine.ts";
+import type { ModelRegistry } from "../engine/registry.ts";
 import { UnavailableError } from "../errors.ts";
 
-/** Return why the server cannot run a request now; undefined if it can. */
-export function whyNotReady(engine: Engine): string | undefined {
-  if (!engine.accepting) return "the model is still loading, or the server is shutting down";
+/**
+ * Return why the server, or the model with this name, cannot run a request now; undefined if it can. Throws
+ * NotFoundError for an unknown name.
+ */
+export function whyNotReady(models: ModelRegistry, name?: string): string | undefined {
+  const asked = name === undefined ? undefined : models.find(name);
+  if (!models.accepting) return "the model is still loading, or the server is shutting down";
+  // Requests for it are still accepted: they wait until it is loaded.
+  if (asked && !asked.isOpen) return `${asked.name} is not loaded`;
+  const engines = asked?.engine ? [asked.engine] : models.engines;
   // Requests are still accepted: they wait until a worker holds the model.
-  if (engine.pool.healthy === 0) return "every worker is being replaced";
+  if (engines.length > 0 && engines.every(({ pool }) => pool.healthy === 0))
+    return "every worker is being replaced";
   return undefined;
 }
 
-/** Throw UnavailableError if the server cannot run a request now. */
-export function checkReady(engine: Engine): void {
-  const reason = whyNotReady(engine);
+/** Throw UnavailableError if the server, or the model with this name, cannot run a request now. */
+export function checkReady(models: ModelRegistry, name?: string): void {
+  const reason = whyNotReady(models, name);
   if (reason !== undefined) throw new UnavailableError(reason);
 }

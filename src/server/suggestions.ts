@@ -22,7 +22,6 @@ const SYNONYMS: Record<string, readonly string[]> = {
 const ADVICE: Record<string, string> = {
   messages: "belongs to chat, and this model continues text: send the text as prompt",
   stream: "is not a field of this request: send Accept: text/event-stream instead",
-  model: "is not a field of this request: the server has one model",
   do_sample: "is not a field of this request: temperature 0 disables sampling",
 };
 

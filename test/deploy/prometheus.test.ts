@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { load } from "js-yaml";
+import { ModelRegistry } from "../../src/engine/registry.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
 import { listen } from "../server/support.ts";
@@ -30,7 +31,7 @@ const queries = dashboard.panels.flatMap(({ targets = [] }) =>
 );
 
 const engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 60_000 } }, TINY_GUIDED);
-const { origin } = await listen(engine, { metrics: createMetrics(engine, () => true) });
+const { origin } = await listen(engine, { metrics: createMetrics(new ModelRegistry(engine), () => true) });
 const generate = (body: object) =>
   fetch(`${origin}/generate`, {
     method: "POST",

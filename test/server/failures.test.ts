@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import type { Engine } from "../../src/engine/engine.ts";
+import { ModelRegistry } from "../../src/engine/registry.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
 import { damagedModel } from "../support/damage.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
@@ -33,7 +34,7 @@ async function served(
   ...start: Parameters<typeof startEngine>
 ): Promise<void> {
   const engine = await startEngine(...start);
-  const metrics = createMetrics(engine);
+  const metrics = createMetrics(new ModelRegistry(engine));
   const { origin } = await listen(engine, { metrics });
   await work(origin, engine);
 }

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { ModelRegistry } from "../../src/engine/registry.ts";
 import { buildAdminApp } from "../../src/server/app.ts";
 import { CONTRACT } from "../../src/server/openapi.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
@@ -53,7 +54,7 @@ test("only what another port serves is said to be there", async () => {
   for (const url of ["/metrics", "/metrics/", "/docs"])
     assert.match((await open.inject(url)).body, /served on another port: see --admin-port/);
   await open.close();
-  const admin = await buildAdminApp(createMetrics(engine));
+  const admin = await buildAdminApp(createMetrics(new ModelRegistry(engine)));
   assert.equal((await admin.inject("/metrics/")).statusCode, 200);
   await admin.close();
 });

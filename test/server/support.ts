@@ -5,25 +5,30 @@ import { after } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { type ClientOptions, WebSocket } from "ws";
 import type { Engine } from "../../src/engine/engine.ts";
+import { ModelRegistry } from "../../src/engine/registry.ts";
 import { type AppOptions, buildApp } from "../../src/server/app.ts";
 import type { Schemas } from "../../src/server/openapi.ts";
 import { openEngine } from "../support/engine.ts";
 
 export type ServerEvent = Schemas["ServerEvent"];
 
-/** Build an application that is closed after the file's tests, or after the test that builds it. */
-export async function build(engine: Engine, options?: AppOptions): Promise<FastifyInstance> {
-  const app = await buildApp(engine, options);
+/**
+ * Build an application over models, or over one engine, that is closed after the file's tests, or after the
+ * test that builds it.
+ */
+export async function build(served: Engine | ModelRegistry, options?: AppOptions): Promise<FastifyInstance> {
+  const models = served instanceof ModelRegistry ? served : new ModelRegistry(served);
+  const app = await buildApp(models, options);
   after(() => app.close());
   return app;
 }
 
 /** Build an application as above, and listen on a free loopback port. */
 export async function listen(
-  engine: Engine,
+  served: Engine | ModelRegistry,
   options?: AppOptions,
 ): Promise<{ app: FastifyInstance; origin: string }> {
-  const app = await build(engine, options);
+  const app = await build(served, options);
   await app.listen({ host: "127.0.0.1", port: 0 });
   return { app, origin: app.listeningOrigin };
 }
@@ -38,7 +43,7 @@ export async function serve(
   options?: AppOptions,
 ): Promise<{ engine: Engine; app: FastifyInstance; origin: string }> {
   const engine = await openEngine(limits, model);
-  const app = await buildApp(engine, options);
+  const app = await buildApp(new ModelRegistry(engine), options);
   after(async () => {
     await app.close();
     await engine.pool.close();

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Browser } from "playwright-core";
 import type { Engine } from "../../src/engine/engine.ts";
+import { ModelRegistry } from "../../src/engine/registry.ts";
 import { buildAdminApp } from "../../src/server/app.ts";
 import { CONTRACT } from "../../src/server/openapi.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
@@ -60,7 +61,7 @@ describe("the reference", { skip: SKIPPED, timeout: 240_000 }, () => {
   });
 
   test("on the admin port the page sends no requests: the API has another address", async () => {
-    const admin = await buildAdminApp(createMetrics(engine));
+    const admin = await buildAdminApp(createMetrics(new ModelRegistry(engine)));
     await admin.listen({ host: "127.0.0.1", port: 0 });
     const { page, check } = await open(browser, `${admin.listeningOrigin}/docs`);
     await page.locator("#operations-default-generate .opblock-summary-control").click();

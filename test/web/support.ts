@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import type { FastifyInstance } from "fastify";
 import type { BrowserContextOptions, Page } from "playwright-core";
 import type { Engine } from "../../src/engine/engine.ts";
+import { ModelRegistry } from "../../src/engine/registry.ts";
 import { type AppOptions, buildApp } from "../../src/server/app.ts";
 import { CHROMIUM, hasChromium } from "../support/chromium.ts";
 
@@ -24,7 +25,7 @@ export class Server {
   ) {}
 
   async start(): Promise<string> {
-    this.#app = await buildApp(this.engine, this.options);
+    this.#app = await buildApp(new ModelRegistry(this.engine), this.options);
     await this.#app.listen({ host: "127.0.0.1", port: this.#port });
     this.#port = Number(new URL(this.#app.listeningOrigin).port);
     return this.#app.listeningOrigin;

@@ -7,10 +7,11 @@ import { keyFileWarning } from "../../server/access/key-file.ts";
 import { checkOpenFiles, roomForConnections } from "../../server/listener/open-files.ts";
 import { readAccess } from "../access.ts";
 import { checkExposure } from "../check-flags.ts";
+import { startModels, watchModels } from "../load-models.ts";
 import { whenNpmEnds } from "../npm.ts";
 import type { ServeConfig } from "../options.ts";
 import { openShare } from "../share.ts";
-import { startEngine, warmUp } from "../start-engine.ts";
+import { warmUp } from "../start-engine.ts";
 
 const LISTEN_ERRORS: Record<string, string> = {
   EADDRINUSE: "the port is in use: choose another with",
@@ -41,22 +42,22 @@ export async function serve(config: ServeConfig): Promise<void> {
   checkOpenFiles();
   checkExposure(config);
   const setup = await readAccess(config);
-  console.error(`didi-serve: loading ${config.model} …`);
+  console.error(`didi-serve: loading ${config.model[0]} …`);
   const { maxBatchTokens, maxActive, maxQueue } = config;
   const cache = { maxBytes: config.cacheMb * 1e6, ttlMs: config.cacheTtl * 1000 };
   const share = await openShare(config);
   const limits = { maxBatchTokens, maxActive, maxQueue, cache };
   // The modules of the server take as long to import as a worker to load the model: both at once.
-  const [engine, { buildAdminApp, buildApp }, { createMetrics }] = await Promise.all([
-    startEngine(config, limits, config, share?.cacheOf),
+  const [{ models, first }, { buildAdminApp, buildApp }, { createMetrics }] = await Promise.all([
+    startModels(config, limits, share),
     import("../../server/app.ts"),
     import("../../server/telemetry/metrics.ts"),
   ]);
-  const { pool, model } = engine;
-  const metrics = createMetrics(engine, share?.up);
+  const { pool, model } = first;
+  const metrics = createMetrics(models, share?.up);
   const admin = config.adminPort === undefined ? undefined : await buildAdminApp(metrics, setup.admin);
   const { logPrompts } = config;
-  const app = await buildApp(engine, {
+  const app = await buildApp(models, {
     ...setup.main,
     ...(share && { store: share.store }),
     metrics,
@@ -64,27 +65,17 @@ export async function serve(config: ServeConfig): Promise<void> {
     adminElsewhere: admin !== undefined,
   });
   const apps = admin ? [app, admin] : [app];
-  pool.on("restart", ({ pid, code, signal, reason }) =>
-    app.log.error(
-      { workerPid: pid, code, signal },
-      `worker died (${reason ?? signal ?? code}), starting another`,
-    ),
-  );
-  pool.on("replaced", ({ pid, previous, milliseconds }) =>
-    app.log.warn({ workerPid: pid, previousPid: previous, ms: milliseconds }, "worker replaced"),
-  );
-  pool.on("load-failed", (message) => app.log.error(`worker cannot load the model: ${message}`));
-
+  const measure = watchModels(models, app.log);
   share?.watch(app.log);
   // A frozen worker would not notice that the server has ended, so the server kills it.
-  process.once("exit", () => pool.kill());
+  process.once("exit", () => models.kill());
   const stop = async () => {
-    const limit = setTimeout(() => engine.abort(), config.grace * 1000);
-    await engine.drain();
+    const limit = setTimeout(() => models.abort(), config.grace * 1000);
+    await models.drain();
     clearTimeout(limit);
     await Promise.all(apps.map((each) => each.close()));
     share?.close();
-    await pool.close();
+    await models.close();
   };
   // SIGHUP reloads the files if there are any, and stops the server otherwise.
   const skip = setup.reloads ? (["SIGHUP"] as const) : [];
@@ -97,8 +88,7 @@ export async function serve(config: ServeConfig): Promise<void> {
       if (err) app.log.fatal({ err }, "stopping after a bug");
       else
         app.log.info(
-          `${signal ?? (manual ? "npm ended" : "end")}: ` +
-            `finishing ${engine.activeRows + engine.queueLength} running requests`,
+          `${signal ?? (manual ? "npm ended" : "end")}: ` + `finishing ${models.running} running requests`,
         );
       await stop();
       app.log.info("stopped");
@@ -114,13 +104,13 @@ export async function serve(config: ServeConfig): Promise<void> {
   } catch (error) {
     await Promise.all(apps.map((each) => each.close()));
     share?.close();
-    await pool.close();
+    await models.close();
     throw error;
   }
   // Keep the descriptors free that a replaced worker needs.
   const most = app.server.maxConnections ?? Number.POSITIVE_INFINITY;
   app.server.maxConnections = Math.min(most, roomForConnections() ?? most);
-  await warmUp(engine);
+  await warmUp(first);
   if (pool.provider === "cuda" && config.split !== "auto" && config.split > 1)
     app.log.warn("--split does nothing on CUDA, which runs a batch whole");
   if (pool.fallback) app.log.warn(`running on the CPU: ${pool.fallback}`);
@@ -131,17 +121,12 @@ export async function serve(config: ServeConfig): Promise<void> {
   const address = app.listeningOrigin;
   const key = config.apiKeys === undefined ? "" : " -H 'authorization: Bearer KEY'";
   const where = admin ? `; /metrics and /docs at ${admin.listeningOrigin}` : "";
-  const served = `${model.manifest.name} (${model.precision[provider]}) on ${provider}${where}`;
+  const others = models.models.slice(1).map(({ name }) => `, ${name} on demand`);
+  const served = `${model.manifest.name} (${model.precision[provider]}) on ${provider}${others.join("")}${where}`;
   console.log(`didi-serve: ${served}, ready at ${address}
 
   curl -s ${address}/generate${key} -H 'content-type: application/json' \\
     -d '{"prompt": "Once upon a time", "length": 64, "steps": 16}'
 `);
-  try {
-    await engine.measureBatches();
-    if (engine.accepting) app.log.info(`batches hold up to ${engine.batchTokens} padded tokens`);
-  } catch (error) {
-    if (!engine.accepting) return;
-    app.log.warn(`batch size not measured, using ${engine.batchTokens} tokens: ${(error as Error).message}`);
-  }
+  await measure(first);
 }

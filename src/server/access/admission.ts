@@ -1,14 +1,14 @@
-/** Submits requests to the engine within the limits of the client's API key. */
+/** Submits requests to the engine of their model, within the limits of the client's API key. */
 
 import type { FastifyBaseLogger } from "fastify";
 import type { StepListener } from "../../engine/answers/step-emitter.ts";
 import { choose, scoresOf } from "../../engine/choices.ts";
 import type { Engine } from "../../engine/engine.ts";
+import type { ModelRegistry } from "../../engine/registry.ts";
 import type { GenerateRequest, ScoredRow } from "../../engine/request.ts";
-import type { CheckedRequest, RequestHandle } from "../../engine/subscriber.ts";
-import { InvalidRequestError, type LimitName, LimitReachedError } from "../../errors.ts";
-import { type LimitStore, MINUTE_MS } from "../../quota/memory.ts";
+import type { RequestHandle } from "../../engine/subscriber.ts";
 import { cancelAll } from "../streaming/cancellation.ts";
+import type { KeyUsage } from "./key-usage.ts";
 import type { ApiKey } from "./keys.ts";
 
 /** A client; a Fastify request is one. */
@@ -18,27 +18,50 @@ export interface Caller {
   log: FastifyBaseLogger;
 }
 
-/** Return milliseconds as whole seconds, at least 1, for Retry-After. */
-const secondsOf = (ms: number) => Math.max(1, Math.ceil(ms / 1000));
-
-/** Return the error of a limit a minute, for HTTP and WebSockets. */
-export function minuteLimitReached(limit: LimitName, most: number, resetMs: number): LimitReachedError {
-  const seconds = secondsOf(resetMs);
-  const what = limit.replaceAll("_", " ").replace(" per minute", "");
-  return new LimitReachedError(
-    `this API key may use ${most} ${what} a minute: try again in ${seconds} s`,
-    limit,
-    seconds,
-  );
-}
-
-/** Submits requests to the engine. */
+/** Gives requests the engine of their model. */
 export class Admission {
   constructor(
-    readonly engine: Engine,
-    readonly store: LimitStore,
+    readonly models: ModelRegistry,
+    readonly usage: KeyUsage,
     /** Whether to log prompts and texts. */
     readonly logPrompts: boolean,
+  ) {}
+
+  /**
+   * Run `task` with the model of this name, or the first one without a name. The model stays loaded until the
+   * promise of the task settles. A request that waits for a load has a place among the concurrent ones of its
+   * key. Rejects with NotFoundError, LimitReachedError and the errors of `models.use`.
+   *
+   * @param signal ends the waiting
+   */
+  async use<T>(
+    caller: Caller,
+    name: string | undefined,
+    signal: AbortSignal,
+    task: (submission: Submission) => Promise<T>,
+  ): Promise<T> {
+    const model = this.models.find(name);
+    const { key } = caller;
+    const giveBack = model.isOpen || !key ? undefined : await this.usage.takePlaces(key, 1, 1);
+    try {
+      return await this.models.use(model, signal, (engine, since) => {
+        giveBack?.();
+        return task(new Submission(this, engine, caller, since));
+      });
+    } finally {
+      giveBack?.();
+    }
+  }
+}
+
+/** Submits the requests of one client to the engine of one model. */
+export class Submission {
+  constructor(
+    readonly admission: Admission,
+    readonly engine: Engine,
+    readonly caller: Caller,
+    /** `performance.now()` from which the client waited for the model; undefined if it did not. */
+    readonly since?: number,
   ) {}
 
   /**
@@ -47,105 +70,42 @@ export class Admission {
    * alone exceed a limit of the key.
    */
   async submitAll(
-    caller: Caller,
     requests: readonly GenerateRequest[],
     listen?: (index: number, ...step: Parameters<StepListener>) => void,
   ): Promise<RequestHandle[]> {
-    const { key } = caller;
-    const checked = requests.map((request) => this.engine.check(request, listen !== undefined));
-    const giveBack = key ? await this.#take(key, checked) : () => {};
+    const { engine } = this;
+    const { key } = this.caller;
+    const { usage, logPrompts } = this.admission;
+    const checked = requests.map((request) => engine.check(request, listen !== undefined, this.since));
+    const giveBack = key ? await usage.take(key, checked, engine.retryAfter) : () => {};
     const handles: RequestHandle[] = [];
     try {
       for (const [i, request] of checked.entries())
-        handles.push(this.engine.start(request, listen && ((...step) => listen(i, ...step))));
+        handles.push(engine.start(request, listen && ((...step) => listen(i, ...step))));
     } catch (error) {
       cancelAll(handles);
       giveBack();
       throw error;
     }
-    if (key) for (const handle of handles) this.#settle(key, handle);
-    if (this.logPrompts) for (const [i, handle] of handles.entries()) this.#log(caller, requests[i]!, handle);
+    if (key) for (const handle of handles) usage.settle(key, handle);
+    if (logPrompts) for (const [i, handle] of handles.entries()) this.#log(requests[i]!, handle);
     return handles;
   }
 
   /** Submit one request, as `submitAll` does, once the choices of its template are made. */
-  async submit(caller: Caller, asked: GenerateRequest, onStep?: StepListener): Promise<RequestHandle> {
+  async submit(asked: GenerateRequest, onStep?: StepListener): Promise<RequestHandle> {
+    const { engine } = this;
     const score = async (scored: ScoredRow[]) => {
-      const [handle] = await this.submitAll(caller, [{ scored, steps: 1 }]);
+      const [handle] = await this.submitAll([{ scored, steps: 1 }]);
       return scoresOf(await handle!.result);
     };
-    const request = await choose(this.engine.model, asked, score, (longest) => this.engine.check(longest));
-    const [handle] = await this.submitAll(caller, [request], onStep && ((_, ...step) => onStep(...step)));
+    const request = await choose(engine.model, asked, score, (longest) => engine.check(longest));
+    const [handle] = await this.submitAll([request], onStep && ((_, ...step) => onStep(...step)));
     return handle!;
   }
 
-  /** Count a message of a WebSocket as a request. Rejects with LimitReachedError. */
-  async countRequest({ key }: Caller): Promise<void> {
-    const most = key?.limits.requests_per_minute;
-    if (!key || most === undefined) return;
-    const { used, resetMs } = await this.store.take(key.id, "requests_per_minute", 1, MINUTE_MS);
-    if (used > most) throw minuteLimitReached("requests_per_minute", most, resetMs);
-  }
-
-  /** At the end of a request, give back its place, and the token passes that did not run. */
-  #settle({ id, limits }: ApiKey, { result, cost, spent }: RequestHandle): void {
-    const over = () => {
-      if (limits.concurrent_requests !== undefined)
-        this.#give(id, "concurrent_requests", 1, Number.POSITIVE_INFINITY);
-      if (limits.token_passes_per_minute !== undefined && spent() !== cost)
-        this.#give(id, "token_passes_per_minute", cost - spent(), MINUTE_MS);
-    };
-    result.then(over, over);
-  }
-
-  /** Take the cost of the requests from the limits of a key; return a function that gives all of it back. */
-  async #take({ id, limits }: ApiKey, requests: readonly CheckedRequest[]): Promise<() => void> {
-    const { concurrent_requests: side, token_passes_per_minute: most } = limits;
-    const cost = requests.reduce((sum, request) => sum + request.cost, 0);
-    const count = requests.length;
-    if (side !== undefined && count > side)
-      throw tooLarge(`has ${count} requests at once, and this API key may run ${side}: send fewer`);
-    if (most !== undefined && cost > most)
-      throw tooLarge(
-        `may cost ${cost} token passes, and this API key may use ${most} a minute: ` +
-          "ask for fewer steps, tokens or samples",
-      );
-    const taken: (() => void)[] = [];
-    const giveBack = () => {
-      for (const give of taken) give();
-    };
-    const take = async (limit: LimitName, amount: number, windowMs: number) => {
-      const usage = await this.store.take(id, limit, amount, windowMs);
-      taken.push(() => this.#give(id, limit, amount, windowMs));
-      return usage;
-    };
-    if (side !== undefined) {
-      const { used } = await take("concurrent_requests", count, Number.POSITIVE_INFINITY);
-      if (used > side) {
-        giveBack();
-        throw new LimitReachedError(
-          `this API key may run ${side} requests at once: wait until one has ended`,
-          "concurrent_requests",
-          this.engine.retryAfter,
-        );
-      }
-    }
-    if (most !== undefined) {
-      const { used, resetMs } = await take("token_passes_per_minute", cost, MINUTE_MS);
-      if (used > most) {
-        giveBack();
-        throw minuteLimitReached("token_passes_per_minute", most, resetMs);
-      }
-    }
-    return giveBack;
-  }
-
-  #give(id: string, limit: LimitName, amount: number, windowMs: number): void {
-    // The store logs its own failures, and the request has been answered.
-    this.store.take(id, limit, -amount, windowMs).catch(() => {});
-  }
-
-  #log({ log }: Caller, request: GenerateRequest, { id, result }: RequestHandle): void {
+  #log(request: GenerateRequest, { id, result }: RequestHandle): void {
+    const { log } = this.caller;
     // A canvas for each scored token would be a million numbers.
     const scored = request.scored?.map(({ token }) => token);
     log.info({ id, request: scored ? { ...request, scored } : request }, "prompt");
@@ -155,5 +115,3 @@ export class Admission {
     );
   }
 }
-
-const tooLarge = (message: string) => new InvalidRequestError([{ path: "", message }], true);

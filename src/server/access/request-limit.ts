@@ -3,7 +3,7 @@
 import rateLimit, { type FastifyRateLimitStore } from "@fastify/rate-limit";
 import type { FastifyInstance } from "fastify";
 import { type LimitStore, MINUTE_MS } from "../../quota/memory.ts";
-import { minuteLimitReached } from "./admission.ts";
+import { minuteLimitReached } from "./key-usage.ts";
 
 /** Count the requests of limited keys and add RateLimit headers. Call it before the routes are added. */
 export async function addRequestLimit(app: FastifyInstance, store: LimitStore): Promise<void> {

@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from "fastify";
 import type { GenerateRequest } from "../../engine/request.ts";
 import type { RequestHandle } from "../../engine/subscriber.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
-import type { Admission } from "../access/admission.ts";
+import type { Submission } from "../access/admission.ts";
 import type { Schemas } from "../openapi.ts";
 import { type Problem, toProblem } from "../problem.ts";
 import { answersOf, cancelAll, cancelOnClose } from "../streaming/cancellation.ts";
@@ -60,7 +60,7 @@ export const CHAT: Shape<"chat.completion", Schemas["ChatResponse"]["choices"][n
 };
 
 /** The prompts of a request, and the requests of the engine for them. */
-function planOf(body: CompletionRequest, { engine }: Admission) {
+function planOf(body: CompletionRequest, { engine }: Submission) {
   const prompts = requestsOf(body, engine.model);
   // Prompts may be scored alone.
   const generated: GenerateRequest[] = body.max_tokens === 0 ? [] : prompts.map(({ request }) => request);
@@ -84,16 +84,16 @@ function head<Kind>(prefix: string, object: Kind, handles: readonly RequestHandl
  */
 export async function answer<Whole, Choice>(
   shape: Shape<Whole, Choice>,
-  admission: Admission,
+  submission: Submission,
   body: CompletionRequest,
   request: FastifyRequest,
   reply: FastifyReply,
 ) {
-  if (body.stream) return stream(shape, admission, body, request, reply);
-  const { tokenizer, manifest } = admission.engine.model;
+  if (body.stream) return stream(shape, submission, body, request, reply);
+  const { tokenizer, manifest } = submission.engine.model;
   const n = body.n ?? 1;
-  const { prompts, generated, scored, all } = planOf(body, admission);
-  const handles = await admission.submitAll(request, all);
+  const { prompts, generated, scored, all } = planOf(body, submission);
+  const handles = await submission.submitAll(all);
   recordOf(request)?.add(...handles);
   cancelOnClose(reply.raw, handles);
   const results = await answersOf(handles);
@@ -115,14 +115,14 @@ export async function answer<Whole, Choice>(
 
 async function stream(
   shape: Shape<unknown, unknown>,
-  admission: Admission,
+  submission: Submission,
   body: CompletionRequest,
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<undefined> {
   const n = body.n ?? 1;
-  const { tokenizer, manifest } = admission.engine.model;
-  const { prompts, generated, scored, all } = planOf(body, admission);
+  const { tokenizer, manifest } = submission.engine.model;
+  const { prompts, generated, scored, all } = planOf(body, submission);
   const choices = prompts.map((prompt) =>
     Array.from({ length: n }, () => new StreamedChoice(prompt, tokenizer, body.diffusing ?? false)),
   );
@@ -137,7 +137,7 @@ async function stream(
     begun.add(index);
     send({ ...start, choices: [choice], ...usage });
   };
-  const handles = await admission.submitAll(request, all, (i, step, settled) => {
+  const handles = await submission.submitAll(all, (i, step, settled) => {
     if (i >= generated.length) return;
     // The samples of a ranked answer are known only at its end.
     if (ranked(body) !== undefined) return;

@@ -2,6 +2,7 @@
 
 import { InvalidRequestError, NotFoundError } from "../../errors.ts";
 import { type ChatMessage, type ChatTemplate, TemplateError } from "../../model/chat.ts";
+import type { Manifest } from "../../model/manifest.ts";
 import type { Model } from "../../model/model.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
 import type { Schemas } from "../openapi.ts";
@@ -23,12 +24,18 @@ function messageOf({ role, content }: Schemas["ChatMessage"]): ChatMessage {
   };
 }
 
-/** Return the chat template of a model. Throws NotFoundError if it has none. */
-export function chatOf({ chat, manifest: { name } }: Model): ChatTemplate {
-  if (chat) return chat;
+/** Throw NotFoundError if a model has no chat template. */
+export function checkChat({ chat, name }: Manifest): void {
+  if (chat) return;
   throw new NotFoundError(
     `${name} has no chat template, because it continues text: POST /v1/completions with the text as prompt`,
   );
+}
+
+/** Return the chat template of a model. Throws NotFoundError if it has none. */
+function chatOf({ chat, manifest }: Model): ChatTemplate {
+  checkChat(manifest);
+  return chat!;
 }
 
 /**

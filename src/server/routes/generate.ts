@@ -2,12 +2,12 @@
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { InvalidRequestError } from "../../errors.ts";
-import type { Admission } from "../access/admission.ts";
+import type { Admission, Submission } from "../access/admission.ts";
 import { parseJson } from "../json.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
 import { toProblem } from "../problem.ts";
 import { schemaOf } from "../route-schema.ts";
-import { cancelOnClose } from "../streaming/cancellation.ts";
+import { cancelOnClose, closing } from "../streaming/cancellation.ts";
 import { Outbox } from "../streaming/outbox.ts";
 import { EventStream, type Progress, parseLastEventId, wantsEvents } from "../streaming/sse.ts";
 import { recordOf } from "../telemetry/record.ts";
@@ -24,11 +24,13 @@ type Request = FastifyRequest<Route>;
 export async function generateRoute(app: FastifyInstance, { admission }: { admission: Admission }) {
   const answer = async (body: Body, request: Request, reply: FastifyReply) => {
     const seen = progressOf(request, body);
-    if (wantsEvents(request)) return stream(admission, body, seen, request, reply);
-    const handle = await admission.submit(request, body);
-    recordOf(request)?.add(handle);
-    cancelOnClose(reply.raw, [handle]);
-    return handle.result;
+    return admission.use(request, body.model, closing(reply.raw), async (submission) => {
+      if (wantsEvents(request)) return stream(submission, body, seen, request, reply);
+      const handle = await submission.submit(body);
+      recordOf(request)?.add(handle);
+      cancelOnClose(reply.raw, [handle]);
+      return handle.result;
+    });
   };
   app.post<Route>("/generate", { schema: schemaOf("generate") }, async (request, reply) =>
     answer(request.body, request, reply),
@@ -74,7 +76,7 @@ function bodyOf({ request, ...others }: Route["Querystring"]): Body {
  * is sent.
  */
 async function stream(
-  admission: Admission,
+  submission: Submission,
   body: Body,
   received: Progress | undefined,
   request: FastifyRequest,
@@ -84,7 +86,7 @@ async function stream(
   const resumable = body.deadline_ms === undefined;
   const seen = resumable ? received : undefined;
   const seeded = { ...body, seed: seen?.seed ?? body.seed };
-  const handle = await admission.submit(request, seeded, (step) => {
+  const handle = await submission.submit(seeded, (step) => {
     if (step.step > (seen?.steps[step.sample] ?? 0)) outbox.send({ type: "step", id, ...step });
   });
   recordOf(request)?.add(handle);

@@ -1,7 +1,6 @@
 /** `/v2`: the Open Inference Protocol (KServe). Texts are tensors of BYTES. */
 
 import { errorCodes, type FastifyInstance, type FastifyRequest } from "fastify";
-import type { Engine } from "../../engine/engine.ts";
 import { InvalidRequestError, NotFoundError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
 import { bytesOf, fillTensors, JSON_LENGTH, jsonEnd } from "../inference/tensors.ts";
@@ -10,7 +9,7 @@ import { noRoute, sendAs } from "../listener/refuse.ts";
 import { type Schemas, VERSION } from "../openapi.ts";
 import { checkReady } from "../readiness.ts";
 import { schemaOf } from "../route-schema.ts";
-import { answersOf, cancelOnClose } from "../streaming/cancellation.ts";
+import { answersOf, cancelOnClose, closing } from "../streaming/cancellation.ts";
 import { recordOf } from "../telemetry/record.ts";
 
 /** The tensors of every model. */
@@ -24,10 +23,7 @@ interface ByName {
   Params: { model: string; version?: string };
 }
 
-export async function inferenceRoutes(
-  app: FastifyInstance,
-  { engine, admission }: { engine: Engine; admission: Admission },
-) {
+export async function inferenceRoutes(app: FastifyInstance, { admission }: { admission: Admission }) {
   const config = { access: "open" as const };
   app.setErrorHandler(sendAs(({ detail }): Schemas["InferenceError"] => ({ error: detail })));
   app.setNotFoundHandler(noRoute);
@@ -50,34 +46,39 @@ export async function inferenceRoutes(
     "/health/ready",
     { config, schema: schemaOf("inferenceReady") },
     async (): Promise<Schemas["InferenceReady"]> => {
-      checkReady(engine);
+      checkReady(admission.models);
       return { ready: true };
     },
   );
   for (const path of ["/models/:model", "/models/:model/versions/:version"])
-    modelRoutes(app, path, engine, admission);
+    modelRoutes(app, path, admission);
 }
 
-/** Add the routes of one model at a path that names it, with its version or without. */
-function modelRoutes(app: FastifyInstance, path: string, engine: Engine, admission: Admission) {
-  const { name } = engine.model.manifest;
+/** Add the routes of a model at a path that names it, with its version or without. */
+function modelRoutes(app: FastifyInstance, path: string, admission: Admission) {
+  const { models } = admission;
   const suffix = path.includes(":version") ? "Version" : "";
   const checkModel = async ({ params: { model, version = VERSION_OF_MODEL } }: FastifyRequest<ByName>) => {
-    if (model !== name) throw new NotFoundError(`the model ${model} is not served here: it is ${name}`);
+    models.find(model);
     if (version !== VERSION_OF_MODEL)
-      throw new NotFoundError(`${name} has no version ${version}: it is ${VERSION_OF_MODEL}`);
+      throw new NotFoundError(`${model} has no version ${version}: it is ${VERSION_OF_MODEL}`);
   };
-  const described = { name, versions: [VERSION_OF_MODEL], platform: "onnxruntime_onnx" };
+  const described = { versions: [VERSION_OF_MODEL], platform: "onnxruntime_onnx" };
   app.get<ByName>(
     path,
     { schema: schemaOf(`inferenceModel${suffix}`), preValidation: checkModel },
-    async (): Promise<Schemas["InferenceModel"]> => ({ ...described, inputs: [INPUT], outputs: [OUTPUT] }),
+    async ({ params }): Promise<Schemas["InferenceModel"]> => ({
+      name: params.model,
+      ...described,
+      inputs: [INPUT],
+      outputs: [OUTPUT],
+    }),
   );
   app.get<ByName>(
     `${path}/ready`,
     { schema: schemaOf(`inferenceModel${suffix}Ready`), preValidation: checkModel },
-    async (): Promise<Schemas["InferenceModelReady"]> => {
-      checkReady(engine);
+    async ({ params: { model: name } }): Promise<Schemas["InferenceModelReady"]> => {
+      checkReady(models, name);
       return { name, ready: true };
     },
   );
@@ -96,14 +97,16 @@ function modelRoutes(app: FastifyInstance, path: string, engine: Engine, admissi
       const { id, inputs, outputs, parameters } = request.body;
       const { binary_data_output, priority: _, ...settings } = { steps: 16, ...parameters };
       const { shape, data } = textsOf(inputs[0]!);
-      const handles = await admission.submitAll(
-        request,
-        data.map((prompt) => ({ ...settings, prompt })),
-      );
-      recordOf(request)?.add(...handles);
-      cancelOnClose(reply.raw, handles);
-      const texts = (await answersOf(handles)).map(({ samples }) => samples[0]!.text);
-      const head = { id: id ?? handles[0]!.id, model_name: name, model_version: VERSION_OF_MODEL };
+      const name = request.params.model;
+      const requests = data.map((prompt) => ({ ...settings, prompt }));
+      const answers = await admission.use(request, name, closing(reply.raw), async (submission) => {
+        const handles = await submission.submitAll(requests);
+        recordOf(request)?.add(...handles);
+        cancelOnClose(reply.raw, handles);
+        return answersOf(handles);
+      });
+      const texts = answers.map(({ samples }) => samples[0]!.text);
+      const head = { id: id ?? answers[0]!.id, model_name: name, model_version: VERSION_OF_MODEL };
       const output = { ...OUTPUT, datatype: "BYTES" as const, shape };
       if (outputs?.[0]?.parameters?.binary_data ?? binary_data_output ?? false) {
         const bytes = bytesOf(texts);

@@ -1,22 +1,40 @@
-/** GET /model: the served model and its abilities. */
+/** GET /model: a served model and its abilities. */
 
 import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../engine/engine.ts";
+import type { ModelRegistry } from "../../engine/registry.ts";
+import { InvalidRequestError } from "../../errors.ts";
+import type { Manifest } from "../../model/manifest.ts";
 import type { Schemas } from "../openapi.ts";
 import { schemaOf } from "../route-schema.ts";
 
-export async function modelRoute(app: FastifyInstance, { engine }: { engine: Engine }) {
-  const {
-    name,
-    description,
-    parameters,
-    context_length,
-    vocab_size,
-    end_of_text_token_id,
-    guidance,
-    quality,
-  } = engine.model.manifest;
-  const info: Schemas["ModelInfo"] = {
+/** The query of a route that asks about one model. */
+export interface NamesModel {
+  Querystring: { model?: string | string[] };
+}
+
+/** Return the name of the model in a query. Throws InvalidRequestError for more than one. */
+export function modelIn({ model }: NamesModel["Querystring"]): string | undefined {
+  if (!Array.isArray(model)) return model;
+  throw new InvalidRequestError([{ path: "/query/model", message: "must be given once" }]);
+}
+
+export async function modelRoute(app: FastifyInstance, { models }: { models: ModelRegistry }) {
+  app.get<NamesModel>("/model", { schema: schemaOf("model") }, async ({ query }) =>
+    infoOf(models.find(modelIn(query)).description.manifest),
+  );
+}
+
+function infoOf({
+  name,
+  description,
+  parameters,
+  context_length,
+  vocab_size,
+  end_of_text_token_id,
+  guidance,
+  quality,
+}: Manifest): Schemas["ModelInfo"] {
+  return {
     name,
     description,
     parameters,
@@ -34,5 +52,4 @@ export async function modelRoute(app: FastifyInstance, { engine }: { engine: Eng
     }),
     ...(quality && { quality }),
   };
-  app.get("/model", { schema: schemaOf("model") }, async () => info);
 }

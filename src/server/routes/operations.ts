@@ -2,16 +2,17 @@
 
 import type { FastifyInstance } from "fastify";
 import type { Registry } from "prom-client";
-import type { Engine } from "../../engine/engine.ts";
+import type { ModelRegistry } from "../../engine/registry.ts";
 import { CONTRACT_TEXT } from "../openapi.ts";
 import { checkReady } from "../readiness.ts";
 import { schemaOf } from "../route-schema.ts";
+import { modelIn, type NamesModel } from "./model.ts";
 
-export async function healthRoutes(app: FastifyInstance, { engine }: { engine: Engine }) {
+export async function healthRoutes(app: FastifyInstance, { models }: { models: ModelRegistry }) {
   const config = { access: "open" as const };
   app.get("/healthz", { config, schema: schemaOf("health") }, async () => ({ status: "ok" }));
-  app.get("/readyz", { config, schema: schemaOf("ready") }, async () => {
-    checkReady(engine);
+  app.get<NamesModel>("/readyz", { config, schema: schemaOf("ready") }, async ({ query }) => {
+    checkReady(models, modelIn(query));
     return { status: "ok" };
   });
 }

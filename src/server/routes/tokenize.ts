@@ -1,9 +1,9 @@
 /** POST /tokenize and /detokenize: texts and conversations as token ids, and back. */
 
 import type { FastifyInstance } from "fastify";
-import type { Engine } from "../../engine/engine.ts";
+import type { ModelRegistry } from "../../engine/registry.ts";
 import { InvalidRequestError } from "../../errors.ts";
-import { checkModel } from "../model-name.ts";
+import type { Model } from "../../model/model.ts";
 import { conversationIds } from "../openai/chat.ts";
 import type { Schemas } from "../openapi.ts";
 import { schemaOf } from "../route-schema.ts";
@@ -14,34 +14,32 @@ const MOST_TOKENS = 65_536;
 const refuse = (path: string, message: string, tooLarge = false) =>
   new InvalidRequestError([{ path, message }], tooLarge);
 
-export async function tokenizeRoutes(app: FastifyInstance, { engine }: { engine: Engine }) {
-  const { tokenizer, manifest } = engine.model;
-  const { name, context_length: max_model_len, vocab_size } = manifest;
+/** Return the ids of a request. Throws InvalidRequestError, or NotFoundError for a model without chat. */
+function idsOf({ prompt, messages }: Schemas["TokenizeRequest"], model: Model): number[] {
+  if ((prompt === undefined) === (messages === undefined))
+    throw refuse("/prompt", "or /messages must be given, and not both");
+  if (messages) return conversationIds(messages, model, MOST_TOKENS);
+  const ids = model.tokenizer.encode(prompt!, MOST_TOKENS);
+  if (ids && ids.length <= MOST_TOKENS) return ids;
+  throw refuse("/prompt", `has more than ${MOST_TOKENS} tokens: divide it`, true);
+}
 
-  /** Return the ids of a request. Throws InvalidRequestError, or NotFoundError for a model without chat. */
-  function idsOf({ prompt, messages }: Schemas["TokenizeRequest"]): number[] {
-    if ((prompt === undefined) === (messages === undefined))
-      throw refuse("/prompt", "or /messages must be given, and not both");
-    if (messages) return conversationIds(messages, engine.model, MOST_TOKENS);
-    const ids = tokenizer.encode(prompt!, MOST_TOKENS);
-    if (ids && ids.length <= MOST_TOKENS) return ids;
-    throw refuse("/prompt", `has more than ${MOST_TOKENS} tokens: divide it`, true);
-  }
-
+export async function tokenizeRoutes(app: FastifyInstance, { models }: { models: ModelRegistry }) {
   app.post<{ Body: Schemas["TokenizeRequest"]; Reply: Schemas["TokenizeResponse"] }>(
     "/tokenize",
     { schema: schemaOf("tokenize") },
     async ({ body }) => {
-      checkModel(body.model ?? name, engine);
-      const tokens = idsOf(body);
-      return { tokens, count: tokens.length, max_model_len };
+      const model = await models.open(models.find(body.model));
+      const tokens = idsOf(body, model);
+      return { tokens, count: tokens.length, max_model_len: model.manifest.context_length };
     },
   );
   app.post<{ Body: Schemas["DetokenizeRequest"]; Reply: Schemas["DetokenizeResponse"] }>(
     "/detokenize",
     { schema: schemaOf("detokenize") },
     async ({ body }) => {
-      checkModel(body.model ?? name, engine);
+      const { tokenizer, manifest } = await models.open(models.find(body.model));
+      const { name, vocab_size } = manifest;
       const { tokens } = body;
       const wrong = tokens.findIndex((id) => id >= vocab_size);
       if (wrong >= 0)

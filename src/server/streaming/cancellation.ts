@@ -17,6 +17,15 @@ export function cancelOnClose(response: ServerResponse, handles: readonly Reques
   else response.once("close", () => cancelAll(handles));
 }
 
+/** Return a signal that is aborted when the client closes its connection. */
+export function closing(response: ServerResponse): AbortSignal {
+  const controller = new AbortController();
+  const abort = () => controller.abort();
+  if (response.destroyed) abort();
+  else response.once("close", abort);
+  return controller.signal;
+}
+
 /** Wait for all answers; if one fails, cancel the others and throw. */
 export async function answersOf(handles: readonly RequestHandle[]): Promise<Answer[]> {
   try {

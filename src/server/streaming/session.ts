@@ -2,9 +2,8 @@
 
 import type { FastifyRequest } from "fastify";
 import type { WebSocket } from "ws";
-import type { RequestHandle } from "../../engine/subscriber.ts";
 import { InvalidRequestError, LimitReachedError, UnauthorizedError } from "../../errors.ts";
-import type { Admission } from "../access/admission.ts";
+import type { Admission, Submission } from "../access/admission.ts";
 import { knownKey } from "../access/guard.ts";
 import type { ApiKey, KeyRing } from "../access/keys.ts";
 import { parseJson } from "../json.ts";
@@ -54,7 +53,8 @@ export interface StreamSessionOptions {
 
 /** Serves one socket until it closes. */
 export class StreamSession {
-  readonly #handles = new Map<string, RequestHandle>();
+  /** Running requests, and those that wait for their model, by the client's ids. */
+  readonly #requests = new Map<string, AbortController>();
   readonly #outbox: Outbox;
   readonly #intake: Intake;
   readonly #late: NodeJS.Timeout;
@@ -158,7 +158,7 @@ export class StreamSession {
   }
 
   #cancelRunning(): void {
-    for (const handle of this.#handles.values()) handle.cancel();
+    for (const controller of this.#requests.values()) controller.abort();
   }
 
   /** Handle one message, or answer with its error. */
@@ -186,7 +186,7 @@ export class StreamSession {
   /** Count a message; return the error if it exceeds a limit of the key. */
   async #countMessage(): Promise<LimitReachedError | undefined> {
     try {
-      await this.options.admission.countRequest(this.request);
+      await this.options.admission.usage.countRequest(this.request.key);
       return undefined;
     } catch (error) {
       if (error instanceof LimitReachedError) return error;
@@ -209,34 +209,57 @@ export class StreamSession {
     this.#outbox.send({ type: "authenticated" });
   }
 
+  /** Start a request; resolve when it is accepted, or waits for its model. */
   async #generate({ type: _, id, ...body }: Schemas["GenerateMessage"]): Promise<void> {
-    const { request } = this;
-    const handles = this.#handles;
-    if (handles.has(id)) throw invalid("/id", `${id} belongs to a running request of this socket`);
-    if (handles.size >= MAX_PER_SOCKET)
+    const requests = this.#requests;
+    const { admission } = this.options;
+    if (requests.has(id)) throw invalid("/id", `${id} belongs to a running request of this socket`);
+    if (requests.size >= MAX_PER_SOCKET)
       throw invalid("/id", `exceeds the ${MAX_PER_SOCKET} running requests of a socket: open another socket`);
-    const handle = await this.options.admission.submit(request, body, (step) =>
-      this.#outbox.send({ type: "step", id, ...step }),
-    );
-    const record = recordOf(request)?.message();
+    const waits = !admission.models.find(body.model).isOpen;
+    const controller = new AbortController();
+    requests.set(id, controller);
+    const accepted = new Promise<void>((accept, refuse) => {
+      admission
+        .use(this.request, body.model, controller.signal, async (submission) => {
+          await this.#run(id, body, submission, controller.signal, accept);
+        })
+        .catch(refuse)
+        .finally(() => requests.delete(id));
+    });
+    if (!waits) return accepted;
+    // Other messages, such as a cancel, are handled while the model is loaded.
+    accepted.catch((error) => this.#fail(id, error));
+  }
+
+  /** Run a request to its end. Rejects with the errors of `submit`. */
+  async #run(
+    id: string,
+    body: Omit<Schemas["GenerateMessage"], "type" | "id">,
+    submission: Submission,
+    signal: AbortSignal,
+    accept: () => void,
+  ): Promise<void> {
+    const handle = await submission.submit(body, (step) => this.#outbox.send({ type: "step", id, ...step }));
+    const record = recordOf(this.request)?.message();
     record?.add(handle);
-    handles.set(id, handle);
     this.#outbox.send({ type: "accepted", id, seed: handle.seed, spans: handle.spans });
-    handle.result
-      .then((result) => {
-        this.#outbox.send({ type: "done", ...result, id });
-        record?.end(200);
-      })
-      .catch((error) => this.#fail(id, error, record))
-      .finally(() => handles.delete(id));
     // The socket may have closed while the limits were looked up.
-    if (this.socket.readyState !== this.socket.OPEN) handle.cancel();
+    if (signal.aborted || this.socket.readyState !== this.socket.OPEN) handle.cancel();
+    signal.addEventListener("abort", () => handle.cancel());
+    accept();
+    try {
+      this.#outbox.send({ type: "done", ...(await handle.result), id });
+      record?.end(200);
+    } catch (error) {
+      this.#fail(id, error, record);
+    }
   }
 
   #cancel({ id }: Schemas["CancelMessage"]): void {
-    const handle = this.#handles.get(id);
-    if (!handle) throw invalid("/id", "is not the id of a running request of this socket");
-    handle.cancel();
+    const controller = this.#requests.get(id);
+    if (!controller) throw invalid("/id", "is not the id of a running request of this socket");
+    controller.abort();
   }
 
   #fail(id: string | undefined, error: unknown, record = recordOf(this.request)?.message()): void {

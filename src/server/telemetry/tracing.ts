@@ -5,6 +5,7 @@
 
 import type * as Api from "@opentelemetry/api";
 import type { Engine } from "../../engine/engine.ts";
+import type { ModelRegistry } from "../../engine/registry.ts";
 import type { BatchReport } from "../../engine/scheduling/dispatcher.ts";
 import { VERSION } from "../openapi.ts";
 import type { RequestRecord, TelemetrySink } from "./record.ts";
@@ -23,12 +24,15 @@ export async function loadTracing(
 }
 
 /** Create spans of requests and batches. Without a registered SDK there are none. */
-export function createTracing(api: typeof Api, engine: Engine): TelemetrySink {
+export function createTracing(api: typeof Api, models: ModelRegistry): TelemetrySink {
   const { SpanKind, SpanStatusCode, context, propagation, trace } = api;
   const tracer = trace.getTracer("didi-serve", VERSION);
   const spans = new Map<RequestRecord, Api.Span>();
   /** Spans of HTTP requests by the ids of their accepted requests, for the links of batches. */
   const bySubscriber = new Map<string, Api.SpanContext>();
+
+  /** The model of every request, if there is one. */
+  const only = models.models.length === 1 ? models.models[0]!.name : undefined;
 
   /** Return the parent of a request's span: its socket, an active span, or the client's trace context. */
   function parentOf({ parent, request }: RequestRecord): Api.Context {
@@ -38,7 +42,11 @@ export function createTracing(api: typeof Api, engine: Engine): TelemetrySink {
     return trace.getSpan(active) ? active : propagation.extract(active, request.headers);
   }
 
-  engine.on("batch", (report) => {
+  const watch = (engine: Engine) => engine.on("batch", spanOf);
+  for (const engine of models.engines) watch(engine);
+  models.on("engine", watch);
+
+  function spanOf(report: BatchReport): void {
     const links = linksOf(report, bySubscriber);
     if (links.length === 0) return;
     const span = tracer.startSpan(
@@ -60,7 +68,7 @@ export function createTracing(api: typeof Api, engine: Engine): TelemetrySink {
       api.ROOT_CONTEXT,
     );
     span.end(performance.timeOrigin + report.answeredAt);
-  });
+  }
 
   return {
     begin(record) {
@@ -74,7 +82,7 @@ export function createTracing(api: typeof Api, engine: Engine): TelemetrySink {
             "http.request.method": method,
             "http.route": route,
             "url.path": path,
-            "gen_ai.request.model": engine.model.manifest.name,
+            ...(only && { "gen_ai.request.model": only }),
           },
         },
         parentOf(record),
@@ -120,6 +128,7 @@ function attributesOf(record: RequestRecord): Api.Attributes {
     summary(record);
   return {
     ...attributes,
+    "gen_ai.response.model": answers[0]!.model,
     "gen_ai.usage.input_tokens": prompt_tokens,
     "gen_ai.usage.output_tokens": tokens,
     "gen_ai.response.finish_reasons": finish_reason.split(","),

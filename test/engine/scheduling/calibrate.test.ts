@@ -55,5 +55,5 @@ test("an engine is ready before it measures its batches, and measures while requ
   const answer = await engine.submit({ prompt: "", length: 8, steps: 4, seed: 1 }).result;
   assert.equal(answer.usage.completion_tokens, 8);
   await measured;
-  assert.equal(engine.batchTokens, engine.model.manifest.context_length);
+  assert.equal(engine.bounds.maxTokens, engine.model.manifest.context_length);
 });

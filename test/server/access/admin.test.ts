@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
+import { ModelRegistry } from "../../../src/engine/registry.ts";
 import { buildAdminApp } from "../../../src/server/app.ts";
 import { createMetrics } from "../../../src/server/telemetry/metrics.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
@@ -9,7 +10,7 @@ import { build } from "../support.ts";
 import { TestKeys } from "./support.ts";
 
 const engine = await startEngine({}, TINY_GUIDED);
-const metrics = createMetrics(engine);
+const metrics = createMetrics(new ModelRegistry(engine));
 const main = await build(engine, { metrics, adminElsewhere: true });
 const admin = await buildAdminApp(metrics);
 after(() => admin.close());
@@ -37,7 +38,7 @@ test("the admin port has the metrics of the server", async () => {
 
 test("with keys, the admin port requires one", async () => {
   const { ring, keys } = await TestKeys.create({ prometheus: {} });
-  const guarded = await buildAdminApp(createMetrics(engine), { access: { keys: ring } });
+  const guarded = await buildAdminApp(createMetrics(new ModelRegistry(engine)), { access: { keys: ring } });
   assert.equal((await guarded.inject("/metrics")).statusCode, 401);
   const headers = { authorization: `Bearer ${keys.prometheus}` };
   assert.equal((await guarded.inject({ url: "/metrics", headers })).statusCode, 200);

@@ -12,6 +12,7 @@ import {
   SimpleSpanProcessor,
 } from "@opentelemetry/sdk-trace-base";
 import type { FastifyInstance } from "fastify";
+import { ModelRegistry } from "../../../src/engine/registry.ts";
 import { buildApp } from "../../../src/server/app.ts";
 import { createTracing, loadTracing } from "../../../src/server/telemetry/tracing.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
@@ -59,7 +60,7 @@ test("without the API there is no tracing, and a broken API is an error", async 
     loadTracing(() => Promise.reject(new SyntaxError("broken"))),
     /broken/,
   );
-  assert.equal(typeof createTracing((await loadTracing())!, engine).end, "function");
+  assert.equal(typeof createTracing((await loadTracing())!, new ModelRegistry(engine)).end, "function");
 });
 
 test("a request has a span under the client's span, with its figures", async () => {
@@ -68,7 +69,7 @@ test("a request has a span under the client's span, with its figures", async () 
   );
   api.propagation.setGlobalPropagator(new W3CTraceContextPropagator());
   // Of all tests from here on: `listen` would close it after this one.
-  app = await buildApp(engine);
+  app = await buildApp(new ModelRegistry(engine));
   origin = await app.listen({ host: "127.0.0.1", port: 0 });
   const trace = "0af7651916cd43dd8448eb211c80319c";
   const { requests } = await spansOf(1, () =>

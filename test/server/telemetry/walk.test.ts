@@ -102,12 +102,16 @@ function askFor(status: string, path: string, operation: Operation, accept: stri
       return { ...asked, body: JSON.stringify({ ...short, stpes: 8 }) };
     case "401":
       return { ...asked, server: "keyed" };
-    case "404":
+    case "404": {
+      if (inUrl) return { ...asked, path: withQuery({ ...inUrl, model: "nobody" }) };
+      const named = path.includes("{model}") ? asked.path.replace(name, "nobody") : `${path}?model=nobody`;
+      if (!short) return { ...asked, path: named };
       return {
         ...asked,
-        path: asked.path.replace(name, "nobody"),
-        body: asked.body?.replace(name, "nobody"),
+        path: path.includes("{model}") ? named : path,
+        body: JSON.stringify(path.includes("{model}") ? short : { ...short, model: "nobody" }),
       };
+    }
     case "413":
       if (inUrl) return { ...asked, path: withQuery({ prompt: "x ".repeat(2000) }) };
       return {
