@@ -117,10 +117,6 @@ export class Engine extends EventEmitter<EngineEvents> {
     return this.#dispatcher.bounds;
   }
 
-  set bounds(bounds: BatchLimits) {
-    this.#dispatcher.bounds = bounds;
-  }
-
   /** True while requests are accepted: the model has run and the engine is not shutting down. */
   get accepting(): boolean {
     return this.ready && !this.#stopped;
@@ -134,22 +130,16 @@ export class Engine extends EventEmitter<EngineEvents> {
       for (const rerank_ratio of [0, 1]) guidances.push({ mode: "rgas", rerank_ratio });
     for (const guidance of guidances) {
       const prepared = this.#prepare({ prompt: "", steps: 1, seed: 0, temperature: 1, guidance });
-      await this.#begin({
-        ...prepared,
-        key: undefined,
-        cached: undefined,
-        emitCost: 0,
-        cost: 0,
-        since: undefined,
-      }).result;
+      await this.#begin({ ...prepared, key: undefined, cached: undefined, emitCost: 0, cost: 0 }).result;
     }
     await this.pool.warmUp();
     this.ready = true;
   }
 
-  /** Measure the best batch size, with `maxBatchTokens: "auto"`. Rejects with ModelFailure. */
-  async measureBatches(): Promise<void> {
-    if (this.limits.maxBatchTokens === "auto") this.bounds = await calibrate(this.model, this.pool);
+  /** With `maxBatchTokens: "auto"`, measure the best batch size unless it is known. Rejects with ModelFailure. */
+  async measureBatches(known?: BatchLimits): Promise<void> {
+    if (this.limits.maxBatchTokens === "auto")
+      this.#dispatcher.bounds = known ?? (await calibrate(this.model, this.pool));
   }
 
   /**
@@ -166,8 +156,9 @@ export class Engine extends EventEmitter<EngineEvents> {
     const { params, output } = prepared;
     // Alternatives are not kept: they are many times the size of an answer.
     const isKept = request.seed !== undefined && !params.topLogprobs && !params.scored;
-    const key = isKept ? cacheKey(params) : undefined;
-    const cached = key === undefined ? undefined : this.cache.get(this.#cacheKey(key));
+    // Engines share a cache: its keys hold the model.
+    const key = isKept ? `${this.model.sha256[this.pool.provider]} ${cacheKey(params)}` : undefined;
+    const cached = key === undefined ? undefined : this.cache.get(key);
     if (key !== undefined) this.emit("lookup", { tier: "memory", hit: cached !== undefined });
     const emit = emitCost(params, withSteps || output.trace);
     const cost = cached ? emit : Math.max(emit, maxTokenPasses(params, this.model.manifest));
@@ -226,14 +217,9 @@ export class Engine extends EventEmitter<EngineEvents> {
     throw new OverloadedError(`${queueLength} requests are in the queue: try again later`, this.retryAfter);
   }
 
-  #prepare(request: GenerateRequest, since?: number): PreparedRequest {
-    const waited = since === undefined ? 0 : performance.now() - since;
+  #prepare(request: GenerateRequest, since = performance.now()): PreparedRequest {
+    const waited = performance.now() - since;
     return prepare(this.model, request, (...work) => waited + this.#dispatcher.forecastMs(...work));
-  }
-
-  /** Return a key of the cache, which holds the answers of several models. */
-  #cacheKey(key: string): string {
-    return `${this.model.sha256[this.pool.provider]} ${key}`;
   }
 
   #begin(request: CheckedRequest, onStep?: StepListener): RequestHandle {
@@ -258,7 +244,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     group.records.push(...found.records);
     group.firstPassAt = group.acceptedAt;
     this.#close(group);
-    this.cache.keep(this.#cacheKey(group.key!), found);
+    this.cache.keep(group.key!, found);
     group.finish(found.outcome, () => performance.now(), "hit");
   }
 
@@ -296,7 +282,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     this.#close(group);
     if (key !== undefined && !outcome.hurried.includes(true)) {
       const finished = { params, records, outcome };
-      this.cache.keep(this.#cacheKey(key), finished);
+      this.cache.keep(key, finished);
       void this.shared?.keep(finished, this.pool.provider);
     }
     group.finish(outcome, () => performance.now());

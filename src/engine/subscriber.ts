@@ -21,7 +21,7 @@ export interface CheckedRequest extends PreparedRequest {
   /** Upper bound of the token passes that the request may take (cost.ts). */
   cost: number;
   /** `performance.now()` from which it has waited for the model; undefined if it has not. */
-  since: number | undefined;
+  since?: number | undefined;
 }
 
 /** What the server gets for an accepted request. */

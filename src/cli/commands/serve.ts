@@ -7,11 +7,10 @@ import { keyFileWarning } from "../../server/access/key-file.ts";
 import { checkOpenFiles, roomForConnections } from "../../server/listener/open-files.ts";
 import { readAccess } from "../access.ts";
 import { checkExposure } from "../check-flags.ts";
-import { startModels, watchModels } from "../load-models.ts";
 import { whenNpmEnds } from "../npm.ts";
 import type { ServeConfig } from "../options.ts";
 import { openShare } from "../share.ts";
-import { warmUp } from "../start-engine.ts";
+import { startModels, warmUp, watchModels } from "../start-engine.ts";
 
 const LISTEN_ERRORS: Record<string, string> = {
   EADDRINUSE: "the port is in use: choose another with",
