@@ -9,7 +9,7 @@ import { script } from "../../loadtest/cli/script.ts";
 import { table } from "../../loadtest/report/table.ts";
 import type { Parser } from "../../src/cli/parsers.ts";
 import { buildProgram } from "../../src/cli/program.ts";
-import type { ModelRegistry } from "../../src/engine/registry.ts";
+import type { ModelRegistry } from "../../src/engine/models/registry.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { KINDS, type ProblemKind } from "../../src/server/problem.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";

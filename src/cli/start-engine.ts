@@ -7,7 +7,7 @@ import type { SharedCache } from "../engine/answers/shared-cache.ts";
 import type { StepListener } from "../engine/answers/step-emitter.ts";
 import { choose, scoresOf } from "../engine/choices.ts";
 import { Engine, type EngineLimits } from "../engine/engine.ts";
-import { ModelRegistry } from "../engine/registry.ts";
+import { ModelRegistry } from "../engine/models/registry.ts";
 import type { GenerateRequest, ScoredRow } from "../engine/request.ts";
 import type { BatchLimits } from "../engine/scheduling/scheduler.ts";
 import { StartupError } from "../errors.ts";

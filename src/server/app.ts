@@ -1,7 +1,7 @@
 /** The Fastify application over the models. Building it does not listen, so that tests can inject requests. */
 
 import type { FastifyInstance } from "fastify";
-import type { ModelRegistry } from "../engine/registry.ts";
+import type { ModelRegistry } from "../engine/models/registry.ts";
 import { MemoryLimitStore } from "../quota/memory.ts";
 import { Admission } from "./access/admission.ts";
 import { KeyUsage } from "./access/key-usage.ts";

@@ -1,6 +1,6 @@
 /** Readiness: the one rule behind /readyz, /v2/health/ready and the metric `didi_ready`. */
 
-import type { ModelRegistry } from "../engine/registry.ts";
+import type { ModelRegistry } from "../engine/models/registry.ts";
 import { UnavailableError } from "../errors.ts";
 
 /**

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { load } from "js-yaml";
-import { ModelRegistry } from "../../src/engine/registry.ts";
+import { ModelRegistry } from "../../src/engine/models/registry.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
 import { listen } from "../server/support.ts";

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import type { Engine } from "../../src/engine/engine.ts";
-import { ModelRegistry } from "../../src/engine/registry.ts";
+import { ModelRegistry } from "../../src/engine/models/registry.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
 import { damagedModel } from "../support/damage.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";

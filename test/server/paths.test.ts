@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ModelRegistry } from "../../src/engine/registry.ts";
+import { ModelRegistry } from "../../src/engine/models/registry.ts";
 import { buildAdminApp } from "../../src/server/app.ts";
 import { CONTRACT } from "../../src/server/openapi.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";

@@ -5,7 +5,7 @@ import { after } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { type ClientOptions, WebSocket } from "ws";
 import type { Engine } from "../../src/engine/engine.ts";
-import { ModelRegistry } from "../../src/engine/registry.ts";
+import { ModelRegistry } from "../../src/engine/models/registry.ts";
 import { type AppOptions, buildApp } from "../../src/server/app.ts";
 import type { Schemas } from "../../src/server/openapi.ts";
 import { openEngine } from "../support/engine.ts";

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import type { Answer } from "../../src/engine/answers/answer.ts";
 import { ResultCache } from "../../src/engine/answers/cache.ts";
 import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
-import { ModelRegistry, type RegistryOptions } from "../../src/engine/registry.ts";
+import { ModelRegistry, type RegistryOptions } from "../../src/engine/models/registry.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { describeModel, openModel } from "../../src/model/model.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import type { Browser } from "playwright-core";
 import type { Engine } from "../../src/engine/engine.ts";
-import { ModelRegistry } from "../../src/engine/registry.ts";
+import { ModelRegistry } from "../../src/engine/models/registry.ts";
 import { buildAdminApp } from "../../src/server/app.ts";
 import { CONTRACT } from "../../src/server/openapi.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import type { FastifyInstance } from "fastify";
 import type { BrowserContextOptions, Page } from "playwright-core";
 import type { Engine } from "../../src/engine/engine.ts";
-import { ModelRegistry } from "../../src/engine/registry.ts";
+import { ModelRegistry } from "../../src/engine/models/registry.ts";
 import { type AppOptions, buildApp } from "../../src/server/app.ts";
 import { CHROMIUM, hasChromium } from "../support/chromium.ts";
 

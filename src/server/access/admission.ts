@@ -4,7 +4,7 @@ import type { FastifyBaseLogger } from "fastify";
 import type { StepListener } from "../../engine/answers/step-emitter.ts";
 import { choose, scoresOf } from "../../engine/choices.ts";
 import type { Engine } from "../../engine/engine.ts";
-import type { ModelRegistry } from "../../engine/registry.ts";
+import type { ModelRegistry } from "../../engine/models/registry.ts";
 import type { GenerateRequest, ScoredRow } from "../../engine/request.ts";
 import type { RequestHandle } from "../../engine/subscriber.ts";
 import { cancelAll } from "../streaming/cancellation.ts";

@@ -1,7 +1,7 @@
 /** GET /model: a served model and its abilities. */
 
 import type { FastifyInstance } from "fastify";
-import type { ModelRegistry } from "../../engine/registry.ts";
+import type { ModelRegistry } from "../../engine/models/registry.ts";
 import { InvalidRequestError } from "../../errors.ts";
 import type { Manifest } from "../../model/manifest.ts";
 import type { Schemas } from "../openapi.ts";

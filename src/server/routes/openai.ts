@@ -1,8 +1,8 @@
 /** `/v1`: OpenAI's completions and chat APIs. */
 
 import type { FastifyInstance } from "fastify";
-import type { ModelRegistry } from "../../engine/registry.ts";
-import type { ServedModel } from "../../engine/served-model.ts";
+import type { ModelRegistry } from "../../engine/models/registry.ts";
+import type { ServedModel } from "../../engine/models/served-model.ts";
 import type { Admission } from "../access/admission.ts";
 import { noRoute, sendAs } from "../listener/refuse.ts";
 import { answer, CHAT, COMPLETION } from "../openai/answer.ts";

@@ -2,7 +2,7 @@
 
 import type { FastifyInstance } from "fastify";
 import type { Registry } from "prom-client";
-import type { ModelRegistry } from "../../engine/registry.ts";
+import type { ModelRegistry } from "../../engine/models/registry.ts";
 import { CONTRACT_TEXT } from "../openapi.ts";
 import { checkReady } from "../readiness.ts";
 import { schemaOf } from "../route-schema.ts";

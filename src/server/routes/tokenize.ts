@@ -1,7 +1,7 @@
 /** POST /tokenize and /detokenize: texts and conversations as token ids, and back. */
 
 import type { FastifyInstance } from "fastify";
-import type { ModelRegistry } from "../../engine/registry.ts";
+import type { ModelRegistry } from "../../engine/models/registry.ts";
 import { InvalidRequestError } from "../../errors.ts";
 import type { Model } from "../../model/model.ts";
 import { conversationIds } from "../openai/chat.ts";

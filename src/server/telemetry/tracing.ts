@@ -5,7 +5,7 @@
 
 import type * as Api from "@opentelemetry/api";
 import type { Engine } from "../../engine/engine.ts";
-import type { ModelRegistry } from "../../engine/registry.ts";
+import type { ModelRegistry } from "../../engine/models/registry.ts";
 import type { BatchReport } from "../../engine/scheduling/dispatcher.ts";
 import { VERSION } from "../openapi.ts";
 import type { RequestRecord, TelemetrySink } from "./record.ts";

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { ModelRegistry } from "../../../src/engine/registry.ts";
+import { ModelRegistry } from "../../../src/engine/models/registry.ts";
 import { buildAdminApp } from "../../../src/server/app.ts";
 import { createMetrics } from "../../../src/server/telemetry/metrics.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";

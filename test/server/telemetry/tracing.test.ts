@@ -12,7 +12,7 @@ import {
   SimpleSpanProcessor,
 } from "@opentelemetry/sdk-trace-base";
 import type { FastifyInstance } from "fastify";
-import { ModelRegistry } from "../../../src/engine/registry.ts";
+import { ModelRegistry } from "../../../src/engine/models/registry.ts";
 import { buildApp } from "../../../src/server/app.ts";
 import { createTracing, loadTracing } from "../../../src/server/telemetry/tracing.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";

@@ -5,18 +5,18 @@ import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import type { Answer } from "../../src/engine/answers/answer.ts";
-import type { ModelRegistry } from "../../src/engine/registry.ts";
-import type { GenerateRequest } from "../../src/engine/request.ts";
+import type { Answer } from "../../../src/engine/answers/answer.ts";
+import type { ModelRegistry } from "../../../src/engine/models/registry.ts";
+import type { GenerateRequest } from "../../../src/engine/request.ts";
 import {
   CancelledError,
   NotFoundError,
   OverloadedError,
   StartupError,
   UnavailableError,
-} from "../../src/errors.ts";
-import { mismadeModel } from "../support/damage.ts";
-import { ask, MASK, PLAIN, SIGMA, startRegistry } from "../support/models.ts";
+} from "../../../src/errors.ts";
+import { mismadeModel } from "../../support/damage.ts";
+import { ask, MASK, PLAIN, SIGMA, startRegistry } from "../../support/models.ts";
 
 const CACHE = { maxBytes: 1e6, ttlMs: 60_000 };
 const request = (seed: number, more: Partial<GenerateRequest> = {}): GenerateRequest => ({

@@ -1,8 +1,8 @@
 /** One model of a server: whether it is loaded, who uses it and who waits for it. */
 
-import { CancelledError, ModelFailure, StartupError, UnavailableError } from "../errors.ts";
-import type { Model, ModelDescription } from "../model/model.ts";
-import type { Engine } from "./engine.ts";
+import { CancelledError, ModelFailure, StartupError, UnavailableError } from "../../errors.ts";
+import type { Model, ModelDescription } from "../../model/model.ts";
+import type { Engine } from "../engine.ts";
 
 /** How models are loaded. */
 export interface Loader {

@@ -4,11 +4,12 @@
  */
 
 import { EventEmitter, once } from "node:events";
-import { NotFoundError, OverloadedError, UnavailableError } from "../errors.ts";
-import type { Model, ModelDescription } from "../model/model.ts";
-import type { Provider } from "../runtime/protocol.ts";
-import type { ResultCache } from "./answers/cache.ts";
-import type { Engine } from "./engine.ts";
+import { NotFoundError, OverloadedError, UnavailableError } from "../../errors.ts";
+import type { Model, ModelDescription } from "../../model/model.ts";
+import type { Provider } from "../../runtime/protocol.ts";
+import type { ResultCache } from "../answers/cache.ts";
+import type { Engine } from "../engine.ts";
+import { makeRoom } from "./room.ts";
 import { type Loader, ServedModel } from "./served-model.ts";
 
 export interface RegistryOptions {
@@ -30,9 +31,6 @@ interface RegistryEvents {
 }
 
 const RETRY_MS = 5000;
-
-/** Milliseconds that an idle model stays loaded after its last use. */
-const LINGER_MS = 100;
 
 /** A model whose files are verified, and which waits until another one is unloaded. */
 interface Claim {
@@ -236,21 +234,13 @@ export class ModelRegistry extends EventEmitter<RegistryEvents> {
     const now = performance.now();
     const unloading = this.models.filter(({ state }) => state === "unloading").length;
     const loaded = this.models.filter(({ state }) => state === "loaded");
-    const rank = (model: ServedModel) => (model.uses === 0 ? 0 : model.closing ? 1 : 2);
-    const chosen = loaded
-      .toSorted((a, b) => rank(a) - rank(b) || a.usedAt - b.usedAt)
-      .slice(0, Math.max(0, count - unloading));
-    let next = Number.POSITIVE_INFINITY;
+    const { closing, nextAt } = makeRoom(loaded, count - unloading, now);
     for (const model of loaded) {
-      const { keptUntil, uses } = model;
-      // The next request of a client that sends one after the other may be on its way.
-      const dueAt = uses === 0 ? Math.min(keptUntil, model.usedAt + LINGER_MS) : keptUntil;
-      model.closing = chosen.includes(model) && now >= dueAt;
+      model.closing = closing.has(model);
       if (!model.closing) model.admitAll();
-      else if (uses === 0) this.#track(this.#unload(model));
-      if (!model.closing && chosen.includes(model)) next = Math.min(next, dueAt);
+      else if (model.uses === 0) this.#track(this.#unload(model));
     }
-    if (Number.isFinite(next)) this.#timer = setTimeout(() => this.#arrange(), next - now + 1);
+    if (Number.isFinite(nextAt)) this.#timer = setTimeout(() => this.#arrange(), nextAt - now + 1);
   }
 
   #track(change: Promise<void>): void {
