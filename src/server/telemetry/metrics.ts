@@ -1,13 +1,13 @@
 /** Prometheus metrics of the engine, of requests and of the process. */
 
 import { createRequire } from "node:module";
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { Counter, collectDefaultMetrics, Histogram, type Registry } from "prom-client";
 import { repeatedShare, unigramEntropy } from "../../engine/answers/diversity.ts";
 import type { Engine } from "../../engine/engine.ts";
 import type { ModelRegistry } from "../../engine/models/registry.ts";
-import type { ServedModel } from "../../engine/models/served-model.ts";
 import { VERSION } from "../openapi.ts";
 import { whyNotReady } from "../readiness.ts";
+import { type Labels, Maker } from "./metric-maker.ts";
 import type { TelemetrySink } from "./record.ts";
 import { requestMetrics } from "./request-metrics.ts";
 
@@ -24,80 +24,6 @@ const RUN = 3;
 const SUMS = ["nodejs_active_handles_total", "nodejs_active_resources_total", "nodejs_active_requests_total"];
 
 const ORT_VERSION: string = createRequire(import.meta.url)("onnxruntime-node/package.json").version;
-
-/** Labels of what is counted for each model: none if the server has one model. */
-type Labels = { model?: string };
-
-/** Creates metrics in one registry. */
-class Maker {
-  readonly registry = new Registry();
-  readonly #registers = [this.registry];
-  readonly #several: boolean;
-
-  constructor(readonly models: ModelRegistry) {
-    this.#several = models.models.length > 1;
-  }
-
-  /** Return the labels of a model. */
-  labels(name: string): Labels {
-    return this.#several ? { model: name } : {};
-  }
-
-  /** Add a counter with a label for the model. */
-  counter<L extends string>(name: string, help: string, ...labels: L[]): Counter<L | "model"> {
-    const labelNames = this.#withModel(labels);
-    return new Counter({ name, help, labelNames, registers: this.#registers });
-  }
-
-  /** Add a histogram with a label for the model. */
-  histogram<L extends string>(
-    name: string,
-    help: string,
-    buckets: number[],
-    ...labels: L[]
-  ): Histogram<L | "model"> {
-    const labelNames = this.#withModel(labels);
-    return new Histogram({ name, help, buckets, labelNames, registers: this.#registers });
-  }
-
-  /** Add a gauge that calls `read` at each scrape. */
-  gauge(name: string, help: string, read: () => number): void {
-    this.gauges(name, help, [], () => [[{}, read()]]);
-  }
-
-  /** Add a gauge with a value for each model for which `read` returns one. */
-  gaugeOfModels(name: string, help: string, read: (model: ServedModel) => number | undefined): void {
-    this.gauges(name, help, this.#withModel([]), () =>
-      this.models.models.flatMap((model) => {
-        const value = read(model);
-        return value === undefined ? [] : [[this.labels(model.name), value]];
-      }),
-    );
-  }
-
-  /** Add a gauge with the labels and values of `read`. */
-  gauges<L extends string>(
-    name: string,
-    help: string,
-    labelNames: L[],
-    read: () => [Partial<Record<L, string>>, number][],
-  ): void {
-    new Gauge<L>({
-      name,
-      help,
-      labelNames,
-      registers: this.#registers,
-      collect() {
-        this.reset();
-        for (const [labels, value] of read()) this.set(labels, value);
-      },
-    });
-  }
-
-  #withModel<L extends string>(labels: L[]): (L | "model")[] {
-    return this.#several ? [...labels, "model"] : labels;
-  }
-}
 
 /** The metrics, and the sink that updates those of requests. */
 export interface Metrics {
