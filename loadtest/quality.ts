@@ -12,7 +12,8 @@ import { StartupError } from "../src/errors.ts";
 import { modelFolder } from "../src/model/model.ts";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
 import { Progress } from "./cli/progress.ts";
-import { flag, interruption, list, PYTHON, script } from "./cli/script.ts";
+import { flag, interruption, list, oneOf, PYTHON, script } from "./cli/script.ts";
+import { draw } from "./report/draw.ts";
 import { table } from "./report/table.ts";
 import { machine } from "./servers/machine.ts";
 
@@ -24,6 +25,8 @@ interface QualityConfig {
   length: number;
   python: string;
   out?: string;
+  picture?: string;
+  against: keyof typeof AXES;
 }
 
 /**
@@ -34,7 +37,16 @@ interface Setting {
   name: string;
   precision?: "fp32" | "int8";
   request?: Partial<GenerateRequest>;
+  /** Line of the picture that it is a point of. */
+  series?: string;
 }
+
+/** What a picture shows perplexity against: a figure of each setting, and how its axis is drawn. */
+const AXES = {
+  entropy: { title: "entropy (nats)", zero: false },
+  passes: { title: "passes a sample, of all networks", log: true },
+  time: { title: "ms a sample, 16 requests in flight", log: true },
+} as const;
 
 /** Samples of a setting: [N][L] tokens, and what they cost. */
 interface Samples {
@@ -153,6 +165,33 @@ ${table(["setting", "known", "pairs", "triples", "distinct", "repeated"], words)
 `;
 }
 
+/** Return a picture of perplexity by the first judge; each setting with a `series` is a point. */
+function picture(
+  settings: readonly Setting[],
+  all: readonly (Samples | undefined)[],
+  scores: readonly Judged[],
+  { model, judge, samples, against }: QualityConfig,
+): Promise<string> {
+  const points = settings.flatMap(({ name, series }, i) => {
+    const { entropy, judges } = scores[i]!;
+    const [low, high] = judges[0]!.interval;
+    const x = { entropy, passes: all[i]?.passes, time: all[i]?.milliseconds }[against];
+    return series === undefined || x === undefined
+      ? []
+      : [{ x, y: judges[0]!.perplexity, low, high, series, label: name.replace(`${series}, `, "") }];
+  });
+  return draw(
+    points.toSorted((a, b) => a.x - b.x),
+    {
+      title: `${model}: perplexity by ${basename(judge[0]!)} against ${AXES[against].title}`,
+      subtitle: `${samples} samples a point; bars: 95% intervals`,
+      x: AXES[against],
+      y: { title: "perplexity (lower is better)", log: true },
+      legend: "sampled by",
+    },
+  );
+}
+
 await script<QualityConfig>(
   "quality",
   "Sample with several settings, and measure generative perplexity and entropy of each.",
@@ -172,7 +211,14 @@ await script<QualityConfig>(
     flag("--samples <n>", "samples of each setting", integer(2, 1e6), 512),
     flag("--length <n>", "tokens of a sample", integer(1, 1 << 20), 128),
     PYTHON,
-    flag("--out <file>", "write the table here, as Markdown (default: print it alone)"),
+    flag("--out <file>", "write the tables here, as Markdown (default: print them alone)"),
+    flag("--picture <file>", "write a picture of the settings that have a `series`, as SVG"),
+    flag(
+      "--against <figure>",
+      `what the picture shows perplexity against: ${Object.keys(AXES).join(", ")}`,
+      oneOf(Object.keys(AXES) as (keyof typeof AXES)[]),
+      "entropy",
+    ),
   ],
   async (config) => {
     if (!config.settings) throw new StartupError("--settings is missing: name a JSON file", 2);
@@ -207,9 +253,12 @@ await script<QualityConfig>(
         await engine.pool.close();
       }
     }
-    const text = report(settings, all, judged(all, config), config);
+    const scores = judged(all, config);
+    const text = report(settings, all, scores, config);
     console.log(text);
     if (config.out !== undefined) writeFileSync(config.out, text);
+    if (config.picture !== undefined)
+      writeFileSync(config.picture, await picture(settings, all, scores, config));
     return 0;
   },
 );
