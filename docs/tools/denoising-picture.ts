@@ -1,4 +1,4 @@
-/** `npm run picture`: draws docs/denoising.svg, the canvas of a real sample after each of its steps. */
+/** `npm run picture`: draws docs/pictures/denoising.svg, the canvas of a real sample after each of its steps. */
 
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { readFlags } from "../../test/support/flags.ts";
 
 readFlags(
   `npm run picture
-Draws docs/denoising.svg.`,
+Draws docs/pictures/denoising.svg.`,
   {},
 );
 
@@ -35,7 +35,7 @@ function spans(text: string): string {
 
 await script(
   "picture",
-  "Draw docs/denoising.svg: the canvas of a real request after each of its steps.",
+  "Draw docs/pictures/denoising.svg: the canvas of a real request after each of its steps.",
   [],
   async () => {
     const engine = await startEngine(
@@ -60,7 +60,7 @@ await script(
 ${lines.join("\n")}
 </svg>
 `;
-    const path = join(PACKAGE_ROOT, "docs", "denoising.svg");
+    const path = join(PACKAGE_ROOT, "docs", "pictures", "denoising.svg");
     await writeFile(path, svg);
     console.log(`wrote ${path}`);
     return 0;

@@ -1,5 +1,5 @@
 /**
- * `npm run screenshot`: draws docs/playground.png, two runs of the playground side by side. Needs Chromium.
+ * `npm run screenshot`: draws docs/pictures/playground.png, two runs of the playground side by side. Needs Chromium.
  */
 
 import { stat } from "node:fs/promises";
@@ -12,7 +12,7 @@ import { readFlags } from "../../test/support/flags.ts";
 
 readFlags(
   `npm run screenshot
-Draws docs/playground.png. Needs Chromium.`,
+Draws docs/pictures/playground.png. Needs Chromium.`,
   {},
 );
 
@@ -21,7 +21,7 @@ const VIEWPORT = { width: 1280, height: 968 };
 
 await script(
   "screenshot",
-  "Draw docs/playground.png: two runs of the playground side by side. Needs Chromium.",
+  "Draw docs/pictures/playground.png: two runs of the playground side by side. Needs Chromium.",
   [],
   async () => {
     const server = await Server.start([]);
@@ -47,7 +47,7 @@ await script(
       ])
         await page.locator(`[data-name="${name}"] .scrubber`).fill(String(step));
       await page.evaluate("document.activeElement.blur(); document.fonts.ready");
-      const path = join(PACKAGE_ROOT, "docs", "playground.png");
+      const path = join(PACKAGE_ROOT, "docs", "pictures", "playground.png");
       await page.screenshot({ path });
       console.log(`wrote ${path}, ${(await stat(path)).size} bytes`);
     } finally {

@@ -1,6 +1,7 @@
 /** The flags of the commands other than `serve`. */
 
 import { Option } from "commander";
+import { FAMILIES } from "../model/foreign.ts";
 import { PRECISIONS } from "../model/manifest.ts";
 import type { KeyLimits } from "../server/access/key-file.ts";
 import { DEVICE_OPTIONS, MODEL_FLAGS, MODEL_OPTIONS } from "./options.ts";
@@ -132,16 +133,19 @@ export const KEYS_ADD_OPTIONS: readonly Option[] = [
 export const CONVERT_OPTIONS: readonly Option[] = [
   new Option(
     "--from <dir>",
-    "folder with model.safetensors and discriminator.safetensors",
+    "folder with config.json, model.safetensors (or its parts) and tokenizer.json",
   ).makeOptionMandatory(),
   new Option("--out <dir>", "model folder to write").makeOptionMandatory(),
-  new Option("--kind <kind>", "mdlm is a plain model: model.safetensors without a discriminator")
-    .choices(["didi-instruct", "mdlm"])
-    .default("didi-instruct"),
+  new Option("--family <family>", "what the network is; auto asks config.json")
+    .choices(["auto", ...FAMILIES])
+    .default("auto"),
   new Option("--precision <precision...>", "precisions of the graphs' matrix products")
     .choices(PRECISIONS)
     .default(["fp32"]),
-  new Option("--calibration <file>", "text like the training data, from which int8 takes its scales"),
+  new Option(
+    "--calibration <file>",
+    "text like the training data, from which int8 of didi-instruct, mdlm and idlm takes its scales",
+  ),
   new Option("--weights <precision>", "type of the stored weights; fp16 rounds them and halves the file")
     .choices(["fp16", "fp32"])
     .default("fp32"),
@@ -156,7 +160,10 @@ export const CONVERT_OPTIONS: readonly Option[] = [
   new Option("--heads <n>", "attention heads; must divide the hidden width (default: width / 64)").argParser(
     integer(1, 1024),
   ),
-  new Option("--context <n>", "longest canvas in tokens (default: 1024)").argParser(integer(1, 1 << 20)),
+  new Option(
+    "--context <n>",
+    "longest canvas in tokens (default: by config.json, at most 4096; else 1024)",
+  ).argParser(integer(1, 1 << 20)),
   new Option("--python <program>", "Python 3.11 or newer with training/requirements-convert.txt installed")
     .env("DIDI_PYTHON")
     .default("python3"),

@@ -158,7 +158,7 @@ export function buildProgram(output: OutputConfiguration = {}): Command {
       "after",
       examples(
         "didi-serve model convert --from didi-instruct-small --out models/didi-instruct-small",
-        "didi-serve model convert --from mdlm-owt --kind mdlm --out models/mdlm-owt --precision fp32 fp16",
+        "didi-serve model convert --from LLaDA-8B-Instruct --out models/llada-8b --precision int8",
       ),
     )
     .action(async (config: ConvertConfig) => {

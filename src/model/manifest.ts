@@ -22,8 +22,13 @@ export interface ModelFile {
 export const PRECISIONS = ["fp32", "fp16", "int8"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
+/** A graph, and the files beside `weights` that it reads its tensors from. */
+export interface GraphFile extends ModelFile {
+  data?: ModelFile[];
+}
+
 /** The file of a graph in each precision that the folder has; at least one. */
-export type GraphFiles = Partial<Record<Precision, ModelFile>>;
+export type GraphFiles = Partial<Record<Precision, GraphFile>>;
 
 /** Defaults of guided sampling. */
 export interface Guidance {
@@ -77,6 +82,8 @@ export interface Manifest {
   name: string;
   description: string;
   licence: string;
+  /** What the network is; absent for the networks of training/. */
+  family?: string;
   parameters: number;
   vocab_size: number;
   mask_token_id: number;
@@ -147,9 +154,14 @@ export async function readManifest(folder: string): Promise<Manifest> {
   return manifest;
 }
 
-/** Return the files of weights that graphs read. */
-export function weightFiles({ weights, discriminator_weights }: Manifest): ModelFile[] {
-  return [weights, discriminator_weights].filter((file) => file !== undefined);
+/** Return the files of weights that graphs read, or only those that a precision reads. */
+export function weightFiles(manifest: Manifest, precision?: Precision): ModelFile[] {
+  const { weights, discriminator_weights, graphs } = manifest;
+  const data = Object.values(graphs).flatMap((files) =>
+    (precision ? [precision] : precisionsOf(files)).flatMap((used) => files[used]?.data ?? []),
+  );
+  const files = [weights, discriminator_weights, ...data].filter((file) => file !== undefined);
+  return [...new Map(files.map((file) => [file.file, file])).values()];
 }
 
 /** Return the precisions of a graph, widest first. */

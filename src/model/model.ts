@@ -54,6 +54,8 @@ function filesOf(manifest: Manifest, precision: Precision): Map<string, ModelFil
   for (const [name, graph] of Object.entries(manifest.graphs)) files.set(name, graph[precision]!);
   for (const name of ["weights", "discriminator_weights"] as const)
     if (manifest[name]) files.set(name, manifest[name]);
+  for (const data of Object.values(manifest.graphs).flatMap((graph) => graph[precision]?.data ?? []))
+    files.set(`data ${data.file}`, data);
   return files;
 }
 
@@ -172,7 +174,7 @@ export async function openModel(nameOrFolder: string, choice: PrecisionChoice = 
   await Promise.all(Array.from(needed, (entry) => verifyFile(folder, entry)));
   for (const used of precisions)
     for (const graph of Object.values(manifest.graphs))
-      await checkExternalData(folder, graph[used]!, weightFiles(manifest));
+      await checkExternalData(folder, graph[used]!, weightFiles(manifest, used));
   const tokenizer = await readTokenizer(join(folder, manifest.tokenizer.file), manifest.vocab_size, {
     maskId: manifest.mask_token_id,
     endOfTextId: manifest.end_of_text_token_id,

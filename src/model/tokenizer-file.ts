@@ -9,11 +9,25 @@
 
 import { createAjv } from "../json-schema.ts";
 
+/** A token outside the model's table. */
+interface AddedToken {
+  id: number;
+  content: string;
+  /** Default: true. */
+  special?: boolean;
+}
+
 /** The parts of `tokenizer.json` that `Tokenizer` uses. */
 export interface TokenizerDefinition {
-  model: { type: "BPE"; vocab: Record<string, number>; merges: (string | [string, string])[] };
+  model: { type: "BPE" | "WordPiece"; vocab: Record<string, number>; [setting: string]: unknown };
   pre_tokenizer: object;
   normalizer: object | null;
+  /** Runs of spaces: the only added tokens that a text is searched for. */
+  added_tokens: AddedToken[];
+  /** Added tokens that are text, such as `<think>`, by id. */
+  texts: Map<number, string>;
+  /** Ids of special tokens, which have no text. */
+  silent: number[];
   [part: string]: unknown;
 }
 
@@ -33,7 +47,16 @@ export const PATTERNS = {
   "GPT-2": String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
   "Llama 3": LLAMA.replace("DIGITS", String.raw`\p{N}{1,3}`),
   "Qwen 2": LLAMA.replace("DIGITS", String.raw`\p{N}`),
+  Ling:
+    String.raw`'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*` +
+    String.raw`|\s*[\r\n]|\s+(?!\S)|\s+`,
 } as const;
+
+/**
+ * Make possessive quantifiers, which JavaScript lacks, greedy. In an expression that then is one of PATTERNS
+ * nothing changes: what follows them begins with none of their characters.
+ */
+const greedy = (expression: string) => expression.replaceAll(/([?+])\+/g, "$1");
 
 const flag = { type: "boolean" };
 
@@ -88,12 +111,14 @@ const isNormalizer = createAjv().compile({
   properties: { type: { enum: ["NFC", "NFD", "NFKC", "NFKD"] } },
 });
 
-const isModel = createAjv().compile<TokenizerDefinition["model"]>({
+const vocab = { type: "object", additionalProperties: { type: "integer", minimum: 0 } };
+
+const isBpe = createAjv().compile<TokenizerDefinition["model"]>({
   type: "object",
   required: ["type", "vocab", "merges"],
   properties: {
     type: { const: "BPE" },
-    vocab: { type: "object", additionalProperties: { type: "integer", minimum: 0 } },
+    vocab,
     merges: {
       type: "array",
       items: {
@@ -109,6 +134,53 @@ const isModel = createAjv().compile<TokenizerDefinition["model"]>({
   },
 });
 
+/** BERT's: words are cut at spaces and punctuation, and take time in proportion to MOST_CHARACTERS at most. */
+const MOST_CHARACTERS = 200;
+const isWordPiece = createAjv().compile<TokenizerDefinition["model"]>({
+  type: "object",
+  required: ["type", "vocab", "unk_token"],
+  properties: {
+    type: { const: "WordPiece" },
+    vocab,
+    unk_token: { type: "string" },
+    continuing_subword_prefix: { const: "##" },
+    max_input_chars_per_word: { type: "integer", minimum: 1, maximum: MOST_CHARACTERS },
+  },
+});
+
+const isBertNormalizer = createAjv().compile({
+  type: "object",
+  additionalProperties: false,
+  required: ["type"],
+  properties: {
+    type: { const: "BertNormalizer" },
+    clean_text: flag,
+    handle_chinese_chars: flag,
+    strip_accents: { type: ["boolean", "null"] },
+    lowercase: flag,
+  },
+});
+
+const isAdded = createAjv().compile<AddedToken[]>({
+  type: "array",
+  items: {
+    type: "object",
+    required: ["id", "content"],
+    properties: { id: { type: "integer", minimum: 0 }, content: { type: "string" }, special: flag },
+  },
+});
+
+/** What is kept of a model. */
+const SETTINGS = [
+  "type",
+  "vocab",
+  "merges",
+  "ignore_merges",
+  "unk_token",
+  "continuing_subword_prefix",
+  "max_input_chars_per_word",
+];
+
 /** Return a refused value as one short line for an error. */
 const shown = (value: unknown) => {
   const text = JSON.stringify(value) ?? "nothing";
@@ -116,41 +188,57 @@ const shown = (value: unknown) => {
 };
 
 /**
- * Parse the text of a `tokenizer.json`. It must be a byte-level BPE with ids below `vocabSize` and a known
- * way to split. Throws Error naming the part that cannot be used.
+ * Parse the text of a `tokenizer.json`. It must be a byte-level BPE with a known way to split, or BERT's
+ * WordPiece, and have ids below `vocabSize`. Throws Error naming the part that cannot be used.
  */
 export function parseTokenizer(text: string, vocabSize: number): TokenizerDefinition {
   const definition = JSON.parse(text);
-  if (definition?.model?.type !== "BPE" || definition?.decoder?.type !== "ByteLevel")
-    throw new Error("it is not a byte-level BPE");
-  const { model, pre_tokenizer, normalizer = null } = definition;
-  if (!isPreTokenizer(pre_tokenizer))
+  const { model, pre_tokenizer, normalizer = null, added_tokens = [] } = definition ?? {};
+  const isBert = model?.type === "WordPiece";
+  if (!isBert && (model?.type !== "BPE" || definition?.decoder?.type !== "ByteLevel"))
+    throw new Error("it is neither a byte-level BPE nor BERT's WordPiece");
+  const split = pre_tokenizer?.pretokenizers?.[0]?.pattern;
+  if (typeof split?.Regex === "string") split.Regex = greedy(split.Regex);
+  if (isBert && pre_tokenizer?.type !== "BertPreTokenizer")
+    throw new Error(`its pre_tokenizer must be BertPreTokenizer; it is ${shown(pre_tokenizer)}`);
+  if (!isBert && !isPreTokenizer(pre_tokenizer))
     throw new Error(
       "its pre_tokenizer is not one that is known to take linear time: ByteLevel, or a Split by the " +
         `expression of ${Object.keys(PATTERNS).join(", ")} before it; it is ${shown(pre_tokenizer)}`,
     );
-  if (normalizer !== null && !isNormalizer(normalizer))
-    throw new Error(`its normalizer must be null, NFC, NFD, NFKC or NFKD; it is ${shown(normalizer)}`);
+  if (normalizer !== null && !(isBert ? isBertNormalizer(normalizer) : isNormalizer(normalizer))) {
+    const allowed = isBert ? "null or BertNormalizer" : "null, NFC, NFD, NFKC or NFKD";
+    throw new Error(`its normalizer must be ${allowed}; it is ${shown(normalizer)}`);
+  }
+  const isModel = isBert ? isWordPiece : isBpe;
   if (!isModel(model)) {
     const { instancePath, message } = isModel.errors!.at(-1)!;
     throw new Error(`its model${shown(instancePath).slice(1, -1)} ${message}`);
   }
-  for (const [token, id] of Object.entries(model.vocab)) {
+  if (!isAdded(added_tokens))
+    throw new Error(`its added_tokens${isAdded.errors![0]!.instancePath} are wrong`);
+  const tokens: [string, number][] = [
+    ...Object.entries(model.vocab),
+    ...added_tokens.map(({ content, id }): [string, number] => [content, id]),
+  ];
+  for (const [token, id] of tokens) {
     if (id >= vocabSize) throw new Error(`id ${id} is outside the vocabulary of ${vocabSize}`);
-    // Each character of a token is one byte.
-    if (token.length > MAX_TOKEN_BYTES)
+    // Each character of a byte-level token is one byte.
+    if ((isBert ? Buffer.byteLength(token) : token.length) > MAX_TOKEN_BYTES)
       throw new Error(`the token with id ${id} has more than ${MAX_TOKEN_BYTES} bytes`);
   }
-  const { vocab, merges, ignore_merges } = model as TokenizerDefinition["model"] & {
-    ignore_merges?: boolean;
-  };
+  const plain = added_tokens.filter(({ special }) => special === false);
   return {
     normalizer,
     pre_tokenizer,
-    model: { type: "BPE", vocab, merges, ...(ignore_merges ? { ignore_merges } : {}) },
-    // Ids are decoded by byte-level.ts, special tokens never come from text, and prompts are not wrapped.
+    model: Object.fromEntries(
+      SETTINGS.filter((name) => name in model).map((name) => [name, model[name]]),
+    ) as TokenizerDefinition["model"],
+    // Ids are decoded by their bytes, special tokens never come from text, and prompts are not wrapped.
     decoder: null,
-    added_tokens: [],
+    added_tokens: plain.filter(({ content }) => /^\s+$/.test(content)),
+    texts: new Map(plain.map(({ id, content }) => [id, content])),
+    silent: added_tokens.filter(({ special }) => special !== false).map(({ id }) => id),
     post_processor: null,
   };
 }

@@ -1,4 +1,4 @@
-/** The tokenizer of a model: encodes with Hugging Face's `tokenizers`, decodes by bytes. */
+/** The tokenizer of a model: encodes with Hugging Face's `tokenizers`, decodes by the bytes of each token. */
 
 import { readFile } from "node:fs/promises";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
@@ -11,7 +11,7 @@ import {
   tokenBytes,
   wholeCharacters,
 } from "./byte-level.ts";
-import { parseTokenizer } from "./tokenizer-file.ts";
+import { parseTokenizer, type TokenizerDefinition } from "./tokenizer-file.ts";
 
 /** Ids with a special meaning. */
 export interface SpecialIds {
@@ -27,22 +27,46 @@ export interface Borders {
 
 const NO_BYTES = new Uint8Array(0);
 
-/** Byte-level BPE. Text never encodes to special tokens, so a prompt cannot contain a mask. */
+/** A token of WordPiece that stands without a space before it. */
+const CLOSING = /^[.,!?;:%)\]}'’…]+$/;
+
+/** Return the bytes of each of `size` ids of a WordPiece: a word has a space before it, "##ing" none. */
+function wordBytes(vocab: ReadonlyMap<string, number>, size: number): Uint8Array[] {
+  const table: Uint8Array[] = Array.from({ length: size }, () => NO_BYTES);
+  for (const [token, id] of vocab) {
+    const text = token.startsWith("##") ? token.slice(2) : CLOSING.test(token) ? token : ` ${token}`;
+    table[id] = Buffer.from(text);
+  }
+  return table;
+}
+
+/**
+ * Byte-level BPE, or WordPiece, whose texts come back without what it does not keep: spaces, and in most
+ * models capitals and accents. Text never encodes to special tokens, so a prompt cannot contain a mask.
+ */
 export class Tokenizer {
   readonly #encoder: HuggingFaceTokenizer;
   readonly #bytes: Uint8Array[];
   readonly #longest: number;
 
+  /** Whether decoding restores any text. */
+  readonly isLossless: boolean;
+
   constructor(
-    /** Parsed `tokenizer.json`. */
-    definition: { model: { type?: string; vocab: Record<string, number> } },
+    definition: TokenizerDefinition,
     readonly vocabSize: number,
     readonly special: SpecialIds,
   ) {
-    // Without added tokens, "[MASK]" in a prompt is six ordinary characters.
-    this.#encoder = new HuggingFaceTokenizer({ ...definition, added_tokens: [] }, {});
+    // Added tokens are only runs of spaces, so "[MASK]" in a prompt is six ordinary characters.
+    const { texts, silent, ...file } = definition;
+    this.#encoder = new HuggingFaceTokenizer(file, {});
+    this.isLossless = definition.model.type === "BPE";
     const vocab = new Map(Object.entries(definition.model.vocab));
-    this.#bytes = tokenBytes(vocab, vocabSize);
+    const unknown = vocab.get(String(definition.model.unk_token));
+    this.#bytes = this.isLossless ? tokenBytes(vocab, vocabSize) : wordBytes(vocab, vocabSize);
+    for (const [id, text] of texts) this.#bytes[id] = Buffer.from(text);
+    for (const id of silent) this.#bytes[id] = NO_BYTES;
+    if (unknown !== undefined) this.#bytes[unknown] = Buffer.from(" \ufffd");
     this.#bytes[special.maskId] = NO_BYTES;
     this.#bytes[special.endOfTextId] = NO_BYTES;
     this.#longest = this.#bytes.reduce((longest, bytes) => Math.max(longest, bytes.length), 1);

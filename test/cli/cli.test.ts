@@ -99,14 +99,14 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
     ["serve", "--model", GPT2],
     {},
     1,
-    /hf-gpt2 has no model\.json: config\.json says that it is a GPT2LMHeadModel; .* and MDLM only/,
+    /hf-gpt2 has no model\.json: config\.json says that it is a GPT2LMHeadModel; .* reads no checkpoints of it/,
   ],
   [
     "a checkpoint that is not converted",
     ["serve", "--model", PLAIN],
     {},
     1,
-    /plain has no model\.json: it holds a checkpoint \(MDLM\): convert it with .*--kind mdlm --out/,
+    /plain has no model\.json: it holds a checkpoint \(MDLM\): convert it with .* --out/,
   ],
   [
     "a conversion of a model of another program",
@@ -117,10 +117,10 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
   ],
   [
     "a conversion without a discriminator",
-    ["model", "convert", "--from", PLAIN, "--out", "x"],
+    ["model", "convert", "--from", PLAIN, "--family", "didi-instruct", "--out", "x"],
     {},
     1,
-    /no discriminator\.safetensors: add --kind mdlm/,
+    /no discriminator\.safetensors: --family mdlm converts it/,
   ],
 ];
 

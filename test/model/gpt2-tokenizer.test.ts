@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { decode, encode } from "gpt-tokenizer/encoding/r50k_base";
 import { gpt2Tokenizer, tokenizerFromRanks } from "../../src/model/gpt2-tokenizer.ts";
 import { Tokenizer } from "../../src/model/tokenizer.ts";
+import { parseTokenizer } from "../../src/model/tokenizer-file.ts";
 
 /** As in the published model: the mask is the last id and not in tokenizer.json. */
 const VOCAB_SIZE = 50_258;
@@ -12,7 +13,8 @@ const definition = (await gpt2Tokenizer()) as {
   added_tokens: { id: number; content: string }[];
   model: { vocab: Record<string, number>; merges: string[] };
 };
-const tokenizer = new Tokenizer(definition, VOCAB_SIZE, SPECIAL);
+const parsed = parseTokenizer(JSON.stringify(definition), VOCAB_SIZE);
+const tokenizer = new Tokenizer(parsed, VOCAB_SIZE, SPECIAL);
 
 const TEXTS = [
   "Hello world",

@@ -1,8 +1,10 @@
 """Convert a published checkpoint to a model folder: `python -m didi.convert --from DIR --out DIR`.
 
-`--kind didi-instruct` reads `model.safetensors` (the student) and `discriminator.safetensors`; `--kind mdlm`
-reads `model.safetensors` alone. `tokenizer.json` is in the same folder unless `--tokenizer` names another
-file. A chat template in the folder (`chat_template.jinja`, or in `tokenizer_config.json`) comes along.
+The family says what the network is; `--family auto` asks `config.json`. didi-instruct is
+`model.safetensors` (the student) and `discriminator.safetensors`; mdlm and idlm are `model.safetensors`
+alone. The others are in `families/tables.py`. `tokenizer.json` is in the same folder unless `--tokenizer`
+names another file. A chat template in the folder (`chat_template.jinja`, or in `tokenizer_config.json`)
+comes along.
 """
 
 import re
@@ -20,22 +22,25 @@ from .backbone import Backbone, BackboneConfig
 from .command import command_parser
 from .corpus import CALIBRATION_WINDOWS, calibration_windows
 from .export import PRECISIONS, STORED, chat_format, write_model_folder
+from .families.build import LONGEST, detect, write_family_folder
+from .families.errors import ConversionError
+from .families.tables import FAMILIES
+from .families.tokens import read_json
 from .guidance import Discriminator, load_published_state, published_state
 
 # Of the published model; neither follows from the shapes of its tensors.
 HEAD_DIM = 64
 CONTEXT = 1024
-KINDS = ("didi-instruct", "mdlm")
-DESCRIPTIONS = {
+# Families whose network is `Backbone`.
+OWN = {
     "didi-instruct": "Few-step student distilled with DiDi-Instruct (arXiv 2509.25035).",
     "mdlm": "Masked-diffusion language model (MDLM, arXiv 2406.07524).",
+    "idlm": "Few-step masked-diffusion language model (IDLM, arXiv 2602.19066).",
 }
+# The same families by the architecture in config.json.
+OWN_ARCHITECTURES = {"MDLM": "mdlm", "DIT": "mdlm", "DiDiInstruct": "didi-instruct"}
 # A buffer that some checkpoints contain; it follows from the sizes.
 ROTARY = "rotary_emb.inv_freq"
-
-
-class ConversionError(Exception):
-    """The checkpoint or the command line cannot be used; the message says why."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -111,11 +116,11 @@ def faults(file: str, expected: Tensors, tensors: Tensors, config: BackboneConfi
 
 
 def load_checkpoint(
-    source: Path, kind: str, heads: int | None = None, context: int = CONTEXT
+    source: Path, family: str, heads: int | None = None, context: int = CONTEXT
 ) -> tuple[Backbone, Discriminator | None]:
     """Load the networks of a checkpoint folder. Raise ConversionError that names every bad tensor."""
     student = read_tensors(source / "model.safetensors")
-    judge = read_tensors(source / "discriminator.safetensors") if kind == "didi-instruct" else None
+    judge = read_tensors(source / "discriminator.safetensors") if family == "didi-instruct" else None
     config = infer_config(student, "model.safetensors", heads, context)
     backbone = Backbone(config)
     lines = faults("model.safetensors", backbone.state_dict(), student, config)
@@ -133,18 +138,32 @@ def load_checkpoint(
     return backbone.eval(), discriminator
 
 
+def family_of(source: Path) -> str:
+    """Return the family of a checkpoint folder. Raise ConversionError if nothing tells it."""
+    config = read_json(source / "config.json")
+    if family := detect(config):
+        return family
+    names = config.get("architectures") or []
+    if own := next((OWN_ARCHITECTURES[name] for name in names if name in OWN_ARCHITECTURES), None):
+        return own
+    if names:
+        known = ", ".join(sorted([*OWN, *FAMILIES]))
+        raise ConversionError(f"config.json says that it is a {names[0]}; --family may be one of {known}")
+    return "didi-instruct" if (source / "discriminator.safetensors").is_file() else "mdlm"
+
+
 def convert(
     source: Path,
     out: Path,
     *,
-    kind: str = "didi-instruct",
+    family: str = "auto",
     precisions: tuple[str, ...] = ("fp32",),
     true_sigma: bool = False,
     keep_mask_logit: bool = False,
     name: str | None = None,
     licence: str = "unknown",
     heads: int | None = None,
-    context: int = CONTEXT,
+    context: int | None = None,
     tokenizer: Path | None = None,
     weights: str = "fp32",
     calibration: Path | None = None,
@@ -159,40 +178,53 @@ def convert(
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         rule = "letters, digits, dots, underscores and dashes, a letter or digit first"
         raise ConversionError(f"{name!r} cannot be a model's name ({rule}): give --name")
+    family = family_of(source) if family == "auto" else family
     tokenizer = tokenizer or source / "tokenizer.json"
     if not tokenizer.is_file():
-        advice = "`didi-serve model convert` writes GPT-2's if it is missing"
-        raise ConversionError(f"{tokenizer} does not exist; {advice}")
+        advice = "; `didi-serve model convert` writes GPT-2's if it is missing" if family in OWN else ""
+        raise ConversionError(f"{tokenizer} does not exist{advice}")
+    given = {"--true-sigma": true_sigma, "--keep-mask-logit": keep_mask_logit, "--heads": heads}
+    given["--calibration"] = calibration
+    useless = [flag for flag, value in given.items() if value]
+    if family in FAMILIES and useless:
+        raise ConversionError(f"{useless[0]} has no effect on the family {family}: leave it out")
+    if family in OWN and "int8" in precisions and calibration is None:
+        raise ConversionError(f"--precision int8 of a checkpoint of the family {family} needs --calibration")
     print(f"reading {source} ...", flush=True)
-    backbone, discriminator = load_checkpoint(source, kind, heads, context)
-    config = backbone.config
-    sizes = f"hidden {config.hidden}, {config.blocks} blocks, {config.heads} heads"
-    vocabulary = f"vocabulary {config.vocab_size}, context {config.context}"
-    print(f"{kind}: {backbone.parameter_count() / 1e6:.1f}M parameters, {sizes}, {vocabulary}", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         folder = Path(temporary) / out.name
         folder.mkdir()
-        shutil.copyfile(tokenizer, folder / "tokenizer.json")
+        about = {"name": name, "licence": licence, "precisions": precisions}
         try:
-            windows = None
-            if calibration is not None and "int8" in precisions:
-                fitting = (folder / "tokenizer.json", config.context, config.mask_id)
-                windows = calibration_windows(*fitting, CALIBRATION_WINDOWS, calibration)
-            write_model_folder(
-                folder,
-                name=name,
-                description=DESCRIPTIONS[kind],
-                licence=licence,
-                backbone=backbone,
-                discriminator=discriminator,
-                precisions=precisions,
-                windows=windows,
-                conditioning="sigma" if true_sigma else "none",
-                mask_logit="kept" if keep_mask_logit else "removed",
-                weights=weights,
-                chat=chat_format(source, folder / "tokenizer.json", config.mask_id),
-            )
+            if family in FAMILIES:
+                stored = torch.float16 if weights == "fp16" else None
+                about |= {"tokenizer": tokenizer, "context": context, "stored": stored}
+                write_family_folder(folder, source, family, **about)
+            else:
+                shutil.copyfile(tokenizer, folder / "tokenizer.json")
+                backbone, discriminator = load_checkpoint(source, family, heads, context or CONTEXT)
+                config = backbone.config
+                sizes = f"hidden {config.hidden}, {config.blocks} blocks, {config.heads} heads"
+                vocabulary = f"vocabulary {config.vocab_size}, context {config.context}"
+                parameters = f"{backbone.parameter_count() / 1e6:.1f}M parameters"
+                print(f"{family}: {parameters}, {sizes}, {vocabulary}", flush=True)
+                windows = None
+                if calibration is not None and "int8" in precisions:
+                    fitting = (folder / "tokenizer.json", config.context, config.mask_id)
+                    windows = calibration_windows(*fitting, CALIBRATION_WINDOWS, calibration)
+                write_model_folder(
+                    folder,
+                    **about,
+                    description=OWN[family],
+                    backbone=backbone,
+                    discriminator=discriminator,
+                    windows=windows,
+                    conditioning="sigma" if true_sigma else "none",
+                    mask_logit="kept" if keep_mask_logit else "removed",
+                    weights=weights,
+                    chat=chat_format(source, folder / "tokenizer.json", config.mask_id),
+                )
         except ValueError as error:
             raise ConversionError(str(error)) from error
         folder.rename(out)
@@ -204,7 +236,8 @@ def main() -> None:
     add = parser.add_argument
     add("--from", dest="source", type=Path, required=True, metavar="DIR", help="checkpoint folder")
     add("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
-    add("--kind", choices=KINDS, default="didi-instruct", help="what the checkpoint is")
+    known = ["auto", *OWN, *FAMILIES]
+    add("--family", choices=known, default="auto", help="what the network is (default: by config.json)")
     several = {"dest": "precisions", "nargs": "+", "choices": PRECISIONS, "default": ["fp32"]}
     add("--precision", **several, help="precisions of the graphs")
     reference = "as the reference's guided sampler does"
@@ -213,16 +246,15 @@ def main() -> None:
     add("--name", help="the model's name (default: the folder's)")
     add("--licence", default="unknown", help="licence of the weights, for the manifest")
     add("--heads", type=int, help=f"attention heads (default: hidden / {HEAD_DIM})")
-    add("--context", type=int, default=CONTEXT, help="longest canvas, in tokens")
+    longest = f"longest canvas, in tokens (default: {CONTEXT}, or by config.json at most {LONGEST})"
+    add("--context", type=int, help=longest)
     add("--weights", choices=STORED, default="fp32", help="what weights are stored in; fp16 rounds them")
     add("--calibration", type=Path, metavar="FILE", help="text to calibrate int8 on")
     add("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, if not in the checkpoint folder")
     args = parser.parse_args()
-    if "int8" in args.precisions and args.calibration is None:
-        parser.error("--precision int8 needs --calibration")
     if args.calibration is not None and not args.calibration.is_file():
         parser.error(f"--calibration: {args.calibration} is not a file")
-    if args.context < 1 or (args.heads is not None and args.heads < 1):
+    if any(value is not None and value < 1 for value in (args.heads, args.context)):
         parser.error("--heads and --context must be at least 1")
     try:
         convert(**vars(args) | {"precisions": tuple(dict.fromkeys(args.precisions))})

@@ -184,7 +184,7 @@ def test_drawing_with_the_stay_probability_as_mask_bias_is_the_published_step():
     assert torch.allclose(ours, reference, atol=1e-12)
 
 
-def test_the_mdlm_kind_needs_no_discriminator(checkpoint, tmp_path):
+def test_the_mdlm_family_needs_no_discriminator(checkpoint, tmp_path):
     """Such checkpoints have a prefix on their names, a rotary buffer and bfloat16 tensors."""
     source = tmp_path / "mdlm"
     source.mkdir()
@@ -193,7 +193,7 @@ def test_the_mdlm_kind_needs_no_discriminator(checkpoint, tmp_path):
     head = HIDDEN // HEADS
     tensors["backbone.rotary_emb.inv_freq"] = 10_000.0 ** (-torch.arange(0, head, 2) / head)
     save_file(tensors, source / "model.safetensors")
-    convert(source, tmp_path / "model", kind="mdlm", heads=HEADS, context=CONTEXT)
+    convert(source, tmp_path / "model", family="mdlm", heads=HEADS, context=CONTEXT)
     manifest = json.loads((tmp_path / "model" / "model.json").read_text())
     assert set(manifest["graphs"]) == {"denoise"} and "guidance" not in manifest
     session = onnxruntime.InferenceSession(str(tmp_path / "model" / "denoise.fp32.onnx"))
@@ -261,7 +261,7 @@ def test_what_is_not_there_is_named(checkpoint, tmp_path, break_it, says):
         (source / file.name).write_bytes(file.read_bytes())
     break_it(source)
     with pytest.raises(ConversionError, match=says):
-        convert(source, tmp_path / "model", heads=HEADS, context=CONTEXT)
+        convert(source, tmp_path / "model", family="didi-instruct", heads=HEADS, context=CONTEXT)
     assert not (tmp_path / "model" / "model.json").exists()
 
 
@@ -285,12 +285,12 @@ def test_a_chat_template_comes_along(settings, file, template, checkpoint, tmp_p
     (source / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "<|im_end|>"}))
     (source / "chat_template.jinja").write_text("B")
     with pytest.raises(ConversionError, match=r"eos_token is <\|im_end\|>, which is no special token"):
-        convert(source, out, kind="mdlm", heads=HEADS, context=CONTEXT)
+        convert(source, out, family="mdlm", heads=HEADS, context=CONTEXT)
     assert not out.exists()
     (source / "tokenizer_config.json").write_text(json.dumps(settings))
     if file is None:
         (source / "chat_template.jinja").unlink()
-    convert(source, out, kind="mdlm", heads=HEADS, context=CONTEXT)
+    convert(source, out, family="mdlm", heads=HEADS, context=CONTEXT)
     chat = json.loads((out / "model.json").read_text()).get("chat")
     assert (chat is None) == (template is None)
     if chat is None:

@@ -3,7 +3,7 @@
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { StartupError } from "../../errors.ts";
-import { notConvertible } from "../../model/foreign.ts";
+import { type Family, notConvertible } from "../../model/foreign.ts";
 import { gpt2Tokenizer } from "../../model/gpt2-tokenizer.ts";
 import type { Precision } from "../../model/manifest.ts";
 import { parseTokenizer } from "../../model/tokenizer-file.ts";
@@ -13,7 +13,7 @@ import { INSTALL, Python } from "../python.ts";
 export interface ConvertConfig {
   from: string;
   out: string;
-  kind: "didi-instruct" | "mdlm";
+  family: Family | "auto";
   precision: Precision[];
   calibration?: string;
   weights: "fp16" | "fp32";
@@ -49,22 +49,6 @@ async function checkPackages(python: Python): Promise<void> {
 const asPath = (folder: string) => (/[/\\]/.test(folder) ? folder : `./${folder}`);
 
 /**
- * Throw StartupError if the folder does not hold a checkpoint of this kind: Python would take a minute to
- * tell.
- */
-async function checkCheckpoint(folder: string, kind: ConvertConfig["kind"]): Promise<void> {
-  const has = async (name: string) => (await stat(join(folder, name)).catch(() => undefined)) !== undefined;
-  const why = await notConvertible(folder);
-  if (why !== undefined) throw new StartupError(`cannot convert ${folder}: ${why}`);
-  if (!(await has("model.safetensors")))
-    throw new StartupError(`cannot convert ${folder}: it has no model.safetensors`);
-  if (kind === "didi-instruct" && !(await has("discriminator.safetensors")))
-    throw new StartupError(
-      `${folder} has no discriminator.safetensors: add --kind mdlm to convert it without guidance`,
-    );
-}
-
-/**
  * Return whether there is a tokenizer. Throws StartupError if it cannot be used, before minutes of
  * conversion.
  */
@@ -88,17 +72,18 @@ async function checkTokenizer(path: string): Promise<boolean> {
  */
 export async function convert(config: ConvertConfig): Promise<number> {
   const from = resolve(config.from);
-  if (config.precision.includes("int8") && config.calibration === undefined)
-    throw new StartupError("--precision int8 needs --calibration: a text file like what the model writes");
   const isFolder = (await stat(from).catch(() => undefined))?.isDirectory();
   if (!isFolder)
     throw new StartupError(`${from} is not a folder: --from takes the folder of the checkpoint's files`);
-  await checkCheckpoint(from, config.kind);
+  // Python would take a minute to tell.
+  const why = await notConvertible(from, config.family);
+  if (why !== undefined) throw new StartupError(`cannot convert ${from}: ${why}`);
   const hasTokenizer = await checkTokenizer(join(from, "tokenizer.json"));
   const python = await Python.open(config.python);
   try {
     await checkPackages(python);
-    const args = ["-m", "didi.convert", "--from", from, "--out", resolve(config.out), "--kind", config.kind];
+    const args = ["-m", "didi.convert", "--from", from, "--out", resolve(config.out)];
+    args.push("--family", config.family);
     args.push("--precision", ...config.precision);
     args.push("--weights", config.weights);
     if (config.calibration !== undefined) args.push("--calibration", resolve(config.calibration));

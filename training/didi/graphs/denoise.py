@@ -50,6 +50,27 @@ def draw_tokens(log_p: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tens
     return torch.where(temperature > 0, below, log_p.argmax(dim=-1))
 
 
+def draws_of(
+    logits: Tensor,
+    draws: Tensor,
+    uniform: Tensor,
+    temperature: Tensor,
+    top_k: Tensor,
+    top_p: Tensor,
+    alternatives: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return the outputs of `denoise` for logits [P, V padded]."""
+    # One kernel a row: a separate log of a column of sums would be rounded by its place in the column.
+    log_p = torch.log_softmax(logits, dim=-1)
+    entropy = -(log_p.exp() * log_p).sum(dim=-1)
+
+    drawn = log_p[draws]
+    token = draw_tokens(drawn, uniform, temperature, top_k, top_p)
+    logprob = drawn.gather(-1, token[:, None])[:, 0]
+    top = log_p.topk(alternatives.shape[0], dim=-1)
+    return token, logprob, entropy, top.indices, top.values
+
+
 class Denoise(nn.Module):
     """The module behind the graph `denoise`.
 
@@ -135,15 +156,7 @@ class Denoise(nn.Module):
         mask_bias: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         logits = self.biased(self.logits(tokens, length, picks, sigma), picks, mask_bias)
-        # One kernel a row: a separate log of a column of sums would be rounded by its place in the column.
-        log_p = torch.log_softmax(logits, dim=-1)
-        entropy = -(log_p.exp() * log_p).sum(dim=-1)
-
-        drawn = log_p[draws]
-        token = draw_tokens(drawn, uniform, temperature, top_k, top_p)
-        logprob = drawn.gather(-1, token[:, None])[:, 0]
-        top = log_p.topk(alternatives.shape[0], dim=-1)
-        return token, logprob, entropy, top.indices, top.values
+        return draws_of(logits, draws, uniform, temperature, top_k, top_p, alternatives)
 
 
 def quirk_inputs(conditioning: str, mask_logit: str) -> tuple[str, ...]:

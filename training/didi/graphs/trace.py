@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 OPSET = 24  # the first whose Attention takes the length of each row
+WEIGHTS = "weights."  # before the names of inputs that are weights
 CUDA_OPSET = 20  # of graphs in half: ONNX Runtime has all of its operators on CUDA
 
 
@@ -80,16 +81,27 @@ def example_inputs() -> dict[str, tuple[torch.Tensor, dict[int, str]]]:
     }
 
 
-def to_model(graph: nn.Module, opset: int = OPSET) -> onnx.ModelProto:
-    """Trace a graph module (`inputs`, `OUTPUTS`; see denoise.py and guided.py)."""
+def to_model(
+    graph: nn.Module, opset: int = OPSET, weights: dict[str, torch.Tensor] | None = None
+) -> onnx.ModelProto:
+    """Trace a graph module (`inputs`, `OUTPUTS`; see denoise.py and guided.py).
+
+    With `weights`, which may be expanded from one value, they are the module's first argument, and inputs of
+    the graph named WEIGHTS + name.
+    """
     examples = example_inputs()
     axes = {name: torch.export.Dim(name) for name in ("B", "L", "P", "S", "K")}
+    example = {name: examples[name][0] for name in graph.inputs}
+    shapes = {name: {i: axes[a] for i, a in examples[name][1].items()} for name in graph.inputs}
+    if weights is not None:
+        example, shapes = {"weights": weights, **example}, {"weights": dict.fromkeys(weights), **shapes}
     return trace(
         graph,
-        example={name: examples[name][0] for name in graph.inputs},
+        example=example,
+        inputs=[*(WEIGHTS + name for name in weights or ()), *graph.inputs],
         outputs=graph.OUTPUTS,
         opset=opset,
-        dynamic_shapes={name: {i: axes[a] for i, a in examples[name][1].items()} for name in graph.inputs},
+        dynamic_shapes=shapes,
     )
 
 
