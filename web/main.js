@@ -8,7 +8,7 @@ import { KeyForm, storedKey } from "./form/key.js";
 import { generateMessage, piecesOf } from "./form/request.js";
 import { fromHash, SECOND_RUN, toHash } from "./form/settings.js";
 import { brief } from "./format.js";
-import { fetchModel, showModel } from "./model-info.js";
+import { fetchModel, fetchModels, showModel } from "./model-info.js";
 import { Panel } from "./run/panel.js";
 import { Run } from "./run/run.js";
 
@@ -43,7 +43,7 @@ const page = {
 const [first, second] = [new Panel("A", page), new Panel("B", page)];
 runsElement.append(first.element, second.element);
 
-const form = new Form({ changed: settle, submitted: generate, cancelled: cancel });
+const form = new Form({ changed: settle, chosen: showChosen, submitted: generate, cancelled: cancel });
 
 /** Return the visible panels. @returns {Panel[]} */
 function shownPanels() {
@@ -127,6 +127,19 @@ function failAll(why) {
   changed();
 }
 
+/** Show the chosen model, whose key is known to be valid. */
+async function showChosen() {
+  const { model: name } = form.settings;
+  const model = await fetchModel(storedKey(), name);
+  // Another one may have been chosen meanwhile.
+  if (model === "unauthorized" || form.settings.model !== name) return;
+  endOfText = model.end_of_text_token_id;
+  form.context = model.context_length;
+  for (const panel of [first, second]) panel.guidance = model.guidance;
+  showModel(model);
+  settle();
+}
+
 /** Ask for a key. @param {string} why */
 function askForKey(why) {
   connectionText.dataset.state = "lost";
@@ -142,21 +155,18 @@ const keyForm = new KeyForm(() => connection.reopen());
 const connection = new Connection(address.href, storedKey, {
   async opened() {
     try {
-      const model = await fetchModel(storedKey());
-      if (model === "unauthorized")
+      const models = await fetchModels(storedKey());
+      if (models === "unauthorized")
         return askForKey("This server requires an API key. It is kept until this tab is closed.");
       connectionText.dataset.state = "open";
       connectionText.textContent = "connected";
       keyForm.hide();
-      endOfText = model.end_of_text_token_id;
-      form.context = model.context_length;
-      for (const panel of [first, second]) panel.guidance = model.guidance;
-      showModel(model);
+      form.models = models.data.map(({ id }) => id);
+      await showChosen();
     } catch {
       // The socket closes as well, and reports the loss.
       return;
     }
-    settle();
     if (runAtOnce) generate();
     runAtOnce = false;
   },
@@ -188,6 +198,8 @@ function open() {
 
 addEventListener("hashchange", () => {
   open();
+  // Without a connection, it is shown once there is one.
+  showChosen().catch(() => {});
   if (runAtOnce) generate();
   runAtOnce = false;
 });

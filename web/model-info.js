@@ -5,17 +5,29 @@ import { brief } from "./format.js";
 
 /** @typedef {import("./form/request.js").Schemas} Schemas */
 
-/**
- * Return the model of the server.
- * @param {string | undefined} key The API key, if there is one.
- * @returns {Promise<Schemas["ModelInfo"] | "unauthorized">} Rejects if the server does not answer.
- */
-export async function fetchModel(key) {
-  const response = await fetch("model", key ? { headers: { authorization: `Bearer ${key}` } } : {});
+/** @param {string} path @param {string | undefined} key */
+async function get(path, key) {
+  const response = await fetch(path, key ? { headers: { authorization: `Bearer ${key}` } } : {});
   if (response.status === 401) return "unauthorized";
-  if (!response.ok) throw new Error(`the server answers ${response.status} to GET /model`);
+  if (!response.ok) throw new Error(`the server answers ${response.status} to GET /${path}`);
   return response.json();
 }
+
+/**
+ * Return the models of the server.
+ * @param {string | undefined} key The API key, if there is one.
+ * @returns {Promise<Schemas["ModelList"] | "unauthorized">} Rejects if the server does not answer.
+ */
+export const fetchModels = (key) => get("v1/models", key);
+
+/**
+ * Return a model of the server.
+ * @param {string | undefined} key The API key, if there is one.
+ * @param {string} [name] Absent: the first one.
+ * @returns {Promise<Schemas["ModelInfo"] | "unauthorized">} Rejects if the server does not answer.
+ */
+export const fetchModel = (key, name) =>
+  get(name === undefined ? "model" : `model?${new URLSearchParams({ model: name })}`, key);
 
 /** Show a model. @param {Schemas["ModelInfo"]} model */
 export function showModel({ name, description, parameters, context_length, vocab_size, guidance, quality }) {

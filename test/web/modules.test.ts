@@ -11,6 +11,7 @@ import { sortedQuality } from "../../web/model-info.js";
 import { Run, tokenAt } from "../../web/run/run.js";
 
 const SETTINGS = {
+  model: "a+b",
   prompt: "One & two = {{mask:3}} #3\nend",
   length: 12,
   temperature: 0.35,
@@ -65,6 +66,7 @@ test("messages fit the contract; a template is sent without a length", () => {
   assert.deepEqual(generateMessage("1", SETTINGS, { steps: 8, guided: false }), {
     type: "generate",
     id: "1",
+    model: SETTINGS.model,
     template: SETTINGS.prompt,
     steps: 8,
     temperature: SETTINGS.temperature,

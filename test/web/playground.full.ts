@@ -8,6 +8,7 @@ import type { Schemas } from "../../src/server/openapi.ts";
 import { TestKeys } from "../server/access/support.ts";
 import { launchChromium } from "../support/chromium.ts";
 import { openEngine, TEACHER, TINY_GUIDED } from "../support/engine.ts";
+import { MASK, PLAIN, startRegistry } from "../support/models.ts";
 import { lowContrasts, open, panelIn, Server, SKIPPED, textOf } from "./support.ts";
 
 const PROMPT = "Once upon a time";
@@ -51,6 +52,31 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     assert.ok(await page.locator(".panel .guided").first().isDisabled());
     check();
     await page.close();
+  });
+
+  test("offers the models of the server, and runs the chosen one", async () => {
+    const several = new Server(await startRegistry([PLAIN, MASK], { maxLoaded: 1 }));
+    const address = await several.start();
+    const { page, events, check } = await open(browser, address);
+    const choice = page.locator("#model");
+    await choice.waitFor();
+    assert.deepEqual(await choice.locator("option").allTextContents(), ["tiny-plain", "tiny-mask"]);
+    await choice.selectOption("tiny-mask");
+    await page.locator("#model-name", { hasText: "tiny-mask" }).waitFor();
+    await page.locator("#length").fill("8");
+    await page.locator("#generate").click();
+    await page.locator('.panel[data-state="done"]').waitFor();
+    const done = events.find(({ type }) => type === "done") as { model?: string } | undefined;
+    assert.equal(done?.model, "tiny-mask");
+    // A link names the model.
+    const link = await open(browser, page.url());
+    await link.page.locator("#model-name", { hasText: "tiny-mask" }).waitFor();
+    assert.equal(await link.page.locator("#model").inputValue(), "tiny-mask");
+    for (const opened of [{ page, check }, link]) {
+      opened.check();
+      await opened.page.close();
+    }
+    await several.stop();
   });
 
   test("shows the steps of a request in order, and the text of the server", async () => {

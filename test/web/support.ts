@@ -20,12 +20,14 @@ export class Server {
   #port = 0;
 
   constructor(
-    readonly engine: Engine,
+    readonly served: Engine | ModelRegistry,
     readonly options: AppOptions = {},
   ) {}
 
   async start(): Promise<string> {
-    this.#app = await buildApp(new ModelRegistry(this.engine), this.options);
+    const { served } = this;
+    const models = served instanceof ModelRegistry ? served : new ModelRegistry(served);
+    this.#app = await buildApp(models, this.options);
     await this.#app.listen({ host: "127.0.0.1", port: this.#port });
     this.#port = Number(new URL(this.#app.listeningOrigin).port);
     return this.#app.listeningOrigin;

@@ -1,6 +1,6 @@
 /** The form with the shared fields of the runs. */
 
-import { find } from "../dom.js";
+import { find, make } from "../dom.js";
 import { isTemplate } from "./request.js";
 
 /** @typedef {import("./settings.js").Settings} Settings */
@@ -8,9 +8,15 @@ import { isTemplate } from "./request.js";
 /** Most digits of a seed that the page draws, short enough to type. */
 const DRAWN_SEEDS = 1_000_000;
 
-/** The shared fields. Calls `changed` after a change, `submitted` to run and `cancelled` to stop. */
+/**
+ * The shared fields. Calls `changed` after a change, `chosen` after one of the model, `submitted` to run and
+ * `cancelled` to stop.
+ */
 export class Form {
   #form = find(document, "#ask", HTMLFormElement);
+  #model = find(document, "#model", HTMLSelectElement);
+  /** The model of a link, until the models of the server are known. @type {string | undefined} */
+  #linked;
   #prompt = find(document, "#prompt", HTMLTextAreaElement);
   #length = find(document, "#length", HTMLInputElement);
   #temperature = find(document, "#temperature", HTMLInputElement);
@@ -19,8 +25,9 @@ export class Form {
   #submit = find(document, "#generate", HTMLButtonElement);
   #running = false;
 
-  /** @param {{ changed: () => void, submitted: () => void, cancelled: () => void }} listeners */
-  constructor({ changed, submitted, cancelled }) {
+  /** @param {Record<"changed" | "chosen" | "submitted" | "cancelled", () => void>} listeners */
+  constructor({ changed, chosen, submitted, cancelled }) {
+    this.#model.addEventListener("change", chosen);
     this.#form.addEventListener("input", () => {
       this.#show();
       changed();
@@ -63,7 +70,9 @@ export class Form {
 
   /** @returns {Omit<Settings, "runs">} */
   get settings() {
+    const model = this.#linked ?? this.#model.value;
     return {
+      ...(model && { model }),
       prompt: this.#prompt.value,
       length: this.#length.valueAsNumber || 1,
       temperature: this.#temperature.valueAsNumber || 0,
@@ -72,13 +81,26 @@ export class Form {
   }
 
   /** @param {Settings} settings */
-  set settings({ prompt, length, temperature, seed, runs }) {
+  set settings({ model, prompt, length, temperature, seed, runs }) {
+    this.#linked = model;
+    const names = Array.from(this.#model.options, ({ value }) => value);
+    if (names.length > 0) this.models = names;
     this.#prompt.value = prompt;
     this.#length.value = String(length);
     this.#temperature.value = String(temperature);
     this.#seed.value = String(seed);
     this.#compare.checked = runs.length > 1;
     this.#show();
+  }
+
+  /** Offer the models of the server; the chosen one stays, or that of the link. @param {string[]} names */
+  set models(names) {
+    const chosen = this.#linked ?? this.#model.value;
+    this.#linked = undefined;
+    const offered = names.length > 1 ? names : [];
+    this.#model.replaceChildren(...offered.map((name) => make("option", "", name)));
+    if (names.includes(chosen)) this.#model.value = chosen;
+    /** @type {HTMLElement} */ (this.#model.parentElement).hidden = offered.length === 0;
   }
 
   /** Set the context length of the model. @param {number} tokens */

@@ -36,12 +36,13 @@ export function piecesOf({ prompt, length }) {
  */
 export function generateMessage(
   id,
-  { prompt, length, temperature, seed },
+  { model, prompt, length, temperature, seed },
   { steps, guided, guidance, remask },
 ) {
   return {
     type: "generate",
     id,
+    ...(model && { model }),
     ...(isTemplate(prompt) ? { template: prompt } : { prompt, length }),
     steps,
     // Without a temperature the server uses the model's default, which may differ with guidance.

@@ -20,6 +20,7 @@
 /**
  * Shared settings, and one or two runs.
  * @typedef {object} Settings
+ * @property {string} [model] Name of the model; absent: the first of the server.
  * @property {string} prompt A text to continue, or a template with {{mask:N}} spans.
  * @property {number} length New tokens; a template has its own.
  * @property {number} temperature 0 to 2.
@@ -92,8 +93,10 @@ export function fromHash(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ""));
   const runs = [runOf(fields, "", (DEFAULTS.runs[0] ?? SECOND_RUN).steps)];
   if (fields.has("steps2")) runs.push(runOf(fields, "2", SECOND_RUN.steps));
+  const model = fields.get("model");
   return {
     settings: {
+      ...(model && { model }),
       prompt: fields.get("prompt") ?? DEFAULTS.prompt,
       length: numberOf(fields, "length", [1, 2 ** 20], DEFAULTS.length),
       temperature: numberOf(fields, "temperature", [0, 2], DEFAULTS.temperature, false),
@@ -109,8 +112,9 @@ export function fromHash(hash) {
  * @param {Settings} settings
  * @param {{ run?: boolean }} [options] `run`: run at once when the link is opened.
  */
-export function toHash({ prompt, length, temperature, seed, runs }, { run = false } = {}) {
+export function toHash({ model, prompt, length, temperature, seed, runs }, { run = false } = {}) {
   const fields = new URLSearchParams({
+    ...(model && { model }),
     prompt,
     length: String(length),
     temperature: String(temperature),
