@@ -122,7 +122,7 @@ function provisional(spans: readonly Span[], chosen: readonly number[]): Decided
 function tokenised({ tokenizer, manifest }: Model, parts: readonly Part[]): { spans: Span[]; ids: Ids[] } {
   const context = manifest.context_length;
   const encode = (text: string) => {
-    const ids = tokenizer.encode(text, context);
+    const ids = tokenizer.encode(text, context, "/template");
     if (ids && ids.length <= context) return ids;
     throw refuse("/template", `has more than ${context} tokens, which is the context: shorten it`);
   };

@@ -88,7 +88,7 @@ function tooLong({ manifest }: Model, path: string, size: string): InvalidReques
  */
 function encoded(model: Model, path: string, text: string): number[] {
   const { context_length: context } = model.manifest;
-  const ids = model.tokenizer.encode(text, context);
+  const ids = model.tokenizer.encode(text, context, path);
   if (ids && ids.length <= context) return ids;
   throw tooLong(model, path, ids ? `${ids.length}` : `more than ${context}`);
 }

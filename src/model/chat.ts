@@ -60,7 +60,7 @@ export class ChatTemplate {
     const rendered = this.#render(messages.map(({ role, content }) => ({ role, content: plain(content) })));
     const ids: number[] = [];
     const add = (text: string) => {
-      const part = tokenizer.encode(text.replaceAll(mark, ""), limit);
+      const part = tokenizer.encode(text.replaceAll(mark, ""), limit, "/messages");
       for (const id of part ?? []) ids.push(id);
       return part !== undefined && ids.length <= limit;
     };

@@ -2,7 +2,7 @@
 
 import { readFile } from "node:fs/promises";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { StartupError } from "../errors.ts";
+import { InvalidRequestError, StartupError } from "../errors.ts";
 import {
   characterStarts,
   decodeBytes,
@@ -27,6 +27,9 @@ export interface Borders {
 
 const NO_BYTES = new Uint8Array(0);
 
+/** The bytes that occur in UTF-8. */
+const UTF8_BYTES = Array.from({ length: 0xf5 }, (_, byte) => byte).filter((b) => b !== 0xc0 && b !== 0xc1);
+
 /** A token of WordPiece that stands without a space before it. */
 const CLOSING = /^[.,!?;:%)\]}'’…]+$/;
 
@@ -49,6 +52,9 @@ export class Tokenizer {
   readonly #bytes: Uint8Array[];
   readonly #longest: number;
 
+  /** Bytes that no token has: the texts of a model of proteins have but 20 letters. */
+  readonly #missing: ReadonlySet<number>;
+
   /** Whether decoding restores any text. */
   readonly isLossless: boolean;
 
@@ -64,6 +70,9 @@ export class Tokenizer {
     const vocab = new Map(Object.entries(definition.model.vocab));
     const unknown = vocab.get(String(definition.model.unk_token));
     this.#bytes = this.isLossless ? tokenBytes(vocab, vocabSize) : wordBytes(vocab, vocabSize);
+    const single = new Set(this.#bytes.filter(({ length }) => length === 1).map(([byte]) => byte));
+    // A WordPiece has a token for what it does not know.
+    this.#missing = this.isLossless ? new Set(UTF8_BYTES.filter((byte) => !single.has(byte))) : new Set();
     for (const [id, text] of texts) this.#bytes[id] = Buffer.from(text);
     for (const id of silent) this.#bytes[id] = NO_BYTES;
     if (unknown !== undefined) this.#bytes[unknown] = Buffer.from(" \ufffd");
@@ -74,12 +83,24 @@ export class Tokenizer {
 
   /**
    * Return the ids of a text, or undefined if its size alone shows that it has more than `limit` tokens, so
-   * that a huge text is not tokenised.
+   * that a huge text is not tokenised. Throws InvalidRequestError for a character that no token has.
+   *
+   * @param path field of the request that holds the text
    */
-  encode(text: string, limit: number): number[] | undefined {
+  encode(text: string, limit: number, path = ""): number[] | undefined {
     if (text === "") return [];
     if (Buffer.byteLength(text) > limit * this.#longest) return undefined;
+    if (this.#missing.size > 0) this.#checkBytes(text, path);
     return this.#encoder.encode(text, { add_special_tokens: false }).ids;
+  }
+
+  #checkBytes(text: string, path: string): void {
+    const isMissing = (byte: number) => this.#missing.has(byte);
+    if (!Buffer.from(text).some(isMissing)) return;
+    const characters = [...text];
+    const at = characters.findIndex((character) => Buffer.from(character).some(isMissing));
+    const message = `has ${JSON.stringify(characters[at])} as character ${at + 1}, for which the model has no token`;
+    throw new InvalidRequestError([{ path, message }]);
   }
 
   /**

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import { decodeRun, MASK_GLYPH } from "../../src/model/byte-level.ts";
 import { openModel } from "../../src/model/model.ts";
-import type { Tokenizer } from "../../src/model/tokenizer.ts";
+import { Tokenizer } from "../../src/model/tokenizer.ts";
+import { parseTokenizer } from "../../src/model/tokenizer-file.ts";
 import { GOLDEN, MODEL } from "../support/engine.ts";
 
 let tokenizer: Tokenizer;
@@ -27,6 +28,27 @@ test("decoding restores any text", () => {
 
 test("a text that is certainly too long is not tokenised", () => {
   assert.equal(tokenizer.encode("a".repeat(10_000_000), 256), undefined);
+});
+
+test("a character that no token has is refused with its place, not left out", () => {
+  const byteLevel = { type: "ByteLevel", add_prefix_space: false };
+  const model = { type: "BPE", vocab: { A: 0, C: 1, D: 2 }, merges: [] };
+  const file = { model, pre_tokenizer: byteLevel, decoder: byteLevel };
+  const residues = new Tokenizer(parseTokenizer(JSON.stringify(file), 5), 5, { maskId: 4, endOfTextId: 3 });
+  assert.deepEqual(residues.encode("CAD", 9, "/prompt"), [1, 0, 2]);
+  for (const [text, character, at] of [
+    ["CAX", "X", 3],
+    ["A C", " ", 2],
+    ["🙂", "🙂", 1],
+  ] as const)
+    assert.throws(() => residues.encode(text, 9, "/prompt"), {
+      fields: [
+        {
+          path: "/prompt",
+          message: `has "${character}" as character ${at}, for which the model has no token`,
+        },
+      ],
+    });
 });
 
 test("no partial character shows next to a mask", () => {

@@ -71,7 +71,7 @@ function scoredOf(
 ): Prompted["scored"] {
   if (!body.echo || !hasLogprobs(body)) return undefined;
   const { context_length: context, name } = manifest;
-  const ids = typeof prompt === "string" ? tokenizer.encode(prompt, context) : prompt;
+  const ids = typeof prompt === "string" ? tokenizer.encode(prompt, context, "/prompt") : prompt;
   if (!ids || ids.length > context) {
     const size = ids ? `${ids.length}` : `more than ${context}`;
     const message = `has ${size} tokens, and ${name} has a context of ${context}: shorten it`;

@@ -19,7 +19,7 @@ function idsOf({ prompt, messages }: Schemas["TokenizeRequest"], model: Model): 
   if ((prompt === undefined) === (messages === undefined))
     throw refuse("/prompt", "or /messages must be given, and not both");
   if (messages) return conversationIds(messages, model, MOST_TOKENS);
-  const ids = model.tokenizer.encode(prompt!, MOST_TOKENS);
+  const ids = model.tokenizer.encode(prompt!, MOST_TOKENS, "/prompt");
   if (ids && ids.length <= MOST_TOKENS) return ids;
   throw refuse("/prompt", `has more than ${MOST_TOKENS} tokens: divide it`, true);
 }
