@@ -8,6 +8,7 @@ import type { ServeConfig } from "../../src/cli/options.ts";
 import { modelFolder } from "../../src/model/model.ts";
 import { StreamClient } from "../server/support.ts";
 import { MODEL, TEACHER, TINY_GUIDED } from "../support/engine.ts";
+import { PLAIN as TINY_PLAIN } from "../support/models.ts";
 import { startServer } from "../support/server.ts";
 import { didi, didiHere } from "./support.ts";
 
@@ -49,6 +50,8 @@ for (const [command, explains] of HELP)
     assert.match(stdout, new RegExp(`Examples:\\n  .*didi-serve ${command}`));
   });
 
+const model = (folder: string) => ["--model", folder];
+
 const WRONG: [name: string, args: string[], env: Record<string, string>, code: number, says: RegExp][] = [
   ["an unknown flag", ["serve", "--prot", "1"], {}, 2, /unknown option '--prot'/],
   ["an unknown command", ["sevre"], {}, 2, /unknown command 'sevre'/],
@@ -87,6 +90,21 @@ const WRONG: [name: string, args: string[], env: Record<string, string>, code: n
     /cannot run no-such-python.*pip install -r training.requirements-convert\.txt/,
   ],
   ["a model that is not there", ["serve"], { DIDI_MODEL: "gone" }, 1, /models.gone does not exist/],
+  [
+    "the second of two models",
+    ["serve"],
+    { DIDI_MODEL: `${TINY_PLAIN}, gone` },
+    1,
+    /models.gone does not exist/,
+  ],
+  [
+    "one model twice",
+    ["serve", ...model(TINY_PLAIN), ...model(TINY_PLAIN)],
+    {},
+    2,
+    /--model gives tiny-plain twice/,
+  ],
+  ["room for one model", ["serve", "--max-loaded", "1"], {}, 2, /--max-loaded has no effect with one model/],
   [
     "a folder of the current directory as a name",
     ["serve", "--model", "docs"],
@@ -224,8 +242,7 @@ test("after the grace period, running requests fail with 503", async () => {
   const { child, origin, exit } = await startServer([
     "--device",
     "cpu",
-    "--model",
-    TINY_GUIDED,
+    ...model(TINY_GUIDED),
     "--grace",
     "0",
   ]);

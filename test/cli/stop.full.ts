@@ -9,6 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { scrape } from "../../loadtest/servers/server.ts";
 import { postRaw, type ServerEvent, StreamClient } from "../server/support.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
+import { MASK, PLAIN } from "../support/models.ts";
 import { startServer } from "../support/server.ts";
 
 const FLAGS = ["--device", "cpu", "--model", TINY_GUIDED, "--log-level", "error"];
@@ -113,4 +114,19 @@ test("a second signal ends it at once, with exit code 1 and no process left", as
     pids.filter((pid) => existsSync(`/proc/${pid}`)),
     [],
   );
+});
+
+test("SIGTERM waits for a request whose model is loaded for it", async () => {
+  const flags = ["--model", PLAIN, "--model", MASK, "--max-loaded", "1", "--log-format", "json"];
+  const { child, origin, exit, said, output } = await startServer(["--device", "cpu", ...flags]);
+  assert.match(output(), /tiny-plain \(.+\) on cpu, tiny-mask on demand, ready/);
+  const client = await StreamClient.connect(origin);
+  const request = { type: "generate", prompt: "", length: 8, steps: 2 };
+  client.send({ ...request, id: "a", model: "tiny-mask" });
+  await said(/"msg":"model unloaded"/);
+  child.kill("SIGTERM");
+  const end = await client.end("a");
+  assert.equal(end.type === "done" && end.model, "tiny-mask");
+  assert.equal(await exit, 0);
+  assert.match(output(), /"model":"tiny-mask","ms":\d+,"msg":"model loaded"/);
 });
