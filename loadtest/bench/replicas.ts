@@ -11,6 +11,7 @@ import { writeNginxConf } from "../../test/support/nginx.ts";
 import { script } from "../cli/script.ts";
 import { machine } from "../servers/machine.ts";
 import { Server } from "../servers/server.ts";
+import { fitBatch, throughput } from "../traffic/fit.ts";
 import { median, ratios } from "../traffic/statistics.ts";
 import { interleave, range, tableHead, tableRow } from "./measure.ts";
 import { served } from "./requests.ts";
@@ -44,21 +45,6 @@ async function startNginx(folder: string, replicas: readonly Server[]) {
   )
     await new Promise((resolve) => setTimeout(resolve, 20));
   return { child, origin };
-}
-
-/**
- * Fit the milliseconds of a batch and of a row by least squares: 1/T = (a + b r) / (L r) over one replica.
- */
-function fitCall(clients: readonly number[], tokensPerSecond: readonly number[]) {
-  // Seconds of a round of r requests: r L / T = a S + b S r.
-  const times = clients.map((r, i) => (r * LENGTH) / tokensPerSecond[i]!);
-  const mean = (values: readonly number[]) => values.reduce((a, b) => a + b) / values.length;
-  const [mr, mt] = [mean(clients), mean(times)];
-  const slope =
-    clients.reduce((sum, r, i) => sum + (r - mr) * (times[i]! - mt), 0) /
-    clients.reduce((sum, r) => sum + (r - mr) ** 2, 0);
-  const perStep = 1000 / STEPS;
-  return { a: (mt - slope * mr) * perStep, b: slope * perStep };
 }
 
 await script(
@@ -122,14 +108,15 @@ async function compare(one: Server, other: Server, wide: Server, nginx: string):
   tableRow(1, 2, CLIENTS, range(two, 0), range(ratios(two, base), 2));
   console.log(`\nTwo replicas of one thread over one of two threads: ${range(ratios(both, two), 2)}`);
 
-  const { a, b } = fitCall(
+  const shape = { length: LENGTH, steps: STEPS };
+  const cost = fitBatch(
+    shape,
     FEW,
     alone.map((values) => median(values)),
   );
-  /** Return tokens a second of n replicas and c clients. */
-  const formula = (n: number, c: number) => (c * LENGTH * 1000) / (STEPS * (a + (b * c) / n));
+  const formula = (replicas: number, clients: number) => throughput(cost, shape, replicas, clients);
   console.log(
-    `A batch of r rows takes ${a.toFixed(2)} ms + r x ${b.toFixed(2)} ms; ` +
+    `A batch of r rows takes ${cost.a.toFixed(2)} ms + r x ${cost.b.toFixed(2)} ms; ` +
       `two replicas and ${CLIENTS} clients: ${formula(2, CLIENTS).toFixed(0)} by the formula, ` +
       `${((100 * median(both)) / formula(2, CLIENTS)).toFixed(0)}% of it measured; ` +
       `${2 * CLIENTS} clients: ${formula(2, 2 * CLIENTS).toFixed(0)}, ` +

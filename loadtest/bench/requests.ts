@@ -2,7 +2,7 @@
 
 import type { Server } from "../servers/server.ts";
 import { closedLoop } from "../traffic/closed.ts";
-import { post } from "../traffic/http.ts";
+import { keyHeaders, post } from "../traffic/http.ts";
 
 /** A request of a benchmark. */
 export interface Job {
@@ -18,10 +18,8 @@ export interface Job {
  * server.
  */
 export async function generate(origin: string, job: Job): Promise<number> {
-  const { status, body } = await post(`${origin}/generate`, {
-    ...{ prompt: "", guidance: { mode: "none" } },
-    ...job,
-  });
+  const asked = { prompt: "", guidance: { mode: "none" }, ...job };
+  const { status, body } = await post(`${origin}/generate`, asked, { headers: keyHeaders() });
   if (status !== 200) throw new Error(body);
   return (JSON.parse(body) as { usage: { completion_tokens: number } }).usage.completion_tokens;
 }

@@ -37,10 +37,10 @@ export const emptyTally = (): Tally => ({
 });
 
 /** Send every request once, one after the other. Rejects if one is not answered. */
-export async function withoutFaults(origin: string): Promise<Answer[]> {
+export async function withoutFaults(origin: string, headers: Record<string, string> = {}): Promise<Answer[]> {
   const answers: Answer[] = [];
   for (const body of REQUESTS) {
-    const [outcome] = await bySocket(origin, [body]);
+    const [outcome] = await bySocket(origin, [body], headers);
     if (outcome?.kind !== "answered") throw new Error(`without faults: ${JSON.stringify(outcome)}`);
     answers.push({ samples: outcome.samples, steps: outcome.steps! });
   }
@@ -75,7 +75,14 @@ export async function ask(
   if (outcomes.some(({ kind }) => kind !== "answered")) await sleep(200);
 }
 
-function judge(outcome: Outcome, way: Way, index: number, expected: readonly Answer[], tally: Tally): void {
+/** Add the outcome of a request to `tally`. */
+export function judge(
+  outcome: Outcome,
+  way: Way,
+  index: number,
+  expected: readonly Answer[],
+  tally: Tally,
+): void {
   const name = `${way}, request ${index}`;
   if (outcome.kind === "refused") tally.refused++;
   else if (outcome.kind === "lost") tally.lost.push(`${name}: ${outcome.why}`);

@@ -80,24 +80,28 @@ export async function byEvents(origin: string, body: Body, random: Random): Prom
   }
 }
 
-/** Send several requests at once on one socket; return an outcome for each. */
-export async function bySocket(origin: string, bodies: readonly Body[]): Promise<Outcome[]> {
-  const client = await StreamClient.connect(origin);
+/** Send several requests at once on one socket; return an outcome for each. Rejects if it does not open. */
+export async function bySocket(
+  origin: string,
+  bodies: readonly Body[],
+  headers: Record<string, string> = {},
+): Promise<Outcome[]> {
+  const client = await StreamClient.connect(origin, { headers });
   const ids = bodies.map((_, i) => `g${i}`);
   for (const [i, body] of bodies.entries()) client.send({ type: "generate", id: ids[i], ...body });
-  const broken = client.closed.then((code) => {
-    throw new Error(`the socket closed with ${code}`);
-  });
-  await Promise.race([Promise.all(ids.map((id) => client.end(id))), broken]);
+  const code = await Promise.race([
+    Promise.all(ids.map((id) => client.end(id))).then(() => undefined),
+    client.closed,
+  ]);
   // A repeated event would arrive now.
   await sleep(50);
-  broken.catch(() => {});
   client.socket.close();
   return ids.map((id): Outcome => {
     const ends = client.events.filter(
       (event) => (event.type === "done" || event.type === "error") && event.id === id,
     );
     const [end] = ends;
+    if (ends.length === 0) return { kind: "lost", why: `the socket closed with ${code}` };
     if (ends.length !== 1) return { kind: "lost", why: `${ends.length} ends of one request` };
     if (end!.type === "error") {
       const { status, detail } = end!.error;

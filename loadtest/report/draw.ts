@@ -1,7 +1,7 @@
-/** Draws points as an SVG picture with Vega-Lite, without a browser. */
+/** Draws points as an SVG picture. */
 
-import { parse, View } from "vega";
-import { compile, type TopLevelSpec } from "vega-lite";
+import type { TopLevelSpec } from "vega-lite";
+import { svgOf } from "./svg.ts";
 import { ticksOf } from "./ticks.ts";
 
 /** Colours from dark to light; series also differ in shape and dash. */
@@ -49,7 +49,7 @@ export interface Picture {
 }
 
 /** Return a picture of points, with the range of each as a bar; those of a series are joined in order of x. */
-export async function draw(points: readonly Point[], picture: Picture): Promise<string> {
+export function draw(points: readonly Point[], picture: Picture): Promise<string> {
   const series = [...new Set(points.map((point) => point.series))].toSorted((a, b) =>
     a.localeCompare(b, "en", { numeric: true }),
   );
@@ -154,8 +154,5 @@ export async function draw(points: readonly Point[], picture: Picture): Promise<
     ],
     config: { font: "sans-serif", view: { stroke: "#888888" }, legend: { symbolSize: 90, labelLimit: 260 } },
   };
-  const view = new View(parse(compile(spec).spec), { renderer: "none" });
-  const svg = await view.toSVG();
-  view.finalize();
-  return svg;
+  return svgOf(spec);
 }

@@ -9,7 +9,7 @@ const NOT_RUN: [command: RegExp, reason: string][] = [
   [/\/hf download |didi-instruct-small/, "needs the published checkpoint"],
   [/^apt-get install /, "changes the machine; .ci/run installs the same packages"],
   [/^(useradd|systemctl) /, "needs root and systemd"],
-  [/^kubectl /, "needs a cluster"],
+  [/^kubectl /, "needs a cluster; loadtest/cluster applies the same manifests"],
   [/^npm run loadtest -- (--url \S+ )?--quick$/, "takes half a minute; .ci/run runs it"],
   [
     /^npm run loadtest -- (compare|gate) /,

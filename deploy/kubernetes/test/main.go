@@ -16,6 +16,15 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
+// end exits: with 1 after an error.
+func end(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
 func main() {
 	switch name := filepath.Base(os.Args[0]); name {
 	case "kube-apiserver":
@@ -30,6 +39,10 @@ func main() {
 		os.Exit(cli.Run(kubelet.NewKubeletCommand(context.Background())))
 	case "kubectl":
 		os.Exit(cli.Run(kubectl.NewDefaultKubectlCommand()))
+	case "metrics-adapter":
+		end(serveMetrics())
+	case "network-policies":
+		end(enforcePolicies())
 	default:
 		fmt.Fprintf(os.Stderr, "%s is no program of Kubernetes\n", name)
 		os.Exit(2)
