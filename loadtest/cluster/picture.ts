@@ -1,6 +1,6 @@
 /** The picture of replicas, queue age and latency under stepped load. */
 
-import { svgOf } from "../report/svg.ts";
+import { svgOf } from "../report/draw.ts";
 import type { Moment } from "./autoscale.ts";
 
 const WIDTH = 640;

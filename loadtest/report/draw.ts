@@ -1,7 +1,7 @@
 /** Draws points as an SVG picture. */
 
-import type { TopLevelSpec } from "vega-lite";
-import { svgOf } from "./svg.ts";
+import { parse, View } from "vega";
+import { compile, type TopLevelSpec } from "vega-lite";
 import { ticksOf } from "./ticks.ts";
 
 /** Colours from dark to light; series also differ in shape and dash. */
@@ -155,4 +155,12 @@ export function draw(points: readonly Point[], picture: Picture): Promise<string
     config: { font: "sans-serif", view: { stroke: "#888888" }, legend: { symbolSize: 90, labelLimit: 260 } },
   };
   return svgOf(spec);
+}
+
+/** Return a picture of Vega-Lite as SVG, drawn without a browser. */
+export async function svgOf(spec: TopLevelSpec): Promise<string> {
+  const view = new View(parse(compile(spec).spec), { renderer: "none" });
+  const svg = await view.toSVG();
+  view.finalize();
+  return svg;
 }
