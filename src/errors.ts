@@ -120,6 +120,11 @@ export class ModelFailure extends Error {
   override name = "ModelFailure";
 }
 
+/** A batch ended the workers that ran it, and the last one for lack of memory. */
+export class MemoryFailure extends ModelFailure {
+  override name = "MemoryFailure";
+}
+
 /** The model returned numbers that are not finite for a row, confirmed by a second worker. */
 export class NonFiniteError extends ModelFailure {
   override name = "NonFiniteError";

@@ -17,7 +17,7 @@ import type { DrawPlan, Draws, Passes, SampleParams, StepPlan, StepRecord } from
  * Part of the key of shared answers. Raise it with every change that gives a request other tokens,
  * log-probabilities or rewards on the same model; the golden vectors of the oracles show such a change.
  */
-export const SAMPLER_VERSION = 1;
+export const SAMPLER_VERSION = 2;
 
 /** The state of one sample. Alternate `plan` and `apply` until `done`. */
 export class Sample {

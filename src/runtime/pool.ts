@@ -6,7 +6,7 @@
  */
 
 import { EventEmitter } from "node:events";
-import { ModelFailure } from "../errors.ts";
+import { MemoryFailure, ModelFailure } from "../errors.ts";
 import { HangLimit } from "./hang-limit.ts";
 import type { Batch, GraphName, Graphs, Provider, WorkerOptions } from "./protocol.ts";
 import { type Result, Worker, WorkerDied, type WorkerEvents } from "./worker-process.ts";
@@ -212,10 +212,10 @@ export class WorkerPool extends EventEmitter<PoolEvents> {
     } catch (error) {
       if (!(error instanceof WorkerDied)) queued.reject(error as Error);
       else if (++queued.deaths < queued.attempts) this.#queue.unshift(queued);
-      else
-        queued.reject(
-          new ModelFailure(`the batch ended ${queued.deaths} worker processes (${error.message})`),
-        );
+      else {
+        const Failure = error.outOfMemory ? MemoryFailure : ModelFailure;
+        queued.reject(new Failure(`the batch ended ${queued.deaths} worker processes (${error.message})`));
+      }
     }
     this.#pull();
   }

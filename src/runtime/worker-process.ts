@@ -43,6 +43,13 @@ export interface WorkerEvents {
 /** The process ended while running a batch. */
 export class WorkerDied extends Error {
   override name = "WorkerDied";
+  constructor(
+    message: string,
+    /** True if the worker said so. */
+    readonly outOfMemory: boolean,
+  ) {
+    super(message);
+  }
 }
 
 /** The batch that the process runs. */
@@ -242,7 +249,7 @@ export class Worker extends EventEmitter<WorkerEvents> {
     const reason = this.#reason ?? (code === OUT_OF_MEMORY ? "out of memory" : undefined);
     const previous = this.pid!;
     this.emit("restart", { pid: previous, code, signal, ...(reason && { reason }) });
-    this.#take()?.reject(new WorkerDied(signal ?? `exit code ${code}`));
+    this.#take()?.reject(new WorkerDied(signal ?? `exit code ${code}`, code === OUT_OF_MEMORY));
     const started = performance.now();
     while (!this.#closing) {
       if (this.#failures > 0) await sleep(Math.min(BACKOFF_MS * 2 ** this.#failures, MAX_BACKOFF_MS));

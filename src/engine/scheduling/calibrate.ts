@@ -1,14 +1,16 @@
 /** Measures how large a batch should be on this machine. */
 
 import { setImmediate } from "node:timers/promises";
-import { ModelFailure } from "../../errors.ts";
+import { MemoryFailure, ModelFailure } from "../../errors.ts";
 import type { Model } from "../../model/model.ts";
 import type { WorkerPool } from "../../runtime/pool.ts";
 import type { DenoiseInput } from "../../runtime/protocol.ts";
-import { type BatchLimits, paddedLength } from "./scheduler.ts";
+import { type BatchLimits, paddedLength, withoutMemory } from "./scheduler.ts";
 
 /** Canvas length of the measured batches, or the context if that is shorter. */
 const LENGTH = 128;
+/** Up to this context, a batch takes hardly more memory if its rows are longer. */
+const LONG = 512;
 /** Choose the smallest batch that reaches this share of the best throughput. */
 const NEAR_BEST = 0.96;
 /** Stop after this many doublings in a row without a gain; a single one may be noise. */
@@ -54,7 +56,8 @@ function probe(model: Model, rows: number, padded: number): DenoiseInput {
  *
  * It uses the time inside the worker, where one batch runs at a time, so requests may run in between. It
  * takes about 40 times as long as the chosen batch. A size that fails, such as for lack of memory, ends the
- * measurement. Rejects with ModelFailure if the smallest sizes fail.
+ * measurement. With a long context, it also tries whether a batch of the longest rows fits into the memory.
+ * Rejects with ModelFailure if the smallest sizes fail.
  */
 export async function calibrate(model: Model, pool: Pick<WorkerPool, "run">): Promise<BatchLimits> {
   const { context_length } = model.manifest;
@@ -103,5 +106,16 @@ export async function calibrate(model: Model, pool: Pick<WorkerPool, "run">): Pr
   const best = Math.max(...throughput.map(({ relative }) => relative));
   const rows = Math.max(short, throughput.find(({ relative }) => relative >= NEAR_BEST * best)!.rows);
   const lightTokens = Math.min(light, rows) * padded;
-  return { maxTokens: rows * padded, lightTokens, spreadTokens: lightTokens };
+  let limits: BatchLimits = { maxTokens: rows * padded, lightTokens, spreadTokens: lightTokens };
+  if (context_length <= LONG) return limits;
+  // The memory of attention grows with the square of the length: try the longest rows.
+  for (let long = Math.floor(limits.maxTokens / context_length); long > 1; long = Math.floor(long / 2))
+    try {
+      await time(probe(model, long, context_length));
+      break;
+    } catch (error) {
+      if (!(error instanceof MemoryFailure)) throw error;
+      limits = withoutMemory(limits, context_length, long * context_length);
+    }
+  return limits;
 }

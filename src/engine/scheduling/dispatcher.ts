@@ -5,12 +5,13 @@
 
 import { EventEmitter } from "node:events";
 import type { StepRecord } from "../../diffusion/step.ts";
+import { MemoryFailure } from "../../errors.ts";
 import type { WorkerPool } from "../../runtime/pool.ts";
 import type { Budget } from "../budget.ts";
 import type { SampleGroup } from "../sample-group.ts";
 import { Admission } from "./admission.ts";
 import { Row } from "./row.ts";
-import { type BatchLimits, paddedLength, schedule, startOf } from "./scheduler.ts";
+import { type BatchLimits, paddedLength, schedule, startOf, withoutMemory } from "./scheduler.ts";
 import { Speed } from "./speed.ts";
 import { type PreparedBatch, prepareBatch, update } from "./update.ts";
 
@@ -254,6 +255,10 @@ export class Dispatcher extends EventEmitter<DispatcherEvents> {
         if ("error" in outcome) this.#fail(row.group, outcome.error);
         else if (outcome.record) this.#announce(row, outcome.record);
     } catch (error) {
+      if (error instanceof MemoryFailure && rows.length > 1) {
+        const tokens = rows.reduce((sum, { width, padded }) => sum + width * padded, 0);
+        this.bounds = withoutMemory(this.bounds, rows[0]!.padded, tokens);
+      }
       for (const row of rows) {
         row.running = false;
         row.group.tokenPasses -= row.cost;

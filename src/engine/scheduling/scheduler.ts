@@ -35,6 +35,8 @@ export interface BatchLimits {
   lightTokens: number;
   /** Smallest part of a batch that is worth a worker of its own. */
   spreadTokens: number;
+  /** Tokens of batches that did not fit into the memory, by padded length. */
+  tooMany?: ReadonlyMap<number, number>;
 }
 
 /** Steps of service by which a new row starts behind. */
@@ -45,14 +47,34 @@ const LEVEL = 4;
 const PATIENCE = 2;
 
 /** Canvas lengths are padded to a multiple of this. */
-export const LENGTH_CLASS = 32;
+const LENGTH_CLASS = 32;
+/** Beyond 16 of them, each doubling has this many padded lengths, so that long rows find company. */
+const PER_DOUBLING = 8;
 
 /**
- * Return the padded length of a canvas, at most `context`. It must depend on the row's own request alone,
- * because padding changes how sums are blocked and so the last bits of a result.
+ * Return the padded length of a canvas, at most `context`: a multiple of 32 up to 512, then of 64 up to 1,024
+ * and so on, an eighth more at most. It must depend on the row's own request alone, because padding changes
+ * how sums are blocked and so the last bits of a result.
  */
 export function paddedLength(length: number, context: number): number {
-  return Math.min(Math.ceil(length / LENGTH_CLASS) * LENGTH_CLASS, context);
+  const doubling = 2 ** Math.floor(Math.log2(Math.max(1, length - 1)));
+  const size = Math.max(LENGTH_CLASS, doubling / PER_DOUBLING);
+  return Math.min(Math.ceil(length / size) * size, context);
+}
+
+/**
+ * Return the most tokens in a batch of rows of a padded length: half of those that did not fit into the
+ * memory at this length or a shorter one, since attention takes more for each token of a longer row.
+ */
+export function mostTokens({ maxTokens, tooMany }: BatchLimits, padded: number): number {
+  const halves = [...(tooMany ?? [])].flatMap(([length, tokens]) => (length <= padded ? [tokens / 2] : []));
+  return Math.min(maxTokens, ...halves);
+}
+
+/** Return the limits after a batch of this many tokens did not fit into the memory. */
+export function withoutMemory(limits: BatchLimits, padded: number, tokens: number): BatchLimits {
+  const before = limits.tooMany?.get(padded) ?? tokens;
+  return { ...limits, tooMany: new Map(limits.tooMany).set(padded, Math.min(before, tokens)) };
 }
 
 /** Return the attained service of a new row. `least` is the least attained service of the other rows. */
@@ -99,10 +121,11 @@ export function schedule<Row extends SchedulableRow>(
 /** Return the rows that share a batch with the first one. */
 function fill<Row extends SchedulableRow>(
   inOrder: readonly Row[],
-  { maxTokens, lightTokens }: BatchLimits,
+  limits: BatchLimits,
   starved: (row: Row) => boolean,
 ): Row[] {
   const first = inOrder[0]!;
+  const maxTokens = mostTokens(limits, first.padded);
   const batch: Row[] = [];
   let tokens = 0;
   let maxRows = first.maxRows;
@@ -111,7 +134,7 @@ function fill<Row extends SchedulableRow>(
     tokens += tokensOf(row);
     maxRows = Math.min(maxRows, row.maxRows);
     const level = row.attained <= first.attained + LEVEL * row.padded;
-    const most = level || starved(row) ? maxTokens : Math.min(maxTokens, lightTokens);
+    const most = level || starved(row) ? maxTokens : Math.min(maxTokens, limits.lightTokens);
     if (batch.length > 0 && (tokens > most || batch.length >= maxRows)) break;
     batch.push(row);
   }

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { prepare } from "../../../src/engine/prepare.ts";
 import { SampleGroup } from "../../../src/engine/sample-group.ts";
 import { Dispatcher } from "../../../src/engine/scheduling/dispatcher.ts";
-import { ModelFailure } from "../../../src/errors.ts";
+import { MemoryFailure, ModelFailure } from "../../../src/errors.ts";
 import type { WorkerPool } from "../../../src/runtime/pool.ts";
 import type { DenoiseInput } from "../../../src/runtime/protocol.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
@@ -27,6 +27,7 @@ class Clockwork extends EventEmitter {
   restartIn = -1;
   /** Batches that fail. */
   failsFor: (batch: DenoiseInput) => boolean = () => false;
+  failure: Error = new ModelFailure("as a graph that cannot run");
 
   constructor(workers: number) {
     super();
@@ -49,7 +50,7 @@ class Clockwork extends EventEmitter {
       this.time += 1000;
     }
     this.free++;
-    if (this.failsFor(batch)) throw new ModelFailure("as a graph that cannot run");
+    if (this.failsFor(batch)) throw this.failure;
     return { ...result, milliseconds: 0 };
   }
 }
@@ -203,6 +204,23 @@ test("rows of a failed batch run in smaller ones, until the row at fault is alon
   await done;
   assert.deepEqual(failed, [groups[5]]);
   await assertAsAlone(groups.slice(0, 5), 4);
+});
+
+test("a batch beyond the memory fails once; later ones are smaller", async () => {
+  const { pool, dispatcher } = dispatcherOf(8);
+  pool.failure = new MemoryFailure("as a device without memory for 5 rows");
+  pool.failsFor = ({ rows }) => rows > 4;
+  const groups = Array.from({ length: 8 }, (_, seed) => groupOf(seed, 4));
+  const done = new Promise<void>((resolve) => {
+    let left = 8;
+    dispatcher.on("done", () => {
+      if (--left === 0) resolve();
+    });
+  });
+  for (const one of groups) dispatcher.add(one);
+  await done;
+  assert.equal(pool.batches.filter((rows) => rows > 4).length, 1);
+  await assertAsAlone(groups, 4);
 });
 
 /** Return the forecast for 100 steps of one row, after groups ran in batches of two rows. */

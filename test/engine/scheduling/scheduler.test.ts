@@ -6,6 +6,7 @@ import {
   type SchedulableRow,
   schedule,
   startOf,
+  withoutMemory,
 } from "../../../src/engine/scheduling/scheduler.ts";
 import type { GraphName } from "../../../src/runtime/protocol.ts";
 
@@ -138,6 +139,30 @@ test("the padded length is rounded up, at most to the context", () => {
     [32, 32, 64, 256, 256],
   );
   assert.equal(paddedLength(99, 100), 100);
+});
+
+test("beyond 512, an eighth at most is padding, in 8 padded lengths for each doubling", () => {
+  const lengths = new Set<number>();
+  for (let length = 513; length <= 4096; length++) {
+    const padded = paddedLength(length, 4096);
+    assert.ok(padded >= length && padded / length <= 1.125, `${length} is padded to ${padded}`);
+    assert.equal(paddedLength(padded, 4096), padded);
+    lengths.add(padded);
+  }
+  assert.equal(lengths.size, 3 * 8);
+});
+
+test("a batch that did not fit into the memory bounds rows of its length and longer ones", () => {
+  const all = { maxTokens: 4096, lightTokens: 4096, spreadTokens: 0 };
+  const bounded = withoutMemory(withoutMemory(all, 512, 2048), 512, 4096);
+  for (const [padded, rows] of [
+    [256, 16],
+    [512, 2],
+    [1024, 1],
+  ] as const) {
+    const waiting = Array.from({ length: 20 }, (_, i) => row(`${i}`, padded, 0));
+    assert.equal(schedule(waiting, bounded, 1)[0]!.length, rows, `${padded} tokens`);
+  }
 });
 
 const each = (batches: { name: string }[][]) => batches.map(names);
