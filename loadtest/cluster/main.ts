@@ -255,16 +255,16 @@ await script<Flags>(
       if (!flags.short) run.sizes.push(sizeOf((await readyPods())[0]!, "deploy/kubernetes/small, idle"));
       await remove(run, "deploy/kubernetes/small");
       if (!flags.short) picture = await full(run, folder, flags);
+      run.seconds = elapsed();
+      if (flags.out && picture) {
+        await mkdir(flags.out, { recursive: true });
+        await writeFile(join(flags.out, PICTURE), picture);
+      }
+      const { loads: _, ...data } = run;
+      return publish(flags.out, "cluster", run.checks, markdownOf(run, picture && PICTURE), data);
     } finally {
       await down();
       await rm(folder, { recursive: true });
     }
-    run.seconds = elapsed();
-    if (flags.out && picture) {
-      await mkdir(flags.out, { recursive: true });
-      await writeFile(join(flags.out, PICTURE), picture);
-    }
-    const { loads: _, ...data } = run;
-    return publish(flags.out, "cluster", run.checks, markdownOf(run, picture && PICTURE), data);
   },
 );

@@ -99,6 +99,9 @@ for (const kind of KINDS)
     const gpus = spec.containers[0].resources.limits["nvidia.com/gpu"];
     assert.equal(gpus, kind === "cuda" ? "1" : undefined);
     assert.equal(spec.nodeSelector?.["nvidia.com/gpu.present"], kind === "cuda" ? "true" : undefined);
+    // A label of the device among the peers of the policy would shut Redis and DNS out.
+    const policy = objects.find(({ kind }) => (kind as string) === "NetworkPolicy");
+    assert.doesNotMatch(JSON.stringify((policy!.spec as { egress?: object }).egress), /didi-serve\/device/);
     const scaled = built.match(/scaleTargetRef:\n.*\n.*\n +name: (\S+)/)?.[1];
     assert.equal(scaled, deployment.metadata.name);
   });
