@@ -75,9 +75,9 @@ export async function startModel(
 }
 
 /** Run the model once. If it fails, end the workers and throw StartupError. */
-export async function warmUp(engine: Engine): Promise<void> {
+export async function warmUp(engine: Engine, withRewards = false): Promise<void> {
   try {
-    await engine.warmUp();
+    await engine.warmUp(withRewards);
   } catch (error) {
     await engine.pool.close();
     throw new StartupError(`${engine.model.folder} does not run: ${(error as Error).message}`);

@@ -37,17 +37,19 @@ export class Canvas {
   #masked: number[];
 
   /**
-   * Throws RangeError if no position is masked.
+   * Throws RangeError if no position is masked, unless the canvas `mayBeFull`.
    *
    * @param tokens [L] ids, the mask where text is generated
    */
   constructor(
     tokens: readonly number[],
     readonly maskId: number,
+    mayBeFull = false,
   ) {
     this.tokens = Int32Array.from(tokens);
     this.#masked = maskedPositions(tokens, maskId);
-    if (this.#masked.length === 0) throw new RangeError("a canvas needs at least one masked position");
+    if (this.#masked.length === 0 && !mayBeFull)
+      throw new RangeError("a canvas needs at least one masked position");
   }
 
   /** Masked positions, ascending. */

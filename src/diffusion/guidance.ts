@@ -16,8 +16,8 @@ export interface Guidance {
   rerankRatio: number;
 }
 
-/** Kind of a step: plain ancestral sampling, a tilted distribution, or a choice among candidates. */
-export type StepKind = "plain" | "tilt" | "rerank";
+/** Kind of a step: plain, from a tilted distribution, a choice among candidates, or one of each particle. */
+export type StepKind = "plain" | "tilt" | "rerank" | "smc";
 
 /** Return the number of tilted steps, k in the paper; the other steps re-rank. */
 export function tiltedSteps(guidance: Guidance, steps: number): number {

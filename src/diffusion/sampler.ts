@@ -6,6 +6,7 @@
 import { type BlockSteps, blockAt, blockCount, stepsOf } from "./blocks.ts";
 import { Canvas, type Reveal } from "./canvas.ts";
 import { chooseCandidate, stepKind, tiltScale } from "./guidance.ts";
+import { Particles } from "./particles.ts";
 import { chooseUniform, remaskUniform, uniformsAt } from "./philox.ts";
 import { probeUniform } from "./probe.ts";
 import { remaskEnd, remaskProbabilities, remaskProbability } from "./remask.ts";
@@ -32,6 +33,7 @@ export class Sample {
   readonly #logprobs = new Map<number, number>();
   /** The start of each block with `remask`, and the step from which it masks nothing again. */
   readonly #unsettled: readonly { start: number; until: number }[];
+  readonly #particles: Particles | undefined;
   #step = 0;
   #hurried = false;
   #ended = false;
@@ -42,6 +44,7 @@ export class Sample {
     maskId: number,
   ) {
     this.canvas = new Canvas(params.canvas, maskId);
+    if (params.smc) this.#particles = new Particles(params.smc, params.canvas, maskId);
     const { masked } = this.canvas;
     const { blockLength = masked.length, threshold, entropyBudget } = params;
     this.#blocks = blockCount(masked.length, blockLength);
@@ -65,21 +68,23 @@ export class Sample {
     if (this.done) throw new RangeError("the sample is finished");
     const { steps, guidance, remask } = this.params;
     const step = this.#step;
-    const kind = stepKind(guidance, step, steps);
+    const particles = this.#particles?.canvases;
+    const kind = particles ? "smc" : stepKind(guidance, step, steps);
     const block = this.#block;
     const [own, ofBlock] = [step - block.start, block.end - block.start];
     const sigma = remask ? remaskProbability(remask, this.schedule, ofBlock, own) : 0;
     const stay = stayProbability(this.schedule, ofBlock, own, sigma);
     const remasked = this.#remasked(sigma, block);
-    const count = kind === "rerank" ? guidance!.candidates : 1;
+    const count = particles?.length ?? (kind === "rerank" ? guidance!.candidates : 1);
     return {
       kind,
       step,
       t: gridTime(this.schedule, ofBlock, Math.min(own, ofBlock)),
       stay,
       candidates: Array.from({ length: count }, (_, candidate) =>
-        this.#draw(candidate, stay, block, remasked.length),
+        this.#draw(candidate, stay, block, remasked.length, particles?.[candidate]),
       ),
+      ...(particles && { canvases: particles.map(({ tokens }) => tokens) }),
       remasked,
       scale: kind === "tilt" ? tiltScale(guidance!, step, steps) : 0,
     };
@@ -108,7 +113,13 @@ export class Sample {
       .sort((a, b) => a - b);
   }
 
-  #draw(candidate: number, stay: number, block: BlockSteps, remasked: number): DrawPlan {
+  #draw(
+    candidate: number,
+    stay: number,
+    block: BlockSteps,
+    remasked: number,
+    { masked } = this.canvas,
+  ): DrawPlan {
     const { seed, sample, order } = this.params;
     const key = { seed, sample, step: this.#step, candidate };
     const plan: DrawPlan = { positions: [], uniforms: [] };
@@ -117,7 +128,7 @@ export class Sample {
       const uniform = probeUniform(given.token, this.canvas.maskId);
       return { positions: [given.position], uniforms: [uniform] };
     }
-    const open = this.canvas.masked.filter((position) => this.#blockOf.get(position)! <= block.block);
+    const open = masked.filter((position) => this.#blockOf.get(position)! <= block.block);
     if (order !== "random") {
       plan.selection = this.#selection(order, open.length + remasked, block);
       if (plan.selection.least === 0) return plan;
@@ -139,10 +150,10 @@ export class Sample {
     return { ranking, least: Math.max(share, Number(this.#isAdaptive)), threshold, entropyBudget };
   }
 
-  /** Return the canvases [M, L] of the candidates of a re-ranked step, for scoring. */
+  /** Return the canvases [M, L] of the candidates of a re-ranked step, or of the particles, for scoring. */
   candidateCanvases(plan: StepPlan, draws: readonly Draws[]): Int32Array[] {
     return plan.candidates.map((candidate, i) => {
-      const canvas = this.canvas.tokens.slice();
+      const canvas = (plan.canvases?.[i] ?? this.canvas.tokens).slice();
       for (const [j, position] of candidate.positions.entries()) canvas[position] = draws[i]!.tokens[j]!;
       return canvas;
     });
@@ -154,13 +165,15 @@ export class Sample {
    * one, or if the draws or rewards do not fit it.
    *
    * @param draws tokens of each candidate; empty for a step that reveals nothing
-   * @param rewards one reward of a tilted step, M of a re-ranked one; empty for a step that reveals nothing
+   * @param rewards one reward of a tilted step, one for each candidate or particle of others; empty for a
+   *   step that reveals nothing
    */
   apply(plan: StepPlan, draws: readonly Draws[], rewards: ArrayLike<number> = []): StepRecord {
     if (plan.step !== this.#step)
       throw new RangeError(`the plan is for step ${plan.step}, and step ${this.#step} is next`);
     const empty = isEmpty(plan);
     if (!empty) checkFit(plan, draws, rewards);
+    if (plan.kind === "smc") return this.#applyParticles(plan, draws, rewards, empty);
     const chosen = !empty && plan.kind === "rerank" ? this.#choose(rewards) : undefined;
     const candidate = plan.candidates[chosen ?? 0]!;
     const made = draws[chosen ?? 0];
@@ -190,6 +203,28 @@ export class Sample {
     for (const { position, logprob } of revealed) this.#logprobs.set(position, logprob);
     for (const position of plan.remasked) this.#logprobs.delete(position);
     return { ...record, remasked: plan.remasked, settled: this.settled };
+  }
+
+  #applyParticles(
+    plan: StepPlan,
+    draws: readonly Draws[],
+    rewards: ArrayLike<number>,
+    empty: boolean,
+  ): StepRecord {
+    const { seed, sample, steps } = this.params;
+    const reveals = plan.candidates.map(({ positions }, i) =>
+      positions.map((position, j): Reveal => {
+        const { tokens, logprobs } = draws[i]!;
+        return { position, token: tokens[j]!, logprob: logprobs[j]! };
+      }),
+    );
+    const uniform = chooseUniform({ seed, sample, step: this.#step });
+    const applied = this.#particles!.apply(reveals, rewards, this.#step + 1 >= steps, uniform);
+    this.canvas.reveal(applied.revealed);
+    this.#step++;
+    if (!empty) this.#count(plan);
+    const { kind, step, t } = plan;
+    return { kind, step, t, ...applied, masked: this.canvas.masked.length, rewards: Array.from(rewards) };
   }
 
   /** Position before which revealed tokens no longer change. */
@@ -242,7 +277,7 @@ export class Sample {
   }
 
   #count({ kind, candidates }: StepPlan): void {
-    this.passes.student++;
+    this.passes.student += kind === "smc" ? candidates.filter(({ positions }) => positions.length).length : 1;
     if (kind === "plain") return;
     this.passes.discriminator += candidates.length;
     if (kind === "tilt") this.passes.gradient++;

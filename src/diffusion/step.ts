@@ -2,6 +2,7 @@
 
 import type { Reveal } from "./canvas.ts";
 import type { Guidance, StepKind } from "./guidance.ts";
+import type { Smc } from "./particles.ts";
 import type { Remask } from "./remask.ts";
 import type { Predictions, Ranking, Selection } from "./selection.ts";
 
@@ -46,6 +47,8 @@ export interface SampleParams {
   given?: { position: number; token: number } | undefined;
   /** Undefined for the plain sampler. Needs order `random` and one block. */
   guidance?: Guidance | undefined;
+  /** Undefined for one particle. Needs order `random`, one block, and neither guidance nor remask. */
+  smc?: Smc | undefined;
 }
 
 /** Return how many of the most likely tokens a pass returns for each draw. A margin is between two. */
@@ -78,8 +81,10 @@ export interface StepPlan {
   t: number;
   /** Probability that a masked position stays masked. */
   stay: number;
-  /** One candidate, or M for a re-ranked step. */
+  /** One candidate, M for a re-ranked step, or one for each particle. */
   candidates: DrawPlan[];
+  /** The canvas [L] of each particle; absent if candidates share the sample's. */
+  canvases?: Int32Array[];
   /** Revealed positions to mask again after the draws, ascending. */
   remasked: number[];
   /** h of a tilted step, 0 for others. */
@@ -105,10 +110,17 @@ export interface StepRecord {
   masked: number;
   /** Mean entropy of the predictions at the drawn positions, nats; absent if none was drawn. */
   entropy?: number;
-  /** Reward of the soft canvas (tilt) or of each candidate (rerank); empty if nothing was scored. */
+  /**
+   * Reward of the soft canvas (tilt), or of each candidate (rerank) or particle (smc); empty if nothing was
+   * scored.
+   */
   rewards: number[];
-  /** Index of the chosen candidate of a re-ranked step. */
+  /** Index of the chosen candidate of a re-ranked step, or of the particle that became the sample. */
   chosen?: number;
+  /** Of the particles, before resampling; in [1, particles]. */
+  effectiveSampleSize?: number;
+  /** The particle that each particle continues; present if the step resampled. */
+  ancestors?: number[];
 }
 
 /** Number of passes, by network. A re-ranked step takes M passes of the discriminator. */

@@ -5,8 +5,8 @@
 
 import { maskedPositions } from "../diffusion/canvas.ts";
 import { tiltedSteps } from "../diffusion/guidance.ts";
-import type { Manifest } from "../model/manifest.ts";
-import type { SamplingParams } from "./request.ts";
+import { DISCRIMINATOR, type Manifest } from "../model/manifest.ts";
+import type { RewardWeights, SamplingParams } from "./request.ts";
 import { paddedLength } from "./scheduling/scheduler.ts";
 import { GRAPH_COST } from "./scheduling/speed.ts";
 
@@ -25,7 +25,9 @@ const MIN_TEXT_TOKENS = 256;
  * one position in 100,000 needs, is not included: it is charged afterwards.
  */
 export function maxTokenPasses(params: SamplingParams, manifest: Manifest): number {
-  const { canvas, steps, guidance, samples, ranked, remask, scored } = params;
+  const { canvas, steps, guidance, smc, samples, ranked, remask, scored } = params;
+  const countOf = (weights: RewardWeights | undefined) =>
+    Object.keys(weights ?? { [DISCRIMINATOR]: 1 }).length;
   const padded = (length: number) => paddedLength(length, manifest.context_length);
   if (scored) return scored.reduce((sum, row) => sum + padded(row.canvas.length), 0) * GRAPH_COST.denoise;
   const masked = maskedPositions(canvas, manifest.mask_token_id).length;
@@ -33,11 +35,17 @@ export function maxTokenPasses(params: SamplingParams, manifest: Manifest): numb
   const tilted = guidance ? tiltedSteps(guidance, steps) : 0;
   const reranked = guidance ? steps - tilted : 0;
   const mayDrawMask = manifest.mask_logit === "kept";
+  const scoring = countOf(params.rewards) * GRAPH_COST.score;
+  const ranking = ranked ? countOf(params.rankBy) * GRAPH_COST.score : 0;
+  if (smc)
+    return (
+      samples * padded(canvas.length) * (steps * smc.particles * (GRAPH_COST.denoise + scoring) + ranking)
+    );
   const passes =
     (remask ? steps : Math.min(steps - tilted - reranked, masked)) * GRAPH_COST.denoise +
     (mayDrawMask ? tilted : Math.min(tilted, masked)) * GRAPH_COST.tilt +
-    reranked * (GRAPH_COST.denoise + (guidance?.candidates ?? 0) * GRAPH_COST.score) +
-    (ranked ? GRAPH_COST.score : 0);
+    reranked * (GRAPH_COST.denoise + (guidance?.candidates ?? 0) * scoring) +
+    ranking;
   return samples * padded(canvas.length) * passes;
 }
 

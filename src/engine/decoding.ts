@@ -2,9 +2,17 @@
 
 import { blockCount } from "../diffusion/blocks.ts";
 import type { Guidance } from "../diffusion/guidance.ts";
+import type { Smc } from "../diffusion/particles.ts";
 import { InvalidRequestError } from "../errors.ts";
+import { DISCRIMINATOR, rewardsOf } from "../model/manifest.ts";
 import type { Model } from "../model/model.ts";
-import type { GenerateRequest, GuidanceRequest, RemaskRequest, SamplingParams } from "./request.ts";
+import type {
+  GenerateRequest,
+  GuidanceRequest,
+  RemaskRequest,
+  RewardWeights,
+  SamplingParams,
+} from "./request.ts";
 
 /** Return the error of a field. */
 export const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
@@ -15,7 +23,7 @@ export const refuse = (path: string, message: string) => new InvalidRequestError
  */
 export function orderOf(
   { order = "random", threshold, entropy_budget: entropyBudget, block_length, remask }: GenerateRequest,
-  guidance: Guidance | undefined,
+  guided: boolean,
   generated: number,
   steps: number,
 ): Pick<SamplingParams, "order" | "threshold" | "entropyBudget" | "blockLength" | "remask"> {
@@ -23,9 +31,9 @@ export function orderOf(
     throw refuse("/threshold", `has no effect in order ${order}: set /order to confidence`);
   if (entropyBudget !== undefined && order !== "entropy")
     throw refuse("/entropy_budget", `has no effect in order ${order}: set /order to entropy`);
-  if (guidance && order !== "random")
+  if (guided && order !== "random")
     throw refuse("/order", `${order} cannot be guided: use order random, or guidance mode none`);
-  if (guidance && block_length !== undefined)
+  if (guided && block_length !== undefined)
     throw refuse("/block_length", "cannot stand beside guidance: leave it out, or use guidance mode none");
   const adaptive =
     threshold !== undefined ? "threshold" : entropyBudget !== undefined ? "entropy_budget" : undefined;
@@ -42,7 +50,7 @@ export function orderOf(
     threshold,
     entropyBudget,
     blockLength,
-    ...(remask && remaskOf(remask, guidance, adaptive)),
+    ...(remask && remaskOf(remask, guided, adaptive)),
   };
 }
 
@@ -53,10 +61,10 @@ export function orderOf(
  */
 function remaskOf(
   { mode, rate, from = 0, to = 1 }: RemaskRequest,
-  guidance: Guidance | undefined,
+  guided: boolean,
   adaptive: string | undefined,
 ): Pick<SamplingParams, "remask"> {
-  if (guidance)
+  if (guided)
     throw refuse("/remask", "cannot stand beside guidance: leave it out, or use guidance mode none");
   if (adaptive)
     throw refuse(
@@ -67,29 +75,83 @@ function remaskOf(
   return { remask: { mode, rate, from, to } };
 }
 
-/** Return the guidance of a request with the model's defaults filled in; undefined for the plain sampler. */
-export function prepareGuidance(model: Model, request: GuidanceRequest | undefined): Guidance | undefined {
-  if (!request) return undefined;
+/** The guidance of a request; without fields for the plain sampler. */
+export interface Guided {
+  guidance?: Guidance;
+  smc?: Smc;
+  /** Sorted by name. */
+  rewards?: RewardWeights;
+}
+
+/** The fields of each mode. */
+const FIELDS = {
+  none: [],
+  rgas: ["rewards", "scale", "candidates", "rerank_ratio"],
+  smc: ["rewards", "particles", "resample_below"],
+} as const satisfies Record<GuidanceRequest["mode"], readonly (keyof GuidanceRequest)[]>;
+
+/** Settings of a model that has rewards and no discriminator. */
+const NO_DISCRIMINATOR = { candidates: 4, scale_start: 0, scale_end: 0, rerank_ratio: 1 };
+
+/** Return the guidance of a request with the model's defaults filled in. Throws InvalidRequestError. */
+export function prepareGuidance(model: Model, request: GuidanceRequest | undefined): Guided {
+  if (!request) return {};
   const { mode, ...settings } = request;
-  if (mode === "none") {
-    const given = Object.entries(settings).find(([, value]) => value !== undefined);
-    if (!given) return undefined;
+  for (const [name, value] of Object.entries(settings)) {
+    if (value === undefined || (FIELDS[mode] as readonly string[]).includes(name)) continue;
+    const modes = Object.entries(FIELDS).filter(([, fields]) => (fields as readonly string[]).includes(name));
+    const needed = modes.map(([other]) => other).join(" or ");
+    const without = mode === "none" ? "without guidance" : `in mode ${mode}`;
     throw refuse(
-      `/guidance/${given[0]}`,
-      "has no effect without guidance: leave it out, or set /guidance/mode to rgas",
+      `/guidance/${name}`,
+      `has no effect ${without}: leave it out, or set /guidance/mode to ${needed}`,
     );
   }
-  const defaults = model.manifest.guidance;
-  if (!defaults)
+  if (mode === "none") return {};
+  const { name, guidance: own } = model.manifest;
+  if (!own && !settings.rewards)
     throw refuse(
       "/guidance/mode",
-      `${model.manifest.name} has no discriminator to guide with: use mode none, or another model`,
+      `${name} has no discriminator to guide with: ` +
+        (model.manifest.rewards
+          ? "name its rewards in /guidance/rewards"
+          : "use mode none, or another model"),
+    );
+  const rewards = rewardsFor(model, settings.rewards, "/guidance/rewards");
+  if (mode === "smc") {
+    const { particles = 4, resample_below: resampleBelow = 0.5 } = settings;
+    return { smc: { particles, resampleBelow }, rewards };
+  }
+  const isDefault = Object.entries(rewards).join() === `${DISCRIMINATOR},1`;
+  const defaults = own ?? NO_DISCRIMINATOR;
+  const rerankRatio = settings.rerank_ratio ?? (isDefault ? defaults.rerank_ratio : 1);
+  if (!isDefault && rerankRatio < 1)
+    throw refuse(
+      "/guidance/rerank_ratio",
+      "must be 1 with these rewards: other steps tilt along the gradient of the discriminator alone",
     );
   const [scaleStart, scaleEnd] = settings.scale ?? [defaults.scale_start, defaults.scale_end];
-  return {
-    candidates: settings.candidates ?? defaults.candidates,
-    scaleStart: scaleStart!,
-    scaleEnd: scaleEnd!,
-    rerankRatio: settings.rerank_ratio ?? defaults.rerank_ratio,
-  };
+  const candidates = settings.candidates ?? defaults.candidates;
+  return { guidance: { candidates, scaleStart: scaleStart!, scaleEnd: scaleEnd!, rerankRatio }, rewards };
+}
+
+/**
+ * Return the weights of rewards, sorted by name; by default the discriminator's. Throws InvalidRequestError
+ * for a name that the model does not have.
+ *
+ * @param path of the field
+ */
+export function rewardsFor(
+  { manifest }: Model,
+  given: RewardWeights = { [DISCRIMINATOR]: 1 },
+  path: string,
+): RewardWeights {
+  const names = rewardsOf(manifest).map(({ name }) => name);
+  const unknown = Object.keys(given).find((name) => !names.includes(name));
+  if (unknown !== undefined)
+    throw refuse(
+      `${path}/${unknown}`,
+      `is no reward of ${manifest.name}, which has ${names.length > 0 ? names.join(", ") : "none"}`,
+    );
+  return Object.fromEntries(Object.entries(given).toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }

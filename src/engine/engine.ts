@@ -122,12 +122,18 @@ export class Engine extends EventEmitter<EngineEvents> {
     return this.ready && !this.#stopped;
   }
 
-  /** Run every graph once in every worker, then become `ready`. Rejects with ModelFailure. */
-  async warmUp(): Promise<void> {
+  /**
+   * Run every graph once in every worker, then become `ready`. Rejects with ModelFailure.
+   *
+   * @param withRewards run those beside the discriminator too, which are otherwise loaded when one is used
+   */
+  async warmUp(withRewards = false): Promise<void> {
     const guidances: (GuidanceRequest | undefined)[] = [undefined];
     // A step that tilts and one that re-ranks.
     if (this.model.manifest.guidance)
       for (const rerank_ratio of [0, 1]) guidances.push({ mode: "rgas", rerank_ratio });
+    for (const { name } of (withRewards && this.model.manifest.rewards) || [])
+      guidances.push({ mode: "rgas", rewards: { [name]: 1 } });
     for (const guidance of guidances) {
       const prepared = this.#prepare({ prompt: "", steps: 1, seed: 0, temperature: 1, guidance });
       await this.#begin({ ...prepared, key: undefined, cached: undefined, emitCost: 0, cost: 0 }).result;

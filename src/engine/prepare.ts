@@ -5,7 +5,7 @@ import { maskedPositions } from "../diffusion/canvas.ts";
 import type { Guidance } from "../diffusion/guidance.ts";
 import type { Model } from "../model/model.ts";
 import { type Budget, chooseBudget, type Forecast, stepsFor } from "./budget.ts";
-import { orderOf, prepareGuidance, refuse } from "./decoding.ts";
+import { orderOf, prepareGuidance, refuse, rewardsFor } from "./decoding.ts";
 import { layoutOf } from "./layout.ts";
 import type { GenerateRequest, PreparedRequest, ScoredRow } from "./request.ts";
 
@@ -38,22 +38,28 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
       "has no effect without a prompt: a template is always answered with its given text",
     );
   const asked = prepareGuidance(model, request.guidance);
-  const { n, samples, ranked } = countOf(model, request);
+  const { smc } = asked;
+  const { n, samples, ranked, ...rankBy } = countOf(model, request);
   if (request.early_stop && ranked)
     throw refuse("/early_stop", "cannot stand beside best_of, which scores whole canvases: leave one out");
   const generated = maskedPositions(canvas, model.manifest.mask_token_id).length;
   if (generated === 0 && ranked)
     throw refuse("/best_of", "has no effect where nothing is generated but choices made: leave it out");
-  const { steps, guidance } = settleBudget(model, request, asked, Math.max(1, generated), (budget) =>
+  const { steps, guidance } = settleBudget(model, request, asked.guidance, Math.max(1, generated), (budget) =>
     forecast(budget, samples, canvas.length),
   );
-  const order = orderOf(request, guidance, generated, steps);
+  const rewards = asked.rewards ?? (guidance && rewardsFor(model, undefined, "/guidance"));
+  const isGuided = rewards !== undefined;
+  const order = orderOf(request, isGuided, generated, steps);
   const { seed = drawSeed(), top_k: topK = 0, top_p: topP = 1 } = request;
-  const temperature = request.temperature ?? (guidance && model.manifest.guidance?.temperature) ?? 1;
+  const temperature =
+    request.temperature ?? (isGuided ? model.manifest.guidance?.temperature : undefined) ?? 1;
   const { past_end: pastEnd = false, echo = false, logprobs = false, trace = false } = request;
   const { top_logprobs: topLogprobs = 0, decided, template, choices, choose } = request;
   if (topLogprobs > 0 && !logprobs)
     throw refuse("/top_logprobs", "has no effect without logprobs: set it to true");
+  if (topLogprobs > 0 && smc)
+    throw refuse("/top_logprobs", "cannot stand beside guidance mode smc: leave it out, or use mode rgas");
   if (topLogprobs >= model.manifest.mask_token_id)
     throw refuse(
       "/top_logprobs",
@@ -71,7 +77,9 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   return {
     params: {
       ...{ canvas, steps, seed, temperature, topK, topP, ...order },
-      ...{ earlyStop: request.early_stop ? stop : undefined, samples, ranked, guidance },
+      ...{ earlyStop: request.early_stop ? stop : undefined, samples, ranked, ...rankBy, guidance },
+      ...(smc && { smc }),
+      ...(rewards && { rewards }),
       ...(topLogprobs > 0 && { topLogprobs }),
     },
     output: { layout, n, stop, pastEnd, echo, logprobs, trace },
@@ -106,12 +114,18 @@ function prepareScored(model: Model, scored: ScoredRow[], topLogprobs = 0): Prep
 }
 
 /** Return how many samples to answer and to generate, and whether to rank them. */
-function countOf(model: Model, { n = 1, best_of }: GenerateRequest) {
-  if (best_of === undefined) return { n, samples: n, ranked: false };
+function countOf(model: Model, { n = 1, best_of, rank_by }: GenerateRequest) {
+  if (best_of === undefined && rank_by)
+    throw refuse("/rank_by", "has no effect without best_of: leave it out, or set /best_of");
+  if (best_of === undefined) return { n, samples: n, ranked: false as const };
   if (best_of < n) throw refuse("/best_of", `must be at least n, which is ${n}`);
-  if (!model.manifest.guidance)
-    throw refuse("/best_of", `${model.manifest.name} has no discriminator to rank by: leave it out`);
-  return { n, samples: best_of, ranked: true };
+  if (!model.manifest.guidance && !rank_by)
+    throw refuse(
+      "/best_of",
+      `${model.manifest.name} has no discriminator to rank by: ` +
+        (model.manifest.rewards ? "name its rewards in /rank_by" : "leave it out"),
+    );
+  return { n, samples: best_of, ranked: true as const, rankBy: rewardsFor(model, rank_by, "/rank_by") };
 }
 
 /**
@@ -130,6 +144,8 @@ function settleBudget(
     if (quality === undefined) return { steps, guidance: asked };
     throw refuse("/quality", "has no effect beside a number of steps: set /steps to auto");
   }
+  if (guidance?.mode === "smc")
+    throw refuse("/steps", "cannot be auto with guidance mode smc, which is not measured: give a number");
   const { name, quality: measured = [] } = model.manifest;
   if (quality !== undefined) {
     const best = stepsFor(quality, asked ? "rgas" : "plain", measured, generated);
@@ -143,6 +159,6 @@ function settleBudget(
     );
   const plain = order === "random" && !block_length && !remask;
   const mayGuide = guidance === undefined && plain && model.manifest.guidance !== undefined;
-  const guidances = mayGuide ? [undefined, prepareGuidance(model, { mode: "rgas" })] : [asked];
+  const guidances = mayGuide ? [undefined, prepareGuidance(model, { mode: "rgas" }).guidance] : [asked];
   return chooseBudget(guidances, measured, generated, deadline_ms, forecast);
 }

@@ -1,6 +1,7 @@
 /** A request, and what it is turned into: everything its tokens depend on, and how they are shown. */
 
 import type { Guidance } from "../diffusion/guidance.ts";
+import type { Smc } from "../diffusion/particles.ts";
 import type { Remask } from "../diffusion/remask.ts";
 import type { Order } from "../diffusion/step.ts";
 import type { OutputOptions } from "./answers/text.ts";
@@ -37,6 +38,8 @@ export interface GenerateRequest extends CanvasRequest {
   n?: number | undefined;
   /** Samples to generate; the `n` with the highest reward are answered. Default: n, without ranking. */
   best_of?: number | undefined;
+  /** With best_of. Default: the discriminator. */
+  rank_by?: RewardWeights | undefined;
   /** A generated span ends before the first of these. */
   stop?: string | string[] | undefined;
   /** Continue a span after an end of text. */
@@ -101,9 +104,17 @@ export interface ScoredRow {
   token: number;
 }
 
+/** Weights of rewards by name; their weighted sum is what guides or ranks. */
+export type RewardWeights = Record<string, number>;
+
 /** How a request is guided. Fields that are absent take the model's defaults. */
 export interface GuidanceRequest {
-  mode: "none" | "rgas";
+  mode: "none" | "rgas" | "smc";
+  /** Default: the discriminator. */
+  rewards?: RewardWeights | undefined;
+  /** With mode smc. */
+  particles?: number | undefined;
+  resample_below?: number | undefined;
   /** [2] scale of the first and of the last tilted step. */
   scale?: number[] | undefined;
   candidates?: number | undefined;
@@ -142,7 +153,12 @@ export interface SamplingParams {
   scored?: ScoredRow[];
   /** Score every finished sample and put the best first. */
   ranked: boolean;
+  /** With `ranked`, sorted by name. */
+  rankBy?: RewardWeights;
   guidance: Guidance | undefined;
+  smc?: Smc;
+  /** With `guidance` or `smc`, sorted by name. */
+  rewards?: RewardWeights;
 }
 
 /** A request that fits the model. */

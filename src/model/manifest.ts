@@ -40,6 +40,14 @@ export interface Guidance {
   temperature?: number;
 }
 
+/** A reward beside the discriminator: a graph from canvases to numbers. */
+export interface Reward extends ModelFile {
+  name: string;
+  /** What a higher value says of a text, in one line. */
+  meaning: string;
+  weights?: ModelFile;
+}
+
 /** One measurement of a model's quality. */
 export interface Quality {
   /** `rgas` uses the model's default guidance. */
@@ -103,7 +111,21 @@ export interface Manifest {
   /** Present if the model answers conversations. */
   chat?: ChatFormat;
   guidance?: Guidance;
+  /** In order, each name once. */
+  rewards?: Reward[];
   quality?: Quality[];
+}
+
+/** Name of the reward that the graph `score` computes. */
+export const DISCRIMINATOR = "discriminator";
+
+/** Return the names and meanings of everything that scores a model's canvases. */
+export function rewardsOf({ graphs, rewards = [] }: Manifest): Pick<Reward, "name" | "meaning">[] {
+  const meaning = "Log-odds that a text is the teacher's rather than the student's, summed over its tokens";
+  return [
+    ...(graphs.score ? [{ name: DISCRIMINATOR, meaning }] : []),
+    ...rewards.map(({ name, meaning }) => ({ name, meaning })),
+  ];
 }
 
 const schema = JSON.parse(readFileSync(join(PACKAGE_ROOT, "models", "model.schema.json"), "utf8"));
@@ -151,16 +173,20 @@ export async function readManifest(folder: string): Promise<Manifest> {
       throw new StartupError(`${path}: /chat/special_tokens: the id of ${token} must be below the mask's`);
   if ((manifest.guidance === undefined) !== (manifest.graphs.tilt === undefined))
     throw new StartupError(`${path}: guidance must be present if and only if the graphs tilt and score are`);
+  const names = (manifest.rewards ?? []).map(({ name }) => name);
+  const twice = names.find((name, i) => names.indexOf(name) < i);
+  if (twice) throw new StartupError(`${path}: /rewards names ${twice} twice`);
   return manifest;
 }
 
 /** Return the files of weights that graphs read, or only those that a precision reads. */
 export function weightFiles(manifest: Manifest, precision?: Precision): ModelFile[] {
-  const { weights, discriminator_weights, graphs } = manifest;
+  const { weights, discriminator_weights, graphs, rewards = [] } = manifest;
   const data = Object.values(graphs).flatMap((files) =>
     (precision ? [precision] : precisionsOf(files)).flatMap((used) => files[used]?.data ?? []),
   );
-  const files = [weights, discriminator_weights, ...data].filter((file) => file !== undefined);
+  const ofRewards = rewards.map((reward) => reward.weights);
+  const files = [weights, discriminator_weights, ...data, ...ofRewards].filter((file) => file !== undefined);
   return [...new Map(files.map((file) => [file.file, file])).values()];
 }
 

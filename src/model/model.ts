@@ -9,6 +9,7 @@ import { StartupError } from "../errors.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
 import { ChatTemplate } from "./chat.ts";
 import {
+  DISCRIMINATOR,
   type Manifest,
   type ModelFile,
   type Precision,
@@ -41,11 +42,19 @@ export interface Model extends ModelDescription {
   chat?: ChatTemplate;
 }
 
-/** Paths of a model's graphs; `tilt` and `score` are present if it can be guided. */
+/** The graph of a reward other than the discriminator, which is `score`. */
+export type RewardGraph = `reward ${string}`;
+
+/** Return the graph that computes a reward. */
+export const graphOf = (reward: string): "score" | RewardGraph =>
+  reward === DISCRIMINATOR ? "score" : `reward ${reward}`;
+
+/** Paths of a model's graphs; `tilt` and `score` are present if it has a discriminator. */
 export interface GraphPaths {
   denoise: string;
   tilt?: string;
   score?: string;
+  [reward: RewardGraph]: string;
 }
 
 /** Return the files that are loaded to run a model in a precision, by their role. */
@@ -56,6 +65,10 @@ function filesOf(manifest: Manifest, precision: Precision): Map<string, ModelFil
     if (manifest[name]) files.set(name, manifest[name]);
   for (const data of Object.values(manifest.graphs).flatMap((graph) => graph[precision]?.data ?? []))
     files.set(`data ${data.file}`, data);
+  for (const reward of manifest.rewards ?? []) {
+    files.set(graphOf(reward.name), reward);
+    if (reward.weights) files.set(`weights of ${reward.name}`, reward.weights);
+  }
   return files;
 }
 
@@ -95,8 +108,8 @@ export function identityOf(manifest: Manifest, precision: Precision): string {
 
 function paths(folder: string, files: ReadonlyMap<string, ModelFile>): GraphPaths {
   const path = (name: string) => join(folder, files.get(name)!.file);
-  const guided = files.has("tilt") ? { tilt: path("tilt"), score: path("score") } : {};
-  return { denoise: path("denoise"), ...guided };
+  const graphs = Array.from(files.keys()).filter((name) => /^(tilt|score|reward .*)$/.test(name));
+  return { denoise: path("denoise"), ...Object.fromEntries(graphs.map((name) => [name, path(name)])) };
 }
 
 /** The models of this package. */
@@ -175,6 +188,7 @@ export async function openModel(nameOrFolder: string, choice: PrecisionChoice = 
   for (const used of precisions)
     for (const graph of Object.values(manifest.graphs))
       await checkExternalData(folder, graph[used]!, weightFiles(manifest, used));
+  for (const reward of manifest.rewards ?? []) await checkExternalData(folder, reward, weightFiles(manifest));
   const tokenizer = await readTokenizer(join(folder, manifest.tokenizer.file), manifest.vocab_size, {
     maskId: manifest.mask_token_id,
     endOfTextId: manifest.end_of_text_token_id,

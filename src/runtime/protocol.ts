@@ -1,6 +1,6 @@
 /** Messages between the server and a worker: structured clones over IPC. */
 
-import type { GraphPaths } from "../model/model.ts";
+import type { GraphPaths, RewardGraph } from "../model/model.ts";
 
 /** Where a graph runs. */
 export type Provider = "cpu" | "cuda";
@@ -76,9 +76,15 @@ export interface Graphs {
   denoise: { input: DenoiseInput; result: DenoiseResult };
   tilt: { input: TiltInput; result: DenoiseResult & ScoreResult };
   score: { input: Canvases; result: ScoreResult };
+  [reward: RewardGraph]: { input: Canvases; result: ScoreResult };
 }
 
 export type GraphName = keyof Graphs;
+
+/** Return true for a graph that scores canvases. */
+export function scores(graph: GraphName): graph is "score" | RewardGraph {
+  return graph !== "denoise" && graph !== "tilt";
+}
 
 /** A graph with its input. */
 export type Batch = { [G in GraphName]: { graph: G; input: Graphs[G]["input"] } }[GraphName];

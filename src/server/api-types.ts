@@ -530,8 +530,10 @@ export interface components {
              * @default 1
              */
             n: number;
-            /** @description Number of samples to generate. The server scores each with the model's discriminator and answers the `n` with the highest reward, best first. Requires a model with a discriminator. */
+            /** @description Number of samples to generate. The server scores each by `rank_by` and answers the `n` with the highest reward, best first. */
             best_of?: number;
+            /** @description With `best_of`: what samples are ranked by. Default: the discriminator. */
+            rank_by?: components["schemas"]["Rewards"];
             /** @description The text of a generated span ends before the first of these strings, even inside a token. */
             stop?: string | string[];
             /** @description Begin the text with the prompt; default: false */
@@ -560,16 +562,32 @@ export interface components {
             /** @description Share of the steps after which none masks again, in each block; default: 1 */
             to?: number;
         };
-        /** @description Guide the sampler with the model's discriminator. Mode `rgas` is reward-guided ancestral sampling: early steps tilt the distribution of each token along the gradient of the reward; late steps draw several candidates and choose one by its reward. A guided step costs more passes than a plain one: see `usage`. The model has a default for each absent field. If `guidance` is absent: `none`. */
+        /** @description Guide the sampler by a reward. Mode `rgas` is reward-guided ancestral sampling: early steps tilt the distribution of each token along the gradient of the discriminator; late steps draw several candidates and choose one by its reward. Mode `smc` is sequential Monte Carlo: particles take plain steps, each on a canvas of its own, are weighted by the exponential of their reward, and are resampled. A step reveals what all particles have in common, the last one the rest. A guided step costs more passes than a plain one: see `usage`. The model has a default for each absent field. If `guidance` is absent: `none`. */
         Guidance: {
             /** @enum {string} */
-            mode: "none" | "rgas";
+            mode: "none" | "rgas" | "smc";
+            /** @description What guides. Default: the discriminator. With others, every step of mode `rgas` re-ranks. */
+            rewards?: components["schemas"]["Rewards"];
+            /** @description With mode `smc`. Default: 4. */
+            particles?: number;
+            /** @description With mode `smc`: resample when the effective sample size is below this share of the particles. Default: 0.5. */
+            resample_below?: number;
             /** @description Scale of the gradient in the first and in the last tilted step */
             scale?: number[];
             /** @description Number of candidates in a step that re-ranks */
             candidates?: number;
             /** @description Share of the steps, counted from the end, that re-rank candidates instead of tilting */
             rerank_ratio?: number;
+        };
+        /**
+         * @description Weights of the model's rewards by name (`rewards` of /model). Their weighted sum is the reward.
+         * @example {
+         *       "discriminator": 0.7,
+         *       "fluency": 0.3
+         *     }
+         */
+        Rewards: {
+            [key: string]: number;
         };
         GenerateResponse: {
             /** @description Id of this request */
@@ -645,7 +663,7 @@ export interface components {
             top_logprobs?: components["schemas"]["TokenLogprob"][][];
             /** @description Natural log of the probability of each of `tokens` when it was revealed, at temperature 1; only with `logprobs` */
             logprobs?: number[];
-            /** @description The discriminator's log-odds, summed over the finished canvas; only with `best_of` */
+            /** @description What `rank_by` says of the finished canvas; only with `best_of` */
             reward?: number;
             /**
              * @description `deadline` if the server skipped steps to answer in time; otherwise `stop` if an end of text or a stop string ended a span; otherwise `length`
@@ -663,7 +681,7 @@ export interface components {
             steps_done: number;
             /** @description Forward passes of the student for all samples; a pass that samples share counts once for each. It is less than `steps` times the samples if steps are empty: with more steps than masked positions, many steps reveal nothing and need no pass. With a probability of about length x 1e-5, or after a deadline, a clean-up pass follows the last step. */
             student_passes: number;
-            /** @description Canvases that the discriminator scored: one in a step that tilts, one for each candidate in a step that re-ranks, and one for each sample with `best_of`. */
+            /** @description Canvases that were scored, once for each reward: one in a step that tilts, one for each candidate or particle in other guided steps, and one for each sample with `best_of`. */
             discriminator_passes: number;
             /** @description Backward passes through the discriminator; one in each step that tilts */
             gradient_passes: number;
@@ -684,6 +702,7 @@ export interface components {
             n: number | null;
             /** @description As in GenerateRequest; the same number as `n` changes nothing */
             best_of?: number | null;
+            rank_by?: null | components["schemas"]["Rewards"];
             /** @description As in GenerateRequest */
             seed?: number | null;
             /** @description Strings before which the completion ends */
@@ -860,6 +879,7 @@ export interface components {
             n: number | null;
             /** @description As in GenerateRequest; the same number as `n` changes nothing */
             best_of?: number | null;
+            rank_by?: null | components["schemas"]["Rewards"];
             /** @description As in GenerateRequest */
             seed?: number | null;
             /** @description Strings before which the completion ends */
@@ -1053,6 +1073,7 @@ export interface components {
             n: number | null;
             /** @description As in GenerateRequest; the same number as `n` changes nothing */
             best_of?: number | null;
+            rank_by?: null | components["schemas"]["Rewards"];
             /** @description As in GenerateRequest */
             seed?: number | null;
             /** @description Strings before which the completion ends */
@@ -1375,8 +1396,8 @@ export interface components {
             max_model_len: number;
             /** @description Whether the model has a chat template */
             chat: boolean;
-            /** @description What can score its canvases */
-            rewards: "discriminator"[];
+            /** @description Names of what can score its canvases */
+            rewards: string[];
             /** @enum {string} */
             precision: "fp32" | "fp16" | "int8";
             /**
@@ -1518,6 +1539,12 @@ export interface components {
             guidance?: components["schemas"]["Guidance"];
             /** @description Default temperature of a guided request; present with `guidance` */
             guided_temperature?: number;
+            /** @description What can score its canvases */
+            rewards: {
+                name: string;
+                /** @description What a higher value says of a text */
+                meaning: string;
+            }[];
             /** @description Quality measured on samples of the model; absent if not measured */
             quality?: components["schemas"]["Quality"][];
         };
@@ -1656,8 +1683,10 @@ export interface components {
              * @default 1
              */
             n: number;
-            /** @description Number of samples to generate. The server scores each with the model's discriminator and answers the `n` with the highest reward, best first. Requires a model with a discriminator. */
+            /** @description Number of samples to generate. The server scores each by `rank_by` and answers the `n` with the highest reward, best first. */
             best_of?: number;
+            /** @description With `best_of`: what samples are ranked by. Default: the discriminator. */
+            rank_by?: components["schemas"]["Rewards"];
             /** @description The text of a generated span ends before the first of these strings, even inside a token. */
             stop?: string | string[];
             /** @description Begin the text with the prompt; default: false */
@@ -1762,14 +1791,18 @@ export interface components {
             text: string;
             guidance?: components["schemas"]["StepGuidance"];
         };
-        /** @description What guidance did in this step; absent in a plain step and if nothing was revealed */
+        /** @description What guidance did in this step; absent in a plain step and if nothing was drawn */
         StepGuidance: {
             /** @enum {string} */
-            kind: "tilt" | "rerank";
-            /** @description The discriminator's log-odds, summed over the masked positions of the predicted canvas (tilt), or over the whole canvas of each candidate (re-rank). */
+            kind: "tilt" | "rerank" | "smc";
+            /** @description The discriminator's log-odds, summed over the masked positions of the predicted canvas (tilt), or the reward of the whole canvas of each candidate (re-rank) or particle (smc). */
             rewards: number[];
-            /** @description Index of the chosen candidate */
+            /** @description Index of the chosen candidate, or of the particle that became the sample */
             chosen?: number;
+            /** @description 1 over the sum of the squared weights of the particles, before resampling; in [1, particles] */
+            effective_sample_size?: number;
+            /** @description The particle that each particle continues; only if the step resampled */
+            ancestors?: number[];
         };
         TokenLogprob: {
             token: number;

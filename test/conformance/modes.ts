@@ -67,6 +67,17 @@ export const MODES = {
   },
   tilt: { guided: true, fields: (random) => ({ guidance: tilt(random) }) },
   "re-rank": { guided: true, fields: (random) => ({ guidance: rerank(random) }) },
+  smc: {
+    guided: true,
+    fields: (random) => ({
+      guidance: {
+        mode: "smc",
+        particles: random.integer(2, 4),
+        resample_below: random.pick([0, 0.5, 1]),
+        rewards: random.pick([undefined, { discriminator: 0.2 }]),
+      },
+    }),
+  },
   best_of: {
     guided: true,
     fields: (random) => ({

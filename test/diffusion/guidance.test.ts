@@ -140,7 +140,7 @@ test("steps record their rewards and choice, and passes are counted by network",
       count.student++;
       count.discriminator += step.rewards.length;
       if (step.kind === "tilt") count.gradient++;
-      assert.equal(step.rewards.length, { plain: 0, tilt: 1, rerank: 4 }[step.kind]);
+      assert.equal(step.rewards.length, { plain: 0, tilt: 1, rerank: 4, smc: 0 }[step.kind]);
       assert.equal(step.chosen === undefined, step.kind !== "rerank");
     }
     assert.deepEqual(passes, count);

@@ -70,8 +70,9 @@ export function drive(
   const steps: StepRecord[] = [];
   while (!sample.done) {
     const plan = sample.plan();
-    const canvas = sample.canvas.tokens.slice();
-    const draws = plan.candidates.map(({ positions, uniforms }): Draws => {
+    const shared = sample.canvas.tokens.slice();
+    const draws = plan.candidates.map(({ positions, uniforms }, candidate): Draws => {
+      const canvas = plan.canvases?.[candidate] ?? shared;
       const own = positions.map((position) => denoise(canvas, position));
       const target =
         plan.kind === "tilt"
@@ -87,8 +88,8 @@ export function drive(
     });
     const rewards: number[] = [];
     if (!isEmpty(plan)) {
-      if (plan.kind === "tilt") rewards.push(discriminator!.reward(canvas));
-      if (plan.kind === "rerank")
+      if (plan.kind === "tilt") rewards.push(discriminator!.reward(shared));
+      if (plan.kind === "rerank" || plan.kind === "smc")
         rewards.push(...sample.candidateCanvases(plan, draws).map((c) => discriminator!.reward(c)));
     }
     steps.push(sample.apply(plan, draws, rewards));

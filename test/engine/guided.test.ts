@@ -9,7 +9,7 @@ import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { InvalidRequestError } from "../../src/errors.ts";
 import type { GraphName } from "../../src/runtime/protocol.ts";
-import { GUIDED, startEngine, TEACHER, TINY_GUIDED, TINY_STUDENT } from "../support/engine.ts";
+import { GUIDED, SMC, startEngine, TEACHER, TINY_GUIDED, TINY_STUDENT } from "../support/engine.ts";
 
 const engine = await startEngine({}, TINY_STUDENT);
 /** The same weights without quirks, as in the golden vectors of the oracle. */
@@ -48,11 +48,44 @@ for (const golden of GUIDED)
     }
   });
 
+for (const golden of SMC)
+  test(`equals the oracle of particles, ${golden.steps} steps, ${golden.particles} particles`, async () => {
+    const { length, steps, seed, temperature, prompt, particles, resample_below, weight } = golden;
+    const rewards = { discriminator: weight };
+    const { samples, steps: records } = await run(oracle, {
+      ...{ prompt: oracle.model.tokenizer.decode(prompt), length, steps, seed, temperature },
+      guidance: { mode: "smc", particles, resample_below, rewards },
+    });
+    assert.deepEqual(samples[0]!.tokens, golden.tokens.slice(prompt.length));
+    assert.deepEqual(
+      records.map(({ guidance }) => guidance?.ancestors ?? null),
+      golden.steps_taken.map(({ ancestors }) => ancestors),
+    );
+    assert.equal(
+      records.findLast(({ guidance }) => guidance)?.guidance?.chosen ?? golden.chosen,
+      golden.chosen,
+    );
+    const shown = new Map(
+      records.flatMap(({ revealed }) => revealed.map((one) => [one.position, one.token])),
+    );
+    assert.deepEqual(
+      [...shown].sort(([a], [b]) => a - b).map(([, token]) => token),
+      samples[0]!.tokens,
+    );
+    for (const [k, { guidance }] of records.entries()) {
+      const expected = golden.steps_taken[k]!;
+      assert.equal(guidance?.rewards.length ?? 0, expected.rewards.length);
+      if (guidance) assert.ok(Math.abs(guidance.effective_sample_size! - expected.ess) < 1e-2);
+      for (const [i, reward] of (guidance?.rewards ?? []).entries())
+        assert.ok(Math.abs(reward - expected.rewards[i]!) < 1e-3 * Math.max(1, Math.abs(reward)));
+    }
+  });
+
 const GUIDANCES: GenerateRequest["guidance"][] = [
   { mode: "rgas" },
   { mode: "rgas", candidates: 3, rerank_ratio: 1 },
   { mode: "rgas", scale: [5, 500], rerank_ratio: 0 },
-  { mode: "none" },
+  { mode: "smc", particles: 3, resample_below: 1 },
   undefined,
 ];
 const requests = Array.from({ length: 15 }, (_, i): GenerateRequest => {

@@ -64,10 +64,20 @@ export const LIMITS: EngineLimits = {
   cache: { maxBytes: 0, ttlMs: 0 },
 };
 
+/** A request to the oracle of sequential Monte Carlo, with its result. */
+export interface GoldenSmc extends Omit<GoldenRequest, "reveals"> {
+  particles: number;
+  resample_below: number;
+  /** Of the discriminator. */
+  weight: number;
+  chosen: number;
+  steps_taken: { rewards: number[]; ess: number; ancestors: number[] | null }[];
+}
+
 /** Golden vectors of guided requests, of TINY_GUIDED. */
-export const GUIDED: GoldenGuided[] = JSON.parse(
+export const { guided: GUIDED, smc: SMC }: { guided: GoldenGuided[]; smc: GoldenSmc[] } = JSON.parse(
   readFileSync(new URL("../golden/tiny-guided.json", import.meta.url), "utf8"),
-).guided;
+);
 
 /** A converted checkpoint of random weights (fixtures/make.ts). */
 export const TINY_GUIDED = fileURLToPath(new URL("../fixtures/tiny-guided", import.meta.url));

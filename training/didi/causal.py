@@ -3,12 +3,14 @@
 Their blocks are the denoiser's without adaLN, with causal attention: a GPT-NeoX without parallel residual,
 with rotary positions over the whole head, and zeros for the biases it lacks. `python -m didi.train
 --objective causal` trains one. `python -m didi.causal --checkpoint FILE --out DIR` exports it as Hugging
-Face's tools expect it: `config.json`, `model.safetensors` and `onnx/model.onnx` with its key-value cache;
-`tokenizer.json` must be in DIR.
+Face's tools expect it: `config.json`, `model.safetensors`, and `model.onnx` with its key-value cache, which
+reads its matrices from `model.safetensors`; `tokenizer.json` must be in DIR. With `--fluency FOLDER` the
+model becomes the reward `fluency` of that model folder.
 """
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import onnx
@@ -22,10 +24,10 @@ from .backbone import BackboneConfig, BlockLayers, Embedding, LayerNorm, apply_r
 from .backbone import read_average, rotary_tables
 from .command import command_parser
 from .corpus import SEPARATOR
-from .graphs.trace import trace
-
-# Keys and values of the tokens so far: for each block a pair of [B, H, T, D].
-Cache = list[tuple[Tensor, Tensor]]
+from .export import file_entry
+from .graphs.causal import Cache, CachedDecoder, Fluency, GraphCausal
+from .graphs.stored import StoredTensors, store_once
+from .graphs.trace import CUDA_OPSET, to_model, trace
 
 # Weights beside which GPT-NeoX has a bias and we have none.
 BIASED = ("norm1.weight", "norm2.weight", "norm_final.weight", "attn_qkv.weight", "attn_out.weight")
@@ -117,35 +119,6 @@ def sample_causal(model: CausalLM, start: Tensor, length: int, temperature: floa
     return torch.cat(written, dim=1)
 
 
-class CachedDecoder(nn.Module):
-    """The graph: input_ids [B, S], attention_mask [B, T + S] (0 at padding on the left), position_ids [B, S]
-    and the cache, two [B, H, T, D] a block -> logits [B, S, V] and the cache of T + S tokens."""
-
-    def __init__(self, model: CausalLM):
-        super().__init__()
-        self.model = model.requires_grad_(False)
-
-    @property
-    def inputs(self) -> list[str]:
-        return ["input_ids", "attention_mask", "position_ids", *self.cache_names("past_key_values")]
-
-    @property
-    def outputs(self) -> list[str]:
-        return ["logits", *self.cache_names("present")]
-
-    def cache_names(self, prefix: str) -> list[str]:
-        return [f"{prefix}.{i}.{part}" for i in range(len(self.model.blocks)) for part in ("key", "value")]
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: list[Tensor]):
-        S, total = input_ids.shape[1], attention_mask.shape[1]
-        column = torch.arange(total)[None]
-        row = torch.arange(S)[:, None] + (total - S)
-        keep = (column <= row)[None] & (attention_mask[:, None] > 0)
-        pairs = list(zip(cache[0::2], cache[1::2]))
-        hidden, grown = self.model.extend(input_ids, keep[:, None], position_ids[:, None], pairs)
-        return self.model.linear(hidden), *(tensor for pair in grown for tensor in pair)
-
-
 def neox_names(config: BackboneConfig) -> dict[str, str]:
     """Map our parameter names to GPT-NeoX's."""
     names = {
@@ -235,13 +208,21 @@ def load_causal(path: Path) -> CausalLM:
     return model.eval()
 
 
-def export_causal(model: CausalLM, path: Path) -> None:
-    """Write the decoder with its cache as ONNX."""
-    decoder = CachedDecoder(model).eval()
-    config = model.config
+def graph_causal(weights: dict[str, Tensor], config: BackboneConfig) -> GraphCausal:
+    """Return the model as its graphs run it, from `model.safetensors` or what `to_neox` returns."""
+    return GraphCausal(weights, config).eval()
+
+
+def export_causal(model: GraphCausal, path: Path, weights: str | None = None) -> None:
+    """Write the decoder with its cache as ONNX.
+
+    With `weights`, a file in the same folder, the graph reads its matrices from there.
+    """
+    decoder = CachedDecoder(model)
+    heads, (hidden, _) = model.layers[0].heads, model.head.shape
     B, S, T = 2, 3, 5
     # A tensor for each entry: the exporter takes one tensor that occurs twice for one input.
-    cache = [torch.zeros(B, config.heads, T, config.hidden // config.heads) for _ in range(2 * config.blocks)]
+    cache = [torch.zeros(B, heads, T, hidden // heads) for _ in range(2 * len(model.layers))]
     batch, new, past = (torch.export.Dim(name) for name in ("batch", "new", "past"))
     exported = trace(
         decoder,
@@ -260,15 +241,40 @@ def export_causal(model: CausalLM, path: Path) -> None:
             "cache": [{0: batch, 2: past}] * len(cache),
         },
     )
+    if weights:
+        store_once(exported, model.origins("model", weights), StoredTensors(path.parent))
     onnx.save(exported, str(path))
+
+
+def export_fluency(source: Path, folder: Path) -> None:
+    """Add the reward `fluency` of the causal model in `source` to the model folder `folder`.
+
+    Raise ValueError if their tokenizers differ.
+    """
+    if (source / "tokenizer.json").read_bytes() != (folder / "tokenizer.json").read_bytes():
+        raise ValueError(f"{source} and {folder} have different tokenizers")
+    manifest = json.loads((folder / "model.json").read_text())
+    weights, graph = folder / "fluency.fp16.safetensors", folder / "fluency.onnx"
+    shutil.copyfile(source / "model.safetensors", weights)
+    model = graph_causal(load_file(weights), load_causal(source).config)
+    reward = Fluency(model, manifest["end_of_text_token_id"], manifest["mask_token_id"])
+    exported = to_model(reward, CUDA_OPSET)
+    store_once(exported, model.origins("model", weights.name), StoredTensors(folder))
+    onnx.save(exported, str(graph))
+    meaning = "Log-likelihood of the text under an autoregressive model of the same size, in nats"
+    entry = {"name": "fluency", "meaning": meaning, **file_entry(graph), "weights": file_entry(weights)}
+    others = [one for one in manifest.get("rewards", []) if one["name"] != "fluency"]
+    manifest["rewards"] = [*others, entry]
+    (folder / "model.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def main() -> None:
     parser = command_parser("Export a causal model with its key-value cache.")
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="checkpoint.pt of a training run")
+    add("--checkpoint", type=Path, required=True, help="checkpoint.pt of a training run, or its folder")
     add("--out", type=Path, required=True, help="folder; must hold tokenizer.json")
-    add("--onnx", action=argparse.BooleanOptionalAction, default=True, help="write onnx/model.onnx too")
+    add("--onnx", action=argparse.BooleanOptionalAction, default=True, help="write model.onnx too")
+    add("--fluency", type=Path, metavar="FOLDER", help="add the reward fluency to this model folder")
     args = parser.parse_args()
     model = load_causal(args.checkpoint)
     end = Tokenizer.from_file(str(args.out / "tokenizer.json")).token_to_id(SEPARATOR)
@@ -276,9 +282,10 @@ def main() -> None:
     save_file(weights, args.out / "model.safetensors", {"format": "pt"})
     (args.out / "config.json").write_text(json.dumps(neox_config(model.config, end), indent=2) + "\n")
     if args.onnx:
-        (args.out / "onnx").mkdir(exist_ok=True)
-        # From the rounded weights, so that both files hold the same model.
-        export_causal(load_causal(args.out), args.out / "onnx" / "model.onnx")
+        graph = graph_causal(weights, model.config)
+        export_causal(graph, args.out / "model.onnx", "model.safetensors")
+    if args.fluency:
+        export_fluency(args.out, args.fluency)
     print(f"wrote {args.out}: {', '.join(sorted(p.name for p in args.out.iterdir()))}")
 
 

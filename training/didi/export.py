@@ -60,6 +60,7 @@ def write_model_folder(
     guidance: dict | None = None,
     quality: list[dict] | None = None,
     chat: tuple[str, dict] | None = None,
+    rewards: list[dict] | None = None,
 ) -> None:
     """Write weights, graphs and `model.json` (models/model.schema.json) into `folder`, which holds
     `tokenizer.json`.
@@ -116,6 +117,8 @@ def write_model_folder(
         manifest["calibration"] = asdict(calibration)
     if quality is not None:
         manifest["quality"] = quality
+    if rewards is not None:
+        manifest["rewards"] = rewards
     if chat is not None:
         template, fields = chat
         template_file = folder / "chat_template.jinja"
@@ -259,6 +262,8 @@ def main() -> None:
         precisions=args.precision,
         guidance=args.guidance or about.get("guidance"),
         quality=about.get("quality") if args.temperature == 1 else None,
+        # Their files stay as they are.
+        rewards=about.get("rewards") if args.checkpoint.resolve() == args.out.resolve() else None,
         windows=windows,
     )
     print(f"wrote {args.out}: {', '.join(sorted(p.name for p in args.out.iterdir()))}")

@@ -1,4 +1,5 @@
 import json
+import math
 
 import onnxruntime
 import torch
@@ -6,8 +7,9 @@ from safetensors.torch import save_file
 
 from conftest import randomised
 from didi.backbone import BackboneConfig
-from didi.causal import CachedDecoder, CausalLM, export_causal, load_causal
-from didi.causal import neox_config, next_token_nats, sample_causal, to_neox
+from didi.graphs.causal import CachedDecoder, Fluency
+from didi.graphs.trace import export_graph
+from didi.causal import CausalLM, export_causal, graph_causal, load_causal, neox_config, next_token_nats, sample_causal, to_neox
 
 
 def causal_model() -> CausalLM:
@@ -41,9 +43,10 @@ def test_nats_are_those_of_the_chain_rule():
 @torch.no_grad()
 def test_a_cached_decoder_says_what_the_whole_says(tmp_path):
     model = causal_model()
-    export_causal(model, tmp_path / "model.onnx")
+    graph = graph_causal(to_neox(model), model.config)
+    export_causal(graph, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    decoder = CachedDecoder(model)
+    decoder = CachedDecoder(graph)
     x = torch.randint(0, 10, (2, 9), generator=torch.Generator().manual_seed(1))
     whole = model(x)
     cache = {name: torch.zeros(2, 2, 0, 8).numpy() for name in decoder.cache_names("past_key_values")}
@@ -62,9 +65,35 @@ def test_a_cached_decoder_says_what_the_whole_says(tmp_path):
 
 
 @torch.no_grad()
+def test_fluency_is_the_log_likelihood_and_of_masked_texts_an_estimate(tmp_path):
+    model = causal_model()
+    end, mask = 9, 10
+    reward = Fluency(graph_causal(to_neox(model), model.config), end, mask)
+    export_graph(reward, tmp_path / "fluency.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "fluency.onnx")
+    whole, none = torch.tensor([3, 1, 4, 1, 5, 9]), torch.full((6,), mask)
+    part, other = whole.clone(), torch.tensor([3, 1, mask, mask, 5, 9])
+    part[3:] = mask
+    tokens = torch.stack((whole, part, none, other))
+    tokens = torch.cat((tokens, torch.randint(0, 9, (4, 2))), dim=1)  # padding
+    (answer,) = session.run(None, {"tokens": tokens.numpy(), "length": torch.full((4,), 6).numpy()})
+    nats = next_token_nats(model, whole[None], end)[0]
+    assert abs(answer[0] + float(nats.sum())) < 1e-3
+    assert abs(answer[1] + 6 * float(nats[:3].mean())) < 1e-3
+    assert abs(answer[2] + 6 * math.log(11)) < 1e-3
+    # Token 4 has no known predecessor; token 5 attends to what is known.
+    keep = torch.tensor([1, 1, 1, 0, 0, 1]).bool() & torch.ones(6, 6, dtype=torch.bool).tril()
+    before = torch.tensor([[end, 3, 1, mask, mask, 5]])
+    logits = model.linear(model.extend(before, keep, torch.arange(6), None)[0])[0]
+    log_p = torch.log_softmax(logits, dim=-1)
+    expected = (log_p[0, 3] + log_p[1, 1] + log_p[5, 9]) / 3 * 6
+    assert abs(answer[3] - float(expected)) < 1e-3
+
+
+@torch.no_grad()
 def test_padding_on_the_left_changes_nothing():
     model = causal_model()
-    decoder = CachedDecoder(model)
+    decoder = CachedDecoder(graph_causal(to_neox(model), model.config))
     x = torch.tensor([[9, 9, 3, 1, 4]])
     empty = [torch.zeros(1, 2, 0, 8)] * 4
     padded = decoder(x, torch.tensor([[0, 0, 1, 1, 1]]), torch.tensor([[0, 0, 0, 1, 2]]), empty)[0]

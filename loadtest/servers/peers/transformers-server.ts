@@ -48,6 +48,8 @@ env.allowRemoteModels = false;
 env.localModelPath = dirname(folder);
 const model = await AutoModelForCausalLM.from_pretrained(basename(folder), {
   ...{ dtype: "fp32", device: "cpu", local_files_only: true },
+  // The graph lies beside model.safetensors, which it reads.
+  subfolder: "",
 });
 
 /**

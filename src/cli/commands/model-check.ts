@@ -12,7 +12,7 @@ import {
   verifyFile,
   weightFiles,
 } from "../../model/manifest.ts";
-import { existingFolder } from "../../model/model.ts";
+import { existingFolder, graphOf } from "../../model/model.ts";
 import { dotProducts, NO_DOT_PRODUCTS } from "../../model/precision.ts";
 import { readTokenizer } from "../../model/tokenizer.ts";
 import type { ModelConfig } from "../options.ts";
@@ -28,6 +28,7 @@ const SAMPLE = "Once upon a time there was a café.";
 function filesOf(manifest: Manifest): ModelFile[] {
   const { tokenizer, graphs } = manifest;
   const entries = [
+    ...(manifest.rewards ?? []).map(({ file, sha256, bytes }) => ({ file, sha256, bytes })),
     tokenizer,
     ...Object.values(graphs).flatMap((files) => Object.values(files)),
     ...weightFiles(manifest),
@@ -60,7 +61,7 @@ async function* runGraphs(folder: string, graphs: string[], precision: Precision
   try {
     const reports = new Map<string, BatchReport>();
     engine.on("batch", (report) => reports.set(report.graph, report));
-    await warmUp(engine);
+    await warmUp(engine, true);
     for (const graph of graphs) {
       const report = reports.get(graph);
       if (!report) throw new StartupError(`${folder}: no step used the graph ${graph}`);
@@ -89,7 +90,10 @@ export async function checkModel(nameOrFolder: string, config: CheckConfig): Pro
       console.log(`--  graph      int8 is not tried: ${NO_DOT_PRODUCTS}`);
       continue;
     }
-    for await (const line of runGraphs(folder, Object.keys(manifest.graphs), precision, config))
-      passed("graph", line);
+    const graphs = [
+      ...Object.keys(manifest.graphs),
+      ...(manifest.rewards ?? []).map(({ name }) => graphOf(name)),
+    ];
+    for await (const line of runGraphs(folder, graphs, precision, config)) passed("graph", line);
   }
 }

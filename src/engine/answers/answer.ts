@@ -27,7 +27,7 @@ export interface SampleResult {
   logprobs?: number[];
   /** The most likely tokens at the position of each of `tokens`, best first. */
   top_logprobs?: TokenLogprob[][];
-  /** Summed log-odds of the discriminator over the whole canvas, of ranked samples. */
+  /** Of ranked samples: the reward of the finished canvas. */
   reward?: number;
 }
 

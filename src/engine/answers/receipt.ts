@@ -7,7 +7,7 @@ import type { Order } from "../../diffusion/step.ts";
 import type { Precision } from "../../model/manifest.ts";
 import type { Model } from "../../model/model.ts";
 import type { Provider } from "../../runtime/protocol.ts";
-import type { PreparedRequest } from "../request.ts";
+import type { PreparedRequest, RewardWeights, SamplingParams } from "../request.ts";
 import type { SampleRecord } from "./step-emitter.ts";
 
 /** A request with every default filled in: `prompt_tokens` and `length`, or `tokens`. */
@@ -35,7 +35,11 @@ export interface NormalisedRequest {
   n: number;
   best_of?: number;
   deadline_ms?: number;
-  guidance: { mode: "none" } | { mode: "rgas"; scale: number[]; candidates: number; rerank_ratio: number };
+  rank_by?: RewardWeights;
+  guidance:
+    | { mode: "none" }
+    | { mode: "rgas"; rewards: RewardWeights; scale: number[]; candidates: number; rerank_ratio: number }
+    | { mode: "smc"; rewards: RewardWeights; particles: number; resample_below: number };
 }
 
 /** Everything needed to compute an answer again and to compare it. */
@@ -125,8 +129,7 @@ function asRequest(
   }: Pick<PreparedRequest, "params" | "deadlineMs"> & { decided: PreparedRequest["decided"] | undefined },
   mask: number,
 ): NormalisedRequest {
-  const { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, guidance, ...adaptive } =
-    params;
+  const { canvas, steps, seed, temperature, topK, topP, order, samples, ranked, ...adaptive } = params;
   return {
     ...canvasOf(canvas, decided, mask),
     steps,
@@ -142,15 +145,26 @@ function asRequest(
     ...(adaptive.earlyStop && { early_stop: true }),
     ...(adaptive.earlyStop?.length && { stop: [...adaptive.earlyStop] }),
     n: samples,
-    ...(ranked && { best_of: samples }),
+    ...(ranked && { best_of: samples, rank_by: params.rankBy! }),
     ...(deadlineMs !== undefined && { deadline_ms: deadlineMs }),
-    guidance: guidance
-      ? {
-          mode: "rgas",
-          scale: [guidance.scaleStart, guidance.scaleEnd],
-          candidates: guidance.candidates,
-          rerank_ratio: guidance.rerankRatio,
-        }
-      : { mode: "none" },
+    guidance: guidanceOf(params),
+  };
+}
+
+function guidanceOf({ guidance, smc, rewards }: SamplingParams): NormalisedRequest["guidance"] {
+  if (smc)
+    return {
+      mode: "smc",
+      rewards: rewards!,
+      particles: smc.particles,
+      resample_below: smc.resampleBelow,
+    };
+  if (!guidance) return { mode: "none" };
+  return {
+    mode: "rgas",
+    rewards: rewards!,
+    scale: [guidance.scaleStart, guidance.scaleEnd],
+    candidates: guidance.candidates,
+    rerank_ratio: guidance.rerankRatio,
   };
 }

@@ -19,10 +19,14 @@ export interface RevealedToken {
 
 /** What guidance did in a step. */
 export interface StepGuidance {
-  kind: "tilt" | "rerank";
+  kind: "tilt" | "rerank" | "smc";
   rewards: number[];
-  /** Index of the chosen candidate of a re-ranked step. */
+  /** Index of the chosen candidate of a re-ranked step, or of the particle that became the sample. */
   chosen?: number;
+  /** Of the particles, before resampling. */
+  effective_sample_size?: number;
+  /** The particle that each particle continues; present if the step resampled. */
+  ancestors?: number[];
 }
 
 /**
@@ -48,7 +52,7 @@ export interface StepEvent {
   entropy?: number;
   /** Text of the answer so far, masked positions as ░. */
   text: string;
-  /** Absent in a plain step, and in one that revealed nothing. */
+  /** Absent in a plain step, and in one that drew nothing. */
   guidance?: StepGuidance;
 }
 
@@ -138,10 +142,15 @@ export class StepEmitter {
 
   #render({ sample, record }: SampleRecord): StepEvent {
     const { kind, rewards, chosen, entropy, remasked, settled } = record;
+    const { effectiveSampleSize: effective_sample_size, ancestors } = record;
     const guidance =
       kind === "plain" || rewards.length === 0
         ? undefined
-        : { kind, rewards, ...(chosen !== undefined && { chosen }) };
+        : {
+            ...{ kind, rewards, ...(chosen !== undefined && { chosen }) },
+            ...(effective_sample_size !== undefined && { effective_sample_size }),
+            ...(ancestors && { ancestors }),
+          };
     return {
       sample,
       step: record.step + 1,

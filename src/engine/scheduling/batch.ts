@@ -73,7 +73,7 @@ function stack(canvases: readonly Int32Array[], padded: number, sigmas: readonly
  * probability to stay masked. Both depend on nothing but the row's own step budget.
  */
 function conditions({ sample, plan }: DrawRow): { sigma: number; maskBias: number } {
-  if (plan.kind === "plain") return { sigma: 0, maskBias: NEVER_MASK };
+  if (plan.kind === "plain" || plan.kind === "smc") return { sigma: 0, maskBias: NEVER_MASK };
   return { sigma: sigmaAt(sample.schedule, plan.t), maskBias: Math.log(plan.stay) };
 }
 

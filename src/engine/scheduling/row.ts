@@ -1,13 +1,23 @@
 /** A sample in denoising: its state, the pass it needs next, and how a result changes it. */
 
 import { isEmpty, type Sample } from "../../diffusion/sampler.ts";
-import type { StepPlan, StepRecord } from "../../diffusion/step.ts";
+import type { Draws, StepPlan, StepRecord } from "../../diffusion/step.ts";
 import { ModelFailure } from "../../errors.ts";
+import { DISCRIMINATOR } from "../../model/manifest.ts";
+import { graphOf } from "../../model/model.ts";
 import type { GraphName } from "../../runtime/protocol.ts";
 import type { SampleGroup } from "../sample-group.ts";
 import type { DrawRow, RowDraws, ScoreRow } from "./batch.ts";
 import type { SchedulableRow } from "./scheduler.ts";
-import { GRAPH_COST } from "./speed.ts";
+import { costOf } from "./speed.ts";
+
+/** A canvas of a row that draws tokens. */
+export interface DrawPart extends DrawRow {
+  owner: Row;
+}
+
+/** The rewards of a request that names none. */
+const DISCRIMINATED = { [DISCRIMINATOR]: 1 };
 
 /** Owns all state of a row. */
 export class Row implements DrawRow, ScoreRow, SchedulableRow {
@@ -23,6 +33,8 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
   canvases: Int32Array[] = [];
   /** Draws of a re-ranked step whose candidates are not scored yet. */
   #drawn: RowDraws | undefined;
+  /** [M] values of each reward that has scored `canvases`. */
+  #scored: number[][] = [];
   /** Final reward of a ranked sample. */
   reward: number | undefined;
 
@@ -49,18 +61,62 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
 
   /** The graph of the next pass. */
   get graph(): GraphName {
-    if (this.#drawn || this.sample.done) return "score";
+    if (this.#scores) return graphOf(this.#weights[this.#scored.length]![0]);
     return this.plan.kind === "tilt" ? "tilt" : "denoise";
+  }
+
+  /** True if the next pass scores canvases. */
+  get #scores(): boolean {
+    return this.#drawn !== undefined || this.sample.done;
+  }
+
+  /** Name and weight of each reward that the canvases are scored by. */
+  get #weights(): [string, number][] {
+    const { rewards, rankBy } = this.group.params;
+    return Object.entries((this.sample.done ? rankBy : rewards) ?? DISCRIMINATED);
+  }
+
+  /** What draws tokens in the next step: the row, or those of its particles that reveal a position. */
+  get drawn(): DrawPart[] {
+    const { canvases, candidates } = this.plan;
+    const { padded, plan, sample } = this;
+    if (!canvases) return [{ owner: this, padded, plan, sample }];
+    const { params, schedule } = sample;
+    return candidates.flatMap((candidate, i) =>
+      candidate.positions.length === 0
+        ? []
+        : {
+            ...{ owner: this, padded, plan: { ...plan, candidates: [candidate] } },
+            sample: { canvas: { tokens: canvases[i]! }, params, schedule },
+          },
+    );
+  }
+
+  /** Return what the row drew, of the draws of each of `drawn`. */
+  join(parts: readonly (RowDraws | Error)[]): RowDraws | Error {
+    if (!this.plan.canvases) return parts[0]!;
+    const failed = parts.find((part) => part instanceof Error);
+    if (failed) return failed;
+    const draws = (parts as RowDraws[]).values();
+    let [entropy, count] = [0, 0];
+    const candidates = this.plan.candidates.map(({ positions }): Draws => {
+      if (positions.length === 0) return { tokens: [], logprobs: [], entropies: [] };
+      const part = draws.next().value!;
+      count += positions.length;
+      entropy += part.entropy * positions.length;
+      return part.candidates[0]!;
+    });
+    return { candidates, rewards: [], entropy: entropy / count };
   }
 
   /** Canvases in the next batch. */
   get width(): number {
-    return this.#drawn ? this.canvases.length : 1;
+    return this.#scores ? this.canvases.length : this.drawn.length;
   }
 
   /** Cost of the next pass in token passes (cost.ts). */
   get cost(): number {
-    return this.padded * this.width * GRAPH_COST[this.graph];
+    return this.padded * this.width * costOf(this.graph);
   }
 
   /** Admit the row. The first time, its attained service starts at `start` and its first step is planned. */
@@ -76,6 +132,7 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     if (this.sample.done) return;
     this.sample.hurry();
     this.#drawn = undefined;
+    this.#scored = [];
     this.canvases = [];
     this.#planNext();
   }
@@ -94,20 +151,29 @@ export class Row implements DrawRow, ScoreRow, SchedulableRow {
     this.attained += this.cost;
     this.maxRows = Number.POSITIVE_INFINITY;
     if (Array.isArray(part)) return this.#applyRewards(part);
-    if (this.plan.kind !== "rerank") return this.#apply(part);
+    if (this.plan.kind === "plain" || this.plan.kind === "tilt") return this.#apply(part);
     this.canvases = this.sample.candidateCanvases(this.plan, part.candidates);
     this.#drawn = part;
     return undefined;
   }
 
-  #applyRewards(rewards: number[]): StepRecord | undefined {
+  #applyRewards(values: number[]): StepRecord | undefined {
+    if (!this.#scores) throw new ModelFailure("the worker returned rewards for a row without draws");
+    const weights = this.#weights;
+    // The sample counts the first reward of a step itself.
+    if (this.sample.done || this.#scored.length > 0) this.sample.passes.discriminator += values.length;
+    this.#scored.push(values);
+    if (this.#scored.length < weights.length) return undefined;
+    const scored = this.#scored;
+    const rewards = values.map((_, i) =>
+      weights.reduce((sum, [, weight], k) => sum + weight * scored[k]![i]!, 0),
+    );
+    this.#scored = [];
     if (this.sample.done) {
       this.reward = rewards[0]!;
-      this.sample.passes.discriminator++;
       return undefined;
     }
-    if (!this.#drawn) throw new ModelFailure("the worker returned rewards for a row without draws");
-    const drawn = this.#drawn;
+    const drawn = this.#drawn!;
     this.#drawn = undefined;
     return this.#apply({ ...drawn, rewards });
   }

@@ -2,13 +2,16 @@
 
 import { type Guidance, tiltedSteps } from "../../diffusion/guidance.ts";
 import type { Sample } from "../../diffusion/sampler.ts";
-import type { GraphName } from "../../runtime/protocol.ts";
+import { type GraphName, scores } from "../../runtime/protocol.ts";
 
 /** Weight of the newest batch in a moving average. */
 const NEWEST = 0.1;
 
 /** Cost of a pass of each graph in passes of the student. The discriminator is as large as the student. */
-export const GRAPH_COST: Record<GraphName, number> = { denoise: 1, score: 1, tilt: 4 };
+export const GRAPH_COST = { denoise: 1, score: 1, tilt: 4 };
+
+/** Return the cost of a pass of a graph in passes of the student. Rewards are taken to be as large as it. */
+export const costOf = (graph: GraphName) => (scores(graph) ? GRAPH_COST.score : GRAPH_COST[graph]);
 
 /** What the duration of a row depends on. */
 export interface TimedRow {
@@ -46,6 +49,7 @@ export class Speed {
 
   /** Estimate the milliseconds of one step of a row. */
   stepMs({ padded, sample: { params } }: TimedRow): number {
+    if (params.smc) return padded * params.smc.particles * (this.#ms("denoise") + this.#ms("score"));
     return this.budgetMs(padded, params.steps, params.guidance) / params.steps;
   }
 
@@ -57,6 +61,6 @@ export class Speed {
 
   /** Milliseconds per padded token. A graph that has not run yet is estimated from the student. */
   #ms(graph: GraphName): number {
-    return this.#msPerToken.get(graph) ?? (this.#msPerToken.get("denoise") ?? 0) * GRAPH_COST[graph];
+    return this.#msPerToken.get(graph) ?? (this.#msPerToken.get("denoise") ?? 0) * costOf(graph);
   }
 }

@@ -2,14 +2,15 @@
 
 import ort from "onnxruntime-node";
 import { explainCuda, lookForCuda } from "../cuda.ts";
-import type {
-  Batch,
-  DenoiseInput,
-  DenoiseResult,
-  GraphName,
-  Graphs,
-  Provider,
-  WorkerOptions,
+import {
+  type Batch,
+  type DenoiseInput,
+  type DenoiseResult,
+  type GraphName,
+  type Graphs,
+  type Provider,
+  scores,
+  type WorkerOptions,
 } from "../protocol.ts";
 
 /** The loaded graphs of a model. */
@@ -65,7 +66,9 @@ export async function loadModel(
       return sessions[graph];
     };
     const graphs = Object.keys(options.graphs[provider]) as GraphName[];
-    for (const graph of graphs) if (graph === "denoise" || !options.lazy) await session(graph);
+    const atOnce = (graph: GraphName) =>
+      graph === "denoise" || (!options.lazy && (graph === "tilt" || graph === "score"));
+    for (const graph of graphs) if (atOnce(graph)) await session(graph);
     return { provider, run: async (batch) => run(await session(batch.graph), batch) };
   };
   if (options.device === "cpu") return load("cpu");
@@ -141,7 +144,7 @@ async function run(session: ort.InferenceSession, batch: Batch): Promise<Graphs[
   const outputs = await session.run(taken);
   const milliseconds = performance.now() - started;
   const floats = (name: string) => Float32Array.from(outputs[name]!.data as Float32Array);
-  if (graph === "score") return { reward: floats("reward"), milliseconds };
+  if (scores(graph)) return { reward: floats("reward"), milliseconds };
   const ids = (name: string) => Int32Array.from(outputs[name]!.data as BigInt64Array, Number);
   const drawn = {
     token: ids("token"),

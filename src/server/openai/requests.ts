@@ -119,6 +119,7 @@ export function requestsOf(body: CompletionRequest, model: Model): Prompted[] {
     top_p: body.top_p ?? 1,
     n: body.n ?? 1,
     best_of: ranked(body),
+    rank_by: body.rank_by ?? undefined,
     stop: body.stop ?? undefined,
     past_end: body.ignore_eos ?? false,
     logprobs: hasLogprobs(body),

@@ -3,7 +3,7 @@
 import type { FastifyInstance } from "fastify";
 import type { ModelRegistry } from "../../engine/models/registry.ts";
 import { InvalidRequestError } from "../../errors.ts";
-import type { Manifest } from "../../model/manifest.ts";
+import { type Manifest, rewardsOf } from "../../model/manifest.ts";
 import type { Schemas } from "../openapi.ts";
 import { schemaOf } from "../route-schema.ts";
 
@@ -24,16 +24,9 @@ export async function modelRoute(app: FastifyInstance, { models }: { models: Mod
   );
 }
 
-function infoOf({
-  name,
-  description,
-  parameters,
-  context_length,
-  vocab_size,
-  end_of_text_token_id,
-  guidance,
-  quality,
-}: Manifest): Schemas["ModelInfo"] {
+function infoOf(manifest: Manifest): Schemas["ModelInfo"] {
+  const { name, description, parameters, context_length, vocab_size } = manifest;
+  const { end_of_text_token_id, guidance, quality } = manifest;
   return {
     name,
     description,
@@ -41,6 +34,7 @@ function infoOf({
     context_length,
     vocab_size,
     end_of_text_token_id,
+    rewards: rewardsOf(manifest),
     ...(guidance && {
       guidance: {
         mode: "rgas",

@@ -3,6 +3,7 @@
 import type { FastifyInstance } from "fastify";
 import type { ModelRegistry } from "../../engine/models/registry.ts";
 import type { ServedModel } from "../../engine/models/served-model.ts";
+import { rewardsOf } from "../../model/manifest.ts";
 import type { Admission } from "../access/admission.ts";
 import { noRoute, sendAs } from "../listener/refuse.ts";
 import { answer, CHAT, COMPLETION } from "../openai/answer.ts";
@@ -67,7 +68,7 @@ function cardOf(
     owned_by: "didi-serve",
     max_model_len: manifest.context_length,
     chat: manifest.chat !== undefined,
-    rewards: manifest.graphs.score ? ["discriminator"] : [],
+    rewards: rewardsOf(manifest).map(({ name }) => name),
     precision: precision[engine?.pool.provider ?? models.provider],
     state,
   };

@@ -5,6 +5,7 @@ import { Counter, collectDefaultMetrics, Histogram, type Registry } from "prom-c
 import { repeatedShare, unigramEntropy } from "../../engine/answers/diversity.ts";
 import type { Engine } from "../../engine/engine.ts";
 import type { ModelRegistry } from "../../engine/models/registry.ts";
+import { scores } from "../../runtime/protocol.ts";
 import { VERSION } from "../openapi.ts";
 import { whyNotReady } from "../readiness.ts";
 import { type Labels, Maker } from "./metric-maker.ts";
@@ -160,7 +161,7 @@ function batchMetrics(maker: Maker): Watcher {
     for (const counter of [draws, restarts, nonFinite]) counter.inc(labels, 0);
     engine.on("batch", (report) => {
       const { graph } = report;
-      if (graph !== "score") passes.inc({ ...labels, kind: "student" }, report.rows);
+      if (!scores(graph)) passes.inc({ ...labels, kind: "student" }, report.rows);
       if (graph !== "denoise") passes.inc({ ...labels, kind: "discriminator" }, report.rows);
       if (graph === "tilt") passes.inc({ ...labels, kind: "gradient" }, report.rows);
       draws.inc(labels, report.draws);

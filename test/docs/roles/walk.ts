@@ -147,7 +147,7 @@ const moveSystem = (text: string, root: string) =>
   text.replace(/(?<=\s)\/(?=(etc|opt)\/)/g, `${root}/`).replaceAll(" -g didi-serve", "");
 
 /** Return the Python environment of .ci/run with training/requirements.txt; undefined if it was not made. */
-function preparedEnvironment(): string | undefined {
+export function preparedEnvironment(): string | undefined {
   const cache = process.env.XDG_CACHE_HOME ?? join(process.env.HOME ?? "", ".cache");
   const requirements = readFileSync(join(PACKAGE_ROOT, "training", "requirements.txt"));
   const hash = createHash("sha256").update(requirements).digest("hex").slice(0, 16);

@@ -6,7 +6,7 @@ import { LOG_LINEAR } from "../../../src/diffusion/schedule.ts";
 import type { SampleGroup } from "../../../src/engine/sample-group.ts";
 import type { RowDraws } from "../../../src/engine/scheduling/batch.ts";
 import { Row } from "../../../src/engine/scheduling/row.ts";
-import { GRAPH_COST } from "../../../src/engine/scheduling/speed.ts";
+import { costOf } from "../../../src/engine/scheduling/speed.ts";
 import type { GraphName } from "../../../src/runtime/protocol.ts";
 
 const MASK = 9;
@@ -86,7 +86,7 @@ for (const [rerankRatio, passes] of PASSES)
     let attained = 0;
     for (const [graph, width] of passes) {
       assert.deepEqual([row.waits, row.graph, row.width], [true, graph, width]);
-      attained += 32 * width * GRAPH_COST[graph];
+      attained += 32 * width * costOf(graph);
       assert.equal(row.plan, plan);
       row.apply(graph === "score" ? [0, 1] : drawn(row));
       assert.equal(row.attained, attained);

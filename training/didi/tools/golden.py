@@ -13,10 +13,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ..backbone import load_backbone
+from ..backbone import Backbone, load_backbone
 from ..command import command_parser
-from ..guidance import Guidance, load_discriminator
-from .oracle import Generation, Remask, choice_scores, sample, sample_guided
+from ..guidance import Discriminator, Guidance, load_discriminator
+from .oracle import Generation, Remask, choice_scores, sample, sample_guided, sample_smc
 
 MARGIN = 1e-5
 TOY_VOCAB = 7
@@ -66,6 +66,22 @@ def record(generate: Callable[..., Generation], request: dict) -> dict:
             rewards = [round(reward, 4) for reward in step.rewards]
             taken.append({"kind": step.kind, "rewards": rewards, "chosen": step.chosen})
     return result
+
+
+def record_smc(backbone: Backbone, discriminator: Discriminator, request: dict) -> dict:
+    """Return the request with the first unambiguous seed, and its sample by sequential Monte Carlo."""
+    settings = {key: value for key, value in request.items() if key != "weight"}
+    while True:
+        score = lambda canvases: request["weight"] * discriminator(canvases).sum(-1)  # noqa: E731
+        result = sample_smc(backbone, score, **settings)
+        if min(result.margins) >= MARGIN:
+            break
+        settings["seed"] += 1
+    taken = [
+        {"rewards": [round(r, 4) for r in s.rewards], "ess": round(s.ess, 5), "ancestors": s.ancestors}
+        for s in result.steps
+    ]
+    return {**request, **settings, "tokens": result.tokens, "chosen": result.chosen, "steps_taken": taken}
 
 
 def case(prompt: list[int], length: int, steps: int, seed: int, temperature: float) -> dict:
@@ -147,6 +163,13 @@ def main() -> None:
         cases.append({**case([], 40, 6, 17, 0.8), "guidance": tilting})
         cases.append({**case(prompt, 40, 5, 18, 1.0), "guidance": choosing})
         content["guided"] = [record(guided, c) for c in cases]
+        settings = [(4, 0.5, 1.0), (3, 1.0, 4.0), (5, 0.0, 1.0), (6, 0.8, 0.3)]
+        names = ("particles", "resample_below", "weight")
+        cases = [
+            {**case(prompt, 24, steps, 300 + steps, 1.0), **dict(zip(names, setting))}
+            for steps, setting in zip((1, 5, 12, 40), settings)
+        ]
+        content["smc"] = [record_smc(backbone, discriminator, c) for c in cases]
     write(args.out / f"{args.model.name}.json", content)
 
 
