@@ -121,6 +121,10 @@ const CHECKS: Record<string, (block: Block) => Promise<void>> = {
   async js({ text }) {
     assert.notEqual(await runModule(text), "", "it printed nothing");
   },
+  async python({ where }) {
+    // rewards.full.ts runs it.
+    assert.match(where, /^docs\/rewards\.md:/);
+  },
   async ts({ text }) {
     assert.deepEqual(await typeFaults(text), []);
     const { outputText } = ts.transpileModule(text, {

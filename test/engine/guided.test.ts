@@ -163,6 +163,41 @@ test("steps report their guidance, and usage counts its passes", async () => {
   assert.deepEqual([plain.usage.discriminator_passes, plain.usage.gradient_passes], [0, 0]);
 });
 
+test("several rewards have the same bits alone and together, and their weighted sum guides and ranks", async () => {
+  const shipped = await startEngine();
+  const base = { prompt: "Once", length: 20, steps: 3, temperature: 1 };
+  const ask = (guidance: GenerateRequest["guidance"], more: Partial<GenerateRequest> = {}) =>
+    run(shipped, { ...base, seed: 4, guidance, ...more });
+  const of = (rewards: Record<string, number>) =>
+    ask({ mode: "rgas", candidates: 2, rewards }).then(({ steps }) => steps[0]!.guidance!.rewards);
+  const [own, fluency, both] = [
+    await of({ discriminator: 1 }),
+    await of({ fluency: 1 }),
+    await of({ fluency: 0.5, discriminator: 2 }),
+  ];
+  assert.deepEqual(
+    both,
+    own.map((reward, i) => 2 * reward + 0.5 * fluency[i]!),
+  );
+  assert.ok(fluency.every((reward) => reward < 0));
+  const rewards = { fluency: 0.3, discriminator: 0.1 };
+  const requests = [
+    () => ask({ mode: "smc", particles: 3, rewards }, { best_of: 2, rank_by: { fluency: 1 } }),
+    () => ask({ mode: "rgas", rewards }),
+    () => ask(undefined, { n: 2, best_of: 2, rank_by: rewards }),
+    () => ask({ mode: "smc", particles: 2, rewards: { fluency: 1 } }),
+  ];
+  const alone = [];
+  for (const request of requests) alone.push(await request());
+  assert.deepEqual(await Promise.all(requests.map((request) => request())), alone);
+  // Two samples of 3 particles, 3 steps at most of 2 rewards; then one pass of each sample.
+  assert.equal(alone[0]!.usage.discriminator_passes, 2 * 3 * 3 * 2 + 2);
+  assert.equal(alone[2]!.usage.discriminator_passes, 2 * 2);
+  const { receipt } = await shipped.submit({ ...base, seed: 4, guidance: { mode: "smc" } }).result;
+  const guidance = { mode: "smc", rewards: { discriminator: 1 }, particles: 4, resample_below: 0.5 };
+  assert.deepEqual(receipt.request.guidance, guidance);
+});
+
 test("guidance that cannot be used is refused with its field", async () => {
   const plain = await startEngine({}, TEACHER);
   const base = { prompt: "", length: 4, steps: 2, seed: 0, temperature: 1 };
@@ -180,7 +215,28 @@ test("guidance that cannot be used is refused with its field", async () => {
   assert.match(noDiscriminator!.message, /has no discriminator/);
   assert.equal(field(plain, { mode: "none" }), undefined);
   assert.throws(() => plain.submit({ ...base, best_of: 2 }), /\/best_of: .*has no discriminator to rank by/);
-  assert.equal(field(engine, { mode: "none", candidates: 4 })?.path, "/guidance/candidates");
+  const refused: [Partial<GenerateRequest>, RegExp][] = [
+    [{ guidance: { mode: "none", candidates: 4 } }, /\/guidance\/candidates: has no effect without guidance/],
+    [{ guidance: { mode: "rgas", particles: 4 } }, /\/guidance\/particles: .* set \/guidance\/mode to smc/],
+    [{ guidance: { mode: "smc", scale: [1, 1] } }, /\/guidance\/scale: has no effect in mode smc/],
+    [
+      { guidance: { mode: "smc", rewards: { beauty: 1 } } },
+      /\/guidance\/rewards\/beauty: is no reward of tiny-student, which has discriminator$/,
+    ],
+    [{ best_of: 2, rank_by: { beauty: 1 } }, /\/rank_by\/beauty: is no reward/],
+    [{ rank_by: { discriminator: 1 } }, /\/rank_by: has no effect without best_of/],
+    [
+      { guidance: { mode: "rgas", rerank_ratio: 0.5, rewards: { discriminator: 2 } } },
+      /\/guidance\/rerank_ratio: must be 1 with these rewards/,
+    ],
+    [{ guidance: { mode: "smc" }, order: "confidence" }, /\/order: confidence cannot be guided/],
+    [{ guidance: { mode: "smc" }, block_length: 2 }, /\/block_length: cannot stand beside guidance/],
+    [{ guidance: { mode: "smc" }, remask: { mode: "random", rate: 0.1 } }, /\/remask: cannot stand beside/],
+    [{ guidance: { mode: "smc" }, logprobs: true, top_logprobs: 2 }, /\/top_logprobs: cannot stand beside/],
+    [{ guidance: { mode: "smc" }, steps: "auto", deadline_ms: 500 }, /\/steps: cannot be auto/],
+  ];
+  for (const [fields, message] of refused)
+    assert.throws(() => engine.submit({ ...base, ...fields }), message);
 });
 
 test("top-k and top-p change the draws, and top-k 1 equals temperature 0", async () => {
