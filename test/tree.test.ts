@@ -31,10 +31,13 @@ test("the top level has at most 18 visible entries", () => {
   assert.ok(names.length <= 18, names.join(" "));
 });
 
-test("a folder has at most 12 files of its own, and a model folder at most 13", () => {
+const rewardsIn = (folder: string): number =>
+  JSON.parse(readFileSync(join(PACKAGE_ROOT, folder, "model.json"), "utf8")).rewards?.length ?? 0;
+
+test("a folder has at most 12 files of its own, and a model folder at most 13 and its rewards", () => {
   for (const { folder, files } of folders().slice(1)) {
-    // The format of a model folder is flat: three graphs in three precisions, and four other files.
-    const limit = files.includes("model.json") ? 13 : 12;
+    // The format of a model folder is flat: three graphs in three precisions, four other files, and rewards.
+    const limit = files.includes("model.json") ? 13 + rewardsIn(folder) : 12;
     assert.ok(files.length <= limit, `${folder} has ${files.length} files`);
   }
 });

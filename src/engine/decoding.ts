@@ -136,6 +136,21 @@ export function prepareGuidance(model: Model, request: GuidanceRequest | undefin
 }
 
 /**
+ * Return guidances of one step that together run every graph of a model: plain, one that tilts, one that
+ * re-ranks, and `withRewards` one by each reward beside the discriminator, which is otherwise loaded when it
+ * is used.
+ */
+export function everyGuidance({ manifest }: Model, withRewards: boolean): (GuidanceRequest | undefined)[] {
+  const ratios = manifest.guidance ? [0, 1] : [];
+  const rewards = (withRewards && manifest.rewards) || [];
+  return [
+    undefined,
+    ...ratios.map((rerank_ratio) => ({ mode: "rgas" as const, rerank_ratio })),
+    ...rewards.map(({ name }) => ({ mode: "rgas" as const, rewards: { [name]: 1 } })),
+  ];
+}
+
+/**
  * Return the weights of rewards, sorted by name; by default the discriminator's. Throws InvalidRequestError
  * for a name that the model does not have.
  *

@@ -20,8 +20,9 @@ import { FairLoop } from "./answers/fair-loop.ts";
 import type { SharedCache } from "./answers/shared-cache.ts";
 import type { StepListener } from "./answers/step-emitter.ts";
 import { emitCost, maxTokenPasses } from "./cost.ts";
+import { everyGuidance } from "./decoding.ts";
 import { prepare } from "./prepare.ts";
-import type { GenerateRequest, GuidanceRequest, PreparedRequest } from "./request.ts";
+import type { GenerateRequest, PreparedRequest } from "./request.ts";
 import { SampleGroup } from "./sample-group.ts";
 import { calibrate } from "./scheduling/calibrate.ts";
 import { type BatchReport, Dispatcher, type DispatcherLimits } from "./scheduling/dispatcher.ts";
@@ -122,19 +123,9 @@ export class Engine extends EventEmitter<EngineEvents> {
     return this.ready && !this.#stopped;
   }
 
-  /**
-   * Run every graph once in every worker, then become `ready`. Rejects with ModelFailure.
-   *
-   * @param withRewards run those beside the discriminator too, which are otherwise loaded when one is used
-   */
+  /** Run every graph once in every worker, `rewards` if asked, then become `ready`. Rejects with ModelFailure. */
   async warmUp(withRewards = false): Promise<void> {
-    const guidances: (GuidanceRequest | undefined)[] = [undefined];
-    // A step that tilts and one that re-ranks.
-    if (this.model.manifest.guidance)
-      for (const rerank_ratio of [0, 1]) guidances.push({ mode: "rgas", rerank_ratio });
-    for (const { name } of (withRewards && this.model.manifest.rewards) || [])
-      guidances.push({ mode: "rgas", rewards: { [name]: 1 } });
-    for (const guidance of guidances) {
+    for (const guidance of everyGuidance(this.model, withRewards)) {
       const prepared = this.#prepare({ prompt: "", steps: 1, seed: 0, temperature: 1, guidance });
       await this.#begin({ ...prepared, key: undefined, cached: undefined, emitCost: 0, cost: 0 }).result;
     }

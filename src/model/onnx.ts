@@ -127,7 +127,7 @@ export async function checkExternalData(
     throw new StartupError(
       isAbsolute(location) || normalize(location).startsWith("..")
         ? `${path} reads ${shown}, which is outside ${folder}: the files of a model must be in its folder`
-        : `${path} reads ${shown}, which model.json does not name among its weights`,
+        : `${path} reads ${shown}, which model.json does not name under weights or discriminator_weights`,
     );
   }
 }

@@ -10,12 +10,12 @@ model becomes the reward `fluency` of that model folder.
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 import onnx
 import torch
 import torch.nn.functional as F
+from onnx.external_data_helper import load_external_data_for_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -254,15 +254,17 @@ def export_fluency(source: Path, folder: Path) -> None:
     if (source / "tokenizer.json").read_bytes() != (folder / "tokenizer.json").read_bytes():
         raise ValueError(f"{source} and {folder} have different tokenizers")
     manifest = json.loads((folder / "model.json").read_text())
-    weights, graph = folder / "fluency.fp16.safetensors", folder / "fluency.onnx"
-    shutil.copyfile(source / "model.safetensors", weights)
-    model = graph_causal(load_file(weights), load_causal(source).config)
+    file = "model.safetensors"
+    model = graph_causal(load_file(source / file), load_causal(source).config)
     reward = Fluency(model, manifest["end_of_text_token_id"], manifest["mask_token_id"])
     exported = to_model(reward, CUDA_OPSET)
-    store_once(exported, model.origins("model", weights.name), StoredTensors(folder))
+    store_once(exported, model.origins("model", file), StoredTensors(source))
+    # The folder of a model is flat, and this graph alone reads these weights.
+    load_external_data_for_model(exported, str(source))
+    graph = folder / "fluency.onnx"
     onnx.save(exported, str(graph))
     meaning = "Log-likelihood of the text under an autoregressive model of the same size, in nats"
-    entry = {"name": "fluency", "meaning": meaning, **file_entry(graph), "weights": file_entry(weights)}
+    entry = {"name": "fluency", "meaning": meaning, **file_entry(graph)}
     others = [one for one in manifest.get("rewards", []) if one["name"] != "fluency"]
     manifest["rewards"] = [*others, entry]
     (folder / "model.json").write_text(json.dumps(manifest, indent=2) + "\n")
