@@ -85,6 +85,9 @@ export const TINY_GUIDED = fileURLToPath(new URL("../fixtures/tiny-guided", impo
 /** The same checkpoint, converted so that its graphs take sigma and mask_bias. */
 export const TINY_STUDENT = fileURLToPath(new URL("../fixtures/tiny-student", import.meta.url));
 
+/** One with a context of 4,096 tokens, without a discriminator. */
+export const TINY_LONG = fileURLToPath(new URL("../fixtures/tiny-long", import.meta.url));
+
 /** Every converted checkpoint of random weights: with and without each quirk, and without a discriminator. */
 export const FIXTURES = ["plain", "guided", "mask", "sigma", "student"].map((name) =>
   fileURLToPath(new URL(`../fixtures/tiny-${name}`, import.meta.url)),

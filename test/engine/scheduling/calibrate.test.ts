@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { calibrate } from "../../../src/engine/scheduling/calibrate.ts";
-import { ModelFailure } from "../../../src/errors.ts";
+import { mostTokens } from "../../../src/engine/scheduling/scheduler.ts";
+import { MemoryFailure, ModelFailure } from "../../../src/errors.ts";
 import { openModel } from "../../../src/model/model.ts";
 import type { WorkerPool } from "../../../src/runtime/pool.ts";
 import type { DenoiseInput } from "../../../src/runtime/protocol.ts";
-import { MODEL, startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { MODEL, startEngine, TINY_GUIDED, TINY_LONG } from "../../support/engine.ts";
 
 const model = await openModel(MODEL);
 
@@ -39,6 +40,20 @@ test("a size that does not fit in memory ends the measurement, unless it is the 
   };
   assert.equal((await boundsFor(until(4))).maxTokens, 4 * 128);
   await assert.rejects(boundsFor(until(1)), ModelFailure);
+});
+
+test("with a long context, a batch of the longest rows must fit into the memory too", async () => {
+  const long = await openModel(TINY_LONG, "fp32");
+  const tried: number[] = [];
+  const run = async (_graph: string, { rows, padded }: DenoiseInput) => {
+    if (padded === 4096) tried.push(rows);
+    if (padded === 4096 && rows > 2) throw new MemoryFailure("the batch ended 2 worker processes");
+    return { milliseconds: 1 };
+  };
+  const limits = await calibrate(long, { run: run as unknown as WorkerPool["run"] });
+  assert.deepEqual(tried, [16, 8, 4, 2]);
+  assert.equal(limits.maxTokens, 16 * 4096);
+  assert.deepEqual([mostTokens(limits, 3968), mostTokens(limits, 4096)], [16 * 4096, 2 * 4096]);
 });
 
 test("an engine is ready before it measures its batches, and measures while requests run", async () => {

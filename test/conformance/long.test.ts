@@ -2,12 +2,10 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import type { GenerateRequest } from "../../src/engine/request.ts";
-import { startEngine } from "../support/engine.ts";
+import { startEngine, TINY_LONG } from "../support/engine.ts";
 
-const LONG = fileURLToPath(new URL("../fixtures/tiny-long", import.meta.url));
-const engine = await startEngine({ maxBatchTokens: 4096 }, LONG);
+const engine = await startEngine({ maxBatchTokens: 4096 }, TINY_LONG);
 
 test("long canvases are the same together and alone", async () => {
   // 513 and 550 share the padded length 576, 1100 and 1150 share 1152.
