@@ -16,7 +16,7 @@ const AUTO_MAX_BYTES = 128 << 20;
 function bytesOf({ manifest, precision }: Model): number {
   const files = [
     ...Object.values(manifest.graphs).map((graph) => graph[precision.cpu]!),
-    ...weightFiles(manifest),
+    ...weightFiles(manifest, precision.cpu),
   ];
   return files.reduce((sum, { bytes }) => sum + bytes, 0);
 }

@@ -184,7 +184,7 @@ def convert(
         advice = "; `didi-serve model convert` writes GPT-2's if it is missing" if family in OWN else ""
         raise ConversionError(f"{tokenizer} does not exist{advice}")
     given = {"--true-sigma": true_sigma, "--keep-mask-logit": keep_mask_logit, "--heads": heads}
-    given["--calibration"] = calibration
+    given |= {"--calibration": calibration, "--weights fp16": weights != "fp32"}
     useless = [flag for flag, value in given.items() if value]
     if family in FAMILIES and useless:
         raise ConversionError(f"{useless[0]} has no effect on the family {family}: leave it out")
@@ -198,8 +198,7 @@ def convert(
         about = {"name": name, "licence": licence, "precisions": precisions}
         try:
             if family in FAMILIES:
-                stored = torch.float16 if weights == "fp16" else None
-                about |= {"tokenizer": tokenizer, "context": context, "stored": stored}
+                about |= {"tokenizer": tokenizer, "context": context}
                 write_family_folder(folder, source, family, **about)
             else:
                 shutil.copyfile(tokenizer, folder / "tokenizer.json")

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,14 @@ from .tables import FAMILIES, Family
 from .tokens import Vocabulary, end_of_text, mask_in, read_json, renumbered, vocabulary_of
 from .trunk import FamilyDenoise
 
-INT8 = "int8."  # before the names of matrices in 8 bits and their scales, in the files
+# Before the names of matrices, and scales, of one precision in the files.
+HALF, INT8 = "half.", "int8."
 LONGEST = 4_096  # context unless it is asked for; tables of angles grow with it
+
+
+TABLES = ("embedding", "positions", "segment")  # rows are gathered from them
+SLAB = 256  # rows of a matrix that are made at once
+TABLE_SLAB = 8_192
 
 
 @dataclass(frozen=True)
@@ -36,61 +42,59 @@ class Source:
     layout: Layout
     vocabulary: Vocabulary
     checkpoint: Checkpoint
-    stored: torch.dtype | None  # None: as the checkpoint has them
 
-    def matrix(self, slot: str) -> Tensor:
-        """Return a parameter as the graphs take it: matrices [inputs, outputs], tables in our ids."""
-        tensor = self.checkpoint.tensor(self.family.tensor(slot))
-        if slot in ("embedding", "head.weight", "head.bias"):
-            tensor = self.vocabulary.rows(tensor)
-        if slot == "segment":
-            tensor = tensor[:1]
-        if tensor.ndim == 2 and slot not in ("embedding", "positions", "segment"):
-            tensor = tensor.T
-        return tensor.to(self.dtype(slot)).contiguous()
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the parameters of the graphs: matrices as [inputs, outputs], ids as ours."""
+        slots, shapes = self.layout.slots(), {}
+        for slot, shape in (slots | {"head.weight": slots["embedding"]}).items():
+            if slot in ("embedding", "head.weight", "head.bias"):
+                shape = (self.vocabulary.padded, *shape[1:])
+            shapes[slot] = shape[::-1] if len(shape) == 2 and slot not in TABLES else shape
+        return shapes
 
-    def shape(self, slot: str) -> tuple[int, ...]:
-        shape = self.layout.slots()[slot]
-        if slot in ("embedding", "head.weight", "head.bias"):
-            shape = (self.vocabulary.padded, *shape[1:])
-        transposed = len(shape) == 2 and slot not in ("embedding", "positions", "segment")
-        return shape[::-1] if transposed else shape
+    def matrices(self) -> list[str]:
+        return [slot for slot, shape in self.shapes().items() if len(shape) == 2 and slot not in TABLES]
 
-    def dtype(self, slot: str) -> torch.dtype:
-        """Return the type that a parameter is stored in: vectors in float32."""
-        if len(self.layout.slots()[slot]) == 1:
-            return torch.float32
-        name, _, _ = split_name(self.family.tensor(slot))
-        return self.stored or DTYPES[self.checkpoint.dtypes[name]]
+    def name(self, slot: str) -> str:
+        """Return the checkpoint's name of a parameter."""
+        return self.family.tensor("embedding" if slot == "head.weight" and self.layout.tied else slot)
 
-    def item(self, slot: str) -> Item:
-        return Item(slot, self.shape(slot), self.dtype(slot), partial(self.matrix, slot))
+    def slabs(self, slot: str) -> Iterator[Tensor]:
+        """Yield a parameter of `shapes` in slabs of rows, in the checkpoint's type."""
+        tensor, shape = self.checkpoint.tensor(self.name(slot)), self.shapes()[slot]
+        in_ids = slot in ("embedding", "head.weight", "head.bias")
+        if slot in TABLES or len(shape) == 1:
+            for start in range(0, shape[0], TABLE_SLAB):
+                end = min(start + TABLE_SLAB, shape[0])
+                yield self.vocabulary.rows(tensor, start, end) if in_ids else tensor[start:end]
+        else:
+            for columns in tensor.split(SLAB, dim=1):
+                yield (self.vocabulary.rows(columns) if in_ids else columns).T
+
+    def item(self, slot: str, dtype: torch.dtype = torch.float32, prefix: str = "") -> Item:
+        """Return what is stored of a parameter; a table keeps its type."""
+        if slot in TABLES:
+            dtype = DTYPES[self.checkpoint.dtypes[split_name(self.name(slot))[0]]]
+        return Item(prefix + slot, self.shapes()[slot], dtype, partial(self.slabs, slot))
 
     def integer_items(self, slot: str) -> list[Item]:
         """Return an int8 matrix and the scale of each of its columns."""
-        columns = self.shape(slot)[1]
-        stem = slot.removesuffix(".weight")
+        shape = self.shapes()[slot]
 
         def scale() -> Tensor:
-            largest = self.matrix(slot).abs().amax(dim=0).float()
+            tensor = self.checkpoint.tensor(self.name(slot))
+            largest = torch.cat([rows.abs().amax(dim=1).float() for rows in tensor.split(SLAB)])
             return torch.where(largest > 0, largest / LARGEST, 1.0)
 
-        def integers() -> Tensor:
-            # In slices of rows, so that no float32 copy of the matrix is made.
-            by_column, matrix = scale(), self.matrix(slot)
-            made = torch.empty(matrix.shape, dtype=torch.int8)
-            for rows, out in zip(matrix.split(256), made.split(256)):
-                out.copy_((rows.float() / by_column).round())
-            return made
+        def integers() -> Iterator[Tensor]:
+            by_column = scale()
+            return ((slab.float() / by_column).round() for slab in self.slabs(slot))
 
+        name = f"{INT8}{slot.removesuffix('.weight')}.scale"
         return [
-            Item(f"{INT8}{stem}.scale", (columns,), torch.float32, scale),
-            Item(f"{INT8}{slot}", self.shape(slot), torch.int8, integers),
+            Item(name, shape[1:], torch.float32, lambda: [scale()]),
+            Item(f"{INT8}{slot}", shape, torch.int8, integers),
         ]
-
-    def block_matrices(self) -> list[str]:
-        slots = self.layout.slots()
-        return [slot for slot, shape in slots.items() if slot.startswith("blocks.") and len(shape) == 2]
 
 
 def detect(config: dict) -> str | None:
@@ -100,7 +104,7 @@ def detect(config: dict) -> str | None:
 
 
 def open_source(
-    folder: Path, family: Family, definition: dict, context: int | None, stored: torch.dtype | None
+    folder: Path, family: Family, definition: dict, context: int | None = None
 ) -> tuple[Source, dict]:
     """Return a checkpoint and its config.json. Raise ConversionError that names every bad tensor."""
     config = read_json(folder / "config.json")
@@ -121,25 +125,38 @@ def open_source(
     if context is not None and context > longest and layout.learned_positions:
         raise ConversionError(f"--context {context}: the checkpoint has {longest} positions")
     vocabulary = vocabulary_of(definition, layout.mask_id, layout.vocab_size)
-    source = Source(family, layout, vocabulary, checkpoint, stored)
+    source = Source(family, layout, vocabulary, checkpoint)
     return source, {"config": config, "settings": settings, "context": context or min(longest, LONGEST)}
 
 
-def graph(source: Source, context: int, compute: torch.dtype, store: Store, integer: bool) -> tuple:
+def items_of(source: Source, precision: str) -> dict[str, list[Item]]:
+    """Return what the graph of a precision reads: groups of files, and the tensors of each."""
+    shapes, matrices = source.shapes(), source.matrices()
+    in_blocks = [slot for slot in matrices if slot.startswith("blocks.")]
+    rest = [slot for slot in shapes if slot not in matrices]
+    groups = {"common": [source.item(slot) for slot in rest]}
+    if precision == "fp16":
+        return groups | {"half": [source.item(slot, torch.float16, HALF) for slot in matrices]}
+    groups["head"] = [source.item(slot) for slot in matrices if slot not in in_blocks]
+    if precision == "fp32":
+        return groups | {"float": [source.item(slot) for slot in in_blocks]}
+    return groups | {"int8": [item for slot in in_blocks for item in source.integer_items(slot)]}
+
+
+def graph(source: Source, context: int, store: Store, precision: str) -> tuple:
     """Return the graph of a precision and the entries of the files that it reads."""
     layout = source.layout if source.layout.learned_positions else replace(source.layout, context=context)
-    module = FamilyDenoise(layout, source.vocabulary.size, compute)
-    # Of a matrix in 8 bits the name is that of the matrix.
-    whole = {name: item for name, (_, _, item) in store.places.items() if not name.startswith(INT8)}
-    if integer:
-        for slot in source.block_matrices():
-            whole.pop(slot, None)
-        found = {name: item for name, (_, _, item) in store.places.items() if name.startswith(INT8)}
-        whole |= {name.removeprefix(INT8): item for name, item in found.items()}
+    half = precision == "fp16"
+    module = FamilyDenoise(layout, source.vocabulary.size, torch.float16 if half else torch.float32)
+    items = {
+        one.name.removeprefix(HALF).removeprefix(INT8): one
+        for group in items_of(source, precision).values()
+        for one in group
+    }
     # Expanded from one value: nothing reads the weights of the example.
-    weights = {name: torch.empty(1, dtype=one.dtype).expand(one.shape) for name, one in whole.items()}
-    model = to_model(module, OPSET if compute == torch.float32 else CUDA_OPSET, weights)
-    return model, store.attach(model, {WEIGHTS + name: item.name for name, item in whole.items()})
+    weights = {name: torch.empty(1, dtype=one.dtype).expand(one.shape) for name, one in items.items()}
+    model = to_model(module, CUDA_OPSET if half else OPSET, weights)
+    return model, store.attach(model, {WEIGHTS + name: one.name for name, one in items.items()})
 
 
 def write_family_folder(
@@ -152,14 +169,13 @@ def write_family_folder(
     tokenizer: Path,
     precisions: Sequence[str],
     context: int | None,
-    stored: torch.dtype | None,
 ) -> None:
     """Write weights, graphs, tokenizer, chat template and `model.json` into `folder`, which is empty.
 
     Raise ConversionError if the checkpoint or its tokenizer cannot be used.
     """
     definition = json.loads(tokenizer.read_text(encoding="utf-8"))
-    source, about = open_source(source_folder, FAMILIES[family], definition, context, stored)
+    source, about = open_source(source_folder, FAMILIES[family], definition, context)
     layout, vocabulary, slots = source.layout, source.vocabulary, source.layout.slots()
     parameters = sum(torch.Size(shape).numel() for shape in slots.values())
     heads = f"{layout.heads} heads ({layout.kv_heads} of keys)"
@@ -170,26 +186,21 @@ def write_family_folder(
     tokenizer_file.write_text(json.dumps(changed, ensure_ascii=False), encoding="utf-8")
     end = end_of_text(definition, about["settings"], about["config"], vocabulary)
 
-    store, matrices = Store(folder), source.block_matrices()
-    common = sorted(slots.keys() - set(matrices), key=lambda slot: -source.dtype(slot).itemsize)
-    wanted = {"common": [source.item(slot) for slot in common]}
-    if set(precisions) - {"int8"}:
-        wanted["float"] = [source.item(slot) for slot in matrices]
-    if "int8" in precisions:
-        made = [item for slot in matrices for item in source.integer_items(slot)]
-        wanted["int8"] = sorted(made, key=lambda item: -item.dtype.itemsize)
-    for group, items in wanted.items():
+    store, groups = Store(folder), {}
+    for precision in precisions:
+        groups |= items_of(source, precision)
+    for group, items in groups.items():
         started = time.perf_counter()
         print(f"{group}: {sum(item.bytes for item in items) / 1e6:.0f} MB ...", end=" ", flush=True)
-        store.write(group, items)
+        # In the order of the sizes of types, so that every tensor is aligned.
+        store.write(group, sorted(items, key=lambda item: -item.dtype.itemsize))
         print(f"{time.perf_counter() - started:.0f} s", flush=True)
     graphs = {}
     for precision in precisions:
         started = time.perf_counter()
         path = folder / f"denoise.{precision}.onnx"
         print(f"{path.name} ...", end=" ", flush=True)
-        compute = torch.float16 if precision == "fp16" else torch.float32
-        model, data = graph(source, about["context"], compute, store, precision == "int8")
+        model, data = graph(source, about["context"], store, precision)
         onnx.save(model, str(path))
         graphs[precision] = file_entry(path) | {"data": data}
         print(f"{time.perf_counter() - started:.0f} s", flush=True)

@@ -27,12 +27,12 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Item:
-    """A tensor to write: its shape and type, and how to make it."""
+    """A tensor to write: its shape and type, and how to make it, in slabs of rows."""
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    make: Callable[[], Tensor]
+    make: Callable[[], Iterable[Tensor]]
 
     @property
     def bytes(self) -> int:
@@ -79,10 +79,12 @@ class Store:
             put(text)
             for item in items:
                 self.places[item.name] = (file, 8 + len(text) + header[item.name]["data_offsets"][0], item)
-                tensor = item.make()
-                if tensor.shape != item.shape or tensor.dtype != item.dtype:
-                    raise AssertionError(f"{item.name} is {tensor.shape} {tensor.dtype}")
-                put(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+                rows = 0
+                for slab in item.make():
+                    put(slab.to(item.dtype).contiguous().flatten().view(torch.uint8).numpy().data)
+                    rows += len(slab)
+                if rows != item.shape[0]:
+                    raise AssertionError(f"{item.name} has {rows} rows instead of {item.shape[0]}")
         size = 8 + len(text) + at
         self.entries[file] = {"file": file, "sha256": digest.hexdigest(), "bytes": size}
 

@@ -26,11 +26,14 @@ class Vocabulary:
     size: int
     mask_id: int
 
-    def rows(self, table: Tensor) -> Tensor:
-        """Return the rows [V padded, ..] of a checkpoint's table [rows, ..] in the order of our ids."""
-        rows = table[: self.size].clone()
-        rows[[self.mask_id, self.size - 1]] = rows[[self.size - 1, self.mask_id]]
-        return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, self.padded - self.size))
+    def rows(self, table: Tensor, start: int = 0, end: int | None = None) -> Tensor:
+        """Return rows of a checkpoint's table [rows, ..] in the order of our ids, up to V padded."""
+        end = self.padded if end is None else min(end, self.padded)
+        rows = table[start : min(end, self.size)].clone()
+        for ours, theirs in ((self.size - 1, self.mask_id), (self.mask_id, self.size - 1)):
+            if start <= ours < end:
+                rows[ours - start] = table[theirs]
+        return F.pad(rows, (0, 0) * (rows.ndim - 1) + (0, end - start - len(rows)))
 
     @property
     def padded(self) -> int:

@@ -2,8 +2,8 @@
 
 Weights are inputs of the traced module, under the names of `Layout.slots`; the export turns them into
 initializers with external data (store.py), so that no weight is in memory while a graph is built. Matrices
-multiply from the right. Their type says how: float32, float16 and bfloat16 matrices are read as float32 or,
-in fp16 graphs, float16; int8 matrices have a scale for each column, and each position its own scale.
+multiply from the right, in their own type: float32, float16, or int8 with a scale for each column and each
+position. ONNX Runtime would convert them at every step, not once, if there are more than some gigabytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,16 +68,13 @@ class FamilyDenoise(nn.Module):
         ids = torch.arange(vocab_size + -vocab_size % ALIGNMENT)
         self.register_buffer("impossible", torch.where(ids < vocab_size - 1, 0.0, IMPOSSIBLE))
 
-    def matrix(self, weight: Tensor) -> Tensor:
-        return cast(weight, self.compute)
-
     def linear(self, w: Weights, names: Sequence[str], x: Tensor) -> list[Tensor]:
         """Return x [.., d] times each of the matrices `names`, plus its bias if it has one."""
         if w[f"{names[0]}.weight"].dtype == torch.int8:
             quantised = integers(x)
             made = [integer_product(*quantised, w[f"{name}.weight"], w[f"{name}.scale"]) for name in names]
         else:
-            made = [product(x, self.matrix(w[f"{name}.weight"])) for name in names]
+            made = [product(x, w[f"{name}.weight"]) for name in names]
         return [y + w[f"{name}.bias"] if f"{name}.bias" in w else y for name, y in zip(names, made)]
 
     def norm(self, w: Weights, name: str, x: Tensor, kind: str | None = None) -> Tensor:
@@ -181,9 +178,8 @@ class FamilyDenoise(nn.Module):
         if layout.transform:
             (x,) = self.linear(w, ["transform"], x)
             x = self.norm(w, "transform_norm", ACTIVATIONS[layout.activation](x))
-        head = self.matrix(w["embedding"]).T if layout.tied else self.matrix(w["head.weight"])
         bias = self.impossible + w["head.bias"] if layout.head_bias else self.impossible
-        return product(x, head) + bias
+        return product(x, w["head.weight"]) + bias
 
     def forward(
         self,

@@ -55,9 +55,10 @@ def test_the_module_equals_the_network(name, tmp_path):
     save_checkpoint(case, model, tmp_path / "checkpoint")
     assert len(list((tmp_path / "checkpoint").glob("*.safetensors"))) > (3 if case.shard == "20KB" else 0)
     definition = json.loads((tmp_path / "checkpoint" / "tokenizer.json").read_text())
-    source, _ = open_source(tmp_path / "checkpoint", FAMILIES[case.family], definition, None, None)
-    weights = {slot: source.matrix(slot) for slot in source.layout.slots()}
-    assert all(tensor.shape == source.shape(slot) for slot, tensor in weights.items())
+    source, _ = open_source(tmp_path / "checkpoint", FAMILIES[case.family], definition)
+    weights = {slot: torch.cat([*source.slabs(slot)]) for slot in source.shapes()}
+    assert all(tensor.shape == source.shapes()[slot] for slot, tensor in weights.items())
+    weights = {slot: tensor.float() for slot, tensor in weights.items()}
     feeds = make_inputs(LAST, 1.0)
     with torch.no_grad():
         module = FamilyDenoise(source.layout, source.vocabulary.size)
