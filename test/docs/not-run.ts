@@ -6,7 +6,10 @@ const NOT_RUN: [command: RegExp, reason: string][] = [
   [/^npm run cuda -- /, "fetches CUDA binaries from the network"],
   [/^npm (start|run device-check) -- .*--device cuda$/, "needs a GPU"],
   [/^npm run device-pack$/, "takes ten minutes; test/deploy/gpu.full.ts runs it"],
-  [/\/hf download |didi-instruct-small/, "needs the published checkpoint"],
+  [
+    /(^|\/)hf download |didi-instruct-small|^npx didi-serve model convert --from \S+ --/,
+    "needs the published checkpoint",
+  ],
   [/^apt-get install /, "changes the machine; .ci/run installs the same packages"],
   [/^(useradd|systemctl) /, "needs root and systemd"],
   [/^kubectl /, "needs a cluster; loadtest/cluster applies the same manifests"],
