@@ -2,24 +2,17 @@ import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { denoiseInput } from "../../src/engine/scheduling/batch.ts";
 import { ModelFailure, StartupError } from "../../src/errors.ts";
-import { type Model, openModel } from "../../src/model/model.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
 import type { DenoiseInput } from "../../src/runtime/protocol.ts";
 import { Worker } from "../../src/runtime/worker-process.ts";
-import { MODEL, openEngine, TINY_GUIDED } from "../support/engine.ts";
+import { openEngine, TINY_GUIDED } from "../support/engine.ts";
 import { hideGpus } from "../support/fake-cuda.ts";
-import { plain, rowsOf } from "./rows.ts";
+import { plain, rowsOf, startPool } from "./rows.ts";
 
-let model: Model;
-let pool: WorkerPool;
-before(async () => {
-  model = await openModel(MODEL);
-  pool = await WorkerPool.start({ graphs: model.graphs, device: "cpu", threads: 1 });
-});
-after(() => pool.close());
+const { model, pool } = await startPool();
 
 test("a row has the same bits alone and beside other rows", async () => {
   const all = rowsOf(model, 8);

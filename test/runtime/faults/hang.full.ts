@@ -1,20 +1,11 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { denoiseInput } from "../../../src/engine/scheduling/batch.ts";
-import { type Model, openModel } from "../../../src/model/model.ts";
-import { WorkerPool } from "../../../src/runtime/pool.ts";
 import type { DenoiseInput } from "../../../src/runtime/protocol.ts";
-import { MODEL } from "../../support/engine.ts";
-import { plain, rowsOf } from "../rows.ts";
+import { plain, rowsOf, startPool } from "../rows.ts";
 
-let model: Model;
-let pool: WorkerPool;
-before(async () => {
-  model = await openModel(MODEL);
-  pool = await WorkerPool.start({ graphs: model.graphs, device: "cpu", threads: 1 });
-});
-after(() => pool.close());
+const { model, pool } = await startPool();
 
 test("a batch that ends every worker fails, and the next one runs", {
   timeout: 120_000,
