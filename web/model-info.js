@@ -30,13 +30,15 @@ export const fetchModel = (key, name) =>
   get(name === undefined ? "model" : `model?${new URLSearchParams({ model: name })}`, key);
 
 /** Show a model. @param {Schemas["ModelInfo"]} model */
-export function showModel({ name, description, parameters, context_length, vocab_size, guidance, quality }) {
+export function showModel(model) {
+  const { name, description, parameters, context_length, vocab_size, guidance, quality, rewards } = model;
   find(document, "#model-name", HTMLElement).textContent = name;
   const facts = [
     `${brief(parameters / 1e6)} million parameters`,
     `context of ${context_length} tokens`,
     `vocabulary of ${vocab_size.toLocaleString("en")}`,
     guidance ? "can be guided by its discriminator" : "no discriminator, so no guidance",
+    ...(rewards.length > 0 ? [`rewards: ${rewards.map((reward) => reward.name).join(", ")}`] : []),
   ];
   const about = [make("p", "", description), make("ul", "", ...facts.map((fact) => make("li", "", fact)))];
   if (quality) about.push(qualityTable(quality));
