@@ -8,6 +8,7 @@ import { runProgram } from "./support.ts";
 
 test("the manifests run, roll under load and go on a real Kubernetes", {
   skip: reasonNotToRun(),
+  timeout: 590_000,
 }, async () => {
   const args = ["--import", "tsx", "loadtest/cluster/main.ts", "--short"];
   const report = await runProgram(process.execPath, args, PACKAGE_ROOT);
