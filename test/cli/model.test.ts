@@ -101,6 +101,14 @@ async function damage(file: string, edit: (text: string) => string | Buffer, sou
   await writeFile(path, manifest);
 }
 
+/** Add rewards to the manifest of the copy. */
+const addRewards = (...names: string[]) =>
+  damage("model.json", (text) => {
+    const file = { file: "score.fp32.onnx", sha256: "0".repeat(64), bytes: 1 };
+    const rewards = names.map((name) => ({ name, meaning: "none", ...file }));
+    return JSON.stringify({ ...JSON.parse(text), rewards });
+  });
+
 const FAULTS: [name: string, wreck: () => Promise<void>, passed: number, says: RegExp][] = [
   ["no manifest", () => rm(join(copy, "model.json")), 0, /cannot read .*model\.json: ENOENT/],
   [
@@ -108,6 +116,13 @@ const FAULTS: [name: string, wreck: () => Promise<void>, passed: number, says: R
     () => damage("model.json", (text) => text.replace('"vocab_size"', '"vocab"')),
     0,
     /not a valid manifest: .*vocab_size/,
+  ],
+  ["a reward named twice", () => addRewards("a", "a"), 0, /\/rewards names a twice/],
+  [
+    "a reward that takes the discriminator's name",
+    () => addRewards("discriminator"),
+    0,
+    /\/rewards\/0\/name/,
   ],
   [
     "a short graph",
