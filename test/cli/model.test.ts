@@ -132,9 +132,9 @@ const FAULTS: [name: string, wreck: () => Promise<void>, passed: number, says: R
   ],
   [
     "a tokenizer of another kind",
-    () => damage("tokenizer.json", (text) => text.replace('"BPE"', '"WordPiece"'), true),
+    () => damage("tokenizer.json", (text) => text.replace('"BPE"', '"Unigram"'), true),
     7,
-    /not a byte-level BPE/,
+    /neither a byte-level BPE/,
   ],
   ["a graph that is none", () => damage("tilt.fp32.onnx", () => "nothing", true), 8, /tilt\.fp32\.onnx/],
 ];

@@ -11,9 +11,10 @@ import { MASK_GLYPH } from "../../src/model/byte-level.ts";
 import { gpt2Tokenizer } from "../../src/model/gpt2-tokenizer.ts";
 import type { Model } from "../../src/model/model.ts";
 import { Tokenizer } from "../../src/model/tokenizer.ts";
+import { parseTokenizer } from "../../src/model/tokenizer-file.ts";
 
 const MASK = 50_257;
-const definition = (await gpt2Tokenizer()) as ConstructorParameters<typeof Tokenizer>[0];
+const definition = parseTokenizer(JSON.stringify(await gpt2Tokenizer()), MASK + 1);
 const tokenizer = new Tokenizer(definition, MASK + 1, { maskId: MASK, endOfTextId: MASK - 1 });
 /** The parts of a model that a canvas and its steps use. */
 const model = {
