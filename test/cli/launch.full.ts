@@ -120,16 +120,17 @@ for (const { signal, toGroup, last } of ENDINGS)
       output += chunk;
       const origin = /ready at (\S+)\n/.exec(output)?.[1];
       if (clients || !origin) continue;
-      // Four clients without a pause: requests run whenever the signal is noticed, on a fast machine too.
-      clients = [1, 2, 3, 4].map((seed) => statusesUntilRefused(origin, seed));
+      // Clients without a pause: requests run whenever the signal is noticed, on a fast machine too.
+      clients = Array.from({ length: 8 }, (_, seed) => statusesUntilRefused(origin, seed));
       while (!/^didi_active_rows [1-9]/m.test(await (await fetch(`${origin}/metrics`)).text()));
       process.kill(toGroup ? group : child.pid!, signal);
     }
     const [, running, rest] = output.split(new RegExp(`"${last}: finishing (\\d+) running requests"`));
     assert.ok(Number(running) > 0, output);
     assert.match(rest!, /"stopped"/);
-    const answered = (log: string) => log.match(/"path":"\/generate","status":200/g)?.length;
-    assert.equal(answered(rest!), Number(running));
+    const answered = (log: string) => log.match(/"path":"\/generate","status":200/g)?.length ?? 0;
+    // Others were finished, and on their way to the client.
+    assert.ok(answered(rest!) >= Number(running), output);
     const statuses = (await Promise.all(clients!)).flat();
     assert.deepEqual(statuses, Array(answered(output)).fill(200));
   });
