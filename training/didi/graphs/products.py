@@ -99,6 +99,8 @@ def int8_products(shapes: tuple[Shape, ...], threads: int) -> Callable[[], float
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that spin between two runs would take the processor from what is measured in turn.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
 
     def seconds() -> float:
