@@ -11,10 +11,12 @@ import { describeModel, openModel } from "../../src/model/model.ts";
 import { WorkerPool } from "../../src/runtime/pool.ts";
 import { LIMITS } from "./engine.ts";
 
+const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url));
+
 /** Small models with the same vocabulary and other weights. */
-export const [PLAIN, MASK, SIGMA] = ["plain", "mask", "sigma"].map((name) =>
-  fileURLToPath(new URL(`../fixtures/tiny-${name}`, import.meta.url)),
-) as [string, string, string];
+export const [PLAIN, MASK, SIGMA] = [fixture("tiny-plain"), fixture("tiny-mask"), fixture("tiny-sigma")];
+/** A small model of proteins, with a token for each residue. */
+export const PROTEINS = fixture("tiny-proteins");
 
 /**
  * Start a registry in which the first model is loaded, and close it after the file's tests, or after the test
