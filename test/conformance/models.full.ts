@@ -28,6 +28,8 @@ const PAIRS: readonly (readonly [Served, Served])[] = [
   ],
 ];
 
+const namesOf = (pair: readonly Served[]) => pair.map(({ folder }) => basename(folder)).join(" and ");
+
 const visible = ({ samples, trace, receipt }: Answer) => ({ samples, trace, receipt });
 
 /** Return the answers of a model to seeds, without any other model. */
@@ -45,7 +47,7 @@ const SEEDS = [1, 2, 3, 4, 5, 6];
 
 for (const pair of PAIRS)
   for (const maxLoaded of [1, 2])
-    test(`${pair.map(({ folder }) => basename(folder)).join(" and ")}, room for ${maxLoaded}: answers are those of each alone`, async () => {
+    test(`${namesOf(pair)}, room for ${maxLoaded}: answers are those of each alone`, async () => {
       const expected = [await alone(pair[0], SEEDS), await alone(pair[1], SEEDS)];
       const models = await startRegistry([pair[0].folder, pair[1].folder], { maxLoaded });
       let loads = 0;
