@@ -1,7 +1,9 @@
-"""What the commands share: their parser, some flags, and a stop at the next checkpoint."""
+"""What the commands share: their parser, some flags, a stop at the next checkpoint, a request."""
 
 import argparse
+import json
 import signal
+import urllib.request
 
 import torch
 
@@ -39,3 +41,11 @@ def stop_on_signal() -> list[bool]:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.append(True))
     return stop
+
+
+def generate(server: str, body: dict) -> dict:
+    """Return the answer of a running server to POST /generate. Raise HTTPError if it refuses the request."""
+    data, headers = json.dumps(body).encode(), {"content-type": "application/json"}
+    request = urllib.request.Request(f"{server}/generate", data, headers)
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return json.load(answer)

@@ -6,15 +6,13 @@ texts are equal, how many end within the canvas, and the share of the student's 
 prompts and over those whose texts end.
 """
 
-import json
 import re
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from ..command import command_parser
+from ..command import command_parser, generate
 from ..corpus import documents
 from .judge import SIMPLE_STORIES
 
@@ -49,13 +47,6 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, nargs="+", default=[128, 32, 16], help="lengths of a block")
     parser.add_argument("--seed", type=int, default=1, help="of the prompts")
     args = parser.parse_args()
-
-    def ask(body: dict) -> dict:
-        data, headers = json.dumps(body).encode(), {"content-type": "application/json"}
-        request = urllib.request.Request(f"{args.server}/generate", data, headers)
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.load(answer)
-
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     texts = prompts(tokenizer, args.prompts, CONTEXT - args.length, args.seed)
     print("| tokens of a block | equal texts | texts that end | passes saved | of texts that end |")
@@ -65,7 +56,7 @@ def main() -> None:
         for seed, prompt in enumerate(texts):
             body = {"prompt": prompt, "length": args.length, "steps": args.steps, "seed": seed}
             body |= {"block_length": block, "guidance": {"mode": "none"}}
-            whole, early = ask(body | {"early_stop": False}), ask(body | {"early_stop": True})
+            whole, early = (generate(args.server, body | {"early_stop": early}) for early in (False, True))
             equal.append(whole["samples"][0]["text"] == early["samples"][0]["text"])
             ends.append(early["samples"][0]["finish_reason"] == "stop")
             passes.append([answer["usage"]["student_passes"] for answer in (whole, early)])

@@ -6,9 +6,7 @@ the autoregressive peer: the option with the largest likelihood given the text o
 largest likelihood of the whole piece, which needs a pass for each option.
 """
 
-import json
 import re
-import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 
 from ...causal import CausalLM, load_causal, next_token_nats
-from ...command import command_parser
+from ...command import command_parser, generate
 from ...corpus import SEPARATOR, documents
 
 NOUN = re.compile(r"\b(?:the|his|her|big|old) ([a-z]{3,})(?=[.,!?]| (?:and|was|in|on|to|with)\b)")
@@ -63,10 +61,7 @@ def make_items(texts: Sequence[str], count: int, seed: int) -> list[Item]:
 def ask(server: str, item: Item) -> int:
     """Return the option that the server chooses."""
     template = f"{item.left} {{{{choice:{'|'.join(item.options)}}}}}{item.right}"
-    body = json.dumps({"template": template}).encode()
-    request = urllib.request.Request(f"{server}/generate", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)["choices"][0]["chosen"]
+    return generate(server, {"template": template})["choices"][0]["chosen"]
 
 
 @torch.no_grad()

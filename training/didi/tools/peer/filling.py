@@ -3,14 +3,12 @@ FOLDER`.
 
 Each item is a piece of a simple story of the test split without some tokens in its middle, whole words. A
 running server fills the gap in a few steps, seeing both sides. The autoregressive peer continues the left
-side, which is all that it can see. The judge, another causal model, reads the whole piece. For each filling: the
-judge's perplexity of the piece with a 95% interval, the mean difference of its nats a piece from the peer at
-the same temperature with its standard error, the share of tokens and of gaps that are as in the story, and
+side, which is all that it can see. The judge, another causal model, reads the whole piece. For each filling:
+the judge's perplexity of the piece with a 95% interval, the mean difference of its nats a piece from the peer
+at the same temperature with its standard error, the share of tokens and of gaps that are as in the story, and
 the passes. Temperature 0 takes the most likely token.
 """
 
-import json
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ...causal import load_causal, sample_causal
-from ...command import command_parser
+from ...command import command_parser, generate
 from ...corpus import SEPARATOR, Stream, load_stream
 from ..evaluate import word_starts
 from ..judge import SIMPLE_STORIES
@@ -59,10 +57,7 @@ def fill(server: str, canvas: Sequence[int], seed: int, steps: int, temperature:
     body |= {"guidance": {"mode": "none"}, "early_stop": False}
     if temperature == 0:
         body["order"] = "confidence"
-    data, headers = json.dumps(body).encode(), {"content-type": "application/json"}
-    request = urllib.request.Request(f"{server}/generate", data, headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)["samples"][0]["tokens"]
+    return generate(server, body)["samples"][0]["tokens"]
 
 
 def main() -> None:
@@ -81,7 +76,7 @@ def main() -> None:
     end_id, mask_id = tokenizer.token_to_id(SEPARATOR), peer.config.mask_id
     starts_word = word_starts(tokenizer).numpy()
     streams = [load_stream(name, "test", tokenizer) for name in SIMPLE_STORIES]
-    print("| gap | filled by | passes | perplexity (95%) | nats a piece beside the peer (SE) | tokens | gaps |")
+    print("| gap | filled by | passes | perplexity (95%) | nats a piece over the peer (SE) | tokens | gaps |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for gap in args.gaps:
         halves = [pieces(stream, starts_word, gap, args.items // 2, args.seed) for stream in streams]
