@@ -1,7 +1,8 @@
 /** `npm run quality`: samples of several settings through the engine, and what a judge says of them. */
 
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { integer } from "../src/cli/parsers.ts";
@@ -23,6 +24,7 @@ interface QualityConfig {
   settings: string;
   samples: number;
   length: number;
+  keep?: string;
   python: string;
   out?: string;
   picture?: string;
@@ -98,6 +100,45 @@ async function sample(
   await Promise.all(Array.from({ length: CLIENTS }, client));
   const milliseconds = (performance.now() - started) / samples;
   return { tokens, passes: passes / samples, milliseconds };
+}
+
+/** Start an engine for a setting, run its samples and close the engine. */
+async function run(
+  { precision }: Setting,
+  request: Partial<GenerateRequest>,
+  config: QualityConfig,
+  done: () => void,
+): Promise<Samples> {
+  const limits = {
+    maxBatchTokens: 2048,
+    maxActive: CLIENTS,
+    maxQueue: CLIENTS,
+    cache: { maxBytes: 0, ttlMs: 0 },
+  };
+  const where = { model: config.model, device: "cpu" as const, threads: 0 };
+  const engine = await startEngine({ ...where, precision: precision ?? "auto" }, limits);
+  try {
+    await engine.warmUp();
+    return await sample(engine, request, config, done);
+  } finally {
+    await engine.pool.close();
+  }
+}
+
+/** Return the samples of a setting from the folder `keep`, or run it and write them there. */
+async function kept(
+  { keep, model, samples, length }: QualityConfig,
+  { precision, request }: Setting,
+  run: () => Promise<Samples>,
+): Promise<Samples> {
+  if (keep === undefined) return run();
+  const key = JSON.stringify({ model, samples, length, precision, request });
+  const file = join(keep, `${createHash("sha256").update(key).digest("hex").slice(0, 16)}.json`);
+  if (existsSync(file)) return JSON.parse(readFileSync(file, "utf8")) as Samples;
+  const result = await run();
+  mkdirSync(keep, { recursive: true });
+  writeFileSync(file, JSON.stringify(result));
+  return result;
 }
 
 /**
@@ -210,6 +251,7 @@ await script<QualityConfig>(
     ),
     flag("--samples <n>", "samples of each setting", integer(2, 1e6), 512),
     flag("--length <n>", "tokens of a sample", integer(1, 1 << 20), 128),
+    flag("--keep <folder>", "keep the samples of each setting here; a later run reads them"),
     PYTHON,
     flag("--out <file>", "write the tables here, as Markdown (default: print them alone)"),
     flag("--picture <file>", "write a picture of the settings that have a `series`, as SVG"),
@@ -227,31 +269,19 @@ await script<QualityConfig>(
     const progress = new Progress();
     if (!settings[0]?.request) throw new StartupError("the first setting has no request", 2);
     const all: (Samples | undefined)[] = [];
-    for (const { name, precision = "auto", request } of settings) {
+    for (const setting of settings) {
       if (stop.aborted) return 130;
+      const request = setting.request;
       if (!request) {
         all.push(undefined);
         continue;
       }
-      const limits = {
-        maxBatchTokens: 2048,
-        maxActive: CLIENTS,
-        maxQueue: CLIENTS,
-        cache: { maxBytes: 0, ttlMs: 0 },
-      };
-      const where = { model: config.model, device: "cpu" as const, threads: 0 };
-      const engine = await startEngine({ ...where, precision }, limits);
       let done = 0;
-      try {
-        await engine.warmUp();
-        const tell = () => {
-          done++;
-          progress.show(() => `${name}: ${done} of ${config.samples} samples `);
-        };
-        all.push(await sample(engine, request, config, tell));
-      } finally {
-        await engine.pool.close();
-      }
+      const tell = () => {
+        done++;
+        progress.show(() => `${setting.name}: ${done} of ${config.samples} samples `);
+      };
+      all.push(await kept(config, setting, () => run(setting, request, config, tell)));
     }
     const scores = judged(all, config);
     const text = report(settings, all, scores, config);
