@@ -3,6 +3,7 @@
 import argparse
 import json
 import signal
+import time
 import urllib.request
 
 import torch
@@ -33,6 +34,53 @@ def add_bf16_flag(parser: argparse.ArgumentParser, meaning: str) -> None:
 def add_corpus_flag(parser: argparse.ArgumentParser) -> None:
     """Add `--corpus`."""
     parser.add_argument("--corpus", choices=list(CORPORA), default="stories", help="what is learned")
+
+
+def add_device_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--device`, for `use_device`."""
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
+
+
+def use_device(device: str) -> None:
+    """Create tensors on `device` from now on, unless another is named."""
+    torch.set_default_device(device)
+    torch.set_float32_matmul_precision("high" if device == "cuda" else "highest")
+
+
+def add_minutes_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--minutes`, for `Deadline`."""
+    parser.add_argument("--minutes", type=float, help="end after this time: plan the steps that fit")
+
+
+class Deadline:
+    """Plan how many steps fit in a number of minutes, from the speed of some early ones.
+
+    >>> deadline, steps, done = Deadline(0.01), 10_000, 0
+    >>> while done < steps:
+    ...     steps, done = deadline.plan(done, steps), done + 1
+    ...     time.sleep(0.001)
+    """
+
+    WARM, MEASURED = 10, 50  # steps that are not measured, and those that are
+    USED = 0.95  # share of the time that is planned for steps; the rest is for validation and checkpoints
+
+    def __init__(self, minutes: float | None):
+        self.seconds, self.started = None if minutes is None else 60 * minutes, time.monotonic()
+
+    def plan(self, done: int, steps: int) -> int:
+        """Return the number of steps in all, with `done` steps done and `steps` planned so far."""
+        if self.seconds is None:
+            return steps
+        now = time.monotonic()
+        if done == self.WARM:
+            self.measured_from = now
+        elif done == self.WARM + self.MEASURED:
+            each = (now - self.measured_from) / self.MEASURED
+            left = self.USED * self.seconds - (now - self.started)
+            steps = done + max(1, int(left / each))
+        elif now - self.started > self.seconds:
+            steps = done
+        return steps
 
 
 def stop_on_signal() -> list[bool]:

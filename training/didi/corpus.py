@@ -172,7 +172,7 @@ def split_windows(
 ) -> Tensor:
     """Draw windows [count, length] of a split of a corpus as training draws them."""
     rng = np.random.default_rng(seed)
-    return torch.from_numpy(random_windows(load_streams(split, tokenizer, corpus), count, length, rng))
+    return torch.as_tensor(random_windows(load_streams(split, tokenizer, corpus), count, length, rng))
 
 
 def evaluation_windows(stream: Stream, length: int, count: int | None = None) -> np.ndarray:

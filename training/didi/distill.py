@@ -22,11 +22,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .backbone import Backbone, load_backbone, save_backbone
-from .command import add_bf16_flag, add_corpus_flag, command_parser, stop_on_signal
+from .command import Deadline, add_bf16_flag, add_corpus_flag, add_device_flag, add_minutes_flag
+from .command import command_parser, stop_on_signal, use_device
 from .corpus import split_windows
 from .diffusion import corrupt, in_batches, sample_plain
 from .guidance import Discriminator, load_discriminator, weight_files
-from .learn.optim import Ema, save_checkpoint
+from .learn.optim import Ema, load_checkpoint, save_checkpoint
 from .learn.policy import Step, branch, discriminator_loss, entropy, group_advantage, jeffreys
 from .learn.policy import log_odds_reward, policy_gradient_loss, predict, rollout
 
@@ -124,7 +125,7 @@ class Distillation:
 
     def iteration(self) -> dict[str, float]:
         """Do one iteration, a function of the seed and its number, so that a resumed run repeats it."""
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
+        with torch.autocast(self.args.device, dtype=torch.bfloat16, enabled=self.args.bf16):
             return self.autocast_iteration()
 
     def autocast_iteration(self) -> dict[str, float]:
@@ -169,13 +170,14 @@ def reference_texts(teacher: Backbone, args: argparse.Namespace) -> Tensor:
     path, mask_id = args.run / "teacher-samples.pt", teacher.config.mask_id
     if not path.exists():
         fill = lambda z: sample_plain(teacher, z, args.teacher_steps, mask_id)  # noqa: E731
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+        with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.bf16):
             save_checkpoint(in_batches(fill, args.pool, args.length, mask_id, "teacher"), path)
-    return torch.load(path, weights_only=True)
+    return load_checkpoint(path)
 
 
 def distill(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
+    use_device(args.device)
     args.run.mkdir(parents=True, exist_ok=True)
     checkpoint = args.run / "checkpoint.pt"
     if checkpoint.exists() and not args.resume:
@@ -186,14 +188,17 @@ def distill(args: argparse.Namespace) -> None:
     if args.init:
         run.begin_from(args.init)
     if args.resume:
-        run.load(torch.load(checkpoint, weights_only=True))
-    stop = stop_on_signal()
+        run.load(load_checkpoint(checkpoint))
+    stop, deadline = stop_on_signal(), Deadline(args.minutes)
     started, first = time.time(), run.done
     with (args.run / "log.csv").open("a", newline="") as file:
         writer = csv.DictWriter(file, LOG_FIELDS)
         if file.tell() == 0:
             writer.writeheader()
         while run.done < args.iterations and not stop:
+            learned = run.done - args.discriminator_first  # an iteration costs more from 0 on
+            args.iterations = deadline.plan(learned, args.iterations - args.discriminator_first)
+            args.iterations += args.discriminator_first
             log = run.iteration()
             writer.writerow({"iteration": run.done, **{k: round(v, 5) for k, v in log.items()}})
             rate = (run.done - first) / (time.time() - started)
@@ -219,6 +224,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--run", type=Path, required=True, help="folder of this run")
     add("--teacher", type=Path, required=True, help="the teacher's weights: checkpoint.pt or .safetensors")
     add("--resume", action="store_true", help="continue from the run's checkpoint")
+    add_minutes_flag(parser)
     add("--iterations", type=int, default=10_000, help="iterations in all, resumed ones included")
     add("--init", type=Path, metavar="FOLDER", help="start from this model folder's networks")
     add("--reference", choices=["teacher", "data"], default="teacher", help="what to compare samples with")
@@ -252,6 +258,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--save-every", type=int, default=100, help="iterations between checkpoints")
     add("--keep-every", type=int, default=500, help="iterations between the students that are kept")
     add_corpus_flag(parser)
+    add_device_flag(parser)
     add_bf16_flag(parser, "use bfloat16 matrix products")
     add("--seed", type=int, default=0, help="of the iterations")
     add("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")

@@ -68,7 +68,7 @@ def load_discriminator(path: Path) -> Discriminator:
         discriminator = Discriminator(Backbone(config))
         load_published_state(discriminator, weights)
     else:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location=torch.get_default_device(), weights_only=True)
         discriminator = Discriminator(Backbone(BackboneConfig(**state["config"])))
         discriminator.load_state_dict(state["discriminator"])
     return discriminator.eval()
@@ -79,7 +79,8 @@ def weight_files(source: Path) -> tuple[Path, Path | None]:
     if source.is_dir():
         discriminator = source / "discriminator.fp16.safetensors"
         return source / "weights.fp16.safetensors", discriminator if discriminator.exists() else None
-    return source, source if "discriminator" in torch.load(source, weights_only=True) else None
+    state = torch.load(source, map_location="cpu", weights_only=True)
+    return source, source if "discriminator" in state else None
 
 
 @dataclass(frozen=True)

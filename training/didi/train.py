@@ -21,10 +21,11 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .backbone import Backbone, BackboneConfig, load_backbone
-from .command import add_bf16_flag, add_corpus_flag, command_parser, stop_on_signal
+from .command import Deadline, add_bf16_flag, add_corpus_flag, add_device_flag, add_minutes_flag
+from .command import command_parser, stop_on_signal, use_device
 from .corpus import CORPORA, SEPARATOR, Batches, Stream, load_streams
 from .learn.objectives import OBJECTIVES, evaluate, weighted
-from .learn.optim import Ema, Muon, save_checkpoint
+from .learn.optim import Ema, Muon, load_checkpoint, save_checkpoint
 
 VALIDATION_WINDOWS = 64  # of each source
 
@@ -99,7 +100,7 @@ class Run:
 
     def load(self, path: Path) -> None:
         """Restore a checkpoint. Raise ValueError if it was made with other sizes."""
-        state = torch.load(path, weights_only=True)
+        state = load_checkpoint(path)
         if state["config"] != self.config.to_dict():
             raise ValueError(f"{path} holds {state['config']}, not {self.config.to_dict()}")
         self.model.load_state_dict(state["model"])
@@ -132,13 +133,13 @@ class Run:
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
         rows, rng = batches.at(self.step)
-        x = torch.from_numpy(rows)
+        x = torch.as_tensor(rows)
         torch.manual_seed(args.seed * 1_000_003 + self.step)  # for dropout
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = 0.0
         for part in x.chunk(args.accumulate):
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.bf16):
+            with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.bf16):
                 of_part = self.objective.train_loss(self.model, part, rng) * (len(part) / len(x))
             of_part.backward()
             loss += float(of_part.detach())
@@ -152,7 +153,7 @@ class Run:
 
     def validate(self, streams: dict[str, Stream]) -> dict[str, float]:
         self.averaged.load_state_dict(self.ema.weights)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.args.bf16):
+        with torch.autocast(self.args.device, dtype=torch.bfloat16, enabled=self.args.bf16):
             return evaluate(self.objective, self.averaged.eval(), streams, VALIDATION_WINDOWS)
 
 
@@ -172,6 +173,7 @@ def open_log(path: Path, fields: list[str], resumed_at: int) -> tuple[TextIO, cs
 
 def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
+    use_device(args.device)
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     run = Run(args, tokenizer)
     args.run.mkdir(parents=True, exist_ok=True)
@@ -191,11 +193,12 @@ def train(args: argparse.Namespace) -> None:
 
     stop = stop_on_signal()
     file, log, best = open_log(args.run / "log.csv", log_fields(args.corpus), run.step)
-    stable_at = args.steps - max(1, int(args.steps * args.cooldown))
     started, cpu_started, tokens_started = time.time(), time.process_time() - run.cpu_seconds, run.tokens
     losses: list[float] = []
+    deadline = Deadline(args.minutes)
     while run.step < args.steps and not stop:
-        if run.step == stable_at:
+        args.steps = deadline.plan(run.step, args.steps)
+        if run.step == args.steps - max(1, int(args.steps * args.cooldown)):
             run.save(args.run / "stable.pt")
         losses.append(run.train_step(batches))
         run.cpu_seconds = time.process_time() - cpu_started
@@ -231,7 +234,7 @@ def train(args: argparse.Namespace) -> None:
         print(f"\nstopped at step {run.step}; continue with --resume")
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     add = parser.add_argument
     add("--run", type=Path, required=True, help="folder of this run")
@@ -239,6 +242,7 @@ def parse_args() -> argparse.Namespace:
     add_corpus_flag(parser)
     add("--objective", choices=list(OBJECTIVES), default="masked-diffusion", help="what is trained")
     add("--steps", type=int, default=4000, help="updates in all, resumed ones included")
+    add_minutes_flag(parser)
     add("--resume", action="store_true", help="continue from the run's checkpoint")
     add("--resume-from", type=Path, help="with --resume: another checkpoint, such as stable.pt")
     add("--init", type=Path, help="start from these weights: checkpoint.pt or .safetensors")
@@ -259,8 +263,9 @@ def parse_args() -> argparse.Namespace:
     add("--validate-every", type=int, default=200, help="steps between validations, each with a checkpoint")
     add("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
     add("--seed", type=int, default=0, help="of the weights, batches and noise")
+    add_device_flag(parser)
     add_bf16_flag(parser, "use bfloat16 matrix products")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

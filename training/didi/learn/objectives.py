@@ -21,7 +21,7 @@ class MaskedDiffusion:
     def train_loss(self, model: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the mean nats a token of x [B, L], with noise from `rng`."""
         t = low_discrepancy_times(len(x), rng.random())
-        uniform = torch.from_numpy(rng.random(x.shape, dtype="float32"))
+        uniform = torch.as_tensor(rng.random(x.shape, dtype="float32"))
         return nelbo(model, x, t, uniform, model.config.mask_id).sum() / x.numel()
 
     def held_out(self, model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -59,8 +59,8 @@ def evaluate(
     """Return held-out nats a token for each source; the noise is fixed, so figures compare across steps."""
     results = {}
     for name, stream in streams.items():
-        generator = torch.Generator().manual_seed(1)
-        windows = torch.from_numpy(evaluation_windows(stream, model.config.context, per_source))
+        generator = torch.Generator(torch.get_default_device()).manual_seed(1)
+        windows = torch.as_tensor(evaluation_windows(stream, model.config.context, per_source))
         total = sum(float(objective.held_out(model, x, generator).sum()) for x in windows.split(batch))
         results[name] = total / windows.numel()
     return results

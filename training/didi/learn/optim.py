@@ -69,6 +69,11 @@ class Ema:
             self.weights[key].lerp_(value, 1 - decay)
 
 
+def load_checkpoint(path: Path) -> dict:
+    """Return a checkpoint with its tensors on the default device."""
+    return torch.load(path, map_location=torch.get_default_device(), weights_only=True)
+
+
 def save_checkpoint(state: object, path: Path) -> None:
     """Write a checkpoint so that an interruption leaves the previous one."""
     partial = path.with_suffix(".partial")

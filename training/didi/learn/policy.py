@@ -85,6 +85,8 @@ def branch(student: Backbone, steps: int, branches: int, uniform: Tensor) -> tup
     for k in range(steps - 1):
         shown = (z == mask_id) & (uniform >= chance[k + 1]) & (at > k)[:, None]
         rows = shown.any(1)
+        if not rows.any():
+            continue
         with torch.no_grad():
             z[shown] = categorical(subs(student(z[rows], where=shown[rows]), mask_id))
     shown = (z == mask_id) & (uniform >= chance[at + 1][:, None])
