@@ -2,16 +2,15 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { copyFile, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { copyFile, readdir, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { after, before, test } from "node:test";
+import { before, test } from "node:test";
 import { promisify } from "node:util";
 import { PACKAGE_ROOT } from "../src/package-root.ts";
+import { scratch } from "./support/scratch.ts";
 
 const run = promisify(execFile);
-const root = await mkdtemp(join(tmpdir(), "didi-package-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("package");
 const installed = join(root, "node_modules", "didi-serve");
 
 /**
@@ -61,8 +60,7 @@ test("npx runs the tarball", async () => {
     "--steps",
     "2",
   ];
-  const elsewhere = await mkdtemp(join(tmpdir(), "didi-elsewhere-"));
-  after(() => rm(elsewhere, { recursive: true }));
+  const elsewhere = scratch("elsewhere");
   await copyFile(tarball, join(elsewhere, basename(tarball)));
   const { stdout } = await run("npx", args, { cwd: elsewhere, env });
   assert.match(stdout, /^Once upon a time/);

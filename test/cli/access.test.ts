@@ -2,19 +2,18 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { readFile, stat, writeFile } from "node:fs/promises";
 import { request } from "node:https";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import type { TLSSocket } from "node:tls";
 import { StreamClient } from "../server/support.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 import { startServer } from "../support/server.ts";
 import { didi, didiHere } from "./support.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-access-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("access");
 
 /** Start the server with the smallest model, and kill it after the tests. */
 async function serve(...args: string[]) {

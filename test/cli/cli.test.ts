@@ -1,19 +1,18 @@
 import assert from "node:assert/strict";
-import { cp, mkdir, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, mkdir, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { applyDeprecatedFlags } from "../../src/cli/check-flags.ts";
 import type { ServeConfig } from "../../src/cli/options.ts";
 import { modelFolder } from "../../src/model/model.ts";
 import { StreamClient } from "../server/support.ts";
 import { MODEL, TEACHER, TINY_GUIDED } from "../support/engine.ts";
 import { PLAIN as TINY_PLAIN } from "../support/models.ts";
+import { scratch } from "../support/scratch.ts";
 import { startServer } from "../support/server.ts";
 import { didi, didiHere } from "./support.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-cli-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("cli");
 
 /** A folder with the names of a checkpoint's files. */
 const CHECKPOINT = join(root, "checkpoint");

@@ -2,16 +2,15 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { access, chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { access, chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 import { type Outcome, SOURCE_ENTRY } from "./support.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-convert-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("convert");
 const checkpoint = join(root, "checkpoint");
 const marker = join(root, "was-run");
 

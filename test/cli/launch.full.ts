@@ -3,18 +3,17 @@
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { cp, mkdir, mkdtemp, rm, symlink, utimes } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, mkdir, symlink, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { findProgram } from "../support/programs.ts";
+import { scratch } from "../support/scratch.ts";
 
 const run = promisify(execFile);
-const root = await mkdtemp(join(tmpdir(), "didi-launch-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("launch");
 const checkout = join(root, "checkout");
 const launcher = join(checkout, "src", "didi-serve.js");
 const JSON_BODY = { "content-type": "application/json" };

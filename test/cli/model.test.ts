@@ -1,17 +1,16 @@
 /** `model list` and `model check`. */
 
 import assert from "node:assert/strict";
-import { cp, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, mkdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, beforeEach, test } from "node:test";
+import { beforeEach, test } from "node:test";
 import { type ListedModel, listModels, tableOf } from "../../src/cli/commands/model-list.ts";
 import { MODELS } from "../../src/model/model.ts";
 import { TINY_GUIDED, TINY_STUDENT } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 import { didiHere } from "./support.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-models-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("models");
 const copy = join(root, "copy");
 beforeEach(() => cp(TINY_GUIDED, copy, { recursive: true, force: true }));
 

@@ -3,22 +3,20 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { closeSync, existsSync, openSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { untilReady } from "../../loadtest/servers/server.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { damagedModel, mismadeModel } from "../support/damage.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 import { ENTRY } from "../support/server.ts";
 import type { Outcome } from "./support.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-start-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("start");
 
 const noLimits = spawnSync("prlimit", ["--version"]).status !== 0 && "there is no prlimit here";
 

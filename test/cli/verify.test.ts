@@ -1,15 +1,14 @@
 /** `verify` with receipts from untrusted sources. */
 
 import assert from "node:assert/strict";
-import { cp, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { TINY_GUIDED } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 import { didiHere } from "./support.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-verify-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("verify");
 const file = join(root, "receipt.json");
 
 const RECEIPT = {

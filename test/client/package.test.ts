@@ -2,16 +2,15 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { after, before, test } from "node:test";
+import { before, test } from "node:test";
 import { promisify } from "node:util";
 import ts from "typescript";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
+import { scratch } from "../support/scratch.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-client-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("client");
 const installed = join(root, "node_modules", "didi-serve");
 
 /** Return the compiler options of a file of this project, with those that it extends. */

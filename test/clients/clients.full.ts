@@ -8,8 +8,8 @@ import assert from "node:assert/strict";
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { homedir, tmpdir } from "node:os";
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
@@ -17,6 +17,7 @@ import { untilReady } from "../../loadtest/servers/server.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { makeChatModel } from "../support/chat-model.ts";
 import { hasChromium, launchChromium } from "../support/chromium.ts";
+import { scratch } from "../support/scratch.ts";
 
 const run = promisify(execFile);
 const HERE = join(PACKAGE_ROOT, "test", "clients");
@@ -38,7 +39,7 @@ const servers: ChildProcess[] = [];
 /** Of a server with the model that ships, and of one with a chat model of random weights. */
 let origin: string;
 let chatOrigin: string;
-const scratch = mkdtempSync(join(tmpdir(), "didi-clients-"));
+const root = scratch("clients");
 
 /** Start a server and return its origin. */
 async function start(...flags: string[]): Promise<string> {
@@ -52,7 +53,7 @@ async function start(...flags: string[]): Promise<string> {
 }
 
 before(async () => {
-  const folder = join(scratch, "chat");
+  const folder = join(root, "chat");
   mkdirSync(folder);
   await makeChatModel(folder);
   origin = await start();
@@ -64,7 +65,6 @@ after(async () => {
     server.kill("SIGTERM");
     await exit;
   }
-  rmSync(scratch, { recursive: true, force: true });
 });
 
 /**
@@ -79,7 +79,7 @@ async function installed(
 ): Promise<string> {
   const pinned = readFileSync(join(HERE, list), "utf8");
   const hash = createHash("sha256").update(pinned).digest("hex").slice(0, 16);
-  const folder = LATEST ? join(scratch, kind) : join(CACHE, `${kind}-${hash}`);
+  const folder = LATEST ? join(root, kind) : join(CACHE, `${kind}-${hash}`);
   if (existsSync(join(folder, "complete"))) return folder;
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
@@ -123,7 +123,7 @@ test("clients for Python", { timeout: 600_000 }, async () => {
   });
   const model = join(PACKAGE_ROOT, "models", "stories-didi");
   const program = join(folder, "bin", "python");
-  await collect(program, [join(HERE, "clients.py"), origin, model, scratch, chatOrigin]);
+  await collect(program, [join(HERE, "clients.py"), origin, model, root, chatOrigin]);
 });
 
 test("Java's HttpClient", async (context) => {
@@ -135,7 +135,7 @@ test("Java's HttpClient", async (context) => {
 test("Go's net/http and golang.org/x/net/websocket", async (context) => {
   const go = await run("go", ["version"]).catch(() => undefined);
   if (!go) return context.skip("go is not installed");
-  const cwd = join(scratch, "go");
+  const cwd = join(root, "go");
   cpSync(join(HERE, "go"), cwd, { recursive: true });
   if (LATEST) await run("go", ["get", "golang.org/x/net@latest"], { cwd });
   const [, version] = /golang\.org\/x\/net v(\S+)/.exec(readFileSync(join(cwd, "go.mod"), "utf8"))!;

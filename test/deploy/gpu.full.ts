@@ -5,14 +5,14 @@
 
 import assert from "node:assert/strict";
 import { type ExecFileSyncOptionsWithStringEncoding, execFileSync, spawnSync } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { before, test } from "node:test";
 import type { DeviceReport } from "../../loadtest/device/report.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { findProgram } from "../support/programs.ts";
+import { scratch } from "../support/scratch.ts";
 
 /** Programs that receive.sh and check.sh may use. */
 const PROGRAMS = ["cat", "cp", "mkdir", "mv", "rm", "rmdir", "sh", "sha256sum", "tar", "xz"];
@@ -21,7 +21,7 @@ const PIECE_MB = 20;
 const isolated = spawnSync("unshare", ["-n", "true"]).status === 0;
 const skip =
   (process.platform !== "linux" && "for Linux") || (!isolated && "unshare -n is not allowed (needs root)");
-const root = mkdtempSync(join(tmpdir(), "didi-gpu-"));
+const root = scratch("gpu");
 const [bin, packed, portion, there, results] = ["bin", "packed", "portion", "there", "results"].map((name) =>
   join(root, name),
 ) as [string, string, string, string, string];
@@ -38,7 +38,6 @@ before(() => {
     stdio: ["ignore", "ignore", "inherit"],
   });
 });
-after(() => rmSync(root, { recursive: true }));
 
 /** Run a script as the other machine would: no network, no variables, no Node. */
 function onTheOther(script: string, ...args: string[]) {

@@ -1,14 +1,14 @@
 /** The manifests against the published schemas, and against the flags and routes of the server. */
 
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { load, loadAll } from "js-yaml";
 import { SERVE_OPTIONS } from "../../src/cli/options.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { CONTRACT, VERSION } from "../../src/server/openapi.ts";
+import { scratch } from "../support/scratch.ts";
 import { programPath, runProgram, skipWithout } from "./support.ts";
 
 const KUBERNETES = join(PACKAGE_ROOT, "deploy", "kubernetes");
@@ -16,8 +16,7 @@ const KINDS = ["cpu", "cuda"];
 /** Most seconds that the server needs after --grace (docs/operate/running.md). */
 const AFTER_GRACE = 5;
 
-const folder = await mkdtemp(join(tmpdir(), "didi-kubernetes-"));
-after(() => rm(folder, { recursive: true }));
+const folder = scratch("kubernetes");
 
 const read = (...path: string[]) => readFile(join(KUBERNETES, ...path), "utf8");
 

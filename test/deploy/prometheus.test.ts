@@ -1,8 +1,7 @@
 /** The files for Prometheus and Grafana, checked by Debian's promtool against a real scrape. */
 
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { load } from "js-yaml";
@@ -11,6 +10,7 @@ import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
 import { listen } from "../server/support.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 import { programPath, runProgram, skipWithout } from "./support.ts";
 
 const PROMETHEUS = join(PACKAGE_ROOT, "deploy", "prometheus");
@@ -62,20 +62,16 @@ test("promtool accepts the rules and the configuration, and the rules' unit test
 });
 
 test("a wrong rule fails its unit test", { skip }, async () => {
-  const folder = await mkdtemp(join(tmpdir(), "didi-rules-"));
-  try {
-    for (const name of ["didi-serve.rules.yml", "didi-serve.test.yml"]) {
-      const text = await readFile(join(PROMETHEUS, name), "utf8");
-      await writeFile(
-        join(folder, name),
-        text.replace("didi_queue_age_seconds > 10", "didi_queue_age_seconds > 90"),
-      );
-    }
-    const failing = runProgram(programPath("promtool"), ["test", "rules", "didi-serve.test.yml"], folder);
-    await assert.rejects(failing, /DidiQueueOld/);
-  } finally {
-    await rm(folder, { recursive: true });
+  const folder = scratch("rules");
+  for (const name of ["didi-serve.rules.yml", "didi-serve.test.yml"]) {
+    const text = await readFile(join(PROMETHEUS, name), "utf8");
+    await writeFile(
+      join(folder, name),
+      text.replace("didi_queue_age_seconds > 10", "didi_queue_age_seconds > 90"),
+    );
   }
+  const failing = runProgram(programPath("promtool"), ["test", "rules", "didi-serve.test.yml"], folder);
+  await assert.rejects(failing, /DidiQueueOld/);
 });
 
 test("every alert has a unit test", async () => {
@@ -85,15 +81,11 @@ test("every alert has a unit test", async () => {
 });
 
 test("every query of the dashboard is valid", { skip }, async () => {
-  const folder = await mkdtemp(join(tmpdir(), "didi-dashboard-"));
-  try {
-    const file = join(folder, "queries.yml");
-    const records = queries.map((expr, i) => ({ record: `query:${i}`, expr }));
-    await writeFile(file, JSON.stringify({ groups: [{ name: "dashboard", rules: records }] }));
-    assert.match(await promtool(["check", "rules", file]), /SUCCESS/);
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  const folder = scratch("dashboard");
+  const file = join(folder, "queries.yml");
+  const records = queries.map((expr, i) => ({ record: `query:${i}`, expr }));
+  await writeFile(file, JSON.stringify({ groups: [{ name: "dashboard", rules: records }] }));
+  assert.match(await promtool(["check", "rules", file]), /SUCCESS/);
 });
 
 test("every metric of dashboard and rules is in the scrape, and every metric of the server is shown", () => {

@@ -4,10 +4,9 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import { load } from "js-yaml";
@@ -16,6 +15,7 @@ import ts from "typescript";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { serve } from "../server/support.ts";
 import { findProgram } from "../support/programs.ts";
+import { scratch } from "../support/scratch.ts";
 import { type Block, blocksOf, commandsOf, FILES } from "./blocks.ts";
 import { idleExceptions, reasonNotToRun } from "./not-run.ts";
 
@@ -31,14 +31,11 @@ const run = promisify(execFile);
 const WALKED = ["docs/start.md", "docs/bring-a-model.md", "docs/operate.md", "docs/operate/kubernetes.md"];
 const everyBlock = FILES.flatMap((file) => blocksOf(file));
 const blocks = everyBlock.filter(({ where }) => !WALKED.some((page) => where.startsWith(`${page}:`)));
-const root = await mkdtemp(join(tmpdir(), "didi-blocks-"));
+const root = scratch("blocks");
 /** The output of each shell block. */
 const outputs = new Map<Block, string>();
 
 const { origin } = await serve();
-after(async () => {
-  await rm(root, { recursive: true });
-});
 
 /** Return a text with the server's address in place of the documents', for HTTP and for WebSockets. */
 const here = (text: string) => text.replaceAll("127.0.0.1:8080", new URL(origin).host);

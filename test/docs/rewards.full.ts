@@ -2,19 +2,18 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { startEngine } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 import { blocksOf } from "./blocks.ts";
 import { preparedEnvironment } from "./roles/walk.ts";
 
 const environment = preparedEnvironment();
 const python = environment && join(environment, "bin", "python");
-const parent = mkdtempSync(join(tmpdir(), "didi-rewards-"));
-after(() => rmSync(parent, { recursive: true }));
+const parent = scratch("rewards");
 
 test("docs/rewards.md", { skip: !python && "needs training/requirements.txt" }, async () => {
   const folder = join(parent, "stories-mine");

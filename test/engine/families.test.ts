@@ -2,8 +2,7 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -11,6 +10,7 @@ import { FAMILIES } from "../../src/model/foreign.ts";
 import { openModel } from "../../src/model/model.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { type GoldenRequest, openEngine } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 
 /** [UNK] in the tokenizer of BERT. */
 const UNKNOWN = 0;
@@ -74,25 +74,21 @@ test("there is a golden model of each family that has a network of its own", asy
 });
 
 test("a graph's data is part of the model's identity, and is checked", async () => {
-  const root = await mkdtemp(join(tmpdir(), "didi-family-"));
-  try {
-    await cp(join(folder, "llada"), root, { recursive: true });
-    const { sha256 } = await openModel(root);
-    const file = (await readdir(root)).find((name) => name.startsWith("float"))!;
-    const path = join(root, "model.json");
-    const manifest = JSON.parse(await readFile(path, "utf8"));
-    const entry = manifest.graphs.denoise.fp32.data.find((one: { file: string }) => one.file === file);
-    const bytes = await readFile(join(root, file));
-    bytes[bytes.length - 1]! ^= 1;
-    await writeFile(join(root, file), bytes);
-    await assert.rejects(openModel(root), /float\.1\.safetensors is damaged: its sha256 is/);
-    entry.sha256 = createHash("sha256").update(bytes).digest("hex");
-    await writeFile(path, JSON.stringify(manifest));
-    assert.notEqual((await openModel(root)).sha256.cpu, sha256.cpu);
-    manifest.graphs.denoise.fp32.data = [];
-    await writeFile(path, JSON.stringify(manifest));
-    await assert.rejects(openModel(root), /reads "common\.1\.safetensors", which model\.json does not name/);
-  } finally {
-    await rm(root, { recursive: true });
-  }
+  const root = scratch("family");
+  await cp(join(folder, "llada"), root, { recursive: true });
+  const { sha256 } = await openModel(root);
+  const file = (await readdir(root)).find((name) => name.startsWith("float"))!;
+  const path = join(root, "model.json");
+  const manifest = JSON.parse(await readFile(path, "utf8"));
+  const entry = manifest.graphs.denoise.fp32.data.find((one: { file: string }) => one.file === file);
+  const bytes = await readFile(join(root, file));
+  bytes[bytes.length - 1]! ^= 1;
+  await writeFile(join(root, file), bytes);
+  await assert.rejects(openModel(root), /float\.1\.safetensors is damaged: its sha256 is/);
+  entry.sha256 = createHash("sha256").update(bytes).digest("hex");
+  await writeFile(path, JSON.stringify(manifest));
+  assert.notEqual((await openModel(root)).sha256.cpu, sha256.cpu);
+  manifest.graphs.denoise.fp32.data = [];
+  await writeFile(path, JSON.stringify(manifest));
+  await assert.rejects(openModel(root), /reads "common\.1\.safetensors", which model\.json does not name/);
 });

@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import type { Measurement } from "../../loadtest/report/types.ts";
 import { Ladder } from "../../loadtest/sweep/ladder.ts";
 import { checkTarget } from "../../loadtest/sweep/loopback.ts";
@@ -10,9 +9,9 @@ import { defaultPlan, product, shapeOf } from "../../loadtest/sweep/plan.ts";
 import { share } from "../../loadtest/sweep/share.ts";
 import { readMix, Seeds, traffic } from "../../loadtest/traffic/traffic.ts";
 import { StartupError } from "../../src/errors.ts";
+import { scratch } from "../support/scratch.ts";
 
-const root = mkdtempSync(join(tmpdir(), "didi-plan-"));
-after(() => rmSync(root, { recursive: true }));
+const root = scratch("plan");
 
 const refused = (run: () => unknown, said: RegExp) =>
   assert.throws(run, (error) => error instanceof StartupError && said.test(error.message));

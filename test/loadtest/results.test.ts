@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { readResults, writeResults } from "../../loadtest/report/results.ts";
 import { showKnee } from "../../loadtest/report/table.ts";
 import { ticksOf } from "../../loadtest/report/ticks.ts";
@@ -10,10 +9,10 @@ import type { Results } from "../../loadtest/report/types.ts";
 import { servedCell, shapeOf } from "../../loadtest/sweep/plan.ts";
 import { kneeText } from "../../loadtest/sweep/sweep.ts";
 import { StartupError } from "../../src/errors.ts";
+import { scratch } from "../support/scratch.ts";
 import { closed, measured, resultsOf } from "./support.ts";
 
-const root = mkdtempSync(join(tmpdir(), "didi-results-"));
-after(() => rmSync(root, { recursive: true }));
+const root = scratch("results");
 
 const open = (rate: number) => servedCell("post", { kind: "open", rate }, [shapeOf(4, 128)]);
 const peer = { ...closed(4), id: "ar", side: "ar", shapes: [{ name: "128 tokens", weight: 1, length: 128 }] };

@@ -3,20 +3,17 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { readResults } from "../../loadtest/report/results.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { serve } from "../server/support.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 
-const out = mkdtempSync(join(tmpdir(), "didi-loadtest-"));
+const out = scratch("loadtest");
 const { origin } = await serve({}, TINY_GUIDED);
-after(async () => {
-  rmSync(out, { recursive: true });
-});
 
 /** Return flags for the test's server that write results of that name. */
 const to = (name: string) => ["--url", origin, "--out", out, "--name", name];

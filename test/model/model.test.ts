@@ -1,17 +1,16 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { cp, mkdtemp, readFile, rm, truncate, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, readFile, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, beforeEach, test } from "node:test";
+import { beforeEach, test } from "node:test";
 import { StartupError } from "../../src/errors.ts";
 import { modelFolder, openModel } from "../../src/model/model.ts";
 import { dotProducts } from "../../src/model/precision.ts";
 import { MODEL, TEACHER, TINY_GUIDED, TINY_STUDENT } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-model-"));
+const root = scratch("model");
 const folder = join(root, "copy");
-after(() => rm(root, { recursive: true }));
 beforeEach(() => cp(modelFolder(MODEL), folder, { recursive: true, force: true }));
 
 const refuses = (pattern: RegExp) =>

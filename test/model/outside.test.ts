@@ -2,19 +2,18 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { cp, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, beforeEach, test } from "node:test";
+import { beforeEach, test } from "node:test";
 import ort from "onnxruntime-node";
 import { StartupError } from "../../src/errors.ts";
 import { openModel } from "../../src/model/model.ts";
 import { checkExternalData } from "../../src/model/onnx.ts";
 import { TINY_STUDENT } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-outside-"));
+const root = scratch("outside");
 const folder = join(root, "copy");
-after(() => rm(root, { recursive: true }));
 beforeEach(async () => {
   await rm(folder, { recursive: true, force: true });
   await cp(TINY_STUDENT, folder, { recursive: true });

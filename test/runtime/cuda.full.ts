@@ -9,21 +9,21 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { homedir, tmpdir } from "node:os";
+import { homedir } from "node:os";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { before, test } from "node:test";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { type CudaFault, cudaFault, cudaFiles, explainCuda, lookForCuda } from "../../src/runtime/cuda.ts";
 import { skipWithout } from "../deploy/support.ts";
 import { MODEL } from "../support/engine.ts";
 import { fakeCuda } from "../support/fake-cuda.ts";
+import { scratch } from "../support/scratch.ts";
 
 const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "didi-serve", "cuda");
 const required = process.env.DIDI_REQUIRE_DEPLOY?.split(" ").includes("cuda");
@@ -31,7 +31,7 @@ const skip =
   (!required && !existsSync(CACHE) && "without the wheel of the provider, 247 MB (npm run cuda)") ||
   skipWithout("gcc", "nm");
 
-const root = mkdtempSync(join(tmpdir(), "didi-cuda-full-"));
+const root = scratch("cuda-full");
 const onnxruntime = join(root, "node_modules", "onnxruntime-node");
 const files = cudaFiles(onnxruntime);
 const fake = join(root, "fake");
@@ -63,7 +63,6 @@ try {
 `,
   );
 });
-after(() => rmSync(root, { recursive: true }));
 
 const graph = (name: string, precision = "fp16") =>
   join(PACKAGE_ROOT, "models", MODEL, `${name}.${precision}.onnx`);

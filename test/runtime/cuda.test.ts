@@ -2,10 +2,9 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import {
   type CudaFault,
   type CudaState,
@@ -16,6 +15,7 @@ import {
   lookForCuda,
 } from "../../src/runtime/cuda.ts";
 import { findProgram } from "../support/programs.ts";
+import { scratch } from "../support/scratch.ts";
 
 const NOT_LOADED = "OrtSessionOptionsAppendExecutionProvider_Cuda: Failed to load shared library";
 const failure = (text: string) =>
@@ -81,24 +81,15 @@ test("workers multiply in full float32 unless the user allows TF32", () => {
 });
 
 test("without the provider the loader is not run", () => {
-  const folder = mkdtempSync(join(tmpdir(), "didi-cuda-"));
-  try {
-    assert.deepEqual(lookForCuda({}, cudaFiles(folder)), {
-      provider: false,
-      missing: [],
-      needed: undefined,
-    });
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+  const found = lookForCuda({}, cudaFiles(scratch("no-cuda")));
+  assert.deepEqual(found, { provider: false, missing: [], needed: undefined });
 });
 
 const skip =
   process.platform !== "linux" || process.arch !== "x64"
     ? "the provider is for Linux on x64"
     : !findProgram("gcc") && "without gcc (apt-get install gcc libc6-dev)";
-const root = mkdtempSync(join(tmpdir(), "didi-cuda-"));
-after(() => rmSync(root, { recursive: true }));
+const root = scratch("cuda");
 
 /** Compile an empty shared library that needs others. Return its folder. */
 function stub(folder: string, name: string, ...needs: string[]): string {

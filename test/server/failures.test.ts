@@ -2,19 +2,18 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtemp, rename, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { rename } from "node:fs/promises";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import type { Engine } from "../../src/engine/engine.ts";
 import { ModelRegistry } from "../../src/engine/models/registry.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
 import { damagedModel } from "../support/damage.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 import { listen, StreamClient } from "./support.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-failures-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("failures");
 
 const BODY = { prompt: "", length: 20, steps: 4, seed: 1 };
 /** Longer than any answer takes, and shorter than the time limit of a test. */

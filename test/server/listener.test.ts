@@ -3,23 +3,22 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { request as httpsRequest, type Server as TlsServer } from "node:https";
 import { connect, type Socket } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import type { TLSSocket } from "node:tls";
 import { StartupError } from "../../src/errors.ts";
 import { readTls } from "../../src/server/listener/tls.ts";
 import { type Schemas, validator } from "../../src/server/openapi.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { scratch } from "../support/scratch.ts";
 import { searchableLog } from "./access/support.ts";
 import { listen, StreamClient } from "./support.ts";
 
 const engine = await startEngine({}, TINY_GUIDED);
-const root = await mkdtemp(join(tmpdir(), "didi-tls-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("tls");
 
 const checkProblem = validator("Problem");
 

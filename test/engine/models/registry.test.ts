@@ -1,10 +1,9 @@
 /** Models are loaded on demand and unloaded to make room. */
 
 import assert from "node:assert/strict";
-import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import type { Answer } from "../../../src/engine/answers/answer.ts";
 import type { ModelRegistry } from "../../../src/engine/models/registry.ts";
 import type { GenerateRequest } from "../../../src/engine/request.ts";
@@ -17,6 +16,7 @@ import {
 } from "../../../src/errors.ts";
 import { mismadeModel } from "../../support/damage.ts";
 import { ask, MASK, PLAIN, SIGMA, startRegistry } from "../../support/models.ts";
+import { scratch } from "../../support/scratch.ts";
 
 const CACHE = { maxBytes: 1e6, ttlMs: 60_000 };
 const request = (seed: number, more: Partial<GenerateRequest> = {}): GenerateRequest => ({
@@ -85,8 +85,7 @@ test("a request that waits counts as queued, can be cancelled, and then nothing 
 });
 
 test("a load that fails gives 503 with the reason to all who wait, and can be tried again", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "didi-models-"));
-  after(() => rm(folder, { recursive: true }));
+  const folder = scratch("models");
   const [damaged, mismade] = [join(folder, "damaged"), join(folder, "mismade")];
   await cp(MASK, damaged, { recursive: true });
   await mismadeModel(mismade, { "denoise.fp32.onnx": () => Buffer.from("no graph") });

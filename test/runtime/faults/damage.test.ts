@@ -2,19 +2,17 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { FAULTS } from "../../../loadtest/chaos/faults.ts";
 import type { Engine, EngineLimits } from "../../../src/engine/engine.ts";
 import { NonFiniteError } from "../../../src/errors.ts";
 import type { PoolEvents } from "../../../src/runtime/pool.ts";
 import { mismadeModel, withoutEmbedding } from "../../support/damage.ts";
 import { startEngine } from "../../support/engine.ts";
+import { scratch } from "../../support/scratch.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-damage-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("damage");
 
 const notHere = process.platform !== "linux" && "it reaches into the process by /proc";
 /** Start an engine and record how its workers end. */

@@ -1,14 +1,13 @@
 /** Keys that expire. */
 
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, mock, test } from "node:test";
+import { mock, test } from "node:test";
 import { createKey, KeyRing } from "../../../src/server/access/keys.ts";
+import { scratch } from "../../support/scratch.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-expiry-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("expiry");
 const DAY_MS = 86_400_000;
 
 test("a key works until it expires; its open connections end then, and a reload can extend it", async (t) => {

@@ -6,7 +6,6 @@ import {
   chown,
   lstat,
   mkdir,
-  mkdtemp,
   readdir,
   readFile,
   readlink,
@@ -15,13 +14,12 @@ import {
   symlink,
   writeFile,
 } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, beforeEach, test } from "node:test";
+import { beforeEach, test } from "node:test";
 import { changeKeyFile, keyFileWarning } from "../../../src/server/access/key-file.ts";
+import { scratch } from "../../support/scratch.ts";
 
-const root = await mkdtemp(join(tmpdir(), "didi-key-file-"));
-after(() => rm(root, { recursive: true }));
+const root = scratch("key-file");
 const folder = join(root, "keys");
 const file = join(folder, "real.jsonl");
 beforeEach(async () => {

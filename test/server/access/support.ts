@@ -1,15 +1,11 @@
 /** Test key files, and a log that can be searched. */
 
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Writable } from "node:stream";
-import { after } from "node:test";
 import type { KeyLimits } from "../../../src/server/access/key-file.ts";
 import { createKey, KeyRing } from "../../../src/server/access/keys.ts";
-
-const folders: string[] = [];
-after(() => Promise.all(folders.map((folder) => rm(folder, { recursive: true, force: true }))));
+import { scratch } from "../../support/scratch.ts";
 
 /** A file with a key for each id, with its limits. */
 export class TestKeys {
@@ -22,9 +18,7 @@ export class TestKeys {
   ) {}
 
   static async create(ids: Record<string, KeyLimits>): Promise<TestKeys> {
-    const folder = await mkdtemp(join(tmpdir(), "didi-keys-"));
-    folders.push(folder);
-    const path = join(folder, "keys.jsonl");
+    const path = join(scratch("keys"), "keys.jsonl");
     await writeFile(path, "");
     const made = new TestKeys(path, await KeyRing.open(path));
     for (const [id, limits] of Object.entries(ids)) made.#make(id, limits);
@@ -51,7 +45,7 @@ export class TestKeys {
 }
 
 /** A logger option, and its output. */
-export function searchableLog(level = "debug") {
+export function searchableLog() {
   const lines: string[] = [];
   const stream = new Writable({
     write(chunk, _encoding, done) {
@@ -59,5 +53,5 @@ export function searchableLog(level = "debug") {
       done();
     },
   });
-  return { logger: { level, stream }, text: () => lines.join("") };
+  return { logger: { level: "debug", stream }, text: () => lines.join("") };
 }

@@ -1,18 +1,15 @@
 /** /v1/chat/completions, and /tokenize and /detokenize, over a model with a chat template. */
 
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
 import { CHAT_MODEL, CHAT_TOKENS, makeChatModel } from "../../support/chat-model.ts";
+import { scratch } from "../../support/scratch.ts";
 import { serve } from "../support.ts";
 
-const folder = await mkdtemp(join(tmpdir(), "didi-chat-"));
+const folder = scratch("chat");
 await makeChatModel(folder);
 const { app } = await serve({}, folder);
-after(() => rm(folder, { recursive: true }));
 
 const post = async (url: string, payload: object) => {
   const { statusCode, body } = await app.inject({ method: "POST", url, payload });

@@ -2,9 +2,6 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { after, test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { WebSocket } from "ws";
@@ -14,6 +11,7 @@ import type { AppOptions } from "../../../src/server/app.ts";
 import { CONTRACT, type Schemas, validator } from "../../../src/server/openapi.ts";
 import { makeChatModel } from "../../support/chat-model.ts";
 import { LIMITS, startEngine } from "../../support/engine.ts";
+import { scratch } from "../../support/scratch.ts";
 import { TestKeys } from "../access/support.ts";
 import { listen } from "../support.ts";
 
@@ -46,7 +44,7 @@ let keys: TestKeys["keys"];
 let blocker: { cancel: () => void };
 
 /** A model that every route can use. */
-const folder = await mkdtemp(join(tmpdir(), "didi-walk-"));
+const folder = scratch("walk");
 await makeChatModel(folder);
 {
   const add = async (name: Asked["server"], engine: Engine, access: AppOptions["access"] = {}) => {
@@ -68,10 +66,7 @@ await makeChatModel(folder);
   failing.pool.run = () => Promise.reject(new ModelFailure("as a graph that cannot run"));
   await add("failing", failing);
 }
-after(async () => {
-  blocker.cancel();
-  await rm(folder, { recursive: true });
-});
+after(() => blocker.cancel());
 
 /** Version of the model in the Open Inference Protocol. */
 const MODEL_VERSION = "1";
