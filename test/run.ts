@@ -12,16 +12,29 @@ import { spawnSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import { dirname, join, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { readArguments } from "./support/flags.ts";
+import { parseArgs } from "node:util";
 
 /** Time limits in milliseconds: of one test, and of one file of tests. */
 const LIMITS = { quick: { test: 60_000, file: 240_000 }, full: { test: 300_000, file: 600_000 } };
 
-const USAGE = "npm test [-- PART ...]\nnpm run test:full [-- PART ...]";
-const { values, positionals } = readArguments(USAGE, {
-  full: { type: "boolean", default: false },
-  concurrency: { type: "string" },
-});
+/** Return the arguments; print the usage for --help, and one line for a flag that there is not. */
+function readArguments() {
+  try {
+    const options = {
+      full: { type: "boolean", default: false },
+      concurrency: { type: "string" },
+      help: { type: "boolean", default: false },
+    } as const;
+    const read = parseArgs({ allowPositionals: true, options });
+    if (!read.values.help) return read;
+    console.log("npm test [-- PART ...]\nnpm run test:full [-- PART ...]");
+    process.exit(0);
+  } catch (error) {
+    console.error(`npm test: ${(error as Error).message.split(". ")[0]}; --help shows what there is`);
+    process.exit(2);
+  }
+}
+const { values, positionals } = readArguments();
 
 const root = dirname(fileURLToPath(import.meta.url));
 const ending = values.full ? ".full.ts" : ".test.ts";

@@ -15,8 +15,9 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "nod
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { flag, oneOf, script } from "../../loadtest/cli/script.ts";
+import { StartupError } from "../../src/errors.ts";
 import { type CudaWheel, cudaEnvironment, cudaFiles, lookForCuda } from "../../src/runtime/cuda.ts";
-import { readFlags } from "../../test/support/flags.ts";
 
 const UNPACK = fileURLToPath(new URL("./unpack.py", import.meta.url));
 const PYTHON = process.env.DIDI_PYTHON ?? "python3";
@@ -26,35 +27,24 @@ const PLATFORMS = ["manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manyli
 const LIBRARIES = String.raw`/lib/[^/]+\.so[.\d]*$`;
 const PROVIDERS = String.raw`/capi/libonnxruntime_providers_(cuda|shared)\.so$`;
 
-const values = readFlags(
-  `npm run cuda -- [flags]
-  --with-libraries   add the CUDA and cuDNN libraries too, so that a machine needs nothing but a driver
-  --from <source>    pypi or nuget (default pypi)
-  --cache <folder>   where wheels are kept
-  --into <folder>    another folder of an onnxruntime-node`,
-  {
-    from: { type: "string", default: "pypi" },
-    "with-libraries": { type: "boolean", default: false },
-    cache: { type: "string" },
-    into: { type: "string" },
-  },
-);
-const cacheHome = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
-const files = cudaFiles(values.into);
-/** The folder of onnxruntime-node. */
-const target = dirname(files.about);
+const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "didi-serve", "cuda");
 
-/** An error of which the message says all. */
-class CudaSetupError extends Error {}
+interface Flags {
+  withLibraries: boolean;
+  from: "pypi" | "nuget";
+  cache: string;
+  into?: string;
+}
+type Files = ReturnType<typeof cudaFiles>;
 
-/** Run pip; its progress goes to the terminal. Throw CudaSetupError if it fails. */
+/** Run pip; its progress goes to the terminal. Throw StartupError if it fails. */
 function pip(args: string[]): void {
   const { status, error } = spawnSync(PYTHON, ["-m", "pip", ...args], {
     stdio: ["ignore", "inherit", "inherit"],
   });
-  if (error) throw new CudaSetupError(`${PYTHON} does not run (${error.message}): install Python 3 with pip`);
+  if (error) throw new StartupError(`${PYTHON} does not run (${error.message}): install Python 3 with pip`);
   if (status !== 0)
-    throw new CudaSetupError(
+    throw new StartupError(
       "pip could not fetch the wheels: the same command goes on with the first that is missing",
     );
 }
@@ -89,19 +79,20 @@ function unpack(wheel: string, pattern: string, folder: string): CudaWheel & { f
   return JSON.parse(said);
 }
 
-function fromPypi(cache: string, withLibraries: boolean): void {
-  const { version } = JSON.parse(readFileSync(join(target, "package.json"), "utf8")) as { version: string };
+function fromPypi(files: Files, cache: string, withLibraries: boolean): void {
+  const about = join(dirname(files.about), "package.json");
+  const { version } = JSON.parse(readFileSync(about, "utf8")) as { version: string };
   const folder = join(cache, version);
   const [wheel] = fetch([`onnxruntime-gpu==${version}`], join(folder, "provider"), ["--no-deps"]);
-  const { files: providers, ...about } = unpack(wheel!, PROVIDERS, files.binaries);
+  const { files: providers, ...said } = unpack(wheel!, PROVIDERS, files.binaries);
   if (providers.length !== 2)
-    throw new CudaSetupError(
+    throw new StartupError(
       `the wheel has no CUDA provider: ${wheel} (${providers.join(", ") || "no library"})`,
     );
-  writeFileSync(files.about, `${JSON.stringify(about, null, 2)}\n`);
-  console.log(`ONNX Runtime ${version}: CUDA provider for CUDA ${about.cuda ?? "?"} in ${files.binaries}`);
+  writeFileSync(files.about, `${JSON.stringify(said, null, 2)}\n`);
+  console.log(`ONNX Runtime ${version}: CUDA provider for CUDA ${said.cuda ?? "?"} in ${files.binaries}`);
   if (!withLibraries) return;
-  const wheels = fetch(about.requires, join(folder, "libraries"), []);
+  const wheels = fetch(said.requires, join(folder, "libraries"), []);
   // Of another version, or of an attempt that was cut off.
   rmSync(files.libraries, { recursive: true, force: true });
   for (const library of wheels) {
@@ -111,32 +102,40 @@ function fromPypi(cache: string, withLibraries: boolean): void {
   console.log(`The CUDA libraries are in ${files.libraries}; the server finds them there by itself.`);
 }
 
-function fromNuget(): void {
+function fromNuget(files: Files): void {
   const script = ["./script/install.js", "--onnxruntime-node-install=cuda12"];
-  const { status } = spawnSync(process.execPath, script, { cwd: target, stdio: "inherit" });
-  if (status !== 0) throw new CudaSetupError("onnxruntime-node's script failed: try --from pypi");
+  const { status } = spawnSync(process.execPath, script, { cwd: dirname(files.about), stdio: "inherit" });
+  if (status !== 0) throw new StartupError("onnxruntime-node's script failed: try --from pypi");
   // What it says is of another file.
   rmSync(files.about, { force: true });
 }
 
-try {
-  if (process.platform !== "linux" || process.arch !== "x64")
-    throw new CudaSetupError(
-      `onnxruntime-node has CUDA for Linux on x64 alone, not for ${process.platform} on ${process.arch}`,
-    );
-  if (values.from === "nuget") fromNuget();
-  else if (values.from === "pypi")
-    fromPypi(values.cache ?? join(cacheHome, "didi-serve", "cuda"), values["with-libraries"]);
-  else throw new CudaSetupError(`--from is pypi or nuget, not ${values.from}`);
-  const missing = lookForCuda(cudaEnvironment(process.env, files), files).missing.filter(
-    (name) => name !== "libcuda.so.1",
-  );
-  if (missing.length > 0)
-    console.log(
-      `Missing still: ${missing.join(", ")}: put them on LD_LIBRARY_PATH, or add --with-libraries.`,
-    );
-} catch (error) {
-  if (!(error instanceof CudaSetupError)) throw error;
-  console.error(`npm run cuda: ${error.message}`);
-  process.exit(1);
-}
+await script<Flags>(
+  "cuda",
+  "Add CUDA to onnxruntime-node.",
+  [
+    flag(
+      "--with-libraries",
+      "add the CUDA and cuDNN libraries too, so that a machine needs nothing but a driver",
+      undefined,
+      false,
+    ),
+    flag("--from <source>", "pypi or nuget", oneOf(["pypi", "nuget"]), "pypi"),
+    flag("--cache <folder>", "where wheels are kept", undefined, CACHE),
+    flag("--into <folder>", "another folder of an onnxruntime-node"),
+  ],
+  async ({ withLibraries, from, cache, into }) => {
+    if (process.platform !== "linux" || process.arch !== "x64")
+      throw new StartupError(
+        `onnxruntime-node has CUDA for Linux on x64 alone, not for ${process.platform} on ${process.arch}`,
+      );
+    const files = cudaFiles(into);
+    if (from === "nuget") fromNuget(files);
+    else fromPypi(files, cache, withLibraries);
+    const { missing } = lookForCuda(cudaEnvironment(process.env, files), files);
+    const named = missing.filter((name) => name !== "libcuda.so.1").join(", ");
+    if (named !== "")
+      console.log(`Missing still: ${named}: put them on LD_LIBRARY_PATH, or add --with-libraries.`);
+    return 0;
+  },
+);

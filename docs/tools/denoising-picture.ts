@@ -7,13 +7,6 @@ import { ONE_AT_A_TIME, startEngine, warmUp } from "../../src/cli/start-engine.t
 import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import { MASK_GLYPH } from "../../src/model/byte-level.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import { readFlags } from "../../test/support/flags.ts";
-
-readFlags(
-  `npm run picture
-Draws docs/pictures/denoising.svg.`,
-  {},
-);
 
 const REQUEST = { prompt: "Once upon a time", length: 20, steps: 8, seed: 3 };
 const LINE = 26;

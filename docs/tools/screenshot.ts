@@ -8,13 +8,6 @@ import { script } from "../../loadtest/cli/script.ts";
 import { Server } from "../../loadtest/servers/server.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { launchChromium } from "../../test/support/chromium.ts";
-import { readFlags } from "../../test/support/flags.ts";
-
-readFlags(
-  `npm run screenshot
-Draws docs/pictures/playground.png. Needs Chromium.`,
-  {},
-);
 
 const SETTINGS = "prompt=Once+upon+a+time&length=80&temperature=1&seed=7&steps=4&steps2=64&run=1";
 const VIEWPORT = { width: 1280, height: 968 };

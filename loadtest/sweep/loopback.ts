@@ -1,14 +1,7 @@
 /** The target of a load test. Another machine must be named twice: a load test by mistake is an attack. */
 
-import { isIP } from "node:net";
 import { StartupError } from "../../src/errors.ts";
-
-/** Return whether a host name in the form of `URL.hostname` is this machine. */
-export function isLoopback(hostname: string): boolean {
-  const host = hostname.replace(/^\[|\]$/g, "");
-  if (isIP(host) === 4) return host.startsWith("127.");
-  return host === "::1" || host === "localhost" || /^::ffff:7f[0-9a-f]{2}:[0-9a-f]{1,4}$/.test(host);
-}
+import { isLoopback } from "../../src/server/access/origins.ts";
 
 /**
  * Return the origin of `address`. Throws StartupError if it is not an HTTP URL, or names another machine than
