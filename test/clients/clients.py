@@ -48,6 +48,18 @@ def use_openai() -> None:
         for choice in chunk.choices:
             parts[choice.index] += choice.delta.content
     assert parts == texts and chunk.usage.completion_tokens > 0
+    filled = client.completions.create(model=model, prompt="The ", suffix=" sat.", max_tokens=4, seed=1)
+    assert filled.choices[0].text and client.models.retrieve(model).id == model
+    for wrong, error in (
+        ({"model": "other"}, openai.NotFoundError),
+        ({"presence_penalty": 1}, openai.BadRequestError),
+    ):
+        try:
+            client.completions.create(**{"model": model, "prompt": prompt, **wrong})
+        except error as refused:
+            assert refused.body["message"], refused
+        else:
+            raise AssertionError(f"{wrong} was accepted")
     passed("openai", "completions and chat, streamed with usage; log-probabilities with alternatives")
 
 
