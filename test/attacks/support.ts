@@ -11,6 +11,7 @@ import { once } from "node:events";
 import { setPriority } from "node:os";
 import { fileURLToPath } from "node:url";
 import { TINY_GUIDED } from "../support/engine.ts";
+import { post } from "../support/http.ts";
 import { startServer, type TestServer } from "../support/server.ts";
 import type { Watched } from "./watch.ts";
 
@@ -108,10 +109,6 @@ export async function attack(
 
 /** POST `body` to /generate with an API key, read the answer to its end, and return its status and text. */
 export async function askVictim(origin: string, key: string, body: object, accept = "application/json") {
-  const response = await fetch(`${origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json", "x-api-key": key, accept },
-    body: JSON.stringify(body),
-  });
+  const response = await post(`${origin}/generate`, body, { "x-api-key": key, accept });
   return { status: response.status, text: await response.text() };
 }

@@ -54,9 +54,6 @@ test("a cached answer of 16,384 steps that is streamed to four clients does not 
 });
 
 test("the longest allowed trace, cached and requested by four clients, does not delay others", async () => {
-  const refused = await ask("rich", { ...LONG, trace: true });
-  assert.equal(refused.status, 400);
-  assert.equal(JSON.parse(refused.text).errors[0].path, "/trace");
   const traced = { ...LONG, n: 2, trace: true, logprobs: true };
   await ask("rich", traced);
   await attack(

@@ -12,6 +12,7 @@ import { untilReady } from "../../loadtest/servers/server.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { damagedModel, mismadeModel } from "../support/damage.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
+import { post } from "../support/http.ts";
 import { scratch } from "../support/scratch.ts";
 import { ENTRY } from "../support/server.ts";
 import type { Outcome } from "./support.ts";
@@ -76,8 +77,6 @@ const flip = (at: number) => (bytes: Buffer) => {
 const half = (bytes: Buffer) => bytes.subarray(0, bytes.length >> 1);
 /** The graph's opset is the last byte of the file. */
 const opset99 = (bytes: Buffer) => Buffer.concat([bytes.subarray(0, -1), Buffer.of(99)]);
-const extraField = (bytes: Buffer) =>
-  Buffer.from(JSON.stringify({ ...JSON.parse(bytes.toString()), colour: "blue" }));
 
 const MODELS: [name: string, make: (folder: string) => Promise<string>, says: RegExp][] = [
   [
@@ -86,34 +85,14 @@ const MODELS: [name: string, make: (folder: string) => Promise<string>, says: Re
     /denoise\.fp32\.onnx is damaged: its sha256 is [0-9a-f]{64}, and model\.json says/,
   ],
   [
-    "weights that are cut off",
-    (folder) => damagedModel(folder, { "weights.fp16.safetensors": half }),
-    /weights\.fp16\.safetensors is damaged: 7498 bytes, and model\.json says 14996/,
-  ],
-  [
-    "a tokenizer that is cut off",
-    (folder) => damagedModel(folder, { "tokenizer.json": half }),
-    /tokenizer\.json is damaged/,
-  ],
-  [
     "a graph that was damaged before its sum was taken",
     (folder) => mismadeModel(folder, { "denoise.fp32.onnx": half }),
     /denoise\.fp32\.onnx/,
   ],
   [
-    "a tokenizer that was cut off before its sum was taken",
-    (folder) => mismadeModel(folder, { "tokenizer.json": half }),
-    /cannot use .*tokenizer\.json: .*JSON/,
-  ],
-  [
     "a graph of an opset that is not known here",
     (folder) => mismadeModel(folder, { "denoise.fp32.onnx": opset99 }),
     /denoise\.fp32\.onnx.*opset/i,
-  ],
-  [
-    "a manifest with a field that is not known",
-    (folder) => damagedModel(folder, { "model.json": extraField }),
-    /model\.json is not a valid manifest: .*\(colour\)/,
   ],
 ];
 
@@ -140,11 +119,7 @@ test("the server runs on a full disk: it writes no file", { skip: noLimits }, as
   child.stderr.pipe(process.stderr);
   const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
   const { origin } = await untilReady(child);
-  const response = await fetch(`${origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ prompt: "", length: 8, steps: 2, seed: 1 }),
-  });
+  const response = await post(`${origin}/generate`, { prompt: "", length: 8, steps: 2, seed: 1 });
   assert.equal(response.status, 200);
   child.kill("SIGTERM");
   assert.equal(await exit, 0);

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { DidiClient, DidiError, type GenerateRequest, type StreamEvent } from "../../src/client/index.ts";
 import { listen, serve } from "../server/support.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { post } from "../support/http.ts";
 import { type Cut, countingFetch, cuttingProxy } from "./support.ts";
 
 const { engine, origin } = await serve();
@@ -35,11 +36,7 @@ async function idle(): Promise<void> {
 }
 
 test("generate returns the answer of POST /generate", async () => {
-  const response = await fetch(`${origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(request),
-  });
+  const response = await post(`${origin}/generate`, request);
   const posted = (await response.json()) as { samples: unknown; receipt: unknown };
   // A base URL may end in a slash.
   const answer = await new DidiClient(`${origin}/`).generate(request);

@@ -17,6 +17,7 @@ import { untilReady } from "../../loadtest/servers/server.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { makeChatModel } from "../support/chat-model.ts";
 import { hasChromium, launchChromium } from "../support/chromium.ts";
+import { dataOf, post } from "../support/http.ts";
 import { scratch } from "../support/scratch.ts";
 
 const run = promisify(execFile);
@@ -216,16 +217,10 @@ const RECORDED: [client: string, fields: object][] = [
 for (const [client, fields] of RECORDED)
   test(`the request of ${client}`, async () => {
     const payload = { model: "stories-didi", prompt: "Once upon a time", max_tokens: 32, ...fields };
-    const headers = { "content-type": "application/json" };
-    const response = await fetch(`${origin}/v1/completions`, {
-      method: "POST",
-      headers,
-      body: JSON.stringify(payload),
-    });
-    const events = (await response.text()).split("\n\n").filter((event) => event.startsWith("data: "));
-    assert.equal(events.pop(), "data: [DONE]");
+    const events = dataOf(await (await post(`${origin}/v1/completions`, payload)).text());
+    assert.equal(events.pop(), "[DONE]");
     // How many chunks there are depends on which positions a step reveals.
-    const choices = events.flatMap((event) => JSON.parse(event.slice("data: ".length)).choices);
+    const choices = events.flatMap((event) => JSON.parse(event).choices);
     assert.notEqual(choices.map(({ text }) => text).join(""), "");
     assert.match(choices.at(-1).finish_reason, /^(stop|length)$/);
     const done = "its request to /v1/completions, recorded: the client itself is not installed";

@@ -1,23 +1,5 @@
-/**
- * The tokens, log-probabilities and rewards of a request do not depend on other requests: one round of each
- * model. conformance.full.ts runs 200 cases.
- */
+/** The tokens, log-probabilities and rewards of a request do not depend on other requests: one round. */
 
-import assert from "node:assert/strict";
-import { basename } from "node:path";
-import { test } from "node:test";
-import { ROUND } from "./cases.ts";
-import { conform, SUBJECTS, seedOf } from "./run.ts";
+import { testRounds } from "./run.ts";
 
-const SEED = 7;
-const rounds = 1;
-
-for (const [m, subject] of SUBJECTS.entries())
-  test(`every trace is the one alone: ${basename(subject.folder)} ${subject.precision}`, async () => {
-    const { runs } = await conform(subject, seedOf(SEED, m), Array(rounds).keys());
-    assert.equal(runs.length, rounds * ROUND);
-    assert.deepEqual(
-      runs.filter(({ same }) => !same),
-      [],
-    );
-  });
+testRounds(1);

@@ -7,6 +7,7 @@ import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VERSION } from "../../src/server/openapi.ts";
+import { post } from "../support/http.ts";
 import { findProgram, freePort } from "../support/programs.ts";
 
 const IMAGE = `localhost/didi-serve:${VERSION}-cuda`;
@@ -40,11 +41,7 @@ test("with DIDI_DEVICE=auto it says why, and serves on the CPU", { skip }, async
       if (performance.now() > late) assert.fail(podman("logs", container).stderr);
       await sleep(100);
     }
-    const answer = await fetch(`${origin}/generate`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ prompt: "Once", length: 16, steps: 4 }),
-    });
+    const answer = await post(`${origin}/generate`, { prompt: "Once", length: 16, steps: 4 });
     assert.equal(answer.status, 200);
     const { stdout, stderr } = podman("logs", container);
     assert.match(stdout + stderr, /running on the CPU: there is no NVIDIA driver/);

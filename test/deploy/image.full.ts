@@ -11,6 +11,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { VERSION } from "../../src/server/openapi.ts";
+import { post } from "../support/http.ts";
 import { freePort } from "../support/programs.ts";
 import { programPath, runProgram, skipWithout } from "./support.ts";
 
@@ -62,12 +63,7 @@ after(async () => {
   if (!skip) await podman("rm", "--force", "--ignore", "--time=0", container);
 });
 
-const ask = (body: object) =>
-  fetch(`${origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  });
+const ask = (body: object) => post(`${origin}/generate`, body);
 
 /** Return the result of the image's health check. */
 function health(): Promise<number | null> {

@@ -10,6 +10,7 @@ import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
 import { listen } from "../server/support.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { post } from "../support/http.ts";
 import { scratch } from "../support/scratch.ts";
 import { programPath, runProgram, skipWithout } from "./support.ts";
 
@@ -33,11 +34,7 @@ const queries = dashboard.panels.flatMap(({ targets = [] }) =>
 const engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 60_000 } }, TINY_GUIDED);
 const { origin } = await listen(engine, { metrics: createMetrics(new ModelRegistry(engine), () => true) });
 const generate = (body: object) =>
-  fetch(`${origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ prompt: "Once", length: 24, steps: 4, ...body }),
-  });
+  post(`${origin}/generate`, { prompt: "Once", length: 24, steps: 4, ...body });
 // Every graph, a cache hit and a miss, and a refused request.
 for (const guidance of [{ mode: "none" }, { mode: "rgas", rerank_ratio: 0.5 }])
   for (let times = 0; times < 2; times++) assert.equal((await generate({ seed: 1, guidance })).status, 200);

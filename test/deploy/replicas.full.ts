@@ -13,6 +13,7 @@ import { DidiClient, type GenerateResponse } from "../../src/client/index.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createKey } from "../../src/server/access/keys.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
+import { post } from "../support/http.ts";
 import { writeNginxConf } from "../support/nginx.ts";
 import { freePort } from "../support/programs.ts";
 import { startServer, type TestServer } from "../support/server.ts";
@@ -96,11 +97,8 @@ class Replica {
 
   /** Send one request without retries. */
   async generate(key: string, body: object): Promise<{ status: number; answer: GenerateResponse }> {
-    const response = await fetch(`${this.origin}/generate`, {
-      method: "POST",
-      headers: { "content-type": "application/json", authorization: `Bearer ${key}` },
-      body: JSON.stringify({ prompt: "Once", length: 24, steps: 4, ...body }),
-    });
+    const asked = { prompt: "Once", length: 24, steps: 4, ...body };
+    const response = await post(`${this.origin}/generate`, asked, { authorization: `Bearer ${key}` });
     return { status: response.status, answer: (await response.json()) as GenerateResponse };
   }
 }

@@ -55,24 +55,16 @@ test("a template that ends in its only span equals a prompt", async () => {
 test("what is no canvas is refused, and says why", () => {
   const context = engine.model.manifest.context_length;
   const mask = engine.model.manifest.mask_token_id;
-  refused(engine, {}, "/prompt", /is missing/);
   refused(engine, { prompt: "a", template: "{{mask:1}}" }, "/template", /cannot be combined with \/prompt/);
-  refused(engine, { template: "no span" }, "/template", /no span to fill/);
-  for (const broken of [
-    "{{mask}}",
-    "{{mask:0}}",
-    "{{mask:-1}}",
-    "{{mask:1e3}}",
-    "{{mask: 3}}",
-    "{{mask:99999999}}",
-  ])
+  refused(engine, { prompt: "a", prompt_tokens: [1] }, "/prompt_tokens", /cannot be combined with \/prompt/);
+  refused(engine, { prompt_tokens: new Array(context).fill(1) }, "/prompt_tokens", /context of 256/);
+  for (const broken of ["{{mask:0}}", "{{mask:-1}}", "{{mask:1e3}}", "{{mask: 3}}", "{{mask:99999999}}"])
     refused(engine, { template: `a ${broken} b {{mask:2}}` }, "/template", /which is not a span/);
   refused(engine, { template: `{{mask:${context + 1}}}` }, "/template", /context of 256/);
   refused(engine, { template: `a{{mask:${context}}}` }, "/template", /context of 256/);
   refused(engine, { template: "a b ".repeat(20_000) }, "/template", /context of 256/);
   refused(engine, { template: "{{mask:9}}", length: 9 }, "/length", /no effect with \/template/);
   refused(engine, { template: "{{mask:9}}", echo: true }, "/echo", /no effect without a prompt/);
-  refused(engine, { tokens: [1, 2] }, "/tokens", /no masked position/);
   refused(engine, { tokens: [mask, mask + 1] }, "/tokens/1", /at most 4095/);
   refused(engine, { tokens: new Array(context + 1).fill(mask) }, "/tokens", /context of 256/);
   refused(guided, { prompt: "a", n: 3, best_of: 2 }, "/best_of", /at least n, which is 3/);

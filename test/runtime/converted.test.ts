@@ -11,16 +11,13 @@ import type { DenoiseInput, DenoiseResult } from "../../src/runtime/protocol.ts"
 import { loadModel } from "../../src/runtime/worker/session.ts";
 import { serve } from "../server/support.ts";
 import { TINY_STUDENT } from "../support/engine.ts";
+import { post } from "../support/http.ts";
 
 const { engine, origin } = await serve({}, TINY_STUDENT);
 
 test("the server answers /generate with it, equally for the same seed", async () => {
   const generate = async (seed: number) => {
-    const response = await fetch(`${origin}/generate`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ prompt: "Hello", length: 40, steps: 8, seed }),
-    });
+    const response = await post(`${origin}/generate`, { prompt: "Hello", length: 40, steps: 8, seed });
     assert.equal(response.status, 200, await response.clone().text());
     return (await response.json()) as { samples: { tokens: number[]; text: string }[] };
   };

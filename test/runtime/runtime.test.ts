@@ -89,6 +89,13 @@ test("a worker does not start with a file that is not a graph", async () => {
   );
 });
 
+test("if one of several workers cannot start, all are ended", async () => {
+  const graphs = { denoise: "/no/such/graph.onnx" };
+  await assert.rejects(
+    WorkerPool.start({ graphs: { cpu: graphs, cuda: graphs }, device: "cpu", threads: 1 }, 2),
+  );
+});
+
 test("a worker does not start on CUDA without a visible GPU", async () => {
   hideGpus();
   await assert.rejects(

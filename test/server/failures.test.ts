@@ -10,6 +10,7 @@ import { ModelRegistry } from "../../src/engine/models/registry.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
 import { damagedModel } from "../support/damage.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { post } from "../support/http.ts";
 import { scratch } from "../support/scratch.ts";
 import { listen, StreamClient } from "./support.ts";
 
@@ -19,13 +20,8 @@ const BODY = { prompt: "", length: 20, steps: 4, seed: 1 };
 /** Longer than any answer takes, and shorter than the time limit of a test. */
 const LIMIT_MS = 20_000;
 
-const post = (origin: string, body: object) =>
-  fetch(`${origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-    signal: AbortSignal.timeout(LIMIT_MS),
-  });
+const generate = (origin: string, body: object) =>
+  post(`${origin}/generate`, body, {}, AbortSignal.timeout(LIMIT_MS));
 
 /** Run `act` with a server over a small engine. */
 async function served(
@@ -59,15 +55,15 @@ test("a request whose answer cannot be built fails with 500 and its id, and the 
       const { tokenizer } = model;
       const { decode } = tokenizer;
       tokenizer.decode = broken;
-      await assertInternal(await post(origin, BODY));
+      await assertInternal(await generate(origin, BODY));
       tokenizer.decode = decode;
-      assert.equal((await post(origin, BODY)).status, 200);
+      assert.equal((await generate(origin, BODY)).status, 200);
       // An event of the samples, before the answers to the requests that share them.
       const { sha256 } = model;
       Object.assign(model, { sha256: undefined });
-      await assertInternal(await post(origin, { ...BODY, seed: 2 }));
+      await assertInternal(await generate(origin, { ...BODY, seed: 2 }));
       Object.assign(model, { sha256 });
-      assert.equal((await post(origin, { ...BODY, seed: 2 })).status, 200);
+      assert.equal((await generate(origin, { ...BODY, seed: 2 })).status, 200);
     },
     { cache: { maxBytes: 1e6, ttlMs: 60_000 } },
     TINY_GUIDED,
@@ -78,12 +74,12 @@ test("a cached answer or a step that cannot be built fails in the same way", () 
     async (origin, { model }) => {
       const { tokenizer } = model;
       const { decode, tokenText } = tokenizer;
-      assert.equal((await post(origin, BODY)).status, 200);
+      assert.equal((await generate(origin, BODY)).status, 200);
       tokenizer.decode = broken;
-      await assertInternal(await post(origin, BODY));
+      await assertInternal(await generate(origin, BODY));
       tokenizer.decode = decode;
       tokenizer.tokenText = broken;
-      await assertInternal(await post(origin, { ...BODY, seed: 3, trace: true }));
+      await assertInternal(await generate(origin, { ...BODY, seed: 3, trace: true }));
       const client = await StreamClient.connect(origin);
       client.send({ type: "generate", id: "a", ...BODY, seed: 4 });
       const { error } = await client.find((event) => event.type === "error");
@@ -91,7 +87,7 @@ test("a cached answer or a step that cannot be built fails in the same way", () 
       assert.ok(error.request_id);
       tokenizer.tokenText = tokenText;
       client.socket.terminate();
-      assert.equal((await post(origin, { ...BODY, seed: 3, trace: true })).status, 200);
+      assert.equal((await generate(origin, { ...BODY, seed: 3, trace: true })).status, 200);
     },
     { cache: { maxBytes: 1e6, ttlMs: 60_000 } },
     TINY_GUIDED,
@@ -120,12 +116,12 @@ test("if a worker cannot be replaced, the other one answers everything in time",
     async (origin, { pool }) => {
       const ready = async () => (await fetch(`${origin}/readyz`)).status;
       const body = { ...BODY, length: 60, steps: 64 };
-      const expected = await samplesOf(post(origin, { ...body, seed: 0 }));
+      const expected = await samplesOf(generate(origin, { ...body, seed: 0 }));
       assert.deepEqual([await ready(), await metric(origin, "didi_healthy_workers")], [200, 2]);
       await rename(graph, `${graph}.gone`);
       // Both have a batch, and each batch holds one row, when the process ends.
       const answers = [0, 1, 2, 3, 4, 5].map((seed) =>
-        post(origin, { ...body, seed, ...(seed > 0 && { deadline_ms: 3000 }) }),
+        generate(origin, { ...body, seed, ...(seed > 0 && { deadline_ms: 3000 }) }),
       );
       const failing = once(pool, "load-failed");
       const { pids } = pool;
@@ -149,7 +145,7 @@ test("if a worker cannot be replaced, the other one answers everything in time",
       while (pool.healthy > 0) await once(pool, "restart");
       assert.deepEqual([await ready(), await metric(origin, "didi_healthy_workers")], [503, 0]);
       // A request waits for the first worker that is ready again.
-      const waiting = post(origin, { ...body, seed: 0 });
+      const waiting = generate(origin, { ...body, seed: 0 });
       await rename(`${graph}.gone`, graph);
       assert.deepEqual(await samplesOf(waiting), expected);
       assert.equal(await ready(), 200);

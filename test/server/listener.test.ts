@@ -13,6 +13,7 @@ import { StartupError } from "../../src/errors.ts";
 import { readTls } from "../../src/server/listener/tls.ts";
 import { type Schemas, validator } from "../../src/server/openapi.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
+import { post } from "../support/http.ts";
 import { scratch } from "../support/scratch.ts";
 import { searchableLog } from "./access/support.ts";
 import { listen, StreamClient } from "./support.ts";
@@ -63,14 +64,10 @@ test("bytes that are not HTTP get 400 as a problem", async () => {
 
 test("bodies and WebSocket messages have separate limits", async () => {
   const { origin } = await listen(engine, { maxBodyBytes: 2048, maxMessageBytes: 4096 });
-  const post = (size: number) =>
-    fetch(`${origin}/generate`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ prompt: "a", stop: "x".repeat(size) }),
-    });
-  assert.equal((await post(3000)).status, 413);
-  assert.notEqual((await post(1000)).status, 413);
+  const statusOf = async (size: number) =>
+    (await post(`${origin}/generate`, { prompt: "a", stop: "x".repeat(size) })).status;
+  assert.equal(await statusOf(3000), 413);
+  assert.notEqual(await statusOf(1000), 413);
   const client = await StreamClient.connect(origin);
   client.send({ type: "cancel", id: "x".repeat(3000) });
   await client.find((event): event is Schemas["ErrorEvent"] => event.type === "error");
@@ -80,9 +77,9 @@ test("bodies and WebSocket messages have separate limits", async () => {
 
 test("a request whose headers or body arrive slowly gets 408 and its connection is closed", async () => {
   const { origin } = await listen(engine, { listener: { requestTimeoutMs: 300 } });
-  const post =
+  const head =
     "POST /generate HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 100\r\n";
-  for (const start of [post, `${post}\r\n{"prompt":`]) {
+  for (const start of [head, `${head}\r\n{"prompt":`]) {
     const socket = open(origin);
     socket.write(start);
     const trickle = setInterval(() => socket.write("x"), 40);
@@ -91,11 +88,7 @@ test("a request whose headers or body arrive slowly gets 408 and its connection 
     assert.equal(problem?.type, "urn:didi-serve:problem:request-timeout");
   }
   // The limit is on the request, not on the answer.
-  const answer = await fetch(`${origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ prompt: "a", length: 20, steps: 1024, n: 16 }),
-  });
+  const answer = await post(`${origin}/generate`, { prompt: "a", length: 20, steps: 1024, n: 16 });
   assert.equal(answer.status, 200);
 });
 

@@ -89,6 +89,7 @@ const COMPLETIONS: [
     "stop",
     "stop must NOT have more than 4 items, and is 5 long",
   ],
+  ["too many alternatives", { logprobs: 6 }, 400, "logprobs", "logprobs must be <= 5, and is 6"],
   ["best_of below n", { n: 3, best_of: 2 }, 400, "best_of", "best_of must be at least n, which is 3"],
   [
     "a penalty",
@@ -143,7 +144,6 @@ const GENERATE: [mistake: string, body: object, path: string, message: string][]
     "/steps",
     'must be integer or must be "auto", and is "16": leave out the quotes',
   ],
-  ["OpenAI's name for the length", { prompt: "a", max_tokens: 5 }, "/max_tokens", "is called length here"],
   [
     "a trace that is too large",
     { prompt: "a", n: 16, length: 200, steps: 1024, trace: true },

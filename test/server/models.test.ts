@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Schemas } from "../../src/server/openapi.ts";
+import { post } from "../support/http.ts";
 import { MASK, PLAIN, startRegistry } from "../support/models.ts";
 import { TestKeys } from "./access/support.ts";
 import { listen, StreamClient } from "./support.ts";
@@ -12,22 +13,17 @@ const { origin } = await listen(models);
 const [plain, mask] = models.models;
 
 const get = (path: string) => fetch(`${origin}${path}`);
-const post = (path: string, body: object, at = origin, headers = {}) =>
-  fetch(`${at}${path}`, {
-    method: "POST",
-    headers: { "content-type": "application/json", ...headers },
-    body: JSON.stringify(body),
-  });
+const send = (path: string, body: object) => post(`${origin}${path}`, body);
 const SHORT = { prompt: "Once", length: 8, steps: 2, seed: 1 };
 
-/** Hold a model until the returned function is called, so that it cannot be unloaded. */
-function hold(model = plain!): () => void {
+/** Hold the first model until the returned function is called, so that it cannot be unloaded. */
+function hold(): () => void {
   let release = () => {};
   const task = () =>
     new Promise<void>((end) => {
       release = end;
     });
-  void models.use(model, new AbortController().signal, task);
+  void models.use(plain!, new AbortController().signal, task);
   return () => release();
 }
 
@@ -44,9 +40,9 @@ async function states(): Promise<string[]> {
 test("what needs no workers is answered without a load", async () => {
   const { name } = (await (await get("/model?model=tiny-mask")).json()) as Schemas["ModelInfo"];
   assert.equal(name, "tiny-mask");
-  const tokenized = await post("/tokenize", { model: "tiny-mask", prompt: "Once" });
+  const tokenized = await send("/tokenize", { model: "tiny-mask", prompt: "Once" });
   const { tokens } = (await tokenized.json()) as Schemas["TokenizeResponse"];
-  const text = await (await post("/detokenize", { model: "tiny-mask", tokens })).json();
+  const text = await (await send("/detokenize", { model: "tiny-mask", tokens })).json();
   assert.deepEqual(text, { prompt: "Once" });
   assert.deepEqual(await states(), ["loaded", "unloaded"]);
 });
@@ -66,11 +62,11 @@ test("readiness is that of the server, or of the model that is asked about", asy
 });
 
 test("an unknown model is 404 in the form of each API", async () => {
-  const openai = await post("/v1/completions", { model: "nobody", prompt: "Once" });
+  const openai = await send("/v1/completions", { model: "nobody", prompt: "Once" });
   assert.equal(openai.status, 404);
   const { error } = (await openai.json()) as Schemas["OpenAIError"];
   assert.match(error.message, /nobody is not served here: GET \/v1\/models lists/);
-  const own = await post("/generate", { ...SHORT, model: "nobody" });
+  const own = await send("/generate", { ...SHORT, model: "nobody" });
   assert.equal(own.status, 404);
   assert.match(((await own.json()) as Schemas["Problem"]).detail, /nobody is not served here/);
   const socket = await StreamClient.connect(origin);
@@ -85,12 +81,7 @@ test("a cancel and a lost connection end the wait for a model, and another reque
   const socket = await StreamClient.connect(origin);
   socket.send({ type: "generate", id: "waits", ...SHORT, model: "tiny-mask" });
   const gone = new AbortController();
-  const lost = fetch(`${origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ ...SHORT, model: "tiny-mask" }),
-    signal: gone.signal,
-  });
+  const lost = post(`${origin}/generate`, { ...SHORT, model: "tiny-mask" }, {}, gone.signal);
   while (mask!.waiting < 2) await new Promise((resolve) => setTimeout(resolve, 5));
   gone.abort();
   await assert.rejects(lost);
@@ -110,7 +101,7 @@ test("a request that waits for a model has a place of its key", async () => {
   const { ring, keys } = await TestKeys.create({ alice: { concurrent_requests: 1 } });
   const guarded = await listen(models, { access: { keys: ring } });
   const headers = { authorization: `Bearer ${keys.alice}` };
-  const ask = () => post("/generate", { ...SHORT, model: "tiny-mask" }, guarded.origin, headers);
+  const ask = () => post(`${guarded.origin}/generate`, { ...SHORT, model: "tiny-mask" }, headers);
   const release = hold();
   const waiting = ask();
   while (mask!.waiting === 0) await new Promise((resolve) => setTimeout(resolve, 5));
@@ -126,16 +117,16 @@ test("a request that waits for a model has a place of its key", async () => {
 test("each interface runs the model that it names, and metrics tell them apart", async () => {
   const url = encodeURIComponent(JSON.stringify({ ...SHORT, model: "tiny-mask" }));
   const asks: [string, () => Promise<Response>][] = [
-    ["/generate", () => post("/generate", { ...SHORT, model: "tiny-mask" })],
+    ["/generate", () => send("/generate", { ...SHORT, model: "tiny-mask" })],
     ["GET /generate", () => get(`/generate?request=${url}`)],
     [
       "/v1/completions",
-      () => post("/v1/completions", { model: "tiny-mask", prompt: "Once", max_tokens: 8, steps: 2 }),
+      () => send("/v1/completions", { model: "tiny-mask", prompt: "Once", max_tokens: 8, steps: 2 }),
     ],
     [
       "/v2",
       () =>
-        post("/v2/models/tiny-mask/infer", {
+        send("/v2/models/tiny-mask/infer", {
           inputs: [{ name: "text_input", datatype: "BYTES", shape: [1], data: ["Once"] }],
           parameters: { length: 8, steps: 2 },
         }),
@@ -149,7 +140,7 @@ test("each interface runs the model that it names, and metrics tell them apart",
   }
   assert.deepEqual(await states(), ["unloaded", "loaded"]);
   // Without a name the first model answers, and is loaded again.
-  const first = (await (await post("/generate", SHORT)).json()) as Schemas["GenerateResponse"];
+  const first = (await (await send("/generate", SHORT)).json()) as Schemas["GenerateResponse"];
   assert.equal(first.model, "tiny-plain");
   const metrics = await (await get("/metrics")).text();
   for (const line of [

@@ -2,12 +2,9 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ModelRegistry } from "../../src/engine/models/registry.ts";
-import { buildAdminApp } from "../../src/server/app.ts";
 import { CONTRACT } from "../../src/server/openapi.ts";
-import { createMetrics } from "../../src/server/telemetry/metrics.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
-import { build, serve } from "./support.ts";
+import { serve } from "./support.ts";
 
 const { engine, app } = await serve({}, TINY_GUIDED);
 
@@ -48,16 +45,6 @@ for (const [method, url, names] of UNKNOWN)
     for (const name of names) assert.ok(answer.body.includes(name), answer.body);
     assert.doesNotMatch(answer.body, /--admin-port/);
   });
-
-test("only what another port serves is said to be there", async () => {
-  const open = await build(engine, { adminElsewhere: true });
-  for (const url of ["/metrics", "/metrics/", "/docs"])
-    assert.match((await open.inject(url)).body, /served on another port: see --admin-port/);
-  await open.close();
-  const admin = await buildAdminApp(createMetrics(new ModelRegistry(engine)));
-  assert.equal((await admin.inject("/metrics/")).statusCode, 200);
-  await admin.close();
-});
 
 test("chat is refused with the reason, in the shape of OpenAI's errors", async () => {
   const { name } = engine.model.manifest;

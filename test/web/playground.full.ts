@@ -8,6 +8,7 @@ import type { Schemas } from "../../src/server/openapi.ts";
 import { TestKeys } from "../server/access/support.ts";
 import { launchChromium } from "../support/chromium.ts";
 import { openEngine, TEACHER, TINY_GUIDED } from "../support/engine.ts";
+import { post } from "../support/http.ts";
 import { MASK, PLAIN, startRegistry } from "../support/models.ts";
 import { lowContrasts, open, panelIn, Server, SKIPPED, textOf } from "./support.ts";
 
@@ -33,11 +34,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
   });
 
   const answerOf = async (request: object) => {
-    const response = await fetch(`${origin}/generate`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(request),
-    });
+    const response = await post(`${origin}/generate`, request);
     return (await response.json()) as Schemas["GenerateResponse"];
   };
 

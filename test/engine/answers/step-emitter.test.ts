@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { render } from "../../../src/engine/answers/text.ts";
 import type { GenerateRequest } from "../../../src/engine/request.ts";
-import { CancelledError, InvalidRequestError } from "../../../src/errors.ts";
+import { CancelledError } from "../../../src/errors.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
 
 const engine = await startEngine({ cache: { maxBytes: 64e6, ttlMs: 600_000 } }, TINY_GUIDED);
@@ -85,14 +85,6 @@ test("an error of a listener fails its own request only", async () => {
   const sound = engine.submit(long, () => {});
   await assert.rejects(broken.result, /broken listener/);
   assert.equal((await sound.result).cache, "hit");
-});
-
-test("a trace is bounded", () => {
-  assert.throws(
-    () => engine.check({ ...long, trace: true }),
-    (error) => error instanceof InvalidRequestError && error.fields[0]!.path === "/trace",
-  );
-  engine.check({ ...long, n: 1, trace: true });
 });
 
 test("tokens and budget of a request are computed once, and not at all when the queue is full", async () => {

@@ -211,12 +211,7 @@ test("a batch beyond the memory fails once; later ones are smaller", async () =>
   pool.failure = new MemoryFailure("as a device without memory for 5 rows");
   pool.failsFor = ({ rows }) => rows > 4;
   const groups = Array.from({ length: 8 }, (_, seed) => groupOf(seed, 4));
-  const done = new Promise<void>((resolve) => {
-    let left = 8;
-    dispatcher.on("done", () => {
-      if (--left === 0) resolve();
-    });
-  });
+  const done = finished(dispatcher, 8);
   for (const one of groups) dispatcher.add(one);
   await done;
   assert.equal(pool.batches.filter((rows) => rows > 4).length, 1);

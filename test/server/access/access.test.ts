@@ -10,6 +10,7 @@ import { StartupError } from "../../../src/errors.ts";
 import { createKey, KeyRing } from "../../../src/server/access/keys.ts";
 import { CONTRACT, type Schemas, validator } from "../../../src/server/openapi.ts";
 import { TINY_GUIDED } from "../../support/engine.ts";
+import { post } from "../../support/http.ts";
 import { listen, serve } from "../support.ts";
 import { TestKeys } from "./support.ts";
 
@@ -154,11 +155,7 @@ test("a revoked key is refused at once, and its running requests end", async () 
   const own = await TestKeys.create({ alice: {}, bob: {} });
   const { app: its, origin: at } = await listen(engine, { access: { keys: own.ring } });
   const long = (key: string) =>
-    fetch(`${at}/generate`, {
-      method: "POST",
-      headers: { "content-type": "application/json", "x-api-key": key },
-      body: JSON.stringify({ prompt: "a", length: 20, steps: 1024, n: 16 }),
-    });
+    post(`${at}/generate`, { prompt: "a", length: 20, steps: 1024, n: 16 }, { "x-api-key": key });
   const [gone, stays] = [long(own.keys.alice!), long(own.keys.bob!)];
   gone.catch(() => {});
   while (engine.activeRows < 32) await new Promise((resolve) => setTimeout(resolve, 5));

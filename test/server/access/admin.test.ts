@@ -16,7 +16,7 @@ const admin = await buildAdminApp(metrics);
 after(() => admin.close());
 
 test("/metrics and /docs move to the admin port, with the contract, and nothing else does", async () => {
-  for (const url of ["/metrics", "/docs"]) {
+  for (const url of ["/metrics", "/metrics/", "/docs"]) {
     const gone = await main.inject(url);
     assert.equal(gone.statusCode, 404);
     assert.match(gone.body, /--admin-port/);

@@ -8,6 +8,7 @@ import { type LimitStore, MemoryLimitStore } from "../../../src/quota/memory.ts"
 import type { KeyLimits } from "../../../src/server/access/key-file.ts";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { post } from "../../support/http.ts";
 import { build, listen, StreamClient } from "../support.ts";
 import { TestKeys } from "./support.ts";
 
@@ -21,10 +22,10 @@ async function limited(limits: KeyLimits) {
   const store = new MemoryLimitStore(() => clock.now);
   const { ring, keys } = await TestKeys.create({ alice: limits, bob: limits, free: {} });
   const { app, origin } = await listen(engine, { access: { keys: ring }, store });
-  const post = (payload: object, id = "alice", url = "/generate") =>
+  const ask = (payload: object, id = "alice", url = "/generate") =>
     app.inject({ method: "POST", url, payload, headers: { "x-api-key": keys[id]! } });
   const get = (id = "alice") => app.inject({ url: "/model", headers: { "x-api-key": keys[id]! } });
-  return { app, origin, clock, store, keys, post, get };
+  return { app, origin, clock, store, keys, ask, get };
 }
 
 /** Assert that an answer names the reached limit and has Retry-After. */
@@ -103,28 +104,28 @@ test("token passes are padded tokens times passes times samples", async () => {
   // Each sample is scored at its end.
   assert.equal(priceOf({ ...small, steps: 1, best_of: 2 }), 2 * 32 * 2);
 
-  const { clock, post } = await limited({ token_passes_per_minute: 160 });
+  const { clock, ask } = await limited({ token_passes_per_minute: 160 });
   // In confidence order every step reveals positions, so that every step runs.
   const unseeded = { ...small, seed: undefined, order: "confidence" };
-  assert.equal((await post(unseeded)).statusCode, 200);
-  assert.equal((await post(unseeded)).statusCode, 200);
+  assert.equal((await ask(unseeded)).statusCode, 200);
+  assert.equal((await ask(unseeded)).statusCode, 200);
   clock.now = 30_000;
-  assertReached(await post(unseeded), "token_passes_per_minute", 30);
+  assertReached(await ask(unseeded), "token_passes_per_minute", 30);
   // A refused request is not charged: there is room for half of it.
-  assert.equal((await post({ ...unseeded, steps: 1 })).statusCode, 200);
-  assertReached(await post({ ...unseeded, steps: 1 }), "token_passes_per_minute", 30);
-  assert.equal((await post(unseeded, "free")).statusCode, 200);
+  assert.equal((await ask({ ...unseeded, steps: 1 })).statusCode, 200);
+  assertReached(await ask({ ...unseeded, steps: 1 }), "token_passes_per_minute", 30);
+  assert.equal((await ask(unseeded, "free")).statusCode, 200);
   clock.now = 60_000;
-  assert.equal((await post(unseeded)).statusCode, 200);
+  assert.equal((await ask(unseeded)).statusCode, 200);
 });
 
 test("re-ranked steps are charged for the most that can run, and corrected by what ran", async () => {
-  const { post, store, app, keys } = await limited({ token_passes_per_minute: 100_000 });
+  const { ask, store, origin, keys } = await limited({ token_passes_per_minute: 100_000 });
   const guidance = { mode: "rgas" as const, rerank_ratio: 1, candidates: 4 };
   const request = { ...small, seed: 3, steps: 64, guidance };
   // Each of 64 steps may run, though there are 4 masked positions.
   assert.equal(priceOf(request), 32 * 64 * (1 + 4));
-  const { usage } = (await post(request)).json();
+  const { usage } = (await ask(request)).json();
   const ran = 32 * (usage.student_passes + usage.discriminator_passes);
   assert.ok(usage.student_passes > 4 && ran < priceOf({ ...request, seed: 4 }), `${ran}`);
   const { used } = await store.take("alice", "token_passes_per_minute", 0, 60_000);
@@ -132,13 +133,8 @@ test("re-ranked steps are charged for the most that can run, and corrected by wh
 
   // A cancelled request is charged for the passes that were started.
   const stop = new AbortController();
-  const { port } = app.server.address() as { port: number };
-  const given = fetch(`http://127.0.0.1:${port}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json", "x-api-key": keys.bob! },
-    body: JSON.stringify({ prompt: "", length: 60, steps: 300, guidance }),
-    signal: stop.signal,
-  });
+  const long = { prompt: "", length: 60, steps: 300, guidance };
+  const given = post(`${origin}/generate`, long, { "x-api-key": keys.bob! }, stop.signal);
   await new Promise<void>((resolve) => engine.once("batch", () => resolve()));
   stop.abort();
   await assert.rejects(given);
@@ -148,28 +144,28 @@ test("re-ranked steps are charged for the most that can run, and corrected by wh
 });
 
 test("a cached answer is charged for the work of sending it", async () => {
-  const { post } = await limited({ token_passes_per_minute: 65 });
+  const { ask } = await limited({ token_passes_per_minute: 65 });
   const seeded = { ...small, seed: 99 };
-  assert.equal((await post(seeded)).json().cache, "miss");
-  assert.equal((await post(seeded)).json().cache, "hit");
-  assertReached(await post({ ...seeded, seed: 98 }), "token_passes_per_minute", 60);
+  assert.equal((await ask(seeded)).json().cache, "miss");
+  assert.equal((await ask(seeded)).json().cache, "hit");
+  assertReached(await ask({ ...seeded, seed: 98 }), "token_passes_per_minute", 60);
 });
 
 test("a request above a whole limit gets 413; an invalid one gets 400 and is not charged", async () => {
-  const { post } = await limited({ token_passes_per_minute: 100, concurrent_requests: 1 });
-  const large = await post({ ...small, steps: 4, seed: undefined });
+  const { ask } = await limited({ token_passes_per_minute: 100, concurrent_requests: 1 });
+  const large = await ask({ ...small, steps: 4, seed: undefined });
   assert.equal(large.statusCode, 413);
   assert.match(large.json().detail, /may cost 128 token passes.*may use 100 a minute.*fewer steps/);
-  assert.equal((await post({ ...small, steps: 0 })).statusCode, 400);
+  assert.equal((await ask({ ...small, steps: 0 })).statusCode, 400);
   const model = engine.model.manifest.name;
-  const two = await post({ model, prompt: ["a", "b"], max_tokens: 4, steps: 1 }, "alice", "/v1/completions");
+  const two = await ask({ model, prompt: ["a", "b"], max_tokens: 4, steps: 1 }, "alice", "/v1/completions");
   assert.equal(two.statusCode, 413);
   assert.match(two.json().error.message, /has 2 requests at once, and this API key may run 1/);
-  assert.equal((await post({ ...small, seed: undefined })).statusCode, 200);
+  assert.equal((await ask({ ...small, seed: undefined })).statusCode, 200);
 });
 
 test("concurrent requests are counted over all APIs, and given back at their end", async () => {
-  const { origin, keys, post, store } = await limited({ concurrent_requests: 2 });
+  const { origin, keys, ask, store } = await limited({ concurrent_requests: 2 });
   const used = async () =>
     (await store.take("alice", "concurrent_requests", 0, Number.POSITIVE_INFINITY)).used;
   const client = await StreamClient.connect(origin, { headers: { "x-api-key": keys.alice! } });
@@ -178,21 +174,21 @@ test("concurrent requests are counted over all APIs, and given back at their end
   const refused = await client.end("c");
   assert.ok(refused.type === "error");
   assert.deepEqual([refused.error.status, refused.error.limit], [429, "concurrent_requests"]);
-  const answer = await post(small);
+  const answer = await ask(small);
   assert.equal(answer.statusCode, 429);
   assert.equal(answer.json().limit, "concurrent_requests");
   assert.ok(Number(answer.headers["retry-after"]) >= 1);
-  assert.equal((await post(small, "bob")).statusCode, 200);
+  assert.equal((await ask(small, "bob")).statusCode, 200);
   assert.equal(await used(), 2);
 
   client.send({ type: "cancel", id: "a" });
   await client.end("a");
-  assert.equal((await post({ ...small, seed: undefined })).statusCode, 200);
+  assert.equal((await ask({ ...small, seed: undefined })).statusCode, 200);
   assert.equal(await used(), 1);
   client.socket.terminate();
   while ((await used()) > 0) await new Promise((resolve) => setTimeout(resolve, 5));
   // A request that the engine refuses is given back as well.
-  assert.equal((await post({ ...small, length: 100_000 })).statusCode, 400);
+  assert.equal((await ask({ ...small, length: 100_000 })).statusCode, 400);
   assert.equal(await used(), 0);
 });
 
@@ -227,9 +223,8 @@ test("the rows of a client that disconnects while the store is queried are freed
   const { app, origin } = await listen(engine, { access: { keys: ring }, store: slow });
   let finished = 0;
   engine.on("finished", ({ outcome }) => (outcome === "cancelled" ? finished++ : 0));
-  const body = JSON.stringify({ prompt: "a", length: 20, steps: 1024, n: 16 });
-  const headers = { "content-type": "application/json", "x-api-key": keys.alice! };
-  await assert.rejects(fetch(`${origin}/generate`, { method: "POST", headers, body, signal: hangUp.signal }));
+  const long = { prompt: "a", length: 20, steps: 1024, n: 16 };
+  await assert.rejects(post(`${origin}/generate`, long, { "x-api-key": keys.alice! }, hangUp.signal));
   while (finished === 0) await new Promise((resolve) => setTimeout(resolve, 5));
   assert.equal(engine.activeRows + engine.queueLength, 0);
 });

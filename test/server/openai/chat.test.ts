@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
 import { CHAT_MODEL, CHAT_TOKENS, makeChatModel } from "../../support/chat-model.ts";
+import { dataOf } from "../../support/http.ts";
 import { scratch } from "../../support/scratch.ts";
 import { serve } from "../support.ts";
 
@@ -73,16 +74,10 @@ test("a special token inside a message is ordinary characters, whatever else the
     );
 });
 
-const eventsOf = (body: string) =>
-  body
-    .split("\n\n")
-    .filter((event) => event.startsWith("data: "))
-    .map((event) => event.slice("data: ".length));
-
 test("a stream has the same texts and log-probabilities, the role first and the usage last", async () => {
   for (const fields of [{}, { n: 2, logprobs: true, top_logprobs: 3 }, { stop: "a" }]) {
     const whole = await answerOf(fields);
-    const events = eventsOf(
+    const events = dataOf(
       (await chat({ ...fields, stream: true, stream_options: { include_usage: true } })).body,
     );
     assert.equal(events.pop(), "[DONE]");
@@ -111,7 +106,7 @@ test("a stream has the same texts and log-probabilities, the role first and the 
 
 test("with diffusing, each chunk holds the whole text", async () => {
   const { choices } = await answerOf();
-  const events = eventsOf((await chat({ stream: true, diffusing: true })).body);
+  const events = dataOf((await chat({ stream: true, diffusing: true })).body);
   const texts = events.slice(0, -1).map((event) => JSON.parse(event).choices[0].delta.content);
   assert.ok(texts[0].includes("░"));
   assert.equal(texts.at(-1), choices[0]!.message.content);

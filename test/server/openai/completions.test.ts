@@ -5,6 +5,7 @@ import { test } from "node:test";
 import OpenAI from "openai";
 import { Growth } from "../../../src/server/openai/growth.ts";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
+import { post } from "../../support/http.ts";
 import { serve } from "../support.ts";
 
 const { engine, origin } = await serve();
@@ -16,11 +17,7 @@ const check = validator("CompletionResponse");
 
 /** The same through our own route. */
 async function generate(body: object): Promise<Schemas["GenerateResponse"]> {
-  const response = await fetch(`${origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  });
+  const response = await post(`${origin}/generate`, body);
   assert.equal(response.status, 200);
   return (await response.json()) as Schemas["GenerateResponse"];
 }
@@ -203,34 +200,6 @@ test("text that may be the start of a stop string is held back", () => {
   assert.equal(growth.take("abENEx░N"), "Ex");
   assert.equal(growth.end("abENExN"), "N");
   assert.equal(growth.end("abENExN"), "");
-});
-
-test("errors have OpenAI's shape, with the field and advice", async () => {
-  const refused = async (body: object, status: number, param: string | null, says: RegExp) => {
-    const request = { model, prompt: "a", ...body } as OpenAI.CompletionCreateParamsNonStreaming;
-    await assert.rejects(client.completions.create(request), (error) => {
-      assert.ok(error instanceof OpenAI.APIError);
-      assert.equal(error.status, status);
-      assert.equal(error.param, param);
-      assert.match(error.message, says);
-      return true;
-    });
-  };
-  await refused({ model: "gpt-4" }, 404, null, new RegExp(`gpt-4 is not served here: it is ${model}`));
-  await refused({ logit_bias: { 1: 2 } }, 400, "logit_bias", /must be \{\} or a map to 0 or absent/);
-  await refused({ presence_penalty: 1 }, 400, "presence_penalty", /must be 0 or absent, and is 1/);
-  await refused({ logprobs: 6 }, 400, "logprobs", /must be <= 5/);
-  await refused({ max_tokens: 0 }, 400, "max_tokens", /score the prompt with echo true and logprobs/);
-  await refused({ max_tokens: 999 }, 400, "max_tokens", /do not fit the context of 256/);
-  await refused({ n: 3, best_of: 2 }, 400, "best_of", /at least n, which is 3/);
-  await refused({ suffix: "b", echo: true }, 400, "echo", /no effect/);
-  await refused({ prompt: [1, 2], suffix: "b" }, 400, "suffix", /needs a prompt that is text/);
-  await refused({ stream_options: { include_usage: true } }, 400, "stream_options", /without stream/);
-  await refused({ prompt: ["ok", "x ".repeat(999)] }, 413, "prompt", /context of 256/);
-  assert.equal(engine.activeRows + engine.queueLength, 0);
-  const missing = await fetch(`${origin}/v1/chat/completions`, { method: "POST" });
-  assert.equal(missing.status, 404);
-  assert.match(((await missing.json()) as Schemas["OpenAIError"]).error.message, /has no chat template/);
 });
 
 test("/v1/models lists the served model", async () => {

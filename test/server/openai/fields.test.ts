@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Schemas } from "../../../src/server/openapi.ts";
+import { dataOf } from "../../support/http.ts";
 import { serve } from "../support.ts";
 
 const { engine, app } = await serve();
@@ -106,7 +107,8 @@ const REFUSED: [fields: object, param: string][] = [
     { stream: true, stream_options: { continuous_usage_stats: true } },
     "stream_options.continuous_usage_stats",
   ],
-  [{ stream_options: { include_usage: true } }, "stream_options"],
+  [{ suffix: "b", echo: true }, "echo"],
+  [{ prompt: [1, 2], suffix: "b" }, "suffix"],
   [{ reasoning_effort: "low", steps: 8 }, "reasoning_effort"],
   [{ reasoning_effort: "much" }, "reasoning_effort"],
   [{ stpes: 5 }, "stpes"],
@@ -121,18 +123,11 @@ for (const [fields, param] of REFUSED)
     assert.match(error.message, new RegExp(`^${param} `));
   });
 
-/** Return the data of every event of a stream. */
-const eventsOf = (text: string) =>
-  text
-    .split("\n\n")
-    .filter((event) => event.startsWith("data: "))
-    .map((event) => event.slice("data: ".length));
-
 test("best_of that equals n streams while the text grows, and costs what n costs", async () => {
   for (const fields of [{ best_of: 1 }, { n: 2, best_of: 2 }, { n: 3, best_of: 3 }]) {
     const { best_of: _, ...plain } = fields;
-    const streamed = eventsOf((await complete({ ...fields, stream: true })).text);
-    const without = eventsOf((await complete({ ...plain, stream: true })).text);
+    const streamed = dataOf((await complete({ ...fields, stream: true })).text);
+    const without = dataOf((await complete({ ...plain, stream: true })).text);
     assert.equal(streamed.length, without.length);
     assert.ok(streamed.length > 3, `${streamed.length} events`);
     const { choices, usage } = JSON.parse((await complete(fields)).text);
@@ -144,14 +139,14 @@ test("best_of that equals n streams while the text grows, and costs what n costs
 test("with include_usage, every chunk has usage, null in all but the last; without, none has", async () => {
   for (const fields of [{}, { n: 2 }, { prompt: ["a", "b"], echo: true }]) {
     const asked = { ...fields, stream: true, stream_options: { include_usage: true } };
-    const events = eventsOf((await complete(asked)).text);
+    const events = dataOf((await complete(asked)).text);
     assert.equal(events.pop(), "[DONE]");
     const chunks = events.map((data) => JSON.parse(data));
     const last = chunks.pop();
     assert.deepEqual([last.choices, typeof last.usage.total_tokens], [[], "number"]);
     assert.ok(chunks.length > 1);
     for (const chunk of chunks) assert.equal(chunk.usage, null);
-    for (const data of eventsOf((await complete({ ...fields, stream: true })).text))
+    for (const data of dataOf((await complete({ ...fields, stream: true })).text))
       assert.ok(data === "[DONE]" || !("usage" in JSON.parse(data)), data);
   }
 });

@@ -5,6 +5,7 @@ import { test } from "node:test";
 import type { FastifyInstance } from "fastify";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
 import { TINY_GUIDED } from "../../support/engine.ts";
+import { dataOf } from "../../support/http.ts";
 import { serve } from "../support.ts";
 
 const { engine, app } = await serve();
@@ -156,12 +157,8 @@ test("an echoed prompt is scored before what is generated, streamed or not", asy
     const { choices } = await complete(asked);
     const scores = fields.prompt === "" ? [] : (await complete({ ...asked, max_tokens: 0 })).choices;
     const payload = { model: engine.model.manifest.name, seed: 8, steps: 6, ...asked, stream: true };
-    const events = (await post("/v1/completions", payload))
-      .split("\n\n")
-      .filter((event) => event.startsWith("data: {"));
-    const chunks = events.flatMap(
-      (event) => (JSON.parse(event.slice(6)) as Schemas["CompletionResponse"]).choices,
-    );
+    const events = dataOf(await post("/v1/completions", payload)).slice(0, -1);
+    const chunks = events.flatMap((data) => (JSON.parse(data) as Schemas["CompletionResponse"]).choices);
     for (const { index, text, logprobs } of choices) {
       const prefix = scores[index]?.logprobs ?? { tokens: [], token_logprobs: [] };
       assert.deepEqual(logprobs!.tokens.slice(0, prefix.tokens.length), prefix.tokens);

@@ -8,6 +8,7 @@ import fc from "fast-check";
 import { characterStarts, decodeBytes } from "../../../src/model/byte-level.ts";
 import type { Schemas } from "../../../src/server/openapi.ts";
 import { TINY_GUIDED } from "../../support/engine.ts";
+import { dataOf } from "../../support/http.ts";
 import { serve } from "../support.ts";
 
 // Of random weights: it draws bytes of all kinds.
@@ -26,9 +27,8 @@ async function post(fields: object): Promise<string> {
 async function stream(fields: object) {
   let text = "";
   const all: Logprobs = { tokens: [], token_logprobs: [], top_logprobs: null, text_offset: [] };
-  for (const event of (await post({ ...fields, stream: true })).split("\n\n")) {
-    if (!event.startsWith("data: {")) continue;
-    const [choice] = (JSON.parse(event.slice(6)) as Schemas["CompletionResponse"]).choices;
+  for (const data of dataOf(await post({ ...fields, stream: true })).slice(0, -1)) {
+    const [choice] = (JSON.parse(data) as Schemas["CompletionResponse"]).choices;
     text += choice!.text;
     all.tokens.push(...choice!.logprobs!.tokens);
     all.token_logprobs.push(...choice!.logprobs!.token_logprobs);

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
 import { Outbox, type ServerEvent } from "../../../src/server/streaming/outbox.ts";
 import { EventStream, startEvents } from "../../../src/server/streaming/sse.ts";
+import { post } from "../../support/http.ts";
 import { serve } from "../support.ts";
 
 const { engine, app, origin } = await serve();
@@ -29,13 +30,8 @@ function parse(text: string): Message[] {
     });
 }
 
-const post = (body: object, headers: Record<string, string> = {}, signal?: AbortSignal) =>
-  fetch(`${origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json", accept: "text/event-stream", ...headers },
-    body: JSON.stringify(body),
-    ...(signal && { signal }),
-  });
+const stream = (body: object, headers: Record<string, string> = {}, signal?: AbortSignal) =>
+  post(`${origin}/generate`, body, { accept: "text/event-stream", ...headers }, signal);
 
 const steps = (messages: Message[]) =>
   messages.flatMap(({ data }) => (data.type === "step" ? [{ ...data, id: "" }] : []));
@@ -43,7 +39,7 @@ const steps = (messages: Message[]) =>
 const body = { prompt: "Once upon a time", length: 40, steps: 9, seed: 12, n: 2 };
 
 test("a POST that accepts an event stream gets every step and the answer", async () => {
-  const response = await post(body);
+  const response = await stream(body);
   assert.equal(response.status, 200);
   assert.match(response.headers.get("content-type")!, /^text\/event-stream/);
   const messages = parse(await response.text());
@@ -59,7 +55,7 @@ test("a POST that accepts an event stream gets every step and the answer", async
   }
   const done = messages.at(-1)!.data as Schemas["DoneEvent"];
   const { samples } = (await (
-    await post(body, { accept: "application/json" })
+    await stream(body, { accept: "application/json" })
   ).json()) as Schemas["GenerateResponse"];
   assert.deepEqual(done.samples, samples);
   for (const [i, sample] of samples.entries()) {
@@ -110,13 +106,13 @@ for (const [accept, events] of ACCEPTED)
   });
 
 test("a stream resumes after any event with Last-Event-ID: no step repeated, none missing", async () => {
-  const whole = parse(await (await post(body)).text());
+  const whole = parse(await (await stream(body)).text());
   const inOrder = (a: { sample: number; step: number }, b: { sample: number; step: number }) =>
     a.sample - b.sample || a.step - b.step;
   for (const [k, { id }] of whole.entries()) {
     // The seed may be in the event id only.
     const { seed: _, ...unseeded } = body;
-    const rest = parse(await (await post(k % 2 ? body : unseeded, { "last-event-id": id! })).text());
+    const rest = parse(await (await stream(k % 2 ? body : unseeded, { "last-event-id": id! })).text());
     assert.ok(!rest.some(({ event }) => event === "accepted"));
     assert.equal(rest.at(-1)!.event, "done");
     const both = [...steps(whole.slice(0, k + 1)), ...steps(rest)];
@@ -133,7 +129,7 @@ test("an error before the stream begins is a problem", async () => {
     [{ ...body, seed: undefined }, { "last-event-id": "9999999999999999:1" }, 400, "/headers/Last-Event-ID"],
   ];
   for (const [content, headers, status, path] of refused) {
-    const response = await post(content, headers);
+    const response = await stream(content, headers);
     assert.equal(response.status, status);
     const problem = (await response.json()) as Schemas["Problem"];
     assert.equal(problem.errors![0]!.path, path);
@@ -141,7 +137,7 @@ test("an error before the stream begins is a problem", async () => {
 });
 
 test("with a deadline, done alone has an id: the skipped steps depend on the clock", async () => {
-  const messages = parse(await (await post({ ...body, deadline_ms: 60_000 })).text());
+  const messages = parse(await (await stream({ ...body, deadline_ms: 60_000 })).text());
   const last = messages.pop()!;
   assert.ok(messages.length > 2 && messages.every(({ id }) => id === undefined));
   assert.match(last.id!, /:done$/);
@@ -154,7 +150,7 @@ const get = (request: object, headers: Record<string, string> = {}) =>
   });
 
 test("a GET has the events of the same POST, resumes, and is answered 204 after its end", async () => {
-  const posted = parse(await (await post(body)).text());
+  const posted = parse(await (await stream(body)).text());
   const got = parse(await (await get(body)).text());
   assert.deepEqual(
     got.map(({ id, event }) => [id, event]),
@@ -193,7 +189,7 @@ for (const [query, path, message] of REFUSED_URLS)
 
 test("the rows of a client that disconnects are freed", async () => {
   const controller = new AbortController();
-  const response = await post({ prompt: "", length: 200, steps: 1024 }, {}, controller.signal);
+  const response = await stream({ prompt: "", length: 200, steps: 1024 }, {}, controller.signal);
   await response.body!.getReader().read();
   controller.abort();
   for (let i = 0; i < 500 && engine.activeRows > 0; i++) await sleep(10);

@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { ModelFailure } from "../../../src/errors.ts";
 import type { Schemas } from "../../../src/server/openapi.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { post } from "../../support/http.ts";
 import { searchableLog, TestKeys } from "../access/support.ts";
 import { listen, StreamClient } from "../support.ts";
 
@@ -27,39 +28,33 @@ async function everything(logPrompts: boolean) {
   });
   const key = keys.keys.alice!;
   const texts: string[] = [];
-  const post = (path: string, body: string, headers: Record<string, string> = {}) =>
-    fetch(`${origin}${path}`, {
-      method: "POST",
-      headers: { "content-type": "application/json", authorization: `Bearer ${key}`, ...headers },
-      body,
-    });
+  const send = (path: string, body: object | string, headers: Record<string, string> = {}) =>
+    post(`${origin}${path}`, body, { authorization: `Bearer ${key}`, ...headers });
   const request = { prompt: SECRET, length: 8, steps: 2, seed: 3 };
   const model = engine.model.manifest.name;
-  const good = (await (
-    await post("/generate", JSON.stringify(request))
-  ).json()) as Schemas["GenerateResponse"];
+  const good = (await (await send("/generate", request)).json()) as Schemas["GenerateResponse"];
   texts.push(...good.samples.map(({ text }) => text));
-  await (await post("/generate", JSON.stringify(request), { accept: "text/event-stream" })).text();
+  await (await send("/generate", request, { accept: "text/event-stream" })).text();
   const url = `${origin}/generate?request=${encodeURIComponent(JSON.stringify(request))}`;
   await (await fetch(url, { headers: { authorization: `Bearer ${key}` } })).text();
-  await post("/v1/completions", JSON.stringify({ model, prompt: SECRET, max_tokens: 4 }));
-  const chosen = await post("/generate", JSON.stringify({ template: `${SECRET} {{choice:a|b}}`, steps: 1 }));
+  await send("/v1/completions", { model, prompt: SECRET, max_tokens: 4 });
+  const chosen = await send("/generate", { template: `${SECRET} {{choice:a|b}}`, steps: 1 });
   assert.equal(chosen.status, 200, await chosen.text());
   const inputs = [{ name: "text_input", shape: [1], datatype: "BYTES", data: [SECRET] }];
-  await post(`/v2/models/${model}/infer`, JSON.stringify({ inputs }));
+  await send(`/v2/models/${model}/infer`, { inputs });
   for (const [path, body] of [
     ["/generate", `{"prompt": "${SECRET}`],
-    ["/generate", JSON.stringify({ ...request, steps: SECRET })],
-    ["/generate", JSON.stringify({ ...request, [SECRET]: 1 })],
-    ["/generate", JSON.stringify({ prompt: SECRET.repeat(50_000) })],
-    ["/v1/completions", JSON.stringify({ model: SECRET, prompt: "" })],
+    ["/generate", { ...request, steps: SECRET }],
+    ["/generate", { ...request, [SECRET]: 1 }],
+    ["/generate", { prompt: SECRET.repeat(50_000) }],
+    ["/v1/completions", { model: SECRET, prompt: "" }],
     [`/generate?prompt=${SECRET}&api_key=${key}`, "{}"],
     [`/generate/${key}`, "{}"],
     [`/generate/${percent(key)}`, "{}"],
     [`/generate/${percent(percent(key))}`, "{}"],
     [`/generate/${key.replace("_", "%5f")}%ff%zz`, "{}"],
   ] as const)
-    await (await post(path, body)).text();
+    await (await send(path, body)).text();
   await fetch(`${origin}/model`, { headers: { authorization: `Bearer ${key.slice(0, -1)}x` } });
   const named = await fetch(`${origin}/healthz`, { headers: { "x-request-id": `my-${key}` } });
   assert.match(named.headers.get("x-request-id")!, /^[0-9a-f-]{36}$/);
@@ -73,7 +68,7 @@ async function everything(logPrompts: boolean) {
     engine.start = () => {
       throw error;
     };
-    const failed = await post("/generate", JSON.stringify(request));
+    const failed = await send("/generate", request);
     assert.equal(failed.status, 500);
     assert.doesNotMatch(await failed.text(), /cannot read|graph/);
   }
@@ -141,11 +136,9 @@ test("every answer has a request id, the client's own if it is safe, and the log
 
   const refused = await fetch(`${origin}/nothing`, { headers: { "x-request-id": "mine" } });
   assert.equal(((await refused.json()) as Schemas["Problem"]).request_id, "mine");
-  const stream = await fetch(`${origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json", accept: "text/event-stream", "x-request-id": "mine" },
-    body: JSON.stringify({ prompt: "", length: 4, steps: 1 }),
-  });
+  const asked = { prompt: "", length: 4, steps: 1 };
+  const named = { accept: "text/event-stream", "x-request-id": "mine" };
+  const stream = await post(`${origin}/generate`, asked, named);
   await stream.text();
   assert.equal(stream.headers.get("x-request-id"), "mine");
 

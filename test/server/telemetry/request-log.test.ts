@@ -7,6 +7,7 @@ import { Writable } from "node:stream";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { TINY_GUIDED } from "../../support/engine.ts";
+import { post } from "../../support/http.ts";
 import { StreamClient, serve } from "../support.ts";
 
 /** A line of the log. */
@@ -38,12 +39,8 @@ async function linesOf(count: number, act: () => Promise<unknown>): Promise<Line
   return ours();
 }
 
-const post = (path: string, body: object | string, headers: Record<string, string> = {}) =>
-  fetch(origin + path, {
-    method: "POST",
-    headers: { "content-type": "application/json", ...headers },
-    body: typeof body === "string" ? body : JSON.stringify(body),
-  });
+const send = (path: string, body: object | string, headers?: Record<string, string>) =>
+  post(origin + path, body, headers);
 
 const REQUEST = { prompt: SECRET, length: 12, steps: 4, seed: 3 };
 
@@ -51,7 +48,7 @@ test("an answer has one line with its figures", async () => {
   let answer: { id: string; usage: { student_passes: number } } | undefined;
   const [line] = await linesOf(1, async () => {
     const guidance = { mode: "rgas", rerank_ratio: 0.5 };
-    answer = (await (await post("/generate", { ...REQUEST, n: 2, guidance })).json()) as typeof answer;
+    answer = (await (await send("/generate", { ...REQUEST, n: 2, guidance })).json()) as typeof answer;
   });
   assert.equal(line!.id, answer!.id);
   assert.equal(line!.msg, "request");
@@ -78,12 +75,12 @@ test("an answer has one line with its figures", async () => {
 
 test("a refused request has one line with the reason, in every layer", async () => {
   const refusals: [() => Promise<unknown>, number, string, string][] = [
-    [() => post("/generate", { ...REQUEST, steps: 0 }), 400, "invalid-request", "/generate"],
-    [() => post("/generate", `{"prompt": "${SECRET}`), 400, "invalid-json", "/generate"],
-    [() => post(`/nowhere?prompt=${SECRET}`, {}), 404, "not-found", "none"],
+    [() => send("/generate", { ...REQUEST, steps: 0 }), 400, "invalid-request", "/generate"],
+    [() => send("/generate", `{"prompt": "${SECRET}`), 400, "invalid-json", "/generate"],
+    [() => send(`/nowhere?prompt=${SECRET}`, {}), 404, "not-found", "none"],
     [() => fetch(`${origin}/v1/completions`), 405, "method-not-allowed", "none"],
     [() => fetch(`${origin}/v1/models/%zz`), 400, "invalid-request", "none"],
-    [() => post("/v1/completions", { model: "other", prompt: "" }), 404, "not-found", "/v1/completions"],
+    [() => send("/v1/completions", { model: "other", prompt: "" }), 404, "not-found", "/v1/completions"],
   ];
   for (const [act, status, problem, route] of refusals) {
     const [line] = await linesOf(1, act);
@@ -93,17 +90,17 @@ test("a refused request has one line with the reason, in every layer", async () 
 
 test("an event stream, completions of several prompts and inference have one line each", async () => {
   const read = async (answer: Promise<Response>) => (await answer).text();
-  const [events] = await linesOf(1, () => read(post("/generate", REQUEST, { accept: "text/event-stream" })));
+  const [events] = await linesOf(1, () => read(send("/generate", REQUEST, { accept: "text/event-stream" })));
   assert.deepEqual([events!.status, events!.tokens, events!.steps], [200, 12, 4]);
   const { name } = engine.model.manifest;
   const [completion] = await linesOf(1, () =>
-    read(post("/v1/completions", { model: name, prompt: [SECRET, ""], max_tokens: 12, seed: 1 })),
+    read(send("/v1/completions", { model: name, prompt: [SECRET, ""], max_tokens: 12, seed: 1 })),
   );
   assert.deepEqual([completion!.status, completion!.tokens], [200, 24]);
   assert.equal(String(completion!.id).split(",").length, 2);
   const inputs = [{ name: "text_input", datatype: "BYTES", shape: [1], data: [SECRET] }];
   const [inference] = await linesOf(1, () =>
-    read(post(`/v2/models/${name}/infer`, { inputs, parameters: { length: 12 } })),
+    read(send(`/v2/models/${name}/infer`, { inputs, parameters: { length: 12 } })),
   );
   assert.deepEqual(
     [inference!.status, inference!.tokens, inference!.route],

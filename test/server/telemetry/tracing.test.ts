@@ -16,6 +16,7 @@ import { ModelRegistry } from "../../../src/engine/models/registry.ts";
 import { buildApp } from "../../../src/server/app.ts";
 import { createTracing, loadTracing } from "../../../src/server/telemetry/tracing.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
+import { post } from "../../support/http.ts";
 import { listen, StreamClient } from "../support.ts";
 
 const exporter = new InMemorySpanExporter();
@@ -38,12 +39,10 @@ async function spansOf(count: number, act: () => Promise<unknown>) {
   return { requests: requests(), steps };
 }
 
-const generate = (body: object, headers: Record<string, string> = {}) =>
-  fetch(`${origin}/generate`, {
-    method: "POST",
-    headers: { "content-type": "application/json", ...headers },
-    body: JSON.stringify({ prompt: "Once", length: 12, steps: 4, ...body }),
-  }).then((answer) => answer.json());
+const generate = (body: object, headers?: Record<string, string>) =>
+  post(`${origin}/generate`, { prompt: "Once", length: 12, steps: 4, ...body }, headers).then((answer) =>
+    answer.json(),
+  );
 
 const linked = (step: ReadableSpan) => step.links.map(({ context }) => context.spanId);
 
