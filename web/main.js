@@ -6,7 +6,7 @@ import { find } from "./dom.js";
 import { Form } from "./form/form.js";
 import { KeyForm, storedKey } from "./form/key.js";
 import { generateMessage, piecesOf } from "./form/request.js";
-import { fromHash, SECOND_RUN, toHash } from "./form/settings.js";
+import { DEFAULTS, fromHash, SECOND_RUN, toHash } from "./form/settings.js";
 import { brief } from "./format.js";
 import { fetchModel, fetchModels, showModel } from "./model-info.js";
 import { Panel } from "./run/panel.js";
@@ -136,6 +136,9 @@ async function showChosen() {
   endOfText = model.end_of_text_token_id;
   form.context = model.context_length;
   for (const panel of [first, second]) panel.guidance = model.guidance;
+  // The first prompt is English.
+  if (model.alphabet !== undefined && form.settings.prompt === DEFAULTS.prompt)
+    form.settings = { ...settings(), prompt: "" };
   showModel(model);
   settle();
 }

@@ -29,11 +29,14 @@ export const fetchModels = (key) => get("v1/models", key);
 export const fetchModel = (key, name) =>
   get(name === undefined ? "model" : `model?${new URLSearchParams({ model: name })}`, key);
 
-/** Show a model. @param {Schemas["ModelInfo"]} model */
+/** Show a model. One of letters gets a fixed-width face. @param {Schemas["ModelInfo"]} model */
 export function showModel(model) {
-  const { name, description, parameters, context_length, vocab_size, guidance, quality, rewards } = model;
+  const { name, description, alphabet, parameters, context_length, vocab_size } = model;
+  const { guidance, quality, rewards } = model;
+  document.body.classList.toggle("letters", alphabet !== undefined);
   find(document, "#model-name", HTMLElement).textContent = name;
   const facts = [
+    ...(alphabet === undefined ? [] : [`writes ${alphabet}, a letter a token`]),
     `${brief(parameters / 1e6)} million parameters`,
     `context of ${context_length} tokens`,
     `vocabulary of ${vocab_size.toLocaleString("en")}`,

@@ -92,6 +92,8 @@ export interface Manifest {
   licence: string;
   /** What the network is; absent for the networks of training/. */
   family?: string;
+  /** What a token is one letter of; absent for models of text. */
+  alphabet?: string;
   parameters: number;
   vocab_size: number;
   mask_token_id: number;

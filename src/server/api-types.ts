@@ -1527,6 +1527,11 @@ export interface components {
         ModelInfo: {
             name: string;
             description: string;
+            /**
+             * @description What a token is one letter of; absent for a model of text
+             * @example amino acids
+             */
+            alphabet?: string;
             /** @description Number of weights of the student */
             parameters: number;
             /** @description Tokens of the longest canvas, including the prompt */

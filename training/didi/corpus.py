@@ -184,15 +184,17 @@ def evaluation_windows(stream: Stream, length: int, count: int | None = None) ->
     return windows[np.linspace(0, total - 1, count).astype(int)]
 
 
-def calibration_windows(tokenizer: Path, context: int, mask_id: int, count: int, file: Path | None) -> Tensor:
+def calibration_windows(
+    tokenizer: Path, context: int, mask_id: int, count: int, file: Path | None, corpus: str = "stories"
+) -> Tensor:
     """Return the text windows [N, L] that int8 graphs are calibrated on, with N <= `count`.
 
-    They tile the text of `file` evenly; without a file they are drawn from the validation split. Raise
-    ValueError if the file's text is shorter than one window.
+    They tile the text of `file` evenly; without a file they are drawn from the validation split of `corpus`.
+    Raise ValueError if the file's text is shorter than one window.
     """
     known, length = Tokenizer.from_file(str(tokenizer)), min(CALIBRATION_LENGTH, context)
     if file is None:
-        return split_windows("validation", known, count, length, seed=5)
+        return split_windows("validation", known, count, length, 5, corpus)
     end, ids = known.token_to_id(SEPARATOR), []
     for document in file.read_text(encoding="utf-8").split(SEPARATOR):
         ids += [i for i in known.encode(document.strip()).ids if i != mask_id] + [end]

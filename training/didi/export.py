@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .backbone import Backbone, BackboneConfig, load_backbone, save_backbone
-from .command import command_parser
+from .command import add_corpus_flag, command_parser
 from .corpus import CALIBRATION_WINDOWS, SEPARATOR, calibration_windows
 from .diffusion import ALPHA_MIN, T_MIN
 from .graphs.calibration import Calibration, activation_ranges, calibrate
@@ -61,6 +61,7 @@ def write_model_folder(
     quality: list[dict] | None = None,
     chat: tuple[str, dict] | None = None,
     rewards: list[dict] | None = None,
+    alphabet: str | None = None,
 ) -> None:
     """Write weights, graphs and `model.json` (models/model.schema.json) into `folder`, which holds
     `tokenizer.json`.
@@ -110,6 +111,8 @@ def write_model_folder(
         "weights": file_entry(folder / files["student"]),
         "graphs": graphs,
     }
+    if alphabet is not None:
+        manifest["alphabet"] = alphabet
     if discriminator is not None:
         manifest["discriminator_weights"] = file_entry(folder / files["discriminator"])
         manifest["guidance"] = guidance or PUBLISHED_GUIDANCE
@@ -237,8 +240,10 @@ def main() -> None:
     add("--out", type=Path, required=True, help="model folder; must hold tokenizer.json")
     add("--name", help="the model's name (default: the folder's)")
     add("--description", help="default: that of the model folder that the weights come from")
+    add("--alphabet", help="what a token is one letter of (default: as for --description)")
     add("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="precisions of the graphs")
     add("--calibration", type=Path, metavar="FILE", help="text for int8 (default: the validation split)")
+    add_corpus_flag(parser)
     add("--calibration-windows", type=int, default=CALIBRATION_WINDOWS, help="windows of that text")
     add("--temperature", type=float, default=1.0, help="divide the logits by this, in the weights")
     add("--guidance", type=json.loads, help="guidance defaults as JSON, for a model with a discriminator")
@@ -250,7 +255,9 @@ def main() -> None:
     windows = None
     if "int8" in args.precision:
         fitting = (args.out / "tokenizer.json", backbone.config.context, backbone.config.mask_id)
-        windows = calibration_windows(*fitting, args.calibration_windows, args.calibration)
+        windows = calibration_windows(
+            *fitting, args.calibration_windows, args.calibration, args.corpus
+        )
     description = about.get("description", "Masked-diffusion language model of children's stories.")
     write_model_folder(
         args.out,
@@ -261,6 +268,7 @@ def main() -> None:
         discriminator=load_discriminator(discriminator) if discriminator else None,
         precisions=args.precision,
         guidance=args.guidance or about.get("guidance"),
+        alphabet=args.alphabet or about.get("alphabet"),
         quality=about.get("quality") if args.temperature == 1 else None,
         # Their files stay as they are.
         rewards=about.get("rewards") if args.checkpoint.resolve() == args.out.resolve() else None,

@@ -26,10 +26,11 @@ export async function modelRoute(app: FastifyInstance, { models }: { models: Mod
 
 function infoOf(manifest: Manifest): Schemas["ModelInfo"] {
   const { name, description, parameters, context_length, vocab_size } = manifest;
-  const { end_of_text_token_id, guidance, quality } = manifest;
+  const { alphabet, end_of_text_token_id, guidance, quality } = manifest;
   return {
     name,
     description,
+    ...(alphabet !== undefined && { alphabet }),
     parameters,
     context_length,
     vocab_size,

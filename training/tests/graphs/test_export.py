@@ -85,14 +85,12 @@ def test_a_folder_in_int8_says_how_it_was_calibrated(backbone, tmp_path):
 
 def test_a_folder_s_weights_are_exported_again_sharpened(folders, tmp_path, monkeypatch):
     shutil.copyfile(TOKENIZER, tmp_path / "tokenizer.json")
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["export", "--checkpoint", str(folders / "student"), "--out", str(tmp_path), "--temperature", "0.5"],
-    )
+    argv = ["export", "--checkpoint", str(folders / "student"), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*argv, "--temperature", "0.5", "--alphabet", "runes"])
     exporting.main()
     before = load_backbone(folders / "student" / "weights.fp16.safetensors")
     after = load_backbone(tmp_path / "weights.fp16.safetensors")
     tokens = torch.arange(10)[None]
     assert torch.allclose(after(tokens), 2 * before(tokens), atol=1e-3)
-    assert set(json.loads((tmp_path / "model.json").read_text())["graphs"]) == {"denoise", "tilt", "score"}
+    manifest = json.loads((tmp_path / "model.json").read_text())
+    assert set(manifest["graphs"]) == {"denoise", "tilt", "score"} and manifest["alphabet"] == "runes"
