@@ -1,0 +1,1 @@
+"""Measurements of a served model of proteins."""
