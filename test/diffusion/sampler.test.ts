@@ -9,7 +9,7 @@ const base = { prompt: [], sample: 0, temperature: 1, topK: 0, topP: 1, order: "
 
 interface GoldenToy {
   vocab_size: number;
-  generations: (Omit<ToyParams, "sample" | "topK" | "topP" | "order"> & { order?: Order } & {
+  samples: (Omit<ToyParams, "sample" | "topK" | "topP" | "order"> & { order?: Order } & {
     tokens: number[];
     reveals: [number, number, number][][];
   })[];
@@ -17,7 +17,7 @@ interface GoldenToy {
 
 const golden: GoldenToy = JSON.parse(readFileSync(new URL("../golden/toy.json", import.meta.url), "utf8"));
 
-for (const expected of golden.generations)
+for (const expected of golden.samples)
   test(`equals the oracle, ${JSON.stringify(expected, ["steps", "length", "temperature"])}`, () => {
     const maskId = golden.vocab_size - 1;
     const logits = (canvas: Int32Array, position: number) => {

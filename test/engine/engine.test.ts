@@ -19,7 +19,7 @@ const REMASK = ["remask", "mode", "rate"];
 const ADAPTIVE = ["order", "threshold", "entropy_budget", "block_length"];
 const NAMED = ["steps", "length", "temperature", ...ADAPTIVE, ...REMASK];
 
-for (const golden of GOLDEN.generations)
+for (const golden of GOLDEN.samples)
   test(`equals the PyTorch oracle, ${JSON.stringify(golden, NAMED)}`, async () => {
     const { prompt, tokens: _, reveals: __, remasked, ...request } = golden;
     const text = engine.model.tokenizer.decode(prompt);

@@ -17,7 +17,7 @@ const UNKNOWN = 0;
 
 const folder = fileURLToPath(new URL("../fixtures/families", import.meta.url));
 interface Golden {
-  generations: GoldenRequest[];
+  samples: GoldenRequest[];
   /** By the Python library of tokenizers. */
   encodings: { text: string; ids: number[] }[];
 }
@@ -26,12 +26,12 @@ const GOLDEN: Record<string, Golden> = JSON.parse(
   await readFile(new URL("../golden/families.json", import.meta.url), "utf8"),
 );
 
-for (const [family, { generations, encodings }] of Object.entries(GOLDEN)) {
+for (const [family, { samples: goldens, encodings }] of Object.entries(GOLDEN)) {
   test(`${family} equals its network, token for token`, async () => {
     const engine = await openEngine({}, join(folder, family));
     try {
       assert.equal(engine.model.manifest.family, family);
-      for (const { prompt, tokens, reveals, ...request } of generations) {
+      for (const { prompt, tokens, reveals, ...request } of goldens) {
         const text = engine.model.tokenizer.decode(prompt);
         const { samples } = await engine.submit({ ...request, prompt: text, logprobs: true }).result;
         const [sample] = samples;

@@ -46,7 +46,7 @@ export interface GoldenGuided extends GoldenRequest {
 
 interface Golden {
   encodings: { text: string; ids: number[] }[];
-  generations: GoldenRequest[];
+  samples: GoldenRequest[];
   /** Templates with choices, and the joint log-likelihood of each combination of their options. */
   choices: { template: string; scores: number[] }[];
 }

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..backbone import Backbone, load_backbone
 from ..command import command_parser
 from ..guidance import Discriminator, Guidance, load_discriminator
-from .oracle import Generation, Remask, choice_scores, sample, sample_guided, sample_smc
+from .oracle import Remask, Sample, choice_scores, sample, sample_guided, sample_smc
 
 MARGIN = 1e-5
 TOY_VOCAB = 7
@@ -49,20 +49,20 @@ def toy_denoiser(tokens: Tensor, where: Tensor | None = None) -> Tensor:
     return ((17 * i + 31 * v + 7 * mix) % 23 / 4.0)[None]
 
 
-def record(generate: Callable[..., Generation], request: dict) -> dict:
+def record(generate: Callable[..., Sample], request: dict) -> dict:
     """Return the request with the first seed, from its own on, that is unambiguous, and its sample."""
     while True:
-        generation = generate(**request)
-        if min(generation.margins) >= MARGIN:
+        drawn = generate(**request)
+        if min(drawn.margins) >= MARGIN:
             break
         request = {**request, "seed": request["seed"] + 1}
-    reveals = [[[r.position, r.token, round(r.logprob, 6)] for r in s.revealed] for s in generation.steps]
-    result = {**request, "tokens": generation.tokens, "reveals": reveals}
+    reveals = [[[r.position, r.token, round(r.logprob, 6)] for r in s.revealed] for s in drawn.steps]
+    result = {**request, "tokens": drawn.tokens, "reveals": reveals}
     if "remask" in request:
-        result["remasked"] = [step.remasked for step in generation.steps]
+        result["remasked"] = [step.remasked for step in drawn.steps]
     if "guidance" in request:
         taken = result["steps_taken"] = []
-        for step in generation.steps:
+        for step in drawn.steps:
             rewards = [round(reward, 4) for reward in step.rewards]
             taken.append({"kind": step.kind, "rewards": rewards, "chosen": step.chosen})
     return result
@@ -104,8 +104,8 @@ def main() -> None:
         cases = [case([2, 0, 5], 20, steps, 2**40 + steps, 1.0) for steps in (1, 4, 16, 64)]
         cases += [case([], 1, 8, 3, 1.0), case([1], 9, 5, 11, 0.5)]
         toy = lambda **request: sample(toy_denoiser, mask_id=TOY_VOCAB - 1, **request)  # noqa: E731
-        generations = [record(toy, c) for c in cases]
-        write(args.out / "toy.json", {"vocab_size": TOY_VOCAB, "generations": generations})
+        samples = [record(toy, c) for c in cases]
+        write(args.out / "toy.json", {"vocab_size": TOY_VOCAB, "samples": samples})
 
         cases = [case(prompt, 60, steps, 100 + steps, 1.0) for steps in (1, 4, 16, 64)]
         cases += [case([], 33, 16, 7, 0.7), case(prompt, 40, 8, 9, 0.0)]
@@ -134,11 +134,11 @@ def main() -> None:
         plain = Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_str()), "added_tokens": []}))
         content["encodings"] = [{"text": text, "ids": plain.encode(text).ids} for text in TEXTS]
 
-        def generate(remask: dict | None = None, **request) -> Generation:
+        def generate(remask: dict | None = None, **request) -> Sample:
             again = remask and Remask(remask["mode"], remask["rate"], remask["from"], remask["to"])
             return sample(backbone, mask_id=backbone.config.mask_id, remask=again, **request)
 
-        content["generations"] = [record(generate, c) for c in cases]
+        content["samples"] = [record(generate, c) for c in cases]
 
         def ids(part: str | int | list[str]) -> list:
             if isinstance(part, int):
@@ -153,7 +153,7 @@ def main() -> None:
     if file.exists():
         discriminator = load_discriminator(file)
 
-        def guided(guidance: dict, **request) -> Generation:
+        def guided(guidance: dict, **request) -> Sample:
             return sample_guided(backbone, discriminator, Guidance(**guidance), **request)
 
         defaults = json.loads((args.model / "model.json").read_text())["guidance"]

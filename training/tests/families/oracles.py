@@ -230,7 +230,7 @@ def main(fixtures: Path, golden: Path) -> None:
         hello = Tokenizer.from_file(str(fixtures / name / "tokenizer.json")).encode("The licence").ids
         content[name] = {"encodings": encodings(fixtures / name)}
         short = {"length": 9, "steps": 4, "order": "confidence"}
-        content[name]["generations"] = [
+        content[name]["samples"] = [
             golden_case(network, prompt=hello, length=24, steps=8, seed=3, temperature=1.0),
             golden_case(network, prompt=[], length=16, steps=4, seed=4, temperature=0.7),
             golden_case(network, prompt=hello, **short, seed=5, temperature=1.0),

@@ -45,11 +45,11 @@ def test_uniforms_are_uniform_and_open():
 
 def test_sampler_reveals_everything_once_and_keeps_the_prompt():
     for steps in (1, 3, 40):
-        generation = sample(uniform_denoiser, prompt=[2, 3], length=12, steps=steps, seed=9, mask_id=V - 1)
-        positions = sorted(r.position for step in generation.steps for r in step.revealed)
-        assert generation.tokens[:2] == [2, 3]
+        drawn = sample(uniform_denoiser, prompt=[2, 3], length=12, steps=steps, seed=9, mask_id=V - 1)
+        positions = sorted(r.position for step in drawn.steps for r in step.revealed)
+        assert drawn.tokens[:2] == [2, 3]
         assert positions == list(range(2, 14))
-        assert V - 1 not in generation.tokens
+        assert V - 1 not in drawn.tokens
 
 
 @torch.no_grad()

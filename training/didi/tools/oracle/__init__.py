@@ -1,6 +1,6 @@
 """Reference samplers that draw the server's random numbers (philox.py, sampler.py, smc.py)."""
 
-from .sampler import Generation, Remask, choice_scores, draw, sample, sample_guided
+from .sampler import Remask, Sample, choice_scores, draw, sample, sample_guided
 from .smc import sample_smc
 
-__all__ = ["Generation", "Remask", "choice_scores", "draw", "sample", "sample_guided", "sample_smc"]
+__all__ = ["Remask", "Sample", "choice_scores", "draw", "sample", "sample_guided", "sample_smc"]

@@ -1,5 +1,4 @@
-"""Reference samplers that draw the server's random numbers: its generations are compared with theirs by
-token.
+"""Reference samplers that draw the server's random numbers: its samples are compared with theirs by token.
 
 Both are slow on purpose: written straight from the formulas, they compute every logit at every step and take
 gradients by autograd.
@@ -64,7 +63,7 @@ class Remask:
 
 
 @dataclass
-class Generation:
+class Sample:
     tokens: list[int]  # the whole canvas, prompt included
     steps: list[Step]  # one entry a step; a clean-up pass, if any, is one more
     margins: list[float]  # distance of each draw and choice to the nearest other outcome
@@ -138,7 +137,7 @@ def sample(
     entropy_budget: float | None = None,
     block_length: int | None = None,
     remask: Remask | None = None,
-) -> Generation:
+) -> Sample:
     """Generate `length` tokens after `prompt` by ancestral sampling on the grid linspace(1, T_MIN, steps +
     1).
 
@@ -203,7 +202,7 @@ def sample(
         step += 1
         if is_adaptive and step < end and not (tokens[0, :limit] == mask_id).any():
             step = end
-    return Generation(tokens[0].tolist(), records, margins)
+    return Sample(tokens[0].tolist(), records, margins)
 
 
 @torch.no_grad()
@@ -242,7 +241,7 @@ def sample_guided(
     steps: int,
     seed: int,
     temperature: float = 1.0,
-) -> Generation:
+) -> Sample:
     """Generate `length` tokens after `prompt` by RGAS.
 
     Candidate c of a step draws with Philox's candidate c; the step's CHOOSE uniform decides which one is
@@ -287,4 +286,4 @@ def sample_guided(
         for reveal in revealed:
             tokens[0, reveal.position] = reveal.token
         records.append(Step(kind, revealed, rewards, chosen))
-    return Generation(tokens[0].tolist(), records, margins)
+    return Sample(tokens[0].tolist(), records, margins)
