@@ -3,11 +3,10 @@
  * directly and behind nginx, and one with two threads, alternately on one machine.
  */
 
-import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { writeNginxConf } from "../../test/support/nginx.ts";
+import { startNginx } from "../../test/support/nginx.ts";
 import { script } from "../cli/script.ts";
 import { machine } from "../servers/machine.ts";
 import { Server } from "../servers/server.ts";
@@ -30,23 +29,6 @@ const CLIENTS = 8;
 const measure = (origin: string | readonly string[], clients: number, rounds: number) =>
   served(origin, clients, rounds, LENGTH, STEPS);
 
-/** Start nginx with the configuration of deploy/ in front of the replicas; resolve when it answers. */
-async function startNginx(folder: string, replicas: readonly Server[]) {
-  const { path, args, origin } = await writeNginxConf(
-    folder,
-    replicas.map(({ port }) => port),
-  );
-  const child = spawn(path, args, { stdio: ["ignore", "ignore", "inherit"] });
-  while (
-    !(await fetch(`${origin}/readyz`).then(
-      ({ ok }) => ok,
-      () => false,
-    ))
-  )
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  return { child, origin };
-}
-
 await script(
   "bench:replicas",
   "Measure throughput against replicas: one, two, two behind nginx, and one with two threads.",
@@ -57,9 +39,7 @@ await script(
     const one = await Server.start([...flags, "--threads", "1"]);
     const other = await Server.start([...flags, "--threads", "1"]);
     const wide = await Server.start([...flags, "--threads", "2"]);
-    const nginx = await startNginx(folder, [one, other]);
-    // SIGKILL of the master would leave the workers of nginx.
-    process.once("exit", () => nginx.child.kill("SIGTERM"));
+    const nginx = await startNginx(folder, [one.port, other.port]);
     process.once("SIGINT", () => process.exit(130));
     try {
       await compare(one, other, wide, nginx.origin);

@@ -1,7 +1,8 @@
 /** What happens to pods and nodes while clients ask. */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { DEPLOYMENT, kubectl, MAIN, processes, readyPods, rolledOut, until, WORKER } from "./kubernetes.ts";
+import { until } from "../../test/support/until.ts";
+import { DEPLOYMENT, kubectl, MAIN, processes, readyPods, rolledOut, WORKER } from "./kubernetes.ts";
 
 /** A disturbance; `strike` resolves when the cluster is whole again, with what was seen. */
 export interface Disturbance {

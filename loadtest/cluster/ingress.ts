@@ -1,13 +1,14 @@
 /** nginx with deploy/nginx/nginx.conf in front of the pods, as an ingress controller runs it. */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { writeNginxConf } from "../../test/support/nginx.ts";
-import { api, NAME, until } from "./kubernetes.ts";
+import { startNginx, writeNginxConf } from "../../test/support/nginx.ts";
+import { answers, until } from "../../test/support/until.ts";
+import { api, NAME } from "./kubernetes.ts";
 
 /** Milliseconds between looks at the service's endpoints. */
 const PERIOD_MS = 500;
@@ -46,16 +47,9 @@ export class Ingress {
   static async start(): Promise<Ingress> {
     const folder = await mkdtemp(join(tmpdir(), "didi-ingress-"));
     const known = await endpoints();
-    const { path, args, origin } = await writeNginxConf(folder, known);
-    const child = spawn(path, args, { stdio: "ignore" });
-    // SIGKILL of the master would leave the workers of nginx.
-    process.once("exit", () => child.kill("SIGTERM"));
+    const { child, origin } = await startNginx(folder, known, "ignore");
     const ingress = new Ingress(origin, child, folder, known);
-    await until("nginx answers", () =>
-      fetch(`${origin}/readyz`)
-        .then(({ ok }) => ok)
-        .catch(() => false),
-    );
+    await until("a pod answers", () => answers(`${origin}/readyz`));
     ingress.#following = ingress.#follow();
     return ingress;
   }

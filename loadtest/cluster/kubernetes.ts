@@ -5,9 +5,9 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
 import { createInterface } from "node:readline";
-import { setTimeout as sleep } from "node:timers/promises";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { findProgram } from "../../test/support/programs.ts";
+import { until } from "../../test/support/until.ts";
 import { treeUse } from "../servers/processes.ts";
 
 const HOME = join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "didi-serve", "cluster");
@@ -61,15 +61,6 @@ export async function scale(replicas: number): Promise<void> {
   await kubectl("scale", DEPLOYMENT, `--replicas=${replicas}`);
   await rolledOut();
   await until(`there are ${replicas} pods`, async () => (await pods()).length === replicas, 90);
-}
-
-/** Resolve when a condition holds; reject after `seconds`. */
-export async function until(what: string, holds: () => Promise<boolean>, seconds = 60): Promise<void> {
-  const late = performance.now() + 1000 * seconds;
-  while (!(await holds())) {
-    if (performance.now() > late) throw new Error(`not within ${seconds} s: ${what}`);
-    await sleep(250);
-  }
 }
 
 let proxy: { child: ChildProcess; origin: Promise<string> } | undefined;

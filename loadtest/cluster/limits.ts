@@ -1,10 +1,11 @@
 /** Limits of a key over the replicas, with Redis in the cluster. */
 
 import { createKey } from "../../src/server/access/keys.ts";
+import { until } from "../../test/support/until.ts";
 import type { Check } from "../report/checks.ts";
 import { scrape } from "../servers/server.ts";
 import { post } from "../traffic/http.ts";
-import { readyPods, until } from "./kubernetes.ts";
+import { readyPods } from "./kubernetes.ts";
 
 /** Requests a minute that the key `minute` may send, and those that the check sends. */
 const [ALLOWED, SENT] = [6, 14];

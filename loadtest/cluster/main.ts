@@ -9,6 +9,7 @@ import { integer } from "../../src/cli/parsers.ts";
 import { StartupError } from "../../src/errors.ts";
 import { VERSION } from "../../src/server/openapi.ts";
 import { blocksOf } from "../../test/docs/blocks.ts";
+import { until } from "../../test/support/until.ts";
 import { withoutFaults } from "../chaos/traffic.ts";
 import { flag, script } from "../cli/script.ts";
 import { publish } from "../report/checks.ts";
@@ -31,7 +32,6 @@ import {
   scale,
   shell,
   sizeOf,
-  until,
   up,
 } from "./kubernetes.ts";
 import { checkLimits, KEYS } from "./limits.ts";

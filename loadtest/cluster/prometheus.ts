@@ -6,7 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { findProgram } from "../../test/support/programs.ts";
-import { pods, until } from "./kubernetes.ts";
+import { until } from "../../test/support/until.ts";
+import { pods } from "./kubernetes.ts";
 
 /** The address that deploy/kubernetes/test/cluster.sh gives the metrics API. */
 const ADDRESS = "127.0.0.1:19090";

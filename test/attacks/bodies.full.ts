@@ -34,10 +34,10 @@ before(async () => {
 });
 after(() => victim.stop());
 
-function post(body: string, agent: Agent, path = "/generate"): Promise<number> {
+function post(body: string, agent: Agent): Promise<number> {
   return new Promise((resolve, reject) => {
     const headers = { "content-type": "application/json", "content-length": Buffer.byteLength(body) };
-    request(`${victim.origin}${path}`, { method: "POST", headers, agent }, (response) => {
+    request(`${victim.origin}/generate`, { method: "POST", headers, agent }, (response) => {
       response.resume().once("end", () => resolve(response.statusCode!));
     })
       .once("error", reject)

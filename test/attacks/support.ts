@@ -6,10 +6,13 @@
  * It runs in its own process, so that a busy attacker does not look like a busy server.
  */
 
+import assert from "node:assert/strict";
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { setPriority } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { WebSocket } from "ws";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { post } from "../support/http.ts";
 import { startServer, type TestServer } from "../support/server.ts";
@@ -48,12 +51,8 @@ function goFirst(pid: number): void {
   }
 }
 
-/** Run `attack` while the server is watched. The watch goes on for `afterMs` when the attack is over. */
-export async function watched(
-  victim: TestServer,
-  attack: () => Promise<unknown>,
-  afterMs = 0,
-): Promise<Watched> {
+/** Run `attack` while the server is watched. */
+export async function watched(victim: TestServer, attack: () => Promise<unknown>): Promise<Watched> {
   const watcher = fork(fileURLToPath(new URL("./watch.ts", import.meta.url)), {
     execArgv: ["--import", "tsx"],
     env: { ...process.env, ORIGIN: victim.origin, SERVER_PID: String(victim.pid) },
@@ -62,7 +61,6 @@ export async function watched(
   try {
     await once(watcher, "message");
     await attack();
-    await new Promise((resolve) => setTimeout(resolve, afterMs));
     watcher.send("stop");
     const [seen] = (await once(watcher, "message")) as [Watched];
     return seen;
@@ -71,11 +69,14 @@ export async function watched(
   }
 }
 
+/** Assert that other clients were answered, and in time. */
+export function isQuick({ failed, p99 }: Watched): void {
+  assert.equal(failed, 0);
+  assert.ok(p99 < BOUNDS.loopMs, `${p99} ms`);
+}
+
 /** Return the measurements in one line, for the output of a test. */
-export function describe(
-  name: string,
-  { answers, failed, p50, p99, most, rss, cpuSeconds }: Watched,
-): string {
+function describe(name: string, { answers, failed, p50, p99, most, rss, cpuSeconds }: Watched): string {
   return (
     `${name}: /healthz answered ${answers} times, failed ${failed}; ` +
     `${p50.toFixed(1)} ms median, ${p99.toFixed(1)} ms 99th percentile, ${most.toFixed(1)} ms most; ` +
@@ -92,11 +93,10 @@ export async function attack(
   name: string,
   victim: TestServer,
   run: () => Promise<unknown>,
-  check: (seen: Watched) => void,
-  afterMs = 0,
+  check: (seen: Watched) => void = isQuick,
 ): Promise<Watched> {
   for (let tried = 1; ; tried++) {
-    const seen = await watched(victim, run, afterMs);
+    const seen = await watched(victim, run);
     console.log(describe(`${name}, try ${tried}`, seen));
     try {
       check(seen);
@@ -104,6 +104,43 @@ export async function attack(
     } catch (error) {
       if (tried === TRIES) throw error;
     }
+  }
+}
+
+/** As many spans, steps and samples as the contract allows. */
+export const LONG = {
+  ...{ template: "{{mask:1}}a".repeat(60), steps: 1024, n: 16, seed: 7 },
+  stop: ["b", "zz", "q", "0"],
+};
+
+/** A first message of 90,000 fields. */
+export const WIDE = `{"type":"auth",${Array.from({ length: 90_000 }, (_, i) => `"f${i}":1`).join()}}`;
+
+/** Open a socket. One that the server refuses is closed. */
+export async function openSocket(
+  { origin }: TestServer,
+  { key, perMessageDeflate = false }: { key?: string; perMessageDeflate?: boolean } = {},
+): Promise<WebSocket> {
+  const headers = key === undefined ? {} : { "x-api-key": key };
+  const address = `${origin.replace("http", "ws")}/generate/stream`;
+  const socket = new WebSocket(address, { headers, perMessageDeflate });
+  await new Promise((resolve) => socket.once("open", resolve).once("error", resolve));
+  socket.on("error", () => {});
+  return socket;
+}
+
+/** Write messages as fast as the connection accepts them, until it ends or the time is over. */
+export async function flood(
+  socket: WebSocket,
+  message: string,
+  milliseconds: number,
+  pauseMs = 0,
+): Promise<void> {
+  const ends = performance.now() + milliseconds;
+  while (performance.now() < ends && socket.readyState === WebSocket.OPEN) {
+    for (let i = 0; i < 100 && socket.bufferedAmount < 1 << 20; i++) socket.send(message);
+    while (socket.bufferedAmount > 1 << 20 && performance.now() < ends) await sleep(5);
+    await sleep(pauseMs);
   }
 }
 

@@ -2,14 +2,11 @@
  * Watches a server from a separate process: `support.ts` starts it, sends "stop", and gets the measurements.
  */
 
-import { readFileSync } from "node:fs";
 import { Agent, get } from "node:http";
+import { treeUse } from "../../loadtest/servers/processes.ts";
 
 /** Milliseconds between requests, and between readings of the memory. */
 const WATCH_MS = 10;
-
-/** Clock ticks a second of /proc/PID/stat: 100 on every Linux. */
-const TICKS = 100;
 
 /** Measurements of a server. Times in milliseconds, memory in megabytes. */
 export interface Watched {
@@ -19,8 +16,8 @@ export interface Watched {
   p50: number;
   p99: number;
   most: number;
-  /** Resident memory before the attack, at its maximum, and at the end. */
-  rss: { before: number; most: number; after: number };
+  /** Resident memory before the attack, and at its maximum. */
+  rss: { before: number; most: number };
   /** CPU time of the server process. */
   cpuSeconds: number;
 }
@@ -31,13 +28,8 @@ const agent = new Agent({ keepAlive: true });
 const times: number[] = [];
 let failed = 0;
 
-const rssMb = () => Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
-
-function cpuSeconds(): number {
-  // The second field is the program's name in parentheses, and may hold spaces.
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
-  return (Number(fields[11]) + Number(fields[12])) / TICKS;
-}
+const use = () => treeUse(pid)!.own;
+const rssMb = () => use().residentBytes / 1e6;
 
 /** Send one request; resolve when it is answered. */
 function ask(): Promise<void> {
@@ -61,8 +53,8 @@ for (let i = 0; i < 50; i++) await ask();
 times.length = 0;
 failed = 0;
 
-const cpuBefore = cpuSeconds();
-const rss = { before: rssMb(), most: rssMb(), after: 0 };
+const cpuBefore = use().cpuSeconds;
+const rss = { before: rssMb(), most: rssMb() };
 const waiting = new Set<Promise<void>>();
 const timer = setInterval(() => {
   const asked = ask().finally(() => waiting.delete(asked));
@@ -74,7 +66,6 @@ process.send!("ready");
 process.once("message", async () => {
   clearInterval(timer);
   await Promise.all(waiting);
-  rss.after = rssMb();
   times.sort((a, b) => a - b);
   const at = (share: number) =>
     times[Math.min(times.length - 1, Math.floor(share * times.length))] ?? Infinity;
@@ -85,7 +76,7 @@ process.once("message", async () => {
     p99: at(0.99),
     most: times.at(-1) ?? Infinity,
     rss,
-    cpuSeconds: cpuSeconds() - cpuBefore,
+    cpuSeconds: use().cpuSeconds - cpuBefore,
   };
   process.send!(seen);
 });

@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { TestKeys } from "../server/access/support.ts";
 import type { TestServer } from "../support/server.ts";
-import { askVictim, attack, BOUNDS, startVictim } from "./support.ts";
+import { askVictim, attack, LONG, startVictim } from "./support.ts";
 
 let victim: TestServer;
 let keys: TestKeys;
@@ -24,9 +24,6 @@ after(() => victim.stop());
 const ask = (id: string, body: object, accept?: string) =>
   askVictim(victim.origin, keys.keys[id]!, body, accept);
 
-/** As many spans, steps and samples as the contract allows. */
-const LONG = { template: "{{mask:1}}a".repeat(60), steps: 1024, n: 16, seed: 7, stop: ["b", "zz", "q", "0"] };
-
 /** Clients that repeat the same request. */
 const askAll = (clients: number, times: number, run: () => Promise<unknown>) =>
   Promise.all(
@@ -37,60 +34,38 @@ const askAll = (clients: number, times: number, run: () => Promise<unknown>) =>
 
 test("a cached answer of 16,384 steps that is streamed to four clients does not delay others", async () => {
   await ask("rich", LONG);
-  await attack(
-    "kept answer, streamed",
-    victim,
-    () =>
-      askAll(4, 2, async () => {
-        const { status, text } = await ask("rich", LONG, "text/event-stream");
-        assert.equal(status, 200);
-        assert.match(text, /"cache":"hit"/);
-      }),
-    ({ failed, p99 }) => {
-      assert.equal(failed, 0);
-      assert.ok(p99 < BOUNDS.loopMs, `${p99} ms`);
-    },
+  await attack("kept answer, streamed", victim, () =>
+    askAll(4, 2, async () => {
+      const { status, text } = await ask("rich", LONG, "text/event-stream");
+      assert.equal(status, 200);
+      assert.match(text, /"cache":"hit"/);
+    }),
   );
 });
 
 test("the longest allowed trace, cached and requested by four clients, does not delay others", async () => {
   const traced = { ...LONG, n: 2, trace: true, logprobs: true };
   await ask("rich", traced);
-  await attack(
-    "kept answer, traced",
-    victim,
-    () =>
-      askAll(4, 2, async () => {
-        const { status, text } = await ask("rich", traced);
-        assert.equal(status, 200);
-        assert.match(text, /"cache":"hit"/);
-      }),
-    ({ failed, p99 }) => {
-      assert.equal(failed, 0);
-      assert.ok(p99 < BOUNDS.loopMs, `${p99} ms`);
-    },
+  await attack("kept answer, traced", victim, () =>
+    askAll(4, 2, async () => {
+      const { status, text } = await ask("rich", traced);
+      assert.equal(status, 200);
+      assert.match(text, /"cache":"hit"/);
+    }),
   );
 });
 
 test("clients that join a running request late get its steps without delaying others", async () => {
   let seed = 100;
-  await attack(
-    "late joiners",
-    victim,
-    async () => {
-      const request = { ...LONG, seed: seed++ };
-      const first = ask("rich", request, "text/event-stream");
-      const joined = Array.from({ length: 12 }, async (_, i) => {
-        await new Promise((resolve) => setTimeout(resolve, 300 + 20 * i));
-        return ask("rich", request, "text/event-stream");
-      });
-      for (const { status } of await Promise.all([first, ...joined])) assert.equal(status, 200);
-    },
-    ({ failed, p99 }) => {
-      assert.equal(failed, 0);
-      assert.ok(p99 < BOUNDS.loopMs, `${p99} ms`);
-    },
-  );
+  await attack("late joiners", victim, async () => {
+    const request = { ...LONG, seed: seed++ };
+    const first = ask("rich", request, "text/event-stream");
+    const joined = Array.from({ length: 12 }, async (_, i) => {
+      await new Promise((resolve) => setTimeout(resolve, 300 + 20 * i));
+      return ask("rich", request, "text/event-stream");
+    });
+    for (const { status } of await Promise.all([first, ...joined])) assert.equal(status, 200);
+  });
 });
 
 test("cached answers are charged", async () => {

@@ -13,8 +13,10 @@ import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { damagedModel, mismadeModel } from "../support/damage.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { post } from "../support/http.ts";
+import { freePort } from "../support/programs.ts";
 import { scratch } from "../support/scratch.ts";
 import { ENTRY } from "../support/server.ts";
+import { answers } from "../support/until.ts";
 import type { Outcome } from "./support.ts";
 
 const root = scratch("start");
@@ -128,10 +130,7 @@ test("the server runs on a full disk: it writes no file", { skip: noLimits }, as
 test("the server serves and stops if the log cannot be written", {
   skip: !existsSync("/dev/full"),
 }, async () => {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => probe.once("listening", resolve));
-  const { port } = probe.address() as AddressInfo;
-  await new Promise((resolve) => probe.close(resolve));
+  const port = await freePort();
   const full = openSync("/dev/full", "w");
   const args = ["serve", "--port", String(port), "--device", "cpu", "--model", TINY_GUIDED];
   const child = spawn(process.execPath, [...ENTRY, ...args], {
@@ -140,11 +139,7 @@ test("the server serves and stops if the log cannot be written", {
   });
   closeSync(full);
   const exit = new Promise<number | null>((resolve) => child.once("exit", resolve));
-  const ready = () =>
-    fetch(`http://127.0.0.1:${port}/readyz`).then(
-      ({ ok }) => ok,
-      () => false,
-    );
+  const ready = () => answers(`http://127.0.0.1:${port}/readyz`);
   while (child.exitCode === null && !(await ready())) await sleep(50);
   child.kill("SIGTERM");
   assert.equal(await exit, 0);

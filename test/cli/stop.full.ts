@@ -1,16 +1,18 @@
 /** Shutdown: accepted requests finish, no client delays it, and a second signal ends it. */
 
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import { connect } from "node:net";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { childrenOf } from "../../loadtest/servers/processes.ts";
 import { scrape } from "../../loadtest/servers/server.ts";
 import { postRaw, type ServerEvent, StreamClient } from "../server/support.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { MASK, PLAIN } from "../support/models.ts";
 import { startServer } from "../support/server.ts";
+import { answers } from "../support/until.ts";
 
 const FLAGS = ["--device", "cpu", "--model", TINY_GUIDED, "--log-level", "error"];
 const LONG = { prompt: "", length: 120, steps: 1024, n: 16, seed: 1 };
@@ -22,12 +24,6 @@ async function textOf(response: IncomingMessage): Promise<string> {
   let text = "";
   for await (const chunk of response.setEncoding("utf8")) text += chunk;
   return text;
-}
-
-/** Return the workers of a server; none without /proc. */
-function workerPids(pid: number): number[] {
-  const path = `/proc/${pid}/task/${pid}/children`;
-  return existsSync(path) ? readFileSync(path, "utf8").split(" ").filter(Boolean).map(Number) : [];
 }
 
 test("after SIGTERM it refuses requests, finishes running ones, then closes sockets with 1001", async () => {
@@ -66,12 +62,7 @@ test("an answer that a client is still reading arrives whole", async () => {
   assert.equal(response.statusCode, 200);
   while (!/^didi_active_rows 0$/m.test(await (await fetch(`${origin}/metrics`)).text())) await sleep(50);
   child.kill("SIGTERM");
-  while (
-    await fetch(`${origin}/readyz`).then(
-      ({ ok }) => ok,
-      () => false,
-    )
-  );
+  while (await answers(`${origin}/readyz`));
   assert.equal(await Promise.race([exit, sleep(300, "waits")]), "waits");
   const events = (await textOf(response)).split("\n\n");
   assert.match(events.at(-2)!, /"type":"done"/);
@@ -99,7 +90,7 @@ test("neither a client that never reads nor a silent socket delays the shutdown"
 test("a second signal ends it at once, with exit code 1 and no process left", async () => {
   const { child, origin, exit } = await startServer([...FLAGS]);
   const client = await StreamClient.connect(origin);
-  const pids = workerPids(child.pid!);
+  const pids = childrenOf(child.pid!);
   client.send({ type: "generate", id: "a", ...LONG });
   await client.find(isStep);
   // A frozen worker cannot notice that its server has ended.

@@ -18,12 +18,12 @@ export interface Outcome {
 }
 
 /** Run the command line in a child process to its end. */
-export function didi(args: string[], env: Record<string, string> = {}): Promise<Outcome> {
+export function didi(args: string[]): Promise<Outcome> {
   return new Promise((resolve) => {
     const child = execFile(
       process.execPath,
       [...ENTRY, ...args],
-      { cwd: PACKAGE_ROOT, env: { ...process.env, ...env } },
+      { cwd: PACKAGE_ROOT },
       (_error, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr }),
     );
   });

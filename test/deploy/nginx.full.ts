@@ -1,12 +1,11 @@
 /** deploy/nginx/nginx.conf in front of a real server: forwarded headers, keys in logs, WebSockets. */
 
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, open, readFile, rm } from "node:fs/promises";
+import { mkdtemp, open, readFile } from "node:fs/promises";
 import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
-import { type AddressInfo, connect } from "node:net";
-import { tmpdir } from "node:os";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -14,34 +13,25 @@ import WebSocket from "ws";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createKey } from "../../src/server/access/keys.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
-import { writeNginxConf } from "../support/nginx.ts";
+import { startNginx } from "../support/nginx.ts";
 import { freePort } from "../support/programs.ts";
+import { scratch } from "../support/scratch.ts";
 import { startServer } from "../support/server.ts";
 import { skipWithout } from "./support.ts";
 
 const skip = skipWithout("nginx");
-const folder = await mkdtemp(join(tmpdir(), "didi-nginx-"));
+const folder = scratch("nginx");
 /** Return the access log and the error log of nginx. */
 const log = await open(join(folder, "log"), "a+");
 const written = () => readFile(join(folder, "log"), "utf8");
 const children: ChildProcess[] = [];
 
-/** Start nginx in front of one port. */
-async function startNginx(port: number): Promise<string> {
-  const { path, args, origin } = await writeNginxConf(await mkdtemp(join(folder, "n-")), [port, port]);
-  // nginx opens /dev/stdout again, which works for files but not for Node's pipes.
-  const child = spawn(path, args, { stdio: ["ignore", log.fd, log.fd] });
-  children.push(child);
-  for (;;) {
-    const socket = connect(Number(new URL(origin).port), "127.0.0.1");
-    const answer = await Promise.race([once(socket, "connect"), once(socket, "error")]).catch((error) => [
-      error,
-    ]);
-    socket.destroy();
-    if (!(answer[0] instanceof Error)) return origin;
-    if (child.exitCode !== null) throw new Error("nginx ended");
-    await sleep(20);
-  }
+/** Start nginx in front of one port, with its logs in the file. nginx cannot open a pipe of Node again. */
+async function proxy(port: number): Promise<string> {
+  const own = await mkdtemp(join(folder, "n-"));
+  const nginx = await startNginx(own, [port, port], ["ignore", log.fd, log.fd]);
+  children.push(nginx.child);
+  return nginx.origin;
 }
 
 let echo: Server;
@@ -51,18 +41,17 @@ before(async () => {
   if (skip) return;
   const server = await startServer(["--model", TINY_GUIDED, "--device", "cpu"]);
   children.push(server.child);
-  origin = await startNginx(Number(new URL(server.origin).port));
+  origin = await proxy(Number(new URL(server.origin).port));
   // A server that answers with the headers it received, also to an upgrade.
   echo = createServer((request, response) => response.end(JSON.stringify(request.headers)));
   await once(echo.listen(0, "127.0.0.1"), "listening");
-  echoOrigin = await startNginx((echo.address() as AddressInfo).port);
+  echoOrigin = await proxy((echo.address() as AddressInfo).port);
 });
 after(async () => {
   for (const child of children) child.kill("SIGTERM");
   echo?.close();
   echo?.closeAllConnections();
   await log.close();
-  await rm(folder, { recursive: true, force: true });
 });
 
 /** Return the status of a WebSocket handshake: 101, or that of the error. */
@@ -92,7 +81,7 @@ test("the logs of nginx hold no key of a URL, encoded or not, with or without re
 }, async () => {
   const { key } = createKey("alice.b-c", {});
   // A closed port: nginx logs the failed requests as errors.
-  const gone = await startNginx(await freePort());
+  const gone = await proxy(await freePort());
   const addresses = [
     `/generate/${key}`,
     `/generate/${percent(key)}`,

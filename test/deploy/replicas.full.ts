@@ -3,24 +3,23 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { scrape } from "../../loadtest/servers/server.ts";
 import { DidiClient, type GenerateResponse } from "../../src/client/index.ts";
-import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { createKey } from "../../src/server/access/keys.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { post } from "../support/http.ts";
-import { writeNginxConf } from "../support/nginx.ts";
+import { startNginx } from "../support/nginx.ts";
 import { freePort } from "../support/programs.ts";
+import { scratch } from "../support/scratch.ts";
 import { startServer, type TestServer } from "../support/server.ts";
+import { until } from "../support/until.ts";
 import { programPath, skipWithout } from "./support.ts";
 
 const skip = skipWithout("nginx", "redis-server");
-const folder = await mkdtemp(join(tmpdir(), "didi-deploy-"));
+const folder = scratch("deploy");
 const children = new Set<ChildProcess>();
 
 /** Remember a process, to end it after the tests. */
@@ -30,23 +29,11 @@ function register(child: ChildProcess): ChildProcess {
   return child;
 }
 
-const start = (path: string, args: string[]) =>
-  register(spawn(path, args, { cwd: PACKAGE_ROOT, stdio: ["ignore", "ignore", "inherit"] }));
-
 /** Kill a process; resolve when it has ended. */
 async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<number | null> {
   const exit = once(child, "exit");
   child.kill(signal);
   return (await exit)[0];
-}
-
-/** Resolve when a condition holds; reject after ten seconds. */
-async function until(what: string, holds: () => Promise<boolean> | boolean): Promise<void> {
-  const late = performance.now() + 10_000;
-  while (!(await holds())) {
-    if (performance.now() > late) throw new Error(`it did not come to this: ${what}`);
-    await sleep(20);
-  }
 }
 
 const keys = {
@@ -112,7 +99,7 @@ let client: DidiClient;
 
 async function startRedis(): Promise<void> {
   const args = ["--port", `${redisPort}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-  redis = start(programPath("redis-server"), [...args, "--dir", folder]);
+  redis = register(spawn(programPath("redis-server"), [...args, "--dir", folder], { stdio: "ignore" }));
 }
 
 /** Resolve when both replicas use Redis. */
@@ -134,23 +121,16 @@ before(async () => {
   a = new Replica(await freePort(), redisPort);
   b = new Replica(await freePort(), redisPort);
   await Promise.all([a.start(), b.start()]);
-  const { path, args, origin } = await writeNginxConf(folder, [a.port, b.port]);
-  nginx = start(path, args);
+  const { child, origin } = await startNginx(folder, [a.port, b.port]);
+  nginx = register(child);
   client = new DidiClient(origin, {
     headers: { authorization: `Bearer ${keys.load.key}` },
     retry: { retries: 20, firstMs: 50, longestMs: 1000 },
   });
-  await until("nginx answers", () =>
-    fetch(`${origin}/readyz`).then(
-      ({ ok }) => ok,
-      () => false,
-    ),
-  );
 });
 after(async () => {
-  // SIGKILL of the master would leave the workers of nginx.
+  // nginx has workers, which SIGKILL of the master would leave.
   await Promise.all([...children].map((child) => end(child, child === nginx ? "SIGTERM" : "SIGKILL")));
-  await rm(folder, { recursive: true });
 });
 
 test("a replica answers from the cache of the other", { skip }, async () => {

@@ -3,36 +3,25 @@
  * that a user who is not root may write.
  */
 
+import { type ChildProcess, type StdioOptions, spawn } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { findProgram, freePort } from "./programs.ts";
+import { until } from "./until.ts";
 
-/** How to start nginx in front of replicas. */
-export interface Nginx {
-  path: string;
-  args: string[];
-  origin: string;
-}
-
-/**
- * Write the configuration into `folder`; `replicas` are ports of the loopback interface, or addresses. Throw
- * if nginx is not installed.
- */
+/** Write the configuration; `replicas` are ports of the loopback interface, or addresses. Return its path. */
 export async function writeNginxConf(
   folder: string,
   replicas: readonly (number | string)[],
-  port?: number,
-): Promise<Nginx> {
-  const path = findProgram("nginx");
-  if (!path) throw new Error("nginx is missing: apt-get install nginx");
+  port: number,
+): Promise<string> {
   const text = await readFile(join(PACKAGE_ROOT, "deploy", "nginx", "nginx.conf"), "utf8");
-  const listen = port ?? (await freePort());
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
     .map((name) => `${name}_temp_path ${join(folder, name)};`)
     .join(" ");
   const ours = text
-    .replace("listen 8443 ssl;", `listen 127.0.0.1:${listen};`)
+    .replace("listen 8443 ssl;", `listen 127.0.0.1:${port};`)
     .replace("access.log", "/dev/stdout")
     .replace("error.log", "stderr")
     .replaceAll(/^ *ssl_.*\n/gm, "")
@@ -45,16 +34,35 @@ export async function writeNginxConf(
     .replace("http {", `http { ${temporary}`);
   const file = join(folder, "nginx.conf");
   await writeFile(file, ours);
+  return file;
+}
+
+/**
+ * Start nginx in front of replicas, on a free port, and wait until it answers. It ends with this process, or by
+ * SIGTERM: SIGKILL of the master would leave its workers. Rejects if nginx is not installed.
+ */
+export async function startNginx(
+  folder: string,
+  replicas: readonly (number | string)[],
+  stdio: StdioOptions = ["ignore", "ignore", "inherit"],
+): Promise<{ child: ChildProcess; origin: string }> {
+  const path = findProgram("nginx");
+  if (!path) throw new Error("nginx is missing: apt-get install nginx");
+  const port = await freePort();
+  const file = await writeNginxConf(folder, replicas, port);
   // -e: the log before the configuration is read.
-  const args = [
-    "-e",
-    "stderr",
-    "-p",
-    folder,
-    "-c",
-    file,
-    "-g",
-    `daemon off; pid ${join(folder, "nginx.pid")};`,
-  ];
-  return { path, args, origin: `http://127.0.0.1:${listen}` };
+  const pid = `daemon off; pid ${join(folder, "nginx.pid")};`;
+  const child = spawn(path, ["-e", "stderr", "-p", folder, "-c", file, "-g", pid], { stdio });
+  const kill = () => child.kill("SIGTERM");
+  process.once("exit", kill);
+  child.once("exit", () => process.removeListener("exit", kill));
+  const origin = `http://127.0.0.1:${port}`;
+  await until("nginx answers", () => {
+    if (child.exitCode !== null) throw new Error("nginx ended");
+    return fetch(origin).then(
+      () => true,
+      () => false,
+    );
+  });
+  return { child, origin };
 }

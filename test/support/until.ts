@@ -1,0 +1,23 @@
+/** Waiting for a condition. */
+
+import { setTimeout as sleep } from "node:timers/promises";
+
+/** Resolve when a condition holds; reject after `seconds`. */
+export async function until(
+  what: string,
+  holds: () => Promise<boolean> | boolean,
+  seconds = 60,
+): Promise<void> {
+  const late = performance.now() + 1000 * seconds;
+  while (!(await holds())) {
+    if (performance.now() > late) throw new Error(`not within ${seconds} s: ${what}`);
+    await sleep(100);
+  }
+}
+
+/** Whether a GET of an address is answered with 2xx. */
+export const answers = (url: string): Promise<boolean> =>
+  fetch(url).then(
+    ({ ok }) => ok,
+    () => false,
+  );
