@@ -31,6 +31,14 @@ export class InvalidRequestError extends Error {
   }
 }
 
+/** Return the JSON Pointer of a field of the object at `path`. */
+export const fieldPath = (path: string, name: string) =>
+  `${path}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+
+/** Return the error of one invalid field, to throw. `path` is its JSON Pointer; the whole body's is empty. */
+export const invalid = (path: string, message: string, tooLarge = false) =>
+  new InvalidRequestError([{ path, message }], tooLarge);
+
 /** The route does not exist. */
 export class NotFoundError extends Error {
   override name = "NotFoundError";

@@ -6,8 +6,8 @@
 import { createHash } from "node:crypto";
 import { chooseCandidate } from "../diffusion/guidance.ts";
 import { choiceUniform } from "../diffusion/philox.ts";
+import { invalid } from "../errors.ts";
 import type { Model } from "../model/model.ts";
-import { refuse } from "./decoding.ts";
 import type { Choice, Combination, Decided, GenerateRequest, ScoredRow } from "./request.ts";
 import { type Option, type Part, parseTemplate } from "./template.ts";
 
@@ -49,13 +49,13 @@ export async function choose(
   if (spans.length === 0) {
     for (const field of ["choices", "choose"] as const)
       if (request[field] !== undefined)
-        throw refuse(`/${field}`, "has no effect without a {{choice}} span in /template: leave it out");
+        throw invalid(`/${field}`, "has no effect without a {{choice}} span in /template: leave it out");
     return request;
   }
   const longest = spans.map(({ ids }) => ids.findIndex((one) => one.length === most(ids)));
   check({ ...request, decided: provisional(spans, longest) });
   if (request.choose === "draw" && request.seed === undefined)
-    throw refuse("/seed", "is missing: a drawn choice needs one");
+    throw invalid("/seed", "is missing: a drawn choice needs one");
 
   const chosen: number[] = [];
   const choices: Choice[] = [];
@@ -77,7 +77,7 @@ export async function choose(
       return scoredRows(ids, of, new Set(group), mask);
     });
     if (rows.flat().length > MAX_SCORED)
-      throw refuse("/template", `has a choice with options of more than ${MAX_SCORED} tokens: shorten them`);
+      throw invalid("/template", `has a choice with options of more than ${MAX_SCORED} tokens: shorten them`);
     const scores = await score(rows.flat());
     passes += scores.length;
     const totals = sums(
@@ -124,7 +124,7 @@ function tokenised({ tokenizer, manifest }: Model, parts: readonly Part[]): { sp
   const encode = (text: string) => {
     const ids = tokenizer.encode(text, context, "/template");
     if (ids && ids.length <= context) return ids;
-    throw refuse("/template", `has more than ${context} tokens, which is the context: shorten it`);
+    throw invalid("/template", `has more than ${context} tokens, which is the context: shorten it`);
   };
   const spans: Span[] = [];
   // Without choices the layout tokenises the template.

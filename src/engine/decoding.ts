@@ -3,7 +3,7 @@
 import { blockCount } from "../diffusion/blocks.ts";
 import type { Guidance } from "../diffusion/guidance.ts";
 import type { Smc } from "../diffusion/particles.ts";
-import { InvalidRequestError } from "../errors.ts";
+import { invalid } from "../errors.ts";
 import { DISCRIMINATOR, rewardsOf } from "../model/manifest.ts";
 import type { Model } from "../model/model.ts";
 import type {
@@ -15,7 +15,6 @@ import type {
 } from "./request.ts";
 
 /** Return the error of a field. */
-export const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
 
 /**
  * Return in which order positions are revealed, and which are masked again. Throws InvalidRequestError for
@@ -28,19 +27,19 @@ export function orderOf(
   steps: number,
 ): Pick<SamplingParams, "order" | "threshold" | "entropyBudget" | "blockLength" | "remask"> {
   if (threshold !== undefined && order !== "confidence")
-    throw refuse("/threshold", `has no effect in order ${order}: set /order to confidence`);
+    throw invalid("/threshold", `has no effect in order ${order}: set /order to confidence`);
   if (entropyBudget !== undefined && order !== "entropy")
-    throw refuse("/entropy_budget", `has no effect in order ${order}: set /order to entropy`);
+    throw invalid("/entropy_budget", `has no effect in order ${order}: set /order to entropy`);
   if (guided && order !== "random")
-    throw refuse("/order", `${order} cannot be guided: use order random, or guidance mode none`);
+    throw invalid("/order", `${order} cannot be guided: use order random, or guidance mode none`);
   if (guided && block_length !== undefined)
-    throw refuse("/block_length", "cannot stand beside guidance: leave it out, or use guidance mode none");
+    throw invalid("/block_length", "cannot stand beside guidance: leave it out, or use guidance mode none");
   const adaptive =
     threshold !== undefined ? "threshold" : entropyBudget !== undefined ? "entropy_budget" : undefined;
   const blockLength = block_length !== undefined && block_length < generated ? block_length : undefined;
   const blocks = blockLength ? blockCount(generated, blockLength) : 1;
   if (blocks > steps)
-    throw refuse(
+    throw invalid(
       "/block_length",
       `makes ${blocks} blocks of ${generated} tokens, and each needs a step of the ${steps}: ` +
         `use at least ${Math.ceil(generated / steps)}, or more steps`,
@@ -65,13 +64,13 @@ function remaskOf(
   adaptive: string | undefined,
 ): Pick<SamplingParams, "remask"> {
   if (guided)
-    throw refuse("/remask", "cannot stand beside guidance: leave it out, or use guidance mode none");
+    throw invalid("/remask", "cannot stand beside guidance: leave it out, or use guidance mode none");
   if (adaptive)
-    throw refuse(
+    throw invalid(
       "/remask",
       `cannot stand beside ${adaptive}, which ends when nothing is masked: leave one out`,
     );
-  if (from >= to) throw refuse("/remask/from", `must be below /remask/to, which is ${to}`);
+  if (from >= to) throw invalid("/remask/from", `must be below /remask/to, which is ${to}`);
   return { remask: { mode, rate, from, to } };
 }
 
@@ -102,7 +101,7 @@ export function prepareGuidance(model: Model, request: GuidanceRequest | undefin
     const modes = Object.entries(FIELDS).filter(([, fields]) => (fields as readonly string[]).includes(name));
     const needed = modes.map(([other]) => other).join(" or ");
     const without = mode === "none" ? "without guidance" : `in mode ${mode}`;
-    throw refuse(
+    throw invalid(
       `/guidance/${name}`,
       `has no effect ${without}: leave it out, or set /guidance/mode to ${needed}`,
     );
@@ -110,7 +109,7 @@ export function prepareGuidance(model: Model, request: GuidanceRequest | undefin
   if (mode === "none") return {};
   const { name, guidance: own } = model.manifest;
   if (!own && !settings.rewards)
-    throw refuse(
+    throw invalid(
       "/guidance/mode",
       `${name} has no discriminator to guide with: ` +
         (model.manifest.rewards
@@ -126,7 +125,7 @@ export function prepareGuidance(model: Model, request: GuidanceRequest | undefin
   const defaults = own ?? NO_DISCRIMINATOR;
   const rerankRatio = settings.rerank_ratio ?? (isDefault ? defaults.rerank_ratio : 1);
   if (!isDefault && rerankRatio < 1)
-    throw refuse(
+    throw invalid(
       "/guidance/rerank_ratio",
       "must be 1 with these rewards: other steps tilt along the gradient of the discriminator alone",
     );
@@ -164,7 +163,7 @@ export function rewardsFor(
   const names = rewardsOf(manifest).map(({ name }) => name);
   const unknown = Object.keys(given).find((name) => !names.includes(name));
   if (unknown !== undefined)
-    throw refuse(
+    throw invalid(
       `${path}/${unknown}`,
       `is no reward of ${manifest.name}, which has ${names.length > 0 ? names.join(", ") : "none"}`,
     );

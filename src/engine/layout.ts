@@ -1,7 +1,7 @@
 /** Build the canvas of a request from a prompt, a template with spans to fill, or token ids. */
 
 import { maskedPositions, promptCanvas } from "../diffusion/canvas.ts";
-import { InvalidRequestError } from "../errors.ts";
+import { type InvalidRequestError, invalid } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import type { Borders } from "../model/tokenizer.ts";
 import { parseTemplate } from "./template.ts";
@@ -55,9 +55,6 @@ export function maskSpans({ pieces }: Layout): MaskSpan[] {
 
 const DEFAULT_LENGTH = 128;
 
-const refuse = (path: string, message: string, tooLarge = false) =>
-  new InvalidRequestError([{ path, message }], tooLarge);
-
 /**
  * Build the canvas of a request. Throws InvalidRequestError naming the field.
  *
@@ -69,17 +66,24 @@ export function layoutOf(model: Model, request: CanvasRequest): Layout {
   const given = fields.filter((field) => request[field] !== undefined);
   const [field, another] = given;
   if (!field)
-    throw refuse("/prompt", "is missing: give the text to continue, or /prompt_tokens, /template or /tokens");
-  if (another) throw refuse(`/${another}`, `cannot be combined with /${field}: send only one of them`);
+    throw invalid(
+      "/prompt",
+      "is missing: give the text to continue, or /prompt_tokens, /template or /tokens",
+    );
+  if (another) throw invalid(`/${another}`, `cannot be combined with /${field}: send only one of them`);
   if (field === "prompt" || field === "prompt_tokens") return continued(model, field, request);
   if (request.length !== undefined)
-    throw refuse("/length", `has no effect with /${field}, which sets the length itself: leave it out`);
+    throw invalid("/length", `has no effect with /${field}, which sets the length itself: leave it out`);
   return field === "template" ? filled(model, request) : whole(model, request.tokens!);
 }
 
 function tooLong({ manifest }: Model, path: string, size: string): InvalidRequestError {
   const { name, context_length } = manifest;
-  return refuse(path, `has ${size} tokens, and ${name} has a context of ${context_length}: shorten it`, true);
+  return invalid(
+    path,
+    `has ${size} tokens, and ${name} has a context of ${context_length}: shorten it`,
+    true,
+  );
 }
 
 /**
@@ -99,7 +103,7 @@ function continued(model: Model, field: "prompt" | "prompt_tokens", request: Can
   const path = `/${field}`;
   const wrong = request.prompt_tokens?.findIndex((id) => id >= mask) ?? -1;
   if (wrong >= 0)
-    throw refuse(
+    throw invalid(
       `${path}/${wrong}`,
       `must be below ${mask}, the id of the mask of ${name}, and is ${request.prompt_tokens![wrong]}: ` +
         "use the ids of " +
@@ -113,7 +117,7 @@ function continued(model: Model, field: "prompt" | "prompt_tokens", request: Can
     const message =
       `asks for ${length} new tokens, and with a prompt of ${prompt.length} they do not fit the context of ` +
       `${context}: at most ${room}`;
-    throw refuse("/length", message);
+    throw invalid("/length", message);
   }
   const { text, after: before } = model.tokenizer.decodeOpen(prompt, false, request.prompt === undefined);
   return {
@@ -148,7 +152,7 @@ function filled(model: Model, { template, choices, decided }: CanvasRequest): La
     }
   }
   if (made === 0 && !pieces.some(({ kind }) => kind === "span"))
-    throw refuse("/template", "has no span to fill: write one as {{mask:N}}, or send a prompt instead");
+    throw invalid("/template", "has no span to fill: write one as {{mask:N}}, or send a prompt instead");
   return { canvas, pieces, continues: false };
 }
 
@@ -158,9 +162,9 @@ function whole(model: Model, tokens: number[]): Layout {
   if (tokens.length > context) throw tooLong(model, "/tokens", `${tokens.length}`);
   const wrong = tokens.findIndex((id) => id > mask);
   if (wrong >= 0)
-    throw refuse(`/tokens/${wrong}`, `must be an id of ${name}: at most ${mask}, which is its mask`);
+    throw invalid(`/tokens/${wrong}`, `must be an id of ${name}: at most ${mask}, which is its mask`);
   if (maskedPositions(tokens, mask).length === 0)
-    throw refuse("/tokens", `has no masked position: put ${mask} where text should be generated`);
+    throw invalid("/tokens", `has no masked position: put ${mask} where text should be generated`);
   const pieces: Piece[] = [];
   let before: Uint8Array | undefined;
   for (let start = 0; start < tokens.length; ) {

@@ -3,9 +3,10 @@
 import { randomInt } from "node:crypto";
 import { maskedPositions } from "../diffusion/canvas.ts";
 import type { Guidance } from "../diffusion/guidance.ts";
+import { invalid } from "../errors.ts";
 import type { Model } from "../model/model.ts";
 import { type Budget, chooseBudget, type Forecast, stepsFor } from "./budget.ts";
-import { orderOf, prepareGuidance, refuse, rewardsFor } from "./decoding.ts";
+import { orderOf, prepareGuidance, rewardsFor } from "./decoding.ts";
 import { layoutOf } from "./layout.ts";
 import type { GenerateRequest, PreparedRequest, ScoredRow } from "./request.ts";
 
@@ -33,7 +34,7 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   const layout = layoutOf(model, request);
   const { canvas } = layout;
   if (request.echo && !layout.continues)
-    throw refuse(
+    throw invalid(
       "/echo",
       "has no effect without a prompt: a template is always answered with its given text",
     );
@@ -41,10 +42,10 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   const { smc } = asked;
   const { n, samples, ranked, ...rankBy } = countOf(model, request);
   if (request.early_stop && ranked)
-    throw refuse("/early_stop", "cannot stand beside best_of, which scores whole canvases: leave one out");
+    throw invalid("/early_stop", "cannot stand beside best_of, which scores whole canvases: leave one out");
   const generated = maskedPositions(canvas, model.manifest.mask_token_id).length;
   if (generated === 0 && ranked)
-    throw refuse("/best_of", "has no effect where nothing is generated but choices made: leave it out");
+    throw invalid("/best_of", "has no effect where nothing is generated but choices made: leave it out");
   const { steps, guidance } = settleBudget(model, request, asked.guidance, Math.max(1, generated), (budget) =>
     forecast(budget, samples, canvas.length),
   );
@@ -57,18 +58,18 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   const { past_end: pastEnd = false, echo = false, logprobs = false, trace = false } = request;
   const { top_logprobs: topLogprobs = 0, decided, template, choices, choose } = request;
   if (topLogprobs > 0 && !logprobs)
-    throw refuse("/top_logprobs", "has no effect without logprobs: set it to true");
+    throw invalid("/top_logprobs", "has no effect without logprobs: set it to true");
   if (topLogprobs > 0 && smc)
-    throw refuse("/top_logprobs", "cannot stand beside guidance mode smc: leave it out, or use mode rgas");
+    throw invalid("/top_logprobs", "cannot stand beside guidance mode smc: leave it out, or use mode rgas");
   if (topLogprobs >= model.manifest.mask_token_id)
-    throw refuse(
+    throw invalid(
       "/top_logprobs",
       `must be below the ${model.manifest.mask_token_id} tokens of ${model.manifest.name}`,
     );
   const stop = typeof request.stop === "string" ? [request.stop] : (request.stop ?? []);
   const texts = samples * steps;
   if (trace && texts * Math.max(canvas.length, MIN_TRACED) > MAX_TRACED)
-    throw refuse(
+    throw invalid(
       "/trace",
       `would hold ${texts} texts of ${Math.max(canvas.length, MIN_TRACED)} tokens, ` +
         `and may hold ${MAX_TRACED} ` +
@@ -93,7 +94,7 @@ function prepareScored(model: Model, scored: ScoredRow[], topLogprobs = 0): Prep
   const { mask_token_id: mask, name } = model.manifest;
   const wrong = scored.find(({ token }) => token >= mask);
   if (wrong)
-    throw refuse(
+    throw invalid(
       `/prompt_tokens/${wrong.position}`,
       `must be below ${mask}, the id of the mask of ${name}, and is ${wrong.token}`,
     );
@@ -116,11 +117,11 @@ function prepareScored(model: Model, scored: ScoredRow[], topLogprobs = 0): Prep
 /** Return how many samples to answer and to generate, and whether to rank them. */
 function countOf(model: Model, { n = 1, best_of, rank_by }: GenerateRequest) {
   if (best_of === undefined && rank_by)
-    throw refuse("/rank_by", "has no effect without best_of: leave it out, or set /best_of");
+    throw invalid("/rank_by", "has no effect without best_of: leave it out, or set /best_of");
   if (best_of === undefined) return { n, samples: n, ranked: false as const };
-  if (best_of < n) throw refuse("/best_of", `must be at least n, which is ${n}`);
+  if (best_of < n) throw invalid("/best_of", `must be at least n, which is ${n}`);
   if (!model.manifest.guidance && !rank_by)
-    throw refuse(
+    throw invalid(
       "/best_of",
       `${model.manifest.name} has no discriminator to rank by: ` +
         (model.manifest.rewards ? "name its rewards in /rank_by" : "leave it out"),
@@ -142,18 +143,18 @@ function settleBudget(
   const { steps, deadline_ms, quality, guidance, order = "random", block_length, remask } = request;
   if (steps !== "auto") {
     if (quality === undefined) return { steps, guidance: asked };
-    throw refuse("/quality", "has no effect beside a number of steps: set /steps to auto");
+    throw invalid("/quality", "has no effect beside a number of steps: set /steps to auto");
   }
   if (guidance?.mode === "smc")
-    throw refuse("/steps", "cannot be auto with guidance mode smc, which is not measured: give a number");
+    throw invalid("/steps", "cannot be auto with guidance mode smc, which is not measured: give a number");
   const { name, quality: measured = [] } = model.manifest;
   if (quality !== undefined) {
     const best = stepsFor(quality, asked ? "rgas" : "plain", measured, generated);
     if (best !== undefined) return { steps: best, guidance: asked };
-    throw refuse("/quality", `cannot be met, as no quality of ${name} was measured: give a number of steps`);
+    throw invalid("/quality", `cannot be met, as no quality of ${name} was measured: give a number of steps`);
   }
   if (deadline_ms === undefined)
-    throw refuse(
+    throw invalid(
       "/deadline_ms",
       "is required when steps is auto, to choose the budget by it: give it, or /quality",
     );

@@ -1,6 +1,6 @@
 /** Templates: text with spans to fill and spans to choose from. */
 
-import { InvalidRequestError } from "../errors.ts";
+import { invalid } from "../errors.ts";
 
 /** An option of a choice. */
 export interface Option {
@@ -19,8 +19,6 @@ const SPAN = /\{\{(?:mask:([1-9]\d{0,6})|choice(?::([^{}]*))?)\}\}/g;
 /** Most options of one choice. */
 const MAX_OPTIONS = 64;
 
-const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
-
 /**
  * Return the parts of a template. A space before a choice is moved into its options, as tokenisers have it.
  * Throws InvalidRequestError naming the field.
@@ -35,7 +33,7 @@ export function parseTemplate(template: string, choices: readonly string[][] = [
     const stray = /\{\{(?:mask|choice)/.exec(part);
     if (stray) {
       const shown = JSON.stringify(part.slice(stray.index, stray.index + 16));
-      throw refuse(
+      throw invalid(
         "/template",
         `has ${shown}, which is not a span: write {{mask:N}} with N of at least 1, or {{choice:a|b}}`,
       );
@@ -57,17 +55,17 @@ export function parseTemplate(template: string, choices: readonly string[][] = [
   }
   text(template.slice(at));
   if (used < choices.length)
-    throw refuse(`/choices/${used}`, "belongs to no span: write {{choice}} for it into /template");
+    throw invalid(`/choices/${used}`, "belongs to no span: write {{choice}} for it into /template");
   return parts;
 }
 
 /** Check the options of a choice, and take a space that ends the text before it into them. */
 function optionsOf(parts: Part[], path: string, options: readonly string[] | undefined): Option[] {
-  if (!options) throw refuse(path, "is missing: give the options of the {{choice}} span in /template");
+  if (!options) throw invalid(path, "is missing: give the options of the {{choice}} span in /template");
   if (options.length < 2 || options.length > MAX_OPTIONS)
-    throw refuse(path, `has a choice of ${options.length} options, and needs 2 to ${MAX_OPTIONS}`);
-  if (options.includes("")) throw refuse(path, "has a choice with an empty option: remove it");
-  if (new Set(options).size < options.length) throw refuse(path, "has a choice with two equal options");
+    throw invalid(path, `has a choice of ${options.length} options, and needs 2 to ${MAX_OPTIONS}`);
+  if (options.includes("")) throw invalid(path, "has a choice with an empty option: remove it");
+  if (new Set(options).size < options.length) throw invalid(path, "has a choice with two equal options");
   const before = parts.at(-1);
   const moves =
     before !== undefined &&

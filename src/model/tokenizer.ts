@@ -2,7 +2,7 @@
 
 import { readFile } from "node:fs/promises";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { InvalidRequestError, StartupError } from "../errors.ts";
+import { invalid, StartupError } from "../errors.ts";
 import {
   characterStarts,
   decodeBytes,
@@ -100,7 +100,7 @@ export class Tokenizer {
     const characters = [...text];
     const at = characters.findIndex((character) => Buffer.from(character).some(isMissing));
     const message = `has ${JSON.stringify(characters[at])} as character ${at + 1}, for which the model has no token`;
-    throw new InvalidRequestError([{ path, message }]);
+    throw invalid(path, message);
   }
 
   /**

@@ -6,7 +6,7 @@
 import { isUtf8 } from "node:buffer";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { FastifyInstance, FastifyRequest } from "fastify";
-import { InvalidRequestError } from "../errors.ts";
+import { fieldPath, invalid } from "../errors.ts";
 
 /** Most strings, lists and objects of one request. The largest useful request has some eighty. */
 const MOST_PARTS = 1000;
@@ -37,9 +37,7 @@ function checkParts(data: Buffer): void {
 }
 
 const tooMany = (most: number, what: string) =>
-  new InvalidRequestError([{ path: "", message: `has more than ${most} ${what}: no request needs as many` }]);
-
-const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
+  invalid("", `has more than ${most} ${what}: no request needs as many`);
 
 /** Throw InvalidRequestError with the position of the first byte that is not UTF-8. */
 function checkEncoding(data: Buffer): void {
@@ -51,7 +49,7 @@ function checkEncoding(data: Buffer): void {
   const byte = data[at]?.toString(16).padStart(2, "0");
   const fault =
     byte === undefined ? "the last character is cut off" : `byte 0x${byte} belongs to no character`;
-  throw refuse("", `is not UTF-8: ${fault}, at position ${at}: encode it as UTF-8`);
+  throw invalid("", `is not UTF-8: ${fault}, at position ${at}: encode it as UTF-8`);
 }
 
 /** An escape of one half of a surrogate pair; UTF-8 cannot hold one unescaped. */
@@ -66,7 +64,7 @@ function checkCharacters(value: unknown, path = ""): void {
     while (value[at] === whole[at]) at++;
     const code = value.charCodeAt(at).toString(16);
     const position = Array.from(value.slice(0, at)).length;
-    throw refuse(
+    throw invalid(
       path,
       `holds \\u${code}, one half of a character, at character ${position}: ` +
         "send both halves, or leave it out",
@@ -74,8 +72,8 @@ function checkCharacters(value: unknown, path = ""): void {
   }
   if (typeof value !== "object" || value === null) return;
   for (const [name, inner] of Object.entries(value)) {
-    if (!name.isWellFormed()) throw refuse(path, "has a name that holds one half of a character");
-    checkCharacters(inner, `${path}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`);
+    if (!name.isWellFormed()) throw invalid(path, "has a name that holds one half of a character");
+    checkCharacters(inner, fieldPath(path, name));
   }
 }
 

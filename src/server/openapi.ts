@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Ajv2020, ErrorObject } from "ajv/dist/2020.js";
 import { CORE_SCHEMA, load, mergeTag } from "js-yaml";
-import { type FieldError, InvalidRequestError } from "../errors.ts";
+import { type FieldError, fieldPath, InvalidRequestError } from "../errors.ts";
 import { createAjv } from "../json-schema.ts";
 import { PACKAGE_ROOT } from "../package-root.ts";
 import type { components } from "./api-types.ts";
@@ -167,7 +167,7 @@ const isOfChat = ({ path }: FieldError) => path === "/messages";
 /** Return the error of a field; `fields` are those of the whole value. */
 function fieldError(error: ErrorObject, fields: readonly string[]): FieldError {
   const { keyword, instancePath, schemaPath, params, parentSchema } = error;
-  const child = (name: string) => `${instancePath}/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+  const child = (name: string) => fieldPath(instancePath, name);
   if (keyword === "additionalProperties")
     return {
       path: child(short(params.additionalProperty)),

@@ -3,7 +3,7 @@
 import { readFile } from "node:fs/promises";
 import type { Answer } from "../../engine/answers/answer.ts";
 import type { Receipt } from "../../engine/answers/receipt.ts";
-import { InvalidRequestError, ModelFailure, StartupError } from "../../errors.ts";
+import { InvalidRequestError, invalid, ModelFailure, StartupError } from "../../errors.ts";
 import { precisionsOf, readManifest } from "../../model/manifest.ts";
 import { existingFolder, identityOf } from "../../model/model.ts";
 import { valid, validator } from "../../server/openapi.ts";
@@ -30,8 +30,7 @@ async function readEvidence(path: string): Promise<Evidence> {
   try {
     const receipt = valid(validator("Receipt")(whole ? content.receipt : content)) as Receipt;
     if (!whole || content.samples === undefined) return { receipt };
-    if (!Array.isArray(content.samples))
-      throw new InvalidRequestError([{ path: "/samples", message: "must be array" }]);
+    if (!Array.isArray(content.samples)) throw invalid("/samples", "must be array");
     return {
       receipt,
       samples: content.samples.map(

@@ -1,7 +1,7 @@
 /** Access control: checks host, origin and API key of every request before anything else. */
 
 import type { FastifyInstance, FastifyRequest } from "fastify";
-import { ForbiddenError, InvalidRequestError, UnauthorizedError } from "../../errors.ts";
+import { ForbiddenError, invalid, UnauthorizedError } from "../../errors.ts";
 import { howToAllow } from "./cors.ts";
 import { type ApiKey, type KeyRing, looksLikeKey } from "./keys.ts";
 import { isAllowedOrigin, isLocalHost, isOfOtherSite } from "./origins.ts";
@@ -56,12 +56,10 @@ function keyOf({ headers }: FastifyRequest): string | undefined {
 function refuseKeyInUrl({ query }: FastifyRequest): void {
   for (const [name, value] of Object.entries((query ?? {}) as Record<string, string | string[]>))
     if (KEY_PARAMETERS.test(name) || [value].flat().some(looksLikeKey))
-      throw new InvalidRequestError([
-        {
-          path: "/query",
-          message: `must not hold a key (${name}): logs and histories keep URLs. Revoke the key, and ${HOW}`,
-        },
-      ]);
+      throw invalid(
+        "/query",
+        `must not hold a key (${name}): logs and histories keep URLs. Revoke the key, and ${HOW}`,
+      );
 }
 
 /** Return the key that a client sent. Throws UnauthorizedError if it is not in the file. */
@@ -97,9 +95,7 @@ export function addGuard(
       throw new ForbiddenError(`pages of ${origin} may not send this: ${howToAllow(origin)}`);
     // @fastify/websocket would open a WebSocket on any route, and close it at once.
     if (request.ws && request.routeOptions.config.access !== "socket" && !request.is404)
-      throw new InvalidRequestError([
-        { path: "/headers/Upgrade", message: "is not supported on this route" },
-      ]);
+      throw invalid("/headers/Upgrade", "is not supported on this route");
   });
 
   if (!keys) return;

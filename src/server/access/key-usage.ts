@@ -1,7 +1,7 @@
 /** Charges requests to the limits of the client's API key. */
 
 import type { CheckedRequest, RequestHandle } from "../../engine/subscriber.ts";
-import { InvalidRequestError, type LimitName, LimitReachedError } from "../../errors.ts";
+import { invalid, type LimitName, LimitReachedError } from "../../errors.ts";
 import { type LimitStore, MINUTE_MS } from "../../quota/memory.ts";
 import type { ApiKey } from "./keys.ts";
 
@@ -118,4 +118,4 @@ export class KeyUsage {
   }
 }
 
-const tooLarge = (message: string) => new InvalidRequestError([{ path: "", message }], true);
+const tooLarge = (message: string) => invalid("", message, true);

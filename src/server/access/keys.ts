@@ -95,14 +95,11 @@ export class KeyRing {
   #keys = new Map<string, ApiKey>();
   #expiry: NodeJS.Timeout | undefined;
 
-  private constructor(
-    readonly path: string,
-    readonly now: () => number,
-  ) {}
+  private constructor(readonly path: string) {}
 
-  /** Read a key file. `now` is the clock of expiry. Throws StartupError that names the wrong line. */
-  static async open(path: string, now: () => number = Date.now): Promise<KeyRing> {
-    const ring = new KeyRing(path, now);
+  /** Read a key file. Throws StartupError that names the wrong line. */
+  static async open(path: string): Promise<KeyRing> {
+    const ring = new KeyRing(path);
     await ring.reload();
     return ring;
   }
@@ -117,13 +114,13 @@ export class KeyRing {
     const [, id, secret] = FORMAT.exec(given) ?? [];
     if (id === undefined || secret === undefined) return undefined;
     const key = this.#keys.get(id);
-    return (key ?? DUMMY).matches(secret) && key && this.now() < key.expiresAt ? key : undefined;
+    return (key ?? DUMMY).matches(secret) && key && Date.now() < key.expiresAt ? key : undefined;
   }
 
   /** Revoke the keys that have expired, and set a timer for the next one. */
   #revokeExpired(): void {
     clearTimeout(this.#expiry);
-    const now = this.now();
+    const now = Date.now();
     const next = [...this.#keys.values()].filter((key) => {
       if (key.expiresAt <= now) key.revoke();
       return key.expiresAt > now && Number.isFinite(key.expiresAt);

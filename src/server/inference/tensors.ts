@@ -4,15 +4,13 @@
  */
 
 import { isUtf8 } from "node:buffer";
-import { InvalidRequestError } from "../../errors.ts";
+import { invalid } from "../../errors.ts";
 
 /** Header with the number of bytes of the JSON that binary tensors follow. */
 export const JSON_LENGTH = "inference-header-content-length";
 
 /** Bytes of the length before each text. */
 const PREFIX = 4;
-
-const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
 
 /**
  * Return the texts of a binary tensor. `path` is where the tensor is named in the JSON. Throws
@@ -24,9 +22,9 @@ function textsOf(bytes: Buffer, path: string): string[] {
     const start = at + PREFIX;
     const end = start <= bytes.length ? start + bytes.readUInt32LE(at) : Number.POSITIVE_INFINITY;
     if (end > bytes.length)
-      throw refuse(path, `is cut off: text ${texts.length}, at byte ${at} of ${bytes.length}, has no end`);
+      throw invalid(path, `is cut off: text ${texts.length}, at byte ${at} of ${bytes.length}, has no end`);
     const text = bytes.subarray(start, end);
-    if (!isUtf8(text)) throw refuse(path, `is not UTF-8 in text ${texts.length}: encode it as UTF-8`);
+    if (!isUtf8(text)) throw invalid(path, `is not UTF-8 in text ${texts.length}: encode it as UTF-8`);
     texts.push(text.toString());
     at = end;
   }
@@ -58,7 +56,7 @@ export function jsonEnd(header: string | string[] | undefined, body: Buffer): nu
   if (header === undefined) return body.length;
   const length = /^\d{1,10}$/.test(String(header)) ? Number(header) : Number.NaN;
   if (length <= body.length) return length;
-  throw refuse(
+  throw invalid(
     "/headers/Inference-Header-Content-Length",
     `must be the number of bytes of the JSON, at most the ${body.length} of the body, and is ${header}`,
   );
@@ -74,10 +72,10 @@ export function fillTensors(json: unknown, bytes: Buffer): void {
     const end = at + (size as number);
     const path = `/inputs/${i}/parameters/binary_data_size`;
     if (end > bytes.length)
-      throw refuse(path, `must be at most ${bytes.length - at}, the bytes that are left, and is ${size}`);
+      throw invalid(path, `must be at most ${bytes.length - at}, the bytes that are left, and is ${size}`);
     tensor.data = textsOf(bytes.subarray(at, end), `/inputs/${i}`);
     at = end;
   }
   if (at < bytes.length)
-    throw refuse("/inputs", `name ${at} bytes of binary data, and ${bytes.length} bytes follow the JSON`);
+    throw invalid("/inputs", `name ${at} bytes of binary data, and ${bytes.length} bytes follow the JSON`);
 }

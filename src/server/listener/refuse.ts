@@ -3,17 +3,15 @@
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { MethodNotAllowedError, NotFoundError, UnauthorizedError } from "../../errors.ts";
 import { methodsOf, routesLike } from "../openapi.ts";
-import { type Problem, toProblem } from "../problem.ts";
+import type { Problem } from "../problem.ts";
 import { endRefusedUpgrade } from "../streaming/websocket.ts";
-import { recordOf } from "../telemetry/record.ts";
+import { failed } from "../telemetry/record.ts";
 
 /** Return an error handler that answers every error in one shape and writes bugs to the log. */
 export function sendAs(shape: (problem: Problem) => object, contentType = "application/json; charset=utf-8") {
   return (error: unknown, request: FastifyRequest, reply: FastifyReply): void => {
     endRefusedUpgrade(request.raw, reply.raw);
-    const { problem, bug } = toProblem(error);
-    if (bug) request.log.error({ err: error }, "request failed");
-    recordOf(request)?.fail(problem);
+    const problem = failed(request, error);
     if (problem.retry_after !== undefined) reply.header("retry-after", problem.retry_after);
     if (error instanceof UnauthorizedError)
       reply.header(
@@ -22,7 +20,7 @@ export function sendAs(shape: (problem: Problem) => object, contentType = "appli
       );
     if (error instanceof MethodNotAllowedError) reply.header("allow", error.allowed.join(", "));
     reply.header("x-request-id", request.id).code(problem.status).type(contentType);
-    reply.send(shape({ ...problem, request_id: request.id }));
+    reply.send(shape(problem));
   };
 }
 

@@ -6,11 +6,11 @@ import type { RequestHandle } from "../../engine/subscriber.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
 import type { Submission } from "../access/admission.ts";
 import type { Schemas } from "../openapi.ts";
-import { type Problem, toProblem } from "../problem.ts";
+import type { Problem } from "../problem.ts";
 import { answersOf, cancelAll, cancelOnClose } from "../streaming/cancellation.ts";
 import { MOST_WAITING } from "../streaming/outbox.ts";
 import { startEvents } from "../streaming/sse.ts";
-import { recordOf } from "../telemetry/record.ts";
+import { failed, recordOf } from "../telemetry/record.ts";
 import { deltaChoice, messageChoice } from "./chat.ts";
 import { ranked, requestsOf } from "./requests.ts";
 import {
@@ -169,10 +169,7 @@ async function stream(
     send("[DONE]");
   } catch (error) {
     cancelAll(handles);
-    const { problem, bug } = toProblem(error);
-    if (bug) request.log.error({ err: error }, "completion failed");
-    recordOf(request)?.fail(problem);
-    send(shape.errorOf(problem));
+    send(shape.errorOf(failed(request, error)));
   }
   reply.raw.end();
 }

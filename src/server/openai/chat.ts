@@ -1,6 +1,6 @@
 /** A chat request as a completion request, and the answer to it in the shape of OpenAI's chat API. */
 
-import { InvalidRequestError, NotFoundError } from "../../errors.ts";
+import { invalid, NotFoundError } from "../../errors.ts";
 import { type ChatMessage, type ChatTemplate, TemplateError } from "../../model/chat.ts";
 import type { Manifest } from "../../model/manifest.ts";
 import type { Model } from "../../model/model.ts";
@@ -12,9 +12,6 @@ type ChatRequest = Schemas["ChatRequest"];
 
 /** New tokens of a request that does not say, if the context has room for them. */
 const DEFAULT_LENGTH = 128;
-
-const refuse = (path: string, message: string, tooLarge = false) =>
-  new InvalidRequestError([{ path, message }], tooLarge);
 
 /** Return a message for the template. */
 function messageOf({ role, content }: Schemas["ChatMessage"]): ChatMessage {
@@ -53,10 +50,10 @@ export function conversationIds(
     if (ids) return ids;
   } catch (error) {
     if (error instanceof TemplateError)
-      throw refuse("/messages", `are refused by the chat template of ${name}: ${error.message}`);
+      throw invalid("/messages", `are refused by the chat template of ${name}: ${error.message}`);
     throw error;
   }
-  throw refuse("/messages", `have more than ${limit} tokens, and ${name} has room for as many`, true);
+  throw invalid("/messages", `have more than ${limit} tokens, and ${name} has room for as many`, true);
 }
 
 /** Return the completion request that continues a conversation. Throws what `conversationIds` throws. */
@@ -67,12 +64,12 @@ export function completionOf(
   const { context_length: context } = model.manifest;
   const ids = conversationIds(messages, model, context - 1);
   if (max_tokens && max_completion_tokens && max_tokens !== max_completion_tokens)
-    throw refuse(
+    throw invalid(
       "/max_tokens",
       `is ${max_tokens}, and max_completion_tokens ${max_completion_tokens}: set one`,
     );
   if (top_logprobs && !logprobs)
-    throw refuse("/top_logprobs", "has no effect without logprobs: set it to true");
+    throw invalid("/top_logprobs", "has no effect without logprobs: set it to true");
   return {
     ...options,
     echo: false,

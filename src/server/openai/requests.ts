@@ -1,7 +1,7 @@
 /** A completion request as requests of the engine: one for each prompt. */
 
 import type { GenerateRequest } from "../../engine/request.ts";
-import { InvalidRequestError } from "../../errors.ts";
+import { invalid } from "../../errors.ts";
 import type { Model } from "../../model/model.ts";
 import type { Tokenizer } from "../../model/tokenizer.ts";
 import type { Schemas } from "../openapi.ts";
@@ -29,8 +29,6 @@ function promptsOf(prompt: CompletionRequest["prompt"]): (string | number[])[] {
   return typeof prompt[0] === "number" ? [prompt as number[]] : (prompt as string[] | number[][]);
 }
 
-const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
-
 /** Return the number of alternatives that the answer has for each token. */
 const alternativesOf = ({ logprobs }: CompletionRequest) => Number(logprobs ?? 0);
 
@@ -41,18 +39,18 @@ const hasLogprobs = ({ logprobs }: CompletionRequest) => logprobs != null && log
 function checkTogether(body: CompletionRequest): void {
   const { diffusing, stream, stream_options, max_tokens } = body;
   if (max_tokens === 0 && !(body.echo && hasLogprobs(body)))
-    throw refuse("/max_tokens", "is 0: ask for at least 1, or score the prompt with echo true and logprobs");
+    throw invalid("/max_tokens", "is 0: ask for at least 1, or score the prompt with echo true and logprobs");
   if (diffusing && hasLogprobs(body))
-    throw refuse(
+    throw invalid(
       "/logprobs",
       "cannot be combined with diffusing, whose chunks are whole texts: read the steps of /generate",
     );
   if (stream_options?.include_usage && !stream)
-    throw refuse(
+    throw invalid(
       "/stream_options",
       "include_usage has no effect without stream: the answer has usage anyway",
     );
-  if (diffusing && !stream) throw refuse("/diffusing", "has no effect without stream: set stream to true");
+  if (diffusing && !stream) throw invalid("/diffusing", "has no effect without stream: set stream to true");
 }
 
 /** Return how many samples to rank; undefined if they are not ranked. The best n of n are all of them. */
@@ -75,10 +73,10 @@ function scoredOf(
   if (!ids || ids.length > context) {
     const size = ids ? `${ids.length}` : `more than ${context}`;
     const message = `has ${size} tokens, and ${name} has a context of ${context}: shorten it`;
-    throw new InvalidRequestError([{ path: "/prompt", message }], true);
+    throw invalid("/prompt", message, true);
   }
   if (ids.length === 0 && body.max_tokens === 0)
-    throw refuse("/prompt", "is empty: there is nothing to score");
+    throw invalid("/prompt", "is empty: there is nothing to score");
   if (ids.length === 0) return undefined;
   const scored = ids.map((token, position) => ({
     canvas: ids.with(position, manifest.mask_token_id),
@@ -104,7 +102,7 @@ function budgetOf({
 }: CompletionRequest): Pick<GenerateRequest, "steps" | "quality"> {
   if (effort == null || effort === "none") return { steps: steps ?? DEFAULT_STEPS };
   if (steps == null) return { steps: "auto", quality: EFFORTS[effort] };
-  throw refuse("/reasoning_effort", "has no effect beside a number of steps: leave one out");
+  throw invalid("/reasoning_effort", "has no effect beside a number of steps: leave one out");
 }
 
 /** Return the requests of the engine. Throws InvalidRequestError for fields that cannot be combined. */
@@ -139,12 +137,12 @@ export function requestsOf(body: CompletionRequest, model: Model): Prompted[] {
       const scored = scoredOf(body, prompt, model);
       return { request, prefix: "", suffix: "", ...(scored && { scored }) };
     }
-    if (typeof prompt !== "string") throw refuse("/suffix", "needs a prompt that is text, not ids");
+    if (typeof prompt !== "string") throw invalid("/suffix", "needs a prompt that is text, not ids");
     if (body.echo)
-      throw refuse("/echo", "has no effect with a suffix, where the completion fills a gap: leave it out");
+      throw invalid("/echo", "has no effect with a suffix, where the completion fills a gap: leave it out");
     for (const [path, text] of Object.entries({ "/prompt": prompt, "/suffix": body.suffix }))
       if (/\{\{(mask|choice)/.test(text))
-        throw refuse(path, "cannot hold {{mask or {{choice with a suffix: POST a template to /generate");
+        throw invalid(path, "cannot hold {{mask or {{choice with a suffix: POST a template to /generate");
     const template = `${prompt}{{mask:${length}}}${body.suffix}`;
     return { request: { ...shared, template }, prefix: prompt, suffix: body.suffix };
   });

@@ -1,16 +1,15 @@
 /** /generate: answer with the finished text, or with every step as server-sent events. */
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { InvalidRequestError } from "../../errors.ts";
+import { invalid } from "../../errors.ts";
 import type { Admission, Submission } from "../access/admission.ts";
 import { parseJson } from "../json.ts";
 import { type Schemas, valid, validator } from "../openapi.ts";
-import { toProblem } from "../problem.ts";
 import { schemaOf } from "../route-schema.ts";
 import { cancelOnClose, closing } from "../streaming/cancellation.ts";
 import { Outbox } from "../streaming/outbox.ts";
 import { EventStream, type Progress, parseLastEventId, wantsEvents } from "../streaming/sse.ts";
-import { recordOf } from "../telemetry/record.ts";
+import { failed, recordOf } from "../telemetry/record.ts";
 
 type Body = Schemas["GenerateRequest"];
 
@@ -57,16 +56,18 @@ const validBody = validator("GenerateRequest");
 
 /** Return the request that a URL holds as JSON. Throws InvalidRequestError. */
 function bodyOf({ request, ...others }: Route["Querystring"]): Body {
-  const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
   const [other] = Object.keys(others);
   if (other !== undefined)
-    throw refuse(`/query/${other}`, "is not a parameter of this route: put the fields into request, as JSON");
+    throw invalid(
+      `/query/${other}`,
+      "is not a parameter of this route: put the fields into request, as JSON",
+    );
   if (typeof request !== "string")
-    throw refuse("/query/request", 'must be given once, as JSON: ?request={"prompt":"Once upon a time"}');
+    throw invalid("/query/request", 'must be given once, as JSON: ?request={"prompt":"Once upon a time"}');
   try {
     return valid(validBody(parseJson(Buffer.from(request))));
   } catch (error) {
-    if (error instanceof SyntaxError) throw refuse("/query/request", `is not JSON: ${error.message}`);
+    if (error instanceof SyntaxError) throw invalid("/query/request", `is not JSON: ${error.message}`);
     throw error;
   }
 }
@@ -99,10 +100,7 @@ async function stream(
   try {
     outbox.send({ type: "done", ...(await handle.result) });
   } catch (error) {
-    const { problem, bug } = toProblem(error);
-    if (bug) request.log.error({ err: error }, "request failed");
-    recordOf(request)?.fail(problem);
-    outbox.send({ type: "error", id, error: { ...problem, request_id: request.id } });
+    outbox.send({ type: "error", id, error: failed(request, error) });
   }
   reply.raw.end();
 }

@@ -1,7 +1,7 @@
 /** `/v2`: the Open Inference Protocol (KServe). Texts are tensors of BYTES. */
 
 import { errorCodes, type FastifyInstance, type FastifyRequest } from "fastify";
-import { InvalidRequestError, NotFoundError } from "../../errors.ts";
+import { invalid, NotFoundError } from "../../errors.ts";
 import type { Admission } from "../access/admission.ts";
 import { bytesOf, fillTensors, JSON_LENGTH, jsonEnd } from "../inference/tensors.ts";
 import { jsonReader } from "../json.ts";
@@ -125,11 +125,10 @@ function modelRoutes(app: FastifyInstance, path: string, admission: Admission) {
  * theirs.
  */
 function textsOf({ name, shape, data }: Schemas["TextTensor"]) {
-  const refuse = (path: string, message: string) => new InvalidRequestError([{ path, message }]);
-  if (name !== INPUT.name) throw refuse("/inputs/0/name", `must be ${INPUT.name}, and is ${name}`);
+  if (name !== INPUT.name) throw invalid("/inputs/0/name", `must be ${INPUT.name}, and is ${name}`);
   const size = shape.reduce((product, length) => product * length, 1);
   if (size !== data.length)
-    throw refuse(
+    throw invalid(
       "/inputs/0/shape",
       `must be the number of texts, [${data.length}], and is [${shape.join()}]`,
     );

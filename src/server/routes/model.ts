@@ -2,7 +2,7 @@
 
 import type { FastifyInstance } from "fastify";
 import type { ModelRegistry } from "../../engine/models/registry.ts";
-import { InvalidRequestError } from "../../errors.ts";
+import { invalid } from "../../errors.ts";
 import { type Manifest, rewardsOf } from "../../model/manifest.ts";
 import type { Schemas } from "../openapi.ts";
 import { schemaOf } from "../route-schema.ts";
@@ -15,7 +15,7 @@ export interface NamesModel {
 /** Return the name of the model in a query. Throws InvalidRequestError for more than one. */
 export function modelIn({ model }: NamesModel["Querystring"]): string | undefined {
   if (!Array.isArray(model)) return model;
-  throw new InvalidRequestError([{ path: "/query/model", message: "must be given once" }]);
+  throw invalid("/query/model", "must be given once");
 }
 
 export async function modelRoute(app: FastifyInstance, { models }: { models: ModelRegistry }) {

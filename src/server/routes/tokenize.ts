@@ -2,7 +2,7 @@
 
 import type { FastifyInstance } from "fastify";
 import type { ModelRegistry } from "../../engine/models/registry.ts";
-import { InvalidRequestError } from "../../errors.ts";
+import { invalid } from "../../errors.ts";
 import type { Model } from "../../model/model.ts";
 import { conversationIds } from "../openai/chat.ts";
 import type { Schemas } from "../openapi.ts";
@@ -11,17 +11,14 @@ import { schemaOf } from "../route-schema.ts";
 /** Most ids of an answer: a text may have this many characters. */
 const MOST_TOKENS = 65_536;
 
-const refuse = (path: string, message: string, tooLarge = false) =>
-  new InvalidRequestError([{ path, message }], tooLarge);
-
 /** Return the ids of a request. Throws InvalidRequestError, or NotFoundError for a model without chat. */
 function idsOf({ prompt, messages }: Schemas["TokenizeRequest"], model: Model): number[] {
   if ((prompt === undefined) === (messages === undefined))
-    throw refuse("/prompt", "or /messages must be given, and not both");
+    throw invalid("/prompt", "or /messages must be given, and not both");
   if (messages) return conversationIds(messages, model, MOST_TOKENS);
   const ids = model.tokenizer.encode(prompt!, MOST_TOKENS, "/prompt");
   if (ids && ids.length <= MOST_TOKENS) return ids;
-  throw refuse("/prompt", `has more than ${MOST_TOKENS} tokens: divide it`, true);
+  throw invalid("/prompt", `has more than ${MOST_TOKENS} tokens: divide it`, true);
 }
 
 export async function tokenizeRoutes(app: FastifyInstance, { models }: { models: ModelRegistry }) {
@@ -43,7 +40,7 @@ export async function tokenizeRoutes(app: FastifyInstance, { models }: { models:
       const { tokens } = body;
       const wrong = tokens.findIndex((id) => id >= vocab_size);
       if (wrong >= 0)
-        throw refuse(
+        throw invalid(
           `/tokens/${wrong}`,
           `must be below the ${vocab_size} ids of ${name}, and is ${tokens[wrong]}`,
         );

@@ -2,7 +2,7 @@
 
 import type { FastifyRequest } from "fastify";
 import type { WebSocket } from "ws";
-import { InvalidRequestError, LimitReachedError, UnauthorizedError } from "../../errors.ts";
+import { invalid, LimitReachedError, UnauthorizedError } from "../../errors.ts";
 import type { Admission, Submission } from "../access/admission.ts";
 import { knownKey } from "../access/guard.ts";
 import type { ApiKey, KeyRing } from "../access/keys.ts";
@@ -280,5 +280,3 @@ const notJson = ({ message }: SyntaxError): ProblemAnswer => ({
 const HOW =
   "this server requires an API key: send " +
   `{"type": "auth", "key": …} first, in at most ${MAX_AUTH_BYTES} bytes`;
-
-const invalid = (path: string, message: string) => new InvalidRequestError([{ path, message }]);

@@ -8,7 +8,7 @@
 
 import type { ServerResponse } from "node:http";
 import type { FastifyRequest } from "fastify";
-import { InvalidRequestError } from "../../errors.ts";
+import { invalid } from "../../errors.ts";
 import type { ServerEvent, Sink } from "./outbox.ts";
 
 /** Media types of the answers of /generate. */
@@ -39,7 +39,7 @@ export function wantsEvents(request: FastifyRequest): boolean {
 
 /** Parse Last-Event-ID. Throw InvalidRequestError if it is no id of this server, or has another seed. */
 export function parseLastEventId(header: string, seed: number | undefined): Progress {
-  const refuse = (message: string) => new InvalidRequestError([{ path: "/headers/Last-Event-ID", message }]);
+  const refuse = (message: string) => invalid("/headers/Last-Event-ID", message);
   const match = /^(\d{1,16}):(\d{1,5}(?:,\d{1,5}){0,15})?(:done)?$/.exec(header);
   if (!match) throw refuse("is not an id of this server's events: leave it out to start anew");
   const steps = (match[2] ?? "").split(",").map(Number);

@@ -3,7 +3,7 @@
 import type { FastifyReply, FastifyRequest } from "fastify";
 import type { Answer } from "../../engine/answers/answer.ts";
 import type { RequestHandle } from "../../engine/subscriber.ts";
-import type { Problem, ProblemKind } from "../problem.ts";
+import { type Problem, type ProblemKind, toProblem } from "../problem.ts";
 import { pathWithoutKeys } from "./logger.ts";
 
 /** Receives the records of HTTP requests and of WebSocket messages. */
@@ -97,6 +97,14 @@ const records = new WeakMap<FastifyRequest, RequestRecord>();
 /** Return the record of a request, which exists from the first hook on. */
 export function recordOf(request: FastifyRequest): RequestRecord | undefined {
   return records.get(request);
+}
+
+/** Return the problem of a request that failed, with the request's id. Record it, and log a bug. */
+export function failed(request: FastifyRequest, error: unknown): Problem {
+  const { problem, bug } = toProblem(error);
+  if (bug) request.log.error({ err: error }, "request failed");
+  recordOf(request)?.fail(problem);
+  return { ...problem, request_id: request.id };
 }
 
 /** Status of a request whose client left before its answer; nginx uses the same. */
