@@ -28,7 +28,7 @@ from .corpus import split_windows
 from .diffusion import corrupt, in_batches, sample_plain
 from .guidance import Discriminator, load_discriminator, weight_files
 from .learn.optim import Ema, load_checkpoint, save_checkpoint
-from .learn.policy import Step, branch, discriminator_loss, entropy, group_advantage, jeffreys
+from .learn.policy import Step, branch, label_loss, entropy, group_advantage, jeffreys
 from .learn.policy import log_odds_reward, policy_gradient_loss, predict, rollout
 
 TOKENIZER = Path(__file__).resolve().parents[2] / "models" / "stories-mdlm" / "tokenizer.json"
@@ -86,15 +86,19 @@ class Distillation:
         return student.eval()
 
     def update_discriminator(self, student_z: Tensor, teacher_z: Tensor) -> tuple[float, float]:
-        """Do one step of the discriminator; return loss and accuracy at masked positions."""
+        """Do one step of the discriminator; return loss and accuracy."""
         mask_id, smoothing = self.student.config.mask_id, self.args.label_smoothing
         student_scores, teacher_scores = self.discriminator(torch.cat((student_z, teacher_z))).chunk(2)
-        loss = discriminator_loss(teacher_scores, teacher_z, 1 - smoothing / 2, mask_id) / 2
-        loss = loss + discriminator_loss(student_scores, student_z, smoothing / 2, mask_id) / 2
+        if self.args.canvas_odds:
+            teacher_odds, student_odds = teacher_scores.sum(-1), student_scores.sum(-1)
+        else:
+            teacher_odds = teacher_scores[teacher_z == mask_id]
+            student_odds = student_scores[student_z == mask_id]
+        loss = (label_loss(teacher_odds, 1 - smoothing / 2) + label_loss(student_odds, smoothing / 2)) / 2
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.discriminator_optimizer.step()
-        right = (teacher_scores[teacher_z == mask_id] > 0, student_scores[student_z == mask_id] <= 0)
+        right = (teacher_odds > 0, student_odds <= 0)
         return float(loss.detach()), float(torch.cat(right).float().mean())
 
     def update_student(self, steps: list[Step], advantage: Tensor, weight: Tensor) -> dict[str, float]:
@@ -242,6 +246,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--discriminator-blocks", type=int, default=4, help="its last blocks that are trained")
     add("--discriminator-first", type=int, default=0, help="iterations before the student begins to learn")
     add("--discriminator-rows", type=int, help="rows that it learns from in an iteration (default: all)")
+    add("--canvas-odds", action="store_true", help="its scores add up to the log-odds of the whole canvas, "
+        "as re-ranking uses them; otherwise each masked position has log-odds of its own")
     add("--label-smoothing", type=float, default=0.1, help="of the discriminator's labels")
     add("--t-min", type=float, default=1e-2, help="least corruption time")
     add("--weight", choices=["one", "elbo"], default="one", help="w(t): 1, or 1/t as in the ELBO")

@@ -73,7 +73,7 @@ def main() -> None:
     runs = args.runs or args.out / "runs"
     teacher_sizes, student_sizes, device = TEACHER, STUDENT, ["--device", "cuda", "--bf16"]
     if args.rehearse:
-        args.teacher_minutes = args.student_minutes = 0.1
+        args.teacher_minutes = args.student_minutes = 0.05
         teacher_sizes, student_sizes, device = TINY_TEACHER, TINY_STUDENT, ["--threads", "1"]
 
     tokenizer, minutes = ["--tokenizer", str(TOKENIZER)], ["--minutes", str(args.teacher_minutes)]

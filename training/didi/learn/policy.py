@@ -144,7 +144,6 @@ def entropy(log_p: Tensor) -> Tensor:
     return -(log_p.exp() * torch.where(torch.isinf(log_p), 0.0, log_p)).sum() / max(1, len(log_p))
 
 
-def discriminator_loss(scores: Tensor, z: Tensor, label: float, mask_id: int) -> Tensor:
-    """Return the binary cross-entropy of scores [B, L] with one label, at masked positions of z [B, L]."""
-    at_masks = scores[z == mask_id]
-    return F.binary_cross_entropy_with_logits(at_masks, torch.full_like(at_masks, label))
+def label_loss(log_odds: Tensor, label: float) -> Tensor:
+    """Return the mean binary cross-entropy of log-odds with one label in [0, 1]."""
+    return F.binary_cross_entropy_with_logits(log_odds, torch.full_like(log_odds, label))

@@ -1,0 +1,113 @@
+/** Samples of several settings, through the engine. */
+
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { startEngine } from "../../src/cli/start-engine.ts";
+import type { Engine } from "../../src/engine/engine.ts";
+import type { GenerateRequest } from "../../src/engine/request.ts";
+
+/**
+ * One setting to measure: fields of a request, and the precision of the graphs. Without a request it is
+ * held-out stories.
+ */
+export interface Setting {
+  name: string;
+  precision?: "fp32" | "int8";
+  request?: Partial<GenerateRequest>;
+  /** Line of the picture that it is a point of. */
+  series?: string;
+}
+
+/** Samples of a setting: [N][L] tokens, and what they cost. */
+export interface Samples {
+  tokens: number[][];
+  /** Of the student, the discriminator and its gradient together, for each sample. */
+  passes: number;
+  /** For each sample, while all are in flight. */
+  milliseconds: number;
+}
+
+/** What is sampled of every setting. */
+export interface SampleConfig {
+  model: string;
+  samples: number;
+  /** Tokens of a sample. */
+  length: number;
+  /** Folder in which samples are kept. */
+  keep?: string;
+}
+
+/** Requests in flight. */
+const CLIENTS = 16;
+
+/** Run the samples of a setting: seeds 0 to `count` - 1 on an empty canvas. */
+async function sample(
+  engine: Engine,
+  request: Partial<GenerateRequest>,
+  { samples, length }: SampleConfig,
+  done: () => void,
+): Promise<Samples> {
+  const tokens: number[][] = [];
+  let passes = 0;
+  let next = 0;
+  const started = performance.now();
+  const client = async () => {
+    while (next < samples) {
+      const seed = next++;
+      const answer = await engine.submit({ prompt: "", length, steps: 16, ...request, seed }).result;
+      tokens[seed] = answer.samples[0]!.tokens;
+      const { student_passes, discriminator_passes, gradient_passes } = answer.usage;
+      passes += student_passes + discriminator_passes + gradient_passes;
+      done();
+    }
+  };
+  await Promise.all(Array.from({ length: CLIENTS }, client));
+  const milliseconds = (performance.now() - started) / samples;
+  return { tokens, passes: passes / samples, milliseconds };
+}
+
+/** Start an engine for a setting, run its samples and close the engine. */
+async function run(
+  { precision }: Setting,
+  request: Partial<GenerateRequest>,
+  config: SampleConfig,
+  done: () => void,
+): Promise<Samples> {
+  const limits = {
+    maxBatchTokens: 2048,
+    maxActive: CLIENTS,
+    maxQueue: CLIENTS,
+    cache: { maxBytes: 0, ttlMs: 0 },
+  };
+  const where = { model: config.model, device: "cpu" as const, threads: 0 };
+  const engine = await startEngine({ ...where, precision: precision ?? "auto" }, limits);
+  try {
+    await engine.warmUp();
+    return await sample(engine, request, config, done);
+  } finally {
+    await engine.pool.close();
+  }
+}
+
+/**
+ * Return the samples of a setting: from the folder `keep` or, unless they are there, newly drawn. Call `done`
+ * after each one drawn. Return undefined for a setting without a request.
+ */
+export async function samplesOf(
+  setting: Setting,
+  config: SampleConfig,
+  done: () => void,
+): Promise<Samples | undefined> {
+  const { precision, request } = setting;
+  const { keep, model, samples, length } = config;
+  if (!request) return undefined;
+  if (keep === undefined) return run(setting, request, config, done);
+  const key = JSON.stringify({ model, samples, length, precision, request });
+  const file = join(keep, `${createHash("sha256").update(key).digest("hex").slice(0, 16)}.json`);
+  if (existsSync(file)) return JSON.parse(readFileSync(file, "utf8")) as Samples;
+  const result = await run(setting, request, config, done);
+  mkdirSync(keep, { recursive: true });
+  writeFileSync(file, JSON.stringify(result));
+  return result;
+}
