@@ -1,7 +1,6 @@
 /** API keys on the command line, flags that the server refuses, and SIGHUP. */
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { request } from "node:https";
 import { join } from "node:path";
@@ -9,9 +8,10 @@ import { after, test } from "node:test";
 import type { TLSSocket } from "node:tls";
 import { StreamClient } from "../server/support.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
+import { certify } from "../support/programs.ts";
 import { scratch } from "../support/scratch.ts";
 import { startServer } from "../support/server.ts";
-import { didi, didiHere } from "./support.ts";
+import { didi, didiHere, testRefusals } from "./support.ts";
 
 const root = scratch("access");
 
@@ -21,22 +21,6 @@ async function serve(...args: string[]) {
   after(() => server.stop());
   return server;
 }
-
-for (const [command, explains] of [
-  ["keys", /add.*list.*revoke/s],
-  [
-    "keys add",
-    /--file <file>.*DIDI_API_KEYS.*--id.*--expires.*--requests-per-minute.*--token-passes-per-minute/s,
-  ],
-  ["keys list", /--json/],
-  ["keys revoke", /--id <name>/],
-] as const)
-  test(`didi-serve ${command} --help explains itself, with examples`, async () => {
-    const { code, stdout } = await didiHere([...command.split(" "), "--help"]);
-    assert.equal(code, 0);
-    assert.match(stdout, explains);
-    assert.match(stdout, new RegExp(`Examples:\\n  .*didi-serve ${command}`));
-  });
 
 test("keys are added, listed and revoked; standard output holds the key alone", async () => {
   const file = join(root, "keys.jsonl");
@@ -115,81 +99,84 @@ test("of several commands that add the same key at once, one succeeds", async ()
   assert.equal((await readFile(file, "utf8")).split("\n").filter(Boolean).length, 1);
 });
 
-const REFUSED: [name: string, args: string[], env: Record<string, string>, code: number, says: RegExp][] = [
+testRefusals([
   [
     "all addresses without keys",
-    ["--host", "0.0.0.0"],
+    "serve --host 0.0.0.0",
     {},
     2,
     /0\.0\.0\.0 without API keys.*--api-keys FILE.*--insecure/,
   ],
-  ["all addresses, of the variable", [], { DIDI_HOST: "::" }, 2, /will not listen on :: without API keys/],
-  ["a variable that says no", ["--host", "0.0.0.0"], { DIDI_INSECURE: "0" }, 2, /without API keys/],
+  [
+    "all addresses, of the variable",
+    "serve",
+    { DIDI_HOST: "::" },
+    2,
+    /will not listen on :: without API keys/,
+  ],
+  ["a variable that says no", "serve --host 0.0.0.0", { DIDI_INSECURE: "0" }, 2, /without API keys/],
   [
     "an admin port for all",
-    ["--admin-port", "0", "--admin-host", "0.0.0.0"],
+    "serve --admin-port 0 --admin-host 0.0.0.0",
     {},
     2,
     /0\.0\.0\.0 without API keys/,
   ],
-  ["a certificate without its key", ["--tls-cert", "x"], {}, 2, /--tls-cert needs --tls-key/],
+  ["a certificate without its key", "serve --tls-cert x", {}, 2, /--tls-cert needs --tls-key/],
   [
     "a page that is no origin",
-    ["--allow-origin", "https://a.example/x"],
+    "serve --allow-origin https://a.example/x",
     {},
     2,
     /must be scheme, host and port.*, not https:\/\/a\.example\/x/,
   ],
   [
     "keys that are not there",
-    ["--api-keys", "/nowhere"],
+    "serve --api-keys /nowhere",
     {},
     1,
     /cannot read the API keys of \/nowhere: ENOENT/,
   ],
   [
     "an admin address without its port",
-    ["--admin-host", "127.0.0.2"],
+    "serve --admin-host 127.0.0.2",
     {},
     2,
     /--admin-host has no effect without/,
   ],
-  ["the same of a variable", [], { DIDI_ADMIN_HOST: "127.0.0.1" }, 2, /--admin-host has no effect without/],
+  [
+    "the same of a variable",
+    "serve",
+    { DIDI_ADMIN_HOST: "127.0.0.1" },
+    2,
+    /--admin-host has no effect without/,
+  ],
   [
     "parts of batches on CUDA",
-    ["--split", "2", "--device", "cuda"],
+    "serve --split 2 --device cuda",
     {},
     2,
     /--split has no effect with --device cuda/,
   ],
-  ["a device that there is not", ["--device", "gpu"], {}, 2, /must be auto, cpu, cuda, or cuda: and the/],
-  ["a GPU twice", ["--device", "cuda:1,0,1"], {}, 2, /names a GPU twice/],
+  ["a device that there is not", "serve --device gpu", {}, 2, /must be auto, cpu, cuda, or cuda: and the/],
+  ["a GPU twice", "serve --device cuda:1,0,1", {}, 2, /names a GPU twice/],
   [
     "workers that do not fit the GPUs",
-    ["--device", "cuda:0,1", "--workers", "3"],
+    "serve --device cuda:0,1 --workers 3",
     {},
     2,
     /--workers 3 is no multiple of the 2 GPUs of --device cuda:0,1: leave it out/,
   ],
-  ["how long to keep nothing", ["--cache-mb", "0", "--cache-ttl", "60"], {}, 2, /--cache-ttl has no effect/],
+  ["how long to keep nothing", "serve --cache-mb 0 --cache-ttl 60", {}, 2, /--cache-ttl has no effect/],
   [
     "a Redis for nothing",
-    ["--cache-mb", "0", "--redis", "redis://127.0.0.1:1"],
+    "serve --cache-mb 0 --redis redis://127.0.0.1:1",
     {},
     2,
     /--redis has no effect without --api-keys/,
   ],
-  ["one port for both", ["--port", "8123", "--admin-port", "8123"], {}, 2, /are both 8123/],
-];
-
-for (const [name, args, env, expected, says] of REFUSED)
-  test(`${name}: one line, exit ${expected}`, async () => {
-    const { code, stdout, stderr } = await didiHere(["serve", ...args], env);
-    assert.equal(code, expected);
-    assert.match(stderr, says);
-    assert.match(stderr, /^didi-serve: [^\n]+\n$/);
-    assert.equal(stdout, "");
-  });
+  ["one port for both", "serve --port 8123 --admin-port 8123", {}, 2, /are both 8123/],
+]);
 
 test("--insecure, --allow-origin and --admin-port take effect", async () => {
   const page = "https://app.example";
@@ -204,13 +191,6 @@ test("--insecure, --allow-origin and --admin-port take effect", async () => {
   child.kill("SIGHUP");
   assert.equal(await exit, 0);
 });
-
-/** Write a self-signed certificate for this name to the files. */
-function certify(name: string, cert: string, key: string): void {
-  const kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-  const files = ["-keyout", key, "-out", cert];
-  execFileSync("openssl", ["req", "-x509", ...kind, "-subj", `/CN=${name}`, ...files], { stdio: "pipe" });
-}
 
 test("SIGHUP reloads keys and certificate; an invalid file is one error and changes nothing", async () => {
   const [file, cert, key] = [join(root, "live.jsonl"), join(root, "cert.pem"), join(root, "key.pem")];

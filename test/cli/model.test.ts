@@ -1,11 +1,12 @@
 /** `model list` and `model check`. */
 
 import assert from "node:assert/strict";
-import { cp, mkdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { cp, mkdir, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeEach, test } from "node:test";
 import { type ListedModel, listModels, tableOf } from "../../src/cli/commands/model-list.ts";
 import { MODELS } from "../../src/model/model.ts";
+import { damagedModel, type Edit, mismadeModel } from "../support/damage.ts";
 import { TINY_GUIDED, TINY_STUDENT } from "../support/engine.ts";
 import { scratch } from "../support/scratch.ts";
 import { didiHere } from "./support.ts";
@@ -86,33 +87,27 @@ test("model check checks manifest, files, tokenizer and every graph in every pre
   assert.match(stdout, /^ok {2}tokenizer /m);
 });
 
-/** Rewrite a file of the copy, and its manifest entry if the checksum should match. */
-async function damage(file: string, edit: (text: string) => string | Buffer, sound = false): Promise<void> {
-  const { createHash } = await import("node:crypto");
-  const bytes = Buffer.from(edit(await readFile(join(copy, file), "utf8")));
-  await writeFile(join(copy, file), bytes);
-  if (!sound) return;
-  const path = join(copy, "model.json");
-  const sha256 = createHash("sha256").update(bytes).digest("hex");
-  const manifest = JSON.stringify(JSON.parse(await readFile(path, "utf8")), (_, value) =>
-    value?.file === file ? { file, sha256, bytes: bytes.length } : value,
-  );
-  await writeFile(path, manifest);
-}
+/** Change the text of a file. */
+const rewritten =
+  (edit: (text: string) => string): Edit =>
+  (bytes) =>
+    Buffer.from(edit(bytes.toString()));
 
 /** Add rewards to the manifest of the copy. */
 const addRewards = (...names: string[]) =>
-  damage("model.json", (text) => {
-    const file = { file: "score.fp32.onnx", sha256: "0".repeat(64), bytes: 1 };
-    const rewards = names.map((name) => ({ name, meaning: "none", ...file }));
-    return JSON.stringify({ ...JSON.parse(text), rewards });
+  damagedModel(copy, {
+    "model.json": rewritten((text) => {
+      const file = { file: "score.fp32.onnx", sha256: "0".repeat(64), bytes: 1 };
+      const rewards = names.map((name) => ({ name, meaning: "none", ...file }));
+      return JSON.stringify({ ...JSON.parse(text), rewards });
+    }),
   });
 
-const FAULTS: [name: string, wreck: () => Promise<void>, passed: number, says: RegExp][] = [
+const FAULTS: [name: string, wreck: () => Promise<unknown>, passed: number, says: RegExp][] = [
   ["no manifest", () => rm(join(copy, "model.json")), 0, /cannot read .*model\.json: ENOENT/],
   [
     "a manifest against the schema",
-    () => damage("model.json", (text) => text.replace('"vocab_size"', '"vocab"')),
+    () => damagedModel(copy, { "model.json": rewritten((text) => text.replace('"vocab_size"', '"vocab"')) }),
     0,
     /not a valid manifest: .*vocab_size/,
   ],
@@ -131,11 +126,16 @@ const FAULTS: [name: string, wreck: () => Promise<void>, passed: number, says: R
   ],
   [
     "a tokenizer of another kind",
-    () => damage("tokenizer.json", (text) => text.replace('"BPE"', '"Unigram"'), true),
+    () => mismadeModel(copy, { "tokenizer.json": rewritten((text) => text.replace('"BPE"', '"Unigram"')) }),
     7,
     /neither a byte-level BPE/,
   ],
-  ["a graph that is none", () => damage("tilt.fp32.onnx", () => "nothing", true), 8, /tilt\.fp32\.onnx/],
+  [
+    "a graph that is none",
+    () => mismadeModel(copy, { "tilt.fp32.onnx": () => Buffer.from("nothing") }),
+    8,
+    /tilt\.fp32\.onnx/,
+  ],
 ];
 
 for (const [name, wreck, passed, says] of FAULTS)

@@ -1,7 +1,9 @@
 /** Runs the command line in this process, or as a child process. */
 
+import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { join } from "node:path";
+import { test } from "node:test";
 import { format } from "node:util";
 import { run } from "../../src/cli/run.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
@@ -54,4 +56,18 @@ export async function didiHere(args: string[], env: Record<string, string> = {})
     process.env = variables;
     process.exitCode = exitCode;
   }
+}
+
+/** Test that command lines are refused: with one line, and this exit code. */
+export function testRefusals(
+  refusals: [name: string, line: string, env: Record<string, string>, code: number, says: RegExp][],
+): void {
+  for (const [name, line, env, expected, says] of refusals)
+    test(`${name}: one line, exit ${expected}`, async () => {
+      const { code, stdout, stderr } = await didiHere(line.split(" "), env);
+      assert.equal(code, expected);
+      assert.match(stderr, says);
+      assert.match(stderr, /^(didi-serve: loading [^\n]+\n)?didi-serve: [^\n]+\n$/);
+      assert.equal(stdout, "");
+    });
 }

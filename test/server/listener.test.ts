@@ -1,12 +1,12 @@
 /** Limits below the routes: sizes, times and numbers of connections; TLS. */
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { request as httpsRequest, type Server as TlsServer } from "node:https";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { test } from "node:test";
 import type { TLSSocket } from "node:tls";
 import { StartupError } from "../../src/errors.ts";
@@ -14,6 +14,7 @@ import { readTls } from "../../src/server/listener/tls.ts";
 import { type Schemas, validator } from "../../src/server/openapi.ts";
 import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 import { post } from "../support/http.ts";
+import { certify } from "../support/programs.ts";
 import { scratch } from "../support/scratch.ts";
 import { searchableLog } from "./access/support.ts";
 import { listen, StreamClient } from "./support.ts";
@@ -25,12 +26,7 @@ const checkProblem = validator("Problem");
 
 /** All that comes back on a connection until it ends, the status, and the problem that it is. */
 async function answerOn(socket: Socket) {
-  let text = "";
-  socket.setEncoding("utf8").on("data", (chunk) => {
-    text += chunk;
-  });
-  await once(socket, "close");
-  const [head = "", body = ""] = text.split("\r\n\r\n");
+  const [head = "", body = ""] = (await text(socket)).split("\r\n\r\n");
   const problem = body === "" ? undefined : (JSON.parse(body) as Schemas["Problem"]);
   if (problem) assert.deepEqual(checkProblem(structuredClone(problem)), { value: problem });
   return { head, problem };
@@ -108,17 +104,6 @@ test("connections above the limit are closed with one warning, and the others st
   held[2]!.destroy();
 });
 
-/** Sends bytes, and resolves with all that comes back. */
-async function exchange(socket: Socket, bytes: string): Promise<string> {
-  let text = "";
-  socket.setEncoding("utf8").on("data", (chunk) => {
-    text += chunk;
-  });
-  socket.write(bytes);
-  await once(socket, "close");
-  return text;
-}
-
 /** A request that offers h2c, as curl and Java's client do, and one after it on the same connection. */
 function offer(line: string, body = ""): string {
   const length = body === "" ? "" : `content-type: application/json\r\ncontent-length: ${body.length}\r\n`;
@@ -131,9 +116,11 @@ test("an upgrade to another protocol is ignored, and answered over HTTP/1.1", as
   const { origin } = await listen(engine, {});
   const body = JSON.stringify({ prompt: "a", length: 4, steps: 1, seed: 1 });
   for (const sent of [offer("GET /healthz"), offer("POST /generate", body), offer("GET /generate/stream")]) {
-    const text = await exchange(open(origin), sent);
-    const statuses = [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status);
-    assert.deepEqual(statuses, [sent.includes("stream") ? "426" : "200", "200"], text);
+    const socket = open(origin);
+    socket.write(sent);
+    const answers = await text(socket);
+    const statuses = [...answers.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status);
+    assert.deepEqual(statuses, [sent.includes("stream") ? "426" : "200", "200"], answers);
   }
   // In pieces too, the body after the head.
   const socket = open(origin);
@@ -141,8 +128,8 @@ test("an upgrade to another protocol is ignored, and answered over HTTP/1.1", as
   const at = whole.indexOf(body) + 3;
   socket.write(whole.slice(0, at));
   await new Promise((resolve) => setTimeout(resolve, 50));
-  const text = await exchange(socket, whole.slice(at));
-  assert.match(text, /^HTTP\/1\.1 200 [\s\S]*"samples"[\s\S]*HTTP\/1\.1 200 /);
+  socket.write(whole.slice(at));
+  assert.match(await text(socket), /^HTTP\/1\.1 200 [\s\S]*"samples"[\s\S]*HTTP\/1\.1 200 /);
 });
 
 const LONG = JSON.stringify({ prompt: "a", length: 20, steps: 1024, n: 16 });
@@ -158,15 +145,10 @@ test("a client that closes its sending side after the request gets its answer", 
     POST_LONG,
   ]) {
     const socket = connect({ port: Number(new URL(origin).port), host: "127.0.0.1", allowHalfOpen: true });
-    let text = "";
-    socket.setEncoding("utf8").on("data", (chunk) => {
-      text += chunk;
-    });
     socket.end(request);
-    await once(socket, "end");
-    socket.destroy();
-    assert.match(text, /^(HTTP\/1\.1 102 Processing\r\n\r\n)*HTTP\/1\.1 200 /, text.slice(0, 200));
-    assert.match(text, /"(status|samples)"/);
+    const answer = await text(socket);
+    assert.match(answer, /^(HTTP\/1\.1 102 Processing\r\n\r\n)*HTTP\/1\.1 200 /, answer.slice(0, 200));
+    assert.match(answer, /"(status|samples)"/);
   }
 });
 
@@ -193,13 +175,9 @@ test("a client that is gone is distinguished from a half-closed one, and its row
 });
 
 /** A certificate of its own name, and its key. */
-function certify(name: string): { cert: string; key: string } {
+function certified(name: string): { cert: string; key: string } {
   const [cert, key] = [join(root, `${name}.pem`), join(root, `${name}.key`)];
-  const subject = ["-subj", `/CN=${name}`, "-addext", "subjectAltName=IP:127.0.0.1"];
-  const kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-  execFileSync("openssl", ["req", "-x509", ...kind, ...subject, "-keyout", key, "-out", cert], {
-    stdio: "pipe",
-  });
+  certify(name, cert, key);
   return { cert, key };
 }
 
@@ -218,7 +196,7 @@ function ask(origin: string, options: object = {}): Promise<{ name: string; stat
 }
 
 test("TLS serves HTTP and WebSockets from version 1.2 on, and its files can be replaced", async () => {
-  const [first, second] = [certify("first"), certify("second")];
+  const [first, second] = [certified("first"), certified("second")];
   const tls = await readTls(first.cert, first.key);
   const { app, origin } = await listen(engine, { listener: { tls } });
   assert.match(origin, /^https:/);
@@ -241,7 +219,7 @@ test("TLS serves HTTP and WebSockets from version 1.2 on, and its files can be r
 });
 
 test("an error names files that are not a certificate and its key", async () => {
-  const [first, second] = [certify("one"), certify("two")];
+  const [first, second] = [certified("one"), certified("two")];
   const junk = join(root, "junk.pem");
   await writeFile(junk, "junk");
   for (const [cert, key, says] of [
