@@ -246,8 +246,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--discriminator-blocks", type=int, default=4, help="its last blocks that are trained")
     add("--discriminator-first", type=int, default=0, help="iterations before the student begins to learn")
     add("--discriminator-rows", type=int, help="rows that it learns from in an iteration (default: all)")
-    add("--canvas-odds", action="store_true", help="its scores add up to the log-odds of the whole canvas, "
-        "as re-ranking uses them; otherwise each masked position has log-odds of its own")
+    summed = "fit the sum of its scores to the log-odds of a canvas (default: each to those of its position)"
+    add("--canvas-odds", action="store_true", help=summed)
     add("--label-smoothing", type=float, default=0.1, help="of the discriminator's labels")
     add("--t-min", type=float, default=1e-2, help="least corruption time")
     add("--weight", choices=["one", "elbo"], default="one", help="w(t): 1, or 1/t as in the ELBO")

@@ -47,6 +47,7 @@ def test_training_reduces_the_exact_kl():
 
 INGREDIENTS = ["--one-step", "--branch-steps 1 2", "--reach 1", "--discriminator-first 1", "--entropy 0"]
 INGREDIENTS += ["--discriminator-rows 16", "--no-group-normalisation", "--weight elbo", "--bf16"]
+INGREDIENTS += ["--canvas-odds"]
 
 
 @pytest.mark.parametrize("flags", INGREDIENTS)
