@@ -1,8 +1,8 @@
 """Measure a served model of proteins: `python -m didi.tools.proteins.evaluate --model FOLDER --judge FILE
 --keep FILE`.
 
-A running server writes sequences from an empty canvas of 256 tokens at each number of steps, plain and
-guided. Beside them are real sequences of the test split, each of a cluster that training never saw, the same
+A running server writes sequences from an empty canvas of 256 tokens at each number of steps, plain and, with
+a discriminator, guided. Beside them are real sequences of the test split, each of a cluster that training never saw, the same
 with their residues shuffled, and the autoregressive peer's. Of each set: perplexity by the judge, a causal
 model, with a 95% interval; entropy of the residues of a sequence; the share that a Pfam family matches; the
 share that aligns with a training sequence, and the median identity of those; the divergence of the residues'
@@ -25,15 +25,13 @@ from ...causal import load_causal, sample_causal
 from ...command import command_parser, generate
 from ...corpus import SEPARATOR, documents
 from ...tokenizer import RESIDUES
-from ..evaluate import store_quality
 from ..smollm2 import mean_nats
 from .homology import nearest, with_family
 
 SOURCE = "7-proteins.fasta.xz"
 LENGTH = 256  # tokens of a canvas
 CLIENTS = 16  # requests at a time
-MODES = {"student": "none", "student with RGAS": "rgas"}
-CONTROLS = ("real", "shuffled", "autoregressive peer")
+MODES = {"plain": "none", "rgas": "rgas"}  # samplers, as `model.json` names them, and as a request does
 
 
 def written(server: str, mode: str, steps: int, count: int) -> list[str]:
@@ -171,7 +169,6 @@ def main() -> None:
     add("--judge", type=Path, required=True, help="causal model: a folder or checkpoint.pt")
     add("--peer", type=Path, help="autoregressive peer: a folder or checkpoint.pt")
     add("--steps", type=int, nargs="+", default=[8, 16, 32, 64, 128], help="step counts")
-    add("--samplers", nargs="+", choices=MODES, default=list(MODES), help="samplers to measure now")
     add("--samples", type=int, default=256, help="sequences of a set")
     add("--keep", type=Path, required=True, help="JSON file of the sequences")
     add("--threads", type=int, default=1, help="threads of the searches and of PyTorch")
@@ -190,8 +187,9 @@ def measured(args: argparse.Namespace) -> None:
     table.add("shuffled", None, lambda: shuffled(real, 1))
     if args.peer:
         peer, start = load_causal(args.peer), torch.full((args.samples, 1), end)
-        table.add(CONTROLS[2], None, lambda: spelled(tokenizer, sample_causal(peer, start, LENGTH - 1)))
-    for sampler in args.samplers:
+        table.add("autoregressive peer", None, lambda: spelled(tokenizer, sample_causal(peer, start, LENGTH - 1)))
+    manifest = json.loads((args.model / "model.json").read_text())
+    for sampler in ("plain", "rgas") if "guidance" in manifest else ("plain",):
         mode = MODES[sampler]
         for steps in args.steps:
             table.add(sampler, steps, lambda: written(args.server, mode, steps, args.samples))  # noqa: B023
@@ -206,7 +204,10 @@ def measured(args: argparse.Namespace) -> None:
     card.mkdir(exist_ok=True)
     (card / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     (card / "figures.md").write_text(markdown(figures))
-    store_quality(figures, args.model / "model.json")
+    measures = ("sampler", "steps", "generative_perplexity", "entropy")
+    served = [cell for cell in figures if cell["sampler"] in MODES]
+    manifest["quality"] = [{name: cell[name] for name in measures} for cell in served]
+    (args.model / "model.json").write_text(json.dumps(manifest, indent=2) + "\n")
     print(markdown(figures))
 
 

@@ -52,17 +52,17 @@ def test_the_unigram_finds_what_is_frequent():
 def test_sets_of_sequences_are_kept_and_their_figures_are_a_table(tmp_path, monkeypatch):
     table = Table(tmp_path / "sequences.json")
     table.add("real", None, lambda: REAL)
-    table.add("student", 8, lambda: ["M" * 256, "MKT"])
+    table.add("plain", 8, lambda: ["M" * 256, "MKT"])
     again = Table(tmp_path / "sequences.json")
-    again.add("student", 8, lambda: pytest.fail("is kept"))
+    again.add("plain", 8, lambda: pytest.fail("is kept"))
     assert again.sets == table.sets
     monkeypatch.setattr(evaluate, "documents", lambda *_: REAL)
     monkeypatch.setattr(evaluate, "with_family", lambda sets, _: [[True] * len(one) for one in sets])
     monkeypatch.setattr(evaluate, "nearest", lambda *_: [[0.5, 0.7, None], [None, None]])
     figures = measure(again, lambda sequences: np.full(len(sequences), 2.0), 1)
-    real, student = figures
+    real, plain = figures
     assert (real["with_family"], real["near_training"], real["identity"]) == (1, 0.6667, 0.6)
-    assert (student["identity"], student["unended"], student["length"]) == (None, 0.5, 129.5)
+    assert (plain["identity"], plain["unended"], plain["length"]) == (None, 0.5, 129.5)
     assert real["generative_perplexity"] == pytest.approx(np.exp(2), abs=1e-3)
-    assert real["composition"] == pytest.approx(0) and student["composition"] > 1
+    assert real["composition"] == pytest.approx(0) and plain["composition"] > 1
     assert markdown(json.loads(json.dumps(figures))).count("\n") == 4
