@@ -87,7 +87,7 @@ export function buildProgram(output: OutputConfiguration = {}): Command {
     .addHelpText(
       "after",
       examples(
-        'didi-serve generate "Once upon a time" --steps 16 --show-steps',
+        'didi-serve generate "Once upon a time" --steps 32 --show-steps',
         'didi-serve generate "The {{mask:4}} sat on {{mask:6}}." --n 3',
         'didi-serve generate "Once upon a time" --seed 7 --json > answer.json',
       ),

@@ -125,7 +125,7 @@ export async function serve(config: ServeConfig): Promise<void> {
   console.log(`didi-serve: ${served}, ready at ${address}
 
   curl -s ${address}/generate${key} -H 'content-type: application/json' \\
-    -d '{"prompt": "Once upon a time", "length": 64, "steps": 16}'
+    -d '{"prompt": "Once upon a time", "length": 64, "steps": 32}'
 `);
   await measure(first);
 }
