@@ -14,8 +14,6 @@ import type {
   SamplingParams,
 } from "./request.ts";
 
-/** Return the error of a field. */
-
 /**
  * Return in which order positions are revealed, and which are masked again. Throws InvalidRequestError for
  * options that exclude each other.
