@@ -164,10 +164,11 @@ test("a key's limits apply across replicas", { skip }, async () => {
   assert.equal(await take(keys.passes.key, 10, {}), 5);
   const long = { steps: 400, length: 24, n: 8 };
   const running = [a, b].map((one) => one.generate(keys.side.key, long));
-  await until("both run", async () => {
+  const bothRun = async () => {
     const active = await Promise.all([a, b].map((one) => one.metric("didi_active_rows")));
     return active.every((rows) => rows > 0);
-  });
+  };
+  await until("both run", bothRun, 10, 10);
   for (const one of [a, b]) assert.equal((await one.generate(keys.side.key, {})).status, 429);
   for (const { status } of await Promise.all(running)) assert.equal(status, 200);
   assert.equal((await a.generate(keys.side.key, {})).status, 200);

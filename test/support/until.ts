@@ -2,16 +2,17 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Resolve when a condition holds; reject after `seconds`. */
+/** Resolve when a condition holds, which is looked at `everyMs`; reject after `seconds`. */
 export async function until(
   what: string,
   holds: () => Promise<boolean> | boolean,
   seconds = 60,
+  everyMs = 100,
 ): Promise<void> {
   const late = performance.now() + 1000 * seconds;
   while (!(await holds())) {
     if (performance.now() > late) throw new Error(`not within ${seconds} s: ${what}`);
-    await sleep(100);
+    await sleep(everyMs);
   }
 }
 

@@ -10,8 +10,8 @@ test("an engineer streams an answer by curl, WebSocket and OpenAI's client withi
   const events = outputOf(ran, /^curl -sN/);
   assert.equal(events.match(/^event: step$/gm)?.length, 4);
   assert.match(events, /^event: done$/m);
-  const steps = outputOf(ran, /^node stream\.mjs/).match(/^\d+\/16 \S/gm);
-  assert.equal(steps?.length, 16);
+  const steps = outputOf(ran, /^node stream\.mjs/).match(/^\d+\/32 \S/gm);
+  assert.equal(steps?.length, 32);
   // The same text twice: at once, then in pieces.
   const text = outputOf(ran, /^node completion\.mjs/);
   const half = text.slice(0, text.indexOf("\n", text.length / 2 - 2));
