@@ -1,4 +1,6 @@
-/** `npm run picture`: draws docs/pictures/denoising.svg, the canvas of a real sample after each of its steps. */
+/**
+ * `npm run picture`: draws docs/pictures/denoising.svg, the canvas of a real sample after each of its steps.
+ */
 
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";

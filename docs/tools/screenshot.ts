@@ -1,5 +1,6 @@
 /**
- * `npm run screenshot`: draws docs/pictures/playground.png, two runs of the playground side by side. Needs Chromium.
+ * `npm run screenshot`: draws docs/pictures/playground.png, two runs of the playground side by side. Needs
+ * Chromium.
  */
 
 import { stat } from "node:fs/promises";

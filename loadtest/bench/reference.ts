@@ -107,8 +107,8 @@ export async function againstReference(
 }
 
 /**
- * Print the milliseconds of batches of `denoise` of one and of eight rows, and of their matrix products alone,
- * in the precision that the model is served in.
+ * Print the milliseconds of batches of `denoise` of one and of eight rows, and of their matrix products
+ * alone, in the precision that the model is served in.
  */
 export async function againstProducts(
   folder: string,

@@ -1,5 +1,6 @@
 /**
- * `npm run cluster`: the manifests on a real Kubernetes, from an empty cluster to the autoscaler, with a report.
+ * `npm run cluster`: the manifests on a real Kubernetes, from an empty cluster to the autoscaler, with a
+ * report.
  */
 
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -113,8 +114,8 @@ async function underLoad(
 }
 
 /**
- * Run the commands of the page: from an empty cluster to a first answer. The image is built unless there is one
- * of this version.
+ * Run the commands of the page: from an empty cluster to a first answer. The image is built unless there is
+ * one of this version.
  */
 async function firstAnswer(run: Run, build: boolean): Promise<void> {
   const image = await shell(`podman images --quiet localhost/didi-serve:${VERSION}`);

@@ -48,7 +48,9 @@ export interface Picture {
   limit?: { y: number; label: string };
 }
 
-/** Return a picture of points, with the range of each as a bar; those of a series are joined in order of x. */
+/**
+ * Return a picture of points, with the range of each as a bar; those of a series are joined in order of x.
+ */
 export function draw(points: readonly Point[], picture: Picture): Promise<string> {
   const series = [...new Set(points.map((point) => point.series))].toSorted((a, b) =>
     a.localeCompare(b, "en", { numeric: true }),

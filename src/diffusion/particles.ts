@@ -1,7 +1,7 @@
 /**
- * Sequential Monte Carlo over the particles of a sample (Feynman-Kac steering, arXiv 2501.06848). Each particle
- * takes plain steps on a canvas of its own. A step multiplies its weight by exp(r - r'), with r the reward of
- * its canvas and r' that before the step, so that the weights and the plain sampler together make
+ * Sequential Monte Carlo over the particles of a sample (Feynman-Kac steering, arXiv 2501.06848). Each
+ * particle takes plain steps on a canvas of its own. A step multiplies its weight by exp(r - r'), with r the
+ * reward of its canvas and r' that before the step, so that the weights and the plain sampler together make
  * p(x) exp(r(x)).
  */
 
@@ -42,8 +42,8 @@ export function effectiveSampleSize(logWeights: readonly number[]): number {
 }
 
 /**
- * Return the particle that each of K particles continues, by systematic resampling: particle i takes the first
- * one whose cumulative weight reaches (i + uniform) / K.
+ * Return the particle that each of K particles continues, by systematic resampling: particle i takes the
+ * first one whose cumulative weight reaches (i + uniform) / K.
  *
  * @param uniform in (0, 1)
  */

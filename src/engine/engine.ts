@@ -123,7 +123,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     return this.ready && !this.#stopped;
   }
 
-  /** Run every graph once in every worker, `rewards` if asked, then become `ready`. Rejects with ModelFailure. */
+  /** Run every graph in every worker, `rewards` if asked, then become `ready`. Rejects with ModelFailure. */
   async warmUp(withRewards = false): Promise<void> {
     for (const guidance of everyGuidance(this.model, withRewards)) {
       const prepared = this.#prepare({ prompt: "", steps: 1, seed: 0, temperature: 1, guidance });
@@ -133,7 +133,7 @@ export class Engine extends EventEmitter<EngineEvents> {
     this.ready = true;
   }
 
-  /** With `maxBatchTokens: "auto"`, measure the best batch size unless it is known. Rejects with ModelFailure. */
+  /** With `maxBatchTokens: "auto"`, measure the best batch size unless known. Rejects with ModelFailure. */
   async measureBatches(known?: BatchLimits): Promise<void> {
     if (this.limits.maxBatchTokens === "auto")
       this.#dispatcher.bounds = known ?? (await calibrate(this.model, this.pool));

@@ -134,7 +134,9 @@ const isBpe = createAjv().compile<TokenizerDefinition["model"]>({
   },
 });
 
-/** BERT's: words are cut at spaces and punctuation, and take time in proportion to MOST_CHARACTERS at most. */
+/**
+ * BERT's: words are cut at spaces and punctuation, and take time in proportion to MOST_CHARACTERS at most.
+ */
 const MOST_CHARACTERS = 200;
 const isWordPiece = createAjv().compile<TokenizerDefinition["model"]>({
   type: "object",

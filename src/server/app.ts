@@ -1,4 +1,6 @@
-/** The Fastify application over the models. Building it does not listen, so that tests can inject requests. */
+/**
+ * The Fastify application over the models. Building it does not listen, so that tests can inject requests.
+ */
 
 import type { FastifyInstance } from "fastify";
 import type { ModelRegistry } from "../engine/models/registry.ts";

@@ -32,7 +32,9 @@ const RANKED = {
   guidance: { mode: "rgas", rerank_ratio: 1, candidates: 16 },
 };
 
-/** Send messages for a second: 40,000 from all clients; more would only take processor time from the server. */
+/**
+ * Send messages for a second: 40,000 from all clients; more would only take processor time from the server.
+ */
 async function floodOnce(message: string, key?: string): Promise<void> {
   const socket = await openSocket(victim, { ...(key && { key }) });
   await flood(socket, message, 1000, 10);

@@ -38,8 +38,8 @@ export async function writeNginxConf(
 }
 
 /**
- * Start nginx in front of replicas, on a free port, and wait until it answers. It ends with this process, or by
- * SIGTERM: SIGKILL of the master would leave its workers. Rejects if nginx is not installed.
+ * Start nginx in front of replicas, on a free port, and wait until it answers. It ends with this process, or
+ * by SIGTERM: SIGKILL of the master would leave its workers. Rejects if nginx is not installed.
  */
 export async function startNginx(
   folder: string,

@@ -1,4 +1,4 @@
-"""What models are trained on: children's stories, or proteins, split by document, as batches of token windows.
+"""What models are trained on: stories or proteins, split by document, as batches of token windows.
 
 A batch is a function of (seed, step), so a resumed run sees the same batches as one that was never
 interrupted.

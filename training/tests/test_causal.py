@@ -9,7 +9,8 @@ from conftest import randomised
 from didi.backbone import BackboneConfig
 from didi.graphs.causal import CachedDecoder, Fluency
 from didi.graphs.trace import export_graph
-from didi.causal import CausalLM, export_causal, graph_causal, load_causal, neox_config, next_token_nats, sample_causal, to_neox
+from didi.causal import CausalLM, export_causal, graph_causal, load_causal, neox_config, next_token_nats
+from didi.causal import sample_causal, to_neox
 
 
 def causal_model() -> CausalLM:

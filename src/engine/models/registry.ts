@@ -1,6 +1,6 @@
 /**
- * The models of a server. The registry alone loads and unloads them: a model is loaded when a request asks for
- * it, and the least recently used one is unloaded to make room.
+ * The models of a server. The registry alone loads and unloads them: a model is loaded when a request asks
+ * for it, and the least recently used one is unloaded to make room.
  */
 
 import { EventEmitter, once } from "node:events";

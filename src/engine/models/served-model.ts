@@ -104,9 +104,9 @@ export class ServedModel {
   }
 
   /**
-   * Wait until the model is loaded, or is no longer to be unloaded; the request then counts as a use. Resolves
-   * with the `performance.now()` of this call. Rejects with CancelledError once `signal` is aborted, and with
-   * the reason if the load fails. `left` is called when it no longer waits.
+   * Wait until the model is loaded, or is no longer to be unloaded; the request then counts as a use.
+   * Resolves with the `performance.now()` of this call. Rejects with CancelledError once `signal` is aborted,
+   * and with the reason if the load fails. `left` is called when it no longer waits.
    */
   wait(signal: AbortSignal, left: () => void): Promise<number> {
     const since = performance.now();

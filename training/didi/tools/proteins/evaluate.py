@@ -2,13 +2,13 @@
 --keep FILE`.
 
 A running server writes sequences from an empty canvas of 256 tokens at each number of steps, plain and, with
-a discriminator, guided. Beside them are real sequences of the test split, each of a cluster that training never saw, the same
-with their residues shuffled, and the autoregressive peer's. Of each set: perplexity by the judge, a causal
-model, with a 95% interval; entropy of the residues of a sequence; the share that a Pfam family matches; the
-share that aligns with a training sequence, and the median identity of those; the divergence of the residues'
-frequencies from the real ones; and the lengths. Writes `card/figures.json` and `card/figures.md` in the
-model's folder, and the perplexities into its `model.json`. Sets of sequences in the file `--keep` are not
-written again.
+a discriminator, guided. Beside them are real sequences of the test split, each of a cluster that training
+never saw, the same with their residues shuffled, and the autoregressive peer's. Of each set: perplexity by
+the judge, a causal model, with a 95% interval; entropy of the residues of a sequence; the share that a Pfam
+family matches; the share that aligns with a training sequence, and the median identity of those; the
+divergence of the residues' frequencies from the real ones; and the lengths. Writes `card/figures.json` and
+`card/figures.md` in the model's folder, and the perplexities into its `model.json`. Sets of sequences in the
+file `--keep` are not written again.
 """
 
 import argparse
@@ -187,7 +187,8 @@ def measured(args: argparse.Namespace) -> None:
     table.add("shuffled", None, lambda: shuffled(real, 1))
     if args.peer:
         peer, start = load_causal(args.peer), torch.full((args.samples, 1), end)
-        table.add("autoregressive peer", None, lambda: spelled(tokenizer, sample_causal(peer, start, LENGTH - 1)))
+        drawn = lambda: sample_causal(peer, start, LENGTH - 1)  # noqa: E731
+        table.add("autoregressive peer", None, lambda: spelled(tokenizer, drawn()))
     manifest = json.loads((args.model / "model.json").read_text())
     for sampler in ("plain", "rgas") if "guidance" in manifest else ("plain",):
         mode = MODES[sampler]
