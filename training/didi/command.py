@@ -66,15 +66,22 @@ class Deadline:
 
     def __init__(self, minutes: float | None):
         self.seconds, self.started = None if minutes is None else 60 * minutes, time.monotonic()
+        self.first: int | None = None  # step from 0 on at which this run began
 
     def plan(self, done: int, steps: int) -> int:
-        """Return the number of steps in all, with `done` steps done and `steps` planned so far."""
+        """Return the number of steps in all, with `done` steps done and `steps` planned so far.
+
+        Steps below 0 are another kind, and are not measured.
+        """
         if self.seconds is None:
             return steps
         now = time.monotonic()
-        if done == self.WARM:
+        if self.first is None and done >= 0:
+            self.first = done
+        run = -1 if self.first is None else done - self.first
+        if run == self.WARM:
             self.measured_from = now
-        elif done == self.WARM + self.MEASURED:
+        elif run == self.WARM + self.MEASURED:
             each = (now - self.measured_from) / self.MEASURED
             left = self.USED * self.seconds - (now - self.started)
             steps = done + max(1, int(left / each))

@@ -66,25 +66,24 @@ def test_distillation_keeps_to_one_device(cuda):
     assert (loss + jeffreys(log_p, log_q) + entropy(log_p)).device.type == "cuda"
 
 
-def test_a_run_ends_by_the_clock(monkeypatch):
+@pytest.mark.parametrize(
+    ("minutes", "first", "seconds", "least", "most"),
+    [
+        (8, 0, lambda run: 2.0 if run < Deadline.WARM else 0.25, 450, 480),  # slow steps at the start
+        (8, 30, lambda run: 0.25, 450, 480),  # resumed
+        (8, 500, lambda run: 0.25, 450, 480),
+        (8, -20, lambda run: 0.05 if run < 20 else 0.25, 450, 480),  # 20 steps of another kind first
+        (1, 0, lambda run: 0.1 if run < 100 else 5, 60, 70),  # slower than planned
+    ],
+)
+def test_a_run_ends_by_the_clock(monkeypatch, minutes, first, seconds, least, most):
     now = [0.0]
     monkeypatch.setattr(command.time, "monotonic", lambda: now[0])
-    deadline, steps, done = Deadline(8), 1_000_000, 0
+    deadline, steps, done = Deadline(minutes), 1_000_000, first
     while done < steps:
         steps, done = deadline.plan(done, steps), done + 1
-        now[0] += 2.0 if done <= Deadline.WARM else 0.25
-    assert 7.5 * 60 < now[0] < 8 * 60
-    assert steps == done
-
-
-def test_a_run_that_becomes_slow_ends_too(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(command.time, "monotonic", lambda: now[0])
-    deadline, steps, done = Deadline(1), 1_000_000, 0
-    while done < steps:
-        steps, done = deadline.plan(done, steps), done + 1
-        now[0] += 0.1 if done < 100 else 5
-    assert now[0] < 70
+        now[0] += seconds(done - 1 - first)
+    assert least < now[0] < most
 
 
 def test_the_whole_run_is_rehearsed(tmp_path, monkeypatch):
