@@ -5,6 +5,7 @@ import csv
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_policy import MASK, STATES, L, exact_kl, teacher_distribution, tiny_backbone, two_step_distribution
 from tokenizers import Tokenizer
 
@@ -64,6 +65,18 @@ def test_only_the_last_blocks_and_the_head_of_the_discriminator_learn():
     names = {name for name, p in discriminator.named_parameters() if p.requires_grad}
     assert all(name.startswith(("main.", "trunk.blocks.1.")) for name in names)
     assert any(name.startswith("main.") for name in names) and any("blocks.1" in name for name in names)
+
+
+def test_scores_are_fitted_at_masked_positions_or_by_their_sum():
+    z = STATES.clone()
+    for flag, masked in ((["--canvas-odds"], None), ([], z == MASK)):
+        run = distillation("--label-smoothing", "0", *flag)
+        with torch.no_grad():
+            scores = run.discriminator.eval()(z)  # in training each pass changes the spectral norms
+        odds = scores.sum(-1) if masked is None else scores[masked]
+        # The same states on both sides: half of them labelled 0, half 1.
+        expected = F.softplus(odds).mean() / 2 + F.softplus(-odds).mean() / 2
+        assert run.update_discriminator(z, z)[0] == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_the_student_waits_for_the_discriminator():

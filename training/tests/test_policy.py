@@ -133,6 +133,14 @@ def test_a_branch_stops_where_its_step_ends():
         assert torch.equal(torch.where(before == MASK, MASK, after[:, 0]), before)
 
 
+@torch.no_grad()
+def test_a_step_before_a_branch_may_reveal_nothing():
+    uniform = torch.full((2, 4), 0.1)  # revealed by the last step
+    step, _ = branch(tiny_backbone(1), 2, 3, uniform)
+    assert (step.before == MASK).all()
+    assert (step.after[0] == MASK).all() and not (step.after[1] == MASK).any()
+
+
 def test_two_step_distribution_is_one_and_rollouts_follow_it():
     student = tiny_backbone(1)
     exact = two_step_distribution(student, 0.6).detach()

@@ -76,6 +76,7 @@ def frequencies(sequences: Sequence[str]) -> np.ndarray:
 
 
 def residue_entropy(sequence: str) -> float:
+    """Return the entropy of the residues of a sequence, in nats; 0 for an empty one."""
     share = np.array([sequence.count(residue) for residue in set(sequence)]) / max(1, len(sequence))
     return float(-(share * np.log(share)).sum())
 
@@ -172,11 +173,14 @@ def main() -> None:
     add("--samples", type=int, default=256, help="sequences of a set")
     add("--keep", type=Path, required=True, help="JSON file of the sequences")
     add("--threads", type=int, default=1, help="threads of the searches and of PyTorch")
-    args = parser.parse_args()
-    measured(args)
+    evaluate(parser.parse_args())
 
 
-def measured(args: argparse.Namespace) -> None:
+def evaluate(args: argparse.Namespace) -> None:
+    """Write the sets of sequences, measure them and write the figures; see the module.
+
+    Raise SystemExit if the searches are not installed, HTTPError if the server refuses a request.
+    """
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))

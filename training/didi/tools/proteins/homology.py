@@ -46,6 +46,7 @@ def with_family(sets: Sequence[Sequence[str]], threads: int = 1) -> list[list[bo
 
 
 def fasta(named: Iterator[tuple[str, str]]) -> str:
+    """Return names and sequences as FASTA."""
     return "".join(f">{name}\n{sequence}\n" for name, sequence in named)
 
 
