@@ -46,8 +46,8 @@ export function report(
     const { known, pairs, triples, distinct, repeated } = scores[i]!.words;
     return [name, ...[known, pairs, triples, distinct, repeated].map(percent)];
   });
-  return `${machine(config.model)}. ${config.samples} samples of ${config.length} tokens, the same seeds in every row.
-Nats a token are the mean of differences from "${first}", with their standard error.
+  return `${machine(config.model)}.
+${config.samples} samples of ${config.length} tokens, the same seeds in every row. Nats a token are the mean of differences from "${first}", with their standard error.
 
 ${table(["setting", "entropy", ...columns, "passes", "ms a sample"], perplexities)}
 
@@ -59,7 +59,7 @@ ${table(["setting", "known", "pairs", "triples", "distinct", "repeated"], words)
 }
 
 /** Return what a setting is in its series: "0.9" of "threshold 0.9", "8" of "8 steps, guided". */
-function labelOf(name: string, series: string): string {
+export function labelOf(name: string, series: string): string {
   if (name.startsWith(series)) return name.slice(series.length).replace(/^[, ]+/, "");
   return /[\d.]+/.exec(name)?.[0] ?? name;
 }

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { startEngine } from "../../src/cli/start-engine.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
+import { describeModel } from "../../src/model/model.ts";
 
 /**
  * One setting to measure: fields of a request, and the precision of the graphs. Without a request it is
@@ -41,7 +42,7 @@ export interface SampleConfig {
 /** Requests in flight. */
 const CLIENTS = 16;
 
-/** Run the samples of a setting: seeds 0 to `count` - 1 on an empty canvas. */
+/** Run the samples of a setting: seeds 0 to `samples` - 1 on an empty canvas. */
 async function sample(
   engine: Engine,
   request: Partial<GenerateRequest>,
@@ -92,18 +93,21 @@ async function run(
 
 /**
  * Return the samples of a setting: from the folder `keep` or, unless they are there, newly drawn. Call `done`
- * after each one drawn. Return undefined for a setting without a request.
+ * after each one drawn. Return undefined for a setting without a request. Rejects with StartupError if the
+ * model cannot be loaded, and with InvalidRequestError if it refuses the request.
  */
 export async function samplesOf(
   setting: Setting,
   config: SampleConfig,
   done: () => void,
 ): Promise<Samples | undefined> {
-  const { precision, request } = setting;
+  const { precision = "auto", request } = setting;
   const { keep, model, samples, length } = config;
   if (!request) return undefined;
   if (keep === undefined) return run(setting, request, config, done);
-  const key = JSON.stringify({ model, samples, length, precision, request });
+  // The model's files and precision, not its name: a model that was made again is another one.
+  const { sha256 } = await describeModel(model, precision);
+  const key = JSON.stringify({ model: sha256.cpu, samples, length, request });
   const file = join(keep, `${createHash("sha256").update(key).digest("hex").slice(0, 16)}.json`);
   if (existsSync(file)) return JSON.parse(readFileSync(file, "utf8")) as Samples;
   const result = await run(setting, request, config, done);

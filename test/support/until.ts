@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Resolve when a condition holds, which is looked at `everyMs`; reject after `seconds`. */
+/** Resolve when a condition holds; check it every `everyMs`. Rejects after `seconds`. */
 export async function until(
   what: string,
   holds: () => Promise<boolean> | boolean,
