@@ -49,7 +49,9 @@ await script(
   <text x="48" y="${y}"><tspan fill="#7b8794">${REQUEST.prompt}</tspan>${spans(text)}</text>`;
     });
     const height = 34 + lines.length * LINE;
-    const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 ${height}" font-family="ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace" font-size="14" fill="#1f2933" xml:space="preserve">
+    const font = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace";
+    const attributes = `viewBox="0 0 960 ${height}" font-family="${font}" font-size="14" fill="#1f2933"`;
+    const svg = `<svg xmlns="http://www.w3.org/2000/svg" ${attributes} xml:space="preserve">
   <title>The canvas of one sample after each of its ${REQUEST.steps} steps</title>
   <rect width="960" height="${height}" rx="8" fill="#f7f9fc"/>
 ${lines.join("\n")}
