@@ -61,9 +61,8 @@ def nelbo(model: Denoiser, x: Tensor, t: Tensor, uniform: Tensor, mask_id: int) 
     """
     z = corrupt(x, t, uniform, mask_id)
     masked = z == mask_id
-    logits = model(z, where=masked)
-    logits = logits.float().index_fill(-1, torch.tensor([mask_id]), -torch.inf)
-    loss = F.cross_entropy(logits, x[masked], reduction="none")
+    logits = model(z, where=masked)[:, :mask_id]  # SUBS: without the mask, which is the last token
+    loss = F.cross_entropy(logits.float(), x[masked], reduction="none")
     weight = ((1 - ALPHA_MIN) / (1 - alpha(t)))[:, None].expand_as(x)[masked]
     rows = masked.nonzero()[:, 0]
     return torch.zeros(len(x)).index_add(0, rows, loss * weight)

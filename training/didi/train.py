@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .backbone import Backbone, BackboneConfig, load_backbone
 from .command import Deadline, add_bf16_flag, add_corpus_flag, add_device_flag, add_minutes_flag
-from .command import command_parser, stop_on_signal, use_device
+from .command import command_parser, keep_freed_memory, stop_on_signal, use_device
 from .corpus import CORPORA, SEPARATOR, Batches, Stream, load_streams
 from .learn.objectives import OBJECTIVES, evaluate, weighted
 from .learn.optim import Ema, Muon, load_checkpoint, save_checkpoint
@@ -42,14 +42,16 @@ def learning_rate(step: int, steps: int, warmup: int, cooldown: float) -> float:
     return min(1.0, (step + 1) / warmup, (steps - step) / falling)
 
 
-def build_optimizers(model: nn.Module, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    model: nn.Module, lr: float, muon_lr: float, muon_dtype: torch.dtype
+) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices of the blocks, AdamW for the rest (embeddings, norms, adaLN, output)."""
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         inner = name.startswith("blocks.") and parameter.ndim == 2 and "adaLN" not in name
         (matrices if inner else others).append(parameter)
     adamw = torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
-    return [Muon(matrices, lr=muon_lr, weight_decay=0.01), adamw]
+    return [Muon(matrices, muon_lr, weight_decay=0.01, dtype=muon_dtype), adamw]
 
 
 def grown(state: dict[str, Tensor], hidden: int) -> dict[str, Tensor]:
@@ -86,7 +88,11 @@ class Run:
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = args.dropout
-        self.optimizers = build_optimizers(self.model, args.lr, args.muon_lr)
+        if args.compile:
+            for block in self.model.blocks:
+                block.compile(dynamic=False)  # once for each length of a window
+        muon_dtype = torch.bfloat16 if args.bf16 else torch.float32
+        self.optimizers = build_optimizers(self.model, args.lr, args.muon_lr, muon_dtype)
         self.base_rates = [args.muon_lr, args.lr]
         self.ema = Ema(self.model, args.ema)
         self.step, self.tokens, self.cpu_seconds = 0, 0, 0.0
@@ -174,6 +180,7 @@ def open_log(path: Path, fields: list[str], resumed_at: int) -> tuple[TextIO, cs
 def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     use_device(args.device)
+    keep_freed_memory()
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     run = Run(args, tokenizer)
     args.run.mkdir(parents=True, exist_ok=True)
@@ -261,6 +268,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--ema", type=float, default=0.998, help="decay of the average of the weights")
     add("--dropout", type=float, default=0.0, help="of what attention and MLP add to the stream")
     add("--validate-every", type=int, default=200, help="steps between validations, each with a checkpoint")
+    add("--compile", action="store_true", help="compile the blocks, which needs a C++ compiler")
     add("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
     add("--seed", type=int, default=0, help="of the weights, batches and noise")
     add_device_flag(parser)

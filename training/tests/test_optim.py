@@ -1,7 +1,8 @@
-"""Muon in float32 against the library's, in bfloat16."""
+"""Muon against the library's, which iterates in bfloat16."""
 
 import copy
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -39,9 +40,10 @@ def assert_alike(ours: list[Tensor], theirs: list[Tensor]) -> None:
         assert (a - b).norm() < 0.02 * b.norm()
 
 
-def test_the_updates_are_the_librarys():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_updates_are_the_librarys(dtype):
     ours, theirs = parameters_of(0), parameters_of(0)
-    take_steps(Muon(ours, lr=0.02, weight_decay=0.1), ours, 5, seed=1)
+    take_steps(Muon(ours, lr=0.02, weight_decay=0.1, dtype=dtype), ours, 5, seed=1)
     take_steps(library_muon(theirs), theirs, 5, seed=1)
     assert_alike(moved(ours), moved(theirs))
 

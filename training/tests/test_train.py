@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -76,12 +77,18 @@ def test_a_resumed_run_follows_the_same_curve(run_training, tmp_path, objective)
     assert (str(best)) == min(curves[0], key=lambda row: float(row[2]))[0]
 
 
-def test_parts_of_a_batch_make_the_same_update(run_training, tmp_path):
-    flags = ["--objective", "causal", "--steps", "4"]
+compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+
+
+@pytest.mark.parametrize(
+    "other", [["--accumulate", "3"], pytest.param(["--compile"], marks=compiler)], ids=["parts", "compiled"]
+)
+def test_parts_of_a_batch_and_compiled_blocks_make_the_same_update(run_training, tmp_path, other):
+    flags = ["--objective", "causal", "--steps", "4", "--no-bf16"]
     weights = []
-    for parts in ("1", "3"):
-        run_training(tmp_path / parts, *flags, "--accumulate", parts)
-        weights.append(torch.load(tmp_path / parts / "checkpoint.pt", weights_only=True)["ema"])
+    for name, added in (("plain", []), ("other", other)):
+        run_training(tmp_path / name, *flags, *added)
+        weights.append(torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["ema"])
     # Rounding turns the sign of some gradients near zero, and with it Adam's first updates.
     changed = torch.cat([(value - weights[1][key]).abs().flatten() for key, value in weights[0].items()])
     assert changed.mean() < 3e-5

@@ -22,15 +22,16 @@ def orthogonalised(stack: Tensor, coefficients: tuple[float, float, float], step
 
 
 class Muon(torch.optim.Muon):
-    """`torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, iterating in float32 on all matrices of a
+    """`torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, iterating in `dtype` on all matrices of a
     shape at once.
 
     The library iterates in bfloat16, one matrix at a time, which was 65% of a training step on a processor
     without AVX-512. Rule and state are the same: each loads the other's checkpoints.
     """
 
-    def __init__(self, params, lr: float, weight_decay: float):
+    def __init__(self, params, lr: float, weight_decay: float, dtype: torch.dtype = torch.float32):
         super().__init__(params, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self) -> None:
@@ -41,7 +42,8 @@ class Muon(torch.optim.Muon):
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
                 updates = torch.stack([self._with_momentum(p, group["momentum"]) for p in parameters])
-                updates = orthogonalised(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
+                newton_schulz = (group["ns_coefficients"], group["ns_steps"], group["eps"])
+                updates = orthogonalised(updates.to(self.dtype), *newton_schulz).to(updates.dtype)
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5
                 for parameter, update in zip(parameters, updates):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
