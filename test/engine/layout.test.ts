@@ -4,7 +4,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
 import type { Engine } from "../../src/engine/engine.ts";
+import { type CanvasRequest, layoutOf, type MaskSpan, maskSpans } from "../../src/engine/layout.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
+import { InvalidRequestError } from "../../src/errors.ts";
 import { assertRefused, startEngine, TINY_GUIDED } from "../support/engine.ts";
 
 const engine = await startEngine();
@@ -42,6 +44,81 @@ test("the spans of a template are filled, and its text does not change", async (
   const again = await run(engine, receipt.request);
   assert.deepEqual(again.answer.receipt, receipt);
   assert.deepEqual(again.sample.spans, sample.spans);
+});
+
+test("a canvas has the given ids, and pieces whose borders are whole characters", () => {
+  const { model } = engine;
+  const mask = model.manifest.mask_token_id;
+  const ids = (text: string) => model.tokenizer.encode(text, 99)!;
+  const [a, once] = [ids("a"), ids("Once")];
+  const cat = ids("🐈"); // one id for each byte
+  const text = (text: string) => ({ kind: "text", text });
+  const span = (start: number, length: number, before?: number[], after?: number[]) => ({
+    ...{ kind: "span", start, length },
+    ...(before && { before: Buffer.from(before) }),
+    ...(after && { after: Buffer.from(after) }),
+  });
+  const choices = [["x", "b"], ["b", "y"]];
+  const decided = { choices: [{ chosen: 1 }, { chosen: 0 }] };
+  const table: [CanvasRequest, number[], object[]][] = [
+    [{ prompt: "Once", length: 2 }, [...once, mask, mask], [text("Once"), span(1, 2, [])]],
+    [
+      { prompt_tokens: [...once, cat[0]!], length: 1 },
+      [...once, cat[0]!, mask],
+      [text("Once"), span(2, 1, [0xf0])],
+    ],
+    [{ prompt_tokens: [cat[1]!], length: 1 }, [cat[1]!, mask], [text("\ufffd"), span(1, 1, [])]],
+    [{ template: "a{{mask:2}}Once" }, [...a, mask, mask, ...once], [text("a"), span(1, 2), text("Once")]],
+    [
+      { template: "a{{choice}}{{choice}}", choices, decided },
+      [...a, ...ids("b"), ...ids("b")],
+      [text("a"), text("b"), text("b")],
+    ],
+    [
+      { tokens: [mask, ...once, mask, mask] },
+      [mask, ...once, mask, mask],
+      [span(0, 1, undefined, []), text("Once"), span(2, 2, [])],
+    ],
+    [
+      { tokens: [...a, cat[0]!, mask, cat[3]!, ...once, mask] },
+      [...a, cat[0]!, mask, cat[3]!, ...once, mask],
+      [text("a"), span(2, 1, [0xf0], [0x88]), text("Once"), span(5, 1, [])],
+    ],
+    // What lies inside one character belongs to the span.
+    [{ tokens: [mask, cat[1]!, mask] }, [mask, cat[1]!, mask], [span(0, 3)]],
+    [{ tokens: [cat[1]!, mask] }, [cat[1]!, mask], [text("\ufffd"), span(1, 1, [])]],
+    [{ tokens: [mask, cat[0]!] }, [mask, cat[0]!], [span(0, 1, undefined, []), text("\ufffd")]],
+  ];
+  for (const [request, canvas, pieces] of table) {
+    const layout = layoutOf(model, request);
+    assert.deepEqual(layout.canvas, canvas);
+    assert.deepEqual(layout.pieces, pieces);
+    const spans = pieces.filter((piece) => "start" in piece) as MaskSpan[];
+    assert.deepEqual(
+      maskSpans(layout),
+      spans.map(({ start, length }) => ({ start, length })),
+    );
+  }
+  // The whole context may be used, and not a token more.
+  const { context_length: context } = model.manifest;
+  const a256 = new Array(context).fill(a[0]!);
+  for (const [request, allowed] of [
+    [{ prompt_tokens: a256.slice(1) }, true],
+    [{ prompt_tokens: a256.slice(1), length: 2 }, false],
+    [{ prompt_tokens: a256 }, false],
+    [{ prompt_tokens: [0, mask] }, false],
+    [{ template: `{{mask:${context - 1}}}a` }, true],
+    [{ template: `{{mask:${context}}}` }, true],
+    [{ template: `{{mask:${context}}}a` }, false],
+    [{ template: `a{{mask:${context}}}` }, false],
+    [{ template: "a" }, false],
+    [{ tokens: a256.with(0, mask) }, true],
+    [{ tokens: a256 }, false],
+    [{ tokens: [mask + 1, mask] }, false],
+    [{}, false],
+  ] as [CanvasRequest, boolean][])
+    if (allowed) assert.equal(layoutOf(model, request).canvas.length, context);
+    else assert.throws(() => layoutOf(model, request), InvalidRequestError, JSON.stringify(request));
 });
 
 test("a template that ends in its only span equals a prompt", async () => {
