@@ -10,67 +10,39 @@ averaged student of that moment, `student-N.safetensors`.
 """
 
 import argparse
-import copy
-import csv
-import math
-import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
-from .backbone import Backbone, load_backbone, save_backbone
-from .command import Deadline, add_bf16_flag, add_corpus_flag, add_device_flag, add_minutes_flag
-from .command import command_parser, stop_on_signal, use_device
+from .backbone import Backbone, load_backbone
 from .corpus import split_windows
 from .diffusion import corrupt, in_batches, sample_plain
 from .guidance import Discriminator, load_discriminator, weight_files
+from .learn.distillation import DistillationBase, distillation_parser, run_distillation
 from .learn.optim import Ema, load_checkpoint, save_checkpoint
 from .learn.policy import Step, branch, label_loss, entropy, group_advantage, jeffreys
 from .learn.policy import log_odds_reward, policy_gradient_loss, predict, rollout
 
 TOKENIZER = Path(__file__).resolve().parents[2] / "models" / "stories-mdlm" / "tokenizer.json"
-LOG_FIELDS = ["iteration", "discriminator_loss", "accuracy", "reward", "jeffreys", "entropy", "gradient_norm"]
 
 
-def cosine_rate(iteration: int, iterations: int, warmup: int, peak: float, least: float) -> float:
-    """Return the learning rate: linear warm-up to `peak`, then half a cosine down to `least`."""
-    if iteration < warmup:
-        return peak * (iteration + 1) / warmup
-    done = (iteration - warmup) / max(1, iterations - warmup)
-    return least + 0.5 * (peak - least) * (1 + math.cos(math.pi * done))
-
-
-class Distillation:
-    """Student, discriminator, their optimisers and the average; `iteration` does one iteration."""
+class Distillation(DistillationBase):
+    """DiDi-Instruct: a discriminator judges the student."""
 
     PARTS = ("student", "discriminator", "student_optimizer", "discriminator_optimizer")
+    LOG_FIELDS = ["discriminator_loss", "accuracy", "reward", "jeffreys", "entropy", "gradient_norm"]
+    WAIT = "discriminator_first"
 
     def __init__(self, teacher: Backbone, pool: Tensor, args: argparse.Namespace):
         """Start from `teacher`; `pool` [N, L] holds the texts to compare the student's with."""
-        self.args, self.pool = args, pool
+        self.pool = pool
         self.teacher = teacher.requires_grad_(False).sharpen(args.start_temperature)
-        self.student = copy.deepcopy(teacher).requires_grad_(True)
+        super().__init__(teacher, args)
         self.discriminator = Discriminator(teacher, args.discriminator_blocks)
-        trainable = [p for p in self.discriminator.parameters() if p.requires_grad]
-        adamw = {"betas": (0.9, 0.999), "weight_decay": 0}
-        self.student_optimizer = torch.optim.AdamW(self.student.parameters(), lr=args.lr, **adamw)
-        self.discriminator_optimizer = torch.optim.AdamW(trainable, lr=args.discriminator_lr, **adamw)
-        self.ema = Ema(self.student, args.ema)
-        self.done = 0
-
-    def state(self) -> dict:
-        config = self.student.config.to_dict()
-        parts = {name: getattr(self, name).state_dict() for name in self.PARTS}
-        return {"config": config, "iteration": self.done, "ema": self.ema.weights, **parts}
-
-    def load(self, state: dict) -> None:
-        self.done = state["iteration"]
-        self.ema.weights = state["ema"]
-        for name in self.PARTS:
-            getattr(self, name).load_state_dict(state[name])
+        self.discriminator_optimizer = self.adamw(self.discriminator, args.discriminator_lr)
 
     def begin_from(self, folder: Path) -> None:
         """Start from the student and discriminator of a model folder."""
@@ -78,12 +50,6 @@ class Distillation:
         self.student.load_state_dict(load_backbone(student).state_dict())
         self.discriminator.load_state_dict(load_discriminator(discriminator).state_dict())
         self.ema = Ema(self.student, self.args.ema)
-
-    def averaged(self) -> Backbone:
-        """Return the student that is served: the average of the weights."""
-        student = Backbone(self.student.config)
-        student.load_state_dict(self.ema.weights)
-        return student.eval()
 
     def update_discriminator(self, student_z: Tensor, teacher_z: Tensor) -> tuple[float, float]:
         """Do one step of the discriminator; return loss and accuracy."""
@@ -115,26 +81,11 @@ class Distillation:
                 uncertainty = uncertainty + entropy(step.log_p)
         loss = policy_gradient_loss(log_prob, advantage, weight)
         loss = loss + args.jeffreys * divergence - args.entropy * uncertainty
-        first = args.discriminator_first
-        learned, planned = self.done - 1 - first, args.iterations - first
-        for group in self.student_optimizer.param_groups:
-            group["lr"] = cosine_rate(learned, planned, args.warmup, args.lr, args.least_lr)
-        self.student_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        self.student_optimizer.step()
-        self.ema.update(self.student, learned)
-        figures = {"jeffreys": divergence, "entropy": uncertainty, "gradient_norm": norm}
-        return {name: float(value.detach()) for name, value in figures.items()}
-
-    def iteration(self) -> dict[str, float]:
-        """Do one iteration, a function of the seed and its number, so that a resumed run repeats it."""
-        with torch.autocast(self.args.device, dtype=torch.bfloat16, enabled=self.args.bf16):
-            return self.autocast_iteration()
+        figures = {"jeffreys": float(divergence.detach()), "entropy": float(uncertainty.detach())}
+        return {**figures, "gradient_norm": self.step_student(loss)}
 
     def autocast_iteration(self) -> dict[str, float]:
         args, mask_id = self.args, self.student.config.mask_id
-        torch.manual_seed(args.seed * 1_000_003 + self.done)
         repeated = lambda v: v.repeat_interleave(args.group_size, dim=0)  # noqa: E731
         # A group shares its times and masks, so that its rewards differ only by the tokens.
         uniform, again = torch.rand(2, args.groups, self.pool.shape[1])
@@ -179,69 +130,28 @@ def reference_texts(teacher: Backbone, args: argparse.Namespace) -> Tensor:
     return load_checkpoint(path)
 
 
-def distill(args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
-    use_device(args.device)
-    args.run.mkdir(parents=True, exist_ok=True)
-    checkpoint = args.run / "checkpoint.pt"
-    if checkpoint.exists() and not args.resume:
-        sys.exit(f"{checkpoint} exists: pass --resume to continue it, or name another --run")
-    torch.manual_seed(args.seed)
-    teacher = load_backbone(args.teacher)
+def start(args: argparse.Namespace, teacher: Backbone) -> Distillation:
+    """Return the distillation at iteration 0."""
     run = Distillation(teacher, reference_texts(teacher, args), args)
     if args.init:
         run.begin_from(args.init)
-    if args.resume:
-        run.load(load_checkpoint(checkpoint))
-    stop, deadline = stop_on_signal(), Deadline(args.minutes)
-    started, first = time.time(), run.done
-    with (args.run / "log.csv").open("a", newline="") as file:
-        writer = csv.DictWriter(file, LOG_FIELDS)
-        if file.tell() == 0:
-            writer.writeheader()
-        while run.done < args.iterations and not stop:
-            learned = run.done - args.discriminator_first  # an iteration costs more from 0 on
-            args.iterations = deadline.plan(learned, args.iterations - args.discriminator_first)
-            args.iterations += args.discriminator_first
-            log = run.iteration()
-            writer.writerow({"iteration": run.done, **{k: round(v, 5) for k, v in log.items()}})
-            rate = (run.done - first) / (time.time() - started)
-            left = (args.iterations - run.done) / rate / 60
-            figures = "  ".join(f"{k} {v:.3f}" for k, v in log.items())
-            print(
-                f"\riteration {run.done}/{args.iterations}  {figures}  {left:.0f} min left ",
-                end="",
-                flush=True,
-            )
-            if run.done % args.save_every == 0:
-                file.flush()
-                save_checkpoint(run.state(), checkpoint)
-            if run.done % args.keep_every == 0:
-                save_backbone(run.averaged(), args.run / f"student-{run.done:06}.safetensors")
-    print()
-    save_checkpoint(run.state(), checkpoint)
+    return run
+
+
+def distill(args: argparse.Namespace) -> None:
+    run_distillation(args, partial(start, args))
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = command_parser(__doc__)
+    parser = distillation_parser(__doc__)
     add = parser.add_argument
-    add("--run", type=Path, required=True, help="folder of this run")
-    add("--teacher", type=Path, required=True, help="the teacher's weights: checkpoint.pt or .safetensors")
-    add("--resume", action="store_true", help="continue from the run's checkpoint")
-    add_minutes_flag(parser)
-    add("--iterations", type=int, default=10_000, help="iterations in all, resumed ones included")
     add("--init", type=Path, metavar="FOLDER", help="start from this model folder's networks")
     add("--reference", choices=["teacher", "data"], default="teacher", help="what to compare samples with")
-    add("--start-temperature", type=float, default=1.0, help="sharpen the teacher at the start")
     add("--tokenizer", type=Path, default=TOKENIZER, help="tokenizer.json, for --reference data")
-    add("--length", type=int, default=128, help="tokens of a sample")
     add("--groups", type=int, default=4, help="groups of an iteration; each shares start, tau and t")
     add("--group-size", type=int, default=4, help="samples of a group")
     add("--pool", type=int, default=2048, help="reference texts to draw from")
     add("--teacher-steps", type=int, default=128, help="steps of a teacher sample")
-    add("--lr", type=float, default=1e-5, help="the student's highest learning rate")
-    add("--least-lr", type=float, default=1e-6, help="the student's last learning rate")
-    add("--warmup", type=int, default=1000, help="iterations over which the student's rate rises")
     add("--discriminator-lr", type=float, default=1e-5, help="the discriminator's learning rate")
     add("--discriminator-blocks", type=int, default=4, help="its last blocks that are trained")
     add("--discriminator-first", type=int, default=0, help="iterations before the student begins to learn")
@@ -260,14 +170,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--branch-steps", type=int, nargs="+", metavar="STEPS", help=branches)
     either = argparse.BooleanOptionalAction
     add("--group-normalisation", action=either, default=True, help="normalise rewards in groups")
-    add("--ema", type=float, default=0.999, help="decay of the average of the student's weights")
-    add("--save-every", type=int, default=100, help="iterations between checkpoints")
-    add("--keep-every", type=int, default=500, help="iterations between the students that are kept")
-    add_corpus_flag(parser)
-    add_device_flag(parser)
-    add_bf16_flag(parser, "use bfloat16 matrix products")
-    add("--seed", type=int, default=0, help="of the iterations")
-    add("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
     args = parser.parse_args(argv)
     if args.group_size == 1 and args.group_normalisation:
         parser.error("--group-size 1 cannot be normalised: pass 2 or more, or --no-group-normalisation")

@@ -70,11 +70,11 @@ def rollout(student: Backbone, tau: Tensor | None, uniform: Tensor) -> list[Step
     return steps
 
 
-def branch(student: Backbone, steps: int, branches: int, uniform: Tensor) -> tuple[Step, Tensor]:
-    """Generate in `steps` steps, and do one step of each sample in `branches` ways.
+def own_states(student: Backbone, steps: int, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return states z [N, L] of generation in `steps` steps, the positions [N, L] that the next step reveals,
+    and the time [N] at which it ends.
 
-    Row i of `uniform` [N, L], which decides when each position is revealed, branches at step i mod `steps`,
-    after the student's own steps. Return the step with its autograd graph, and the time [N] at which it ends.
+    Row i of `uniform` [N, L], which decides when each position is revealed, is before step i mod `steps`.
     """
     mask_id, times = student.config.mask_id, torch.tensor(grid(steps))
     # A position is revealed when the chance of a mask falls below its uniform; the last step reveals the
@@ -89,8 +89,17 @@ def branch(student: Backbone, steps: int, branches: int, uniform: Tensor) -> tup
             continue
         with torch.no_grad():
             z[shown] = categorical(subs(student(z[rows], where=shown[rows]), mask_id))
-    shown = (z == mask_id) & (uniform >= chance[at + 1][:, None])
-    return take_step(predict(student, z), z, shown[:, None].expand(-1, branches, -1)), times[at + 1]
+    return z, (z == mask_id) & (uniform >= chance[at + 1][:, None]), times[at + 1]
+
+
+def branch(student: Backbone, steps: int, branches: int, uniform: Tensor) -> tuple[Step, Tensor]:
+    """Generate in `steps` steps, and do one step of each sample in `branches` ways.
+
+    Row i branches before step i mod `steps` (`own_states`). Return the step with its autograd graph, and the
+    time [N] at which it ends.
+    """
+    z, shown, ends = own_states(student, steps, uniform)
+    return take_step(predict(student, z), z, shown[:, None].expand(-1, branches, -1)), ends
 
 
 def log_odds_reward(

@@ -23,6 +23,7 @@ FIELDS = ["iteration", "generative_perplexity", "low", "high", "entropy"]
 LOGGED = {
     "accuracy": "discriminator's accuracy",
     "reward": "reward (log-odds)",
+    "divergence": "divergence that the student descends (nats)",
     "jeffreys": "divergence from the teacher (nats)",
     "entropy": "entropy of predictions (nats)",
 }
@@ -57,7 +58,8 @@ def judge_students(args: argparse.Namespace) -> list[dict]:
 
 def draw(judged: list[dict], log: list[dict], steps: int, path: Path) -> None:
     """Draw a panel for each logged figure that is not 0 throughout, after the judged ones."""
-    logged = {field: title for field, title in LOGGED.items() if any(float(row[field] or 0) for row in log)}
+    used = lambda field: any(float(row.get(field) or 0) for row in log)  # noqa: E731
+    logged = {field: title for field, title in LOGGED.items() if used(field)}
     count = len(logged) + (2 if judged else 0)
     figure, axes = plt.subplots(1, count, figsize=(4 * count, 3), squeeze=False)
     panels = list(axes.flatten())

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 from conftest import TOKENIZER
-from didi import distill as distillation
 from didi.backbone import Backbone, BackboneConfig
 from didi.corpus import SOURCES, load_stream
+from didi.distill import Distillation
 from didi.tools import card, distill_curves
 from tokenizers import Tokenizer
 
@@ -45,7 +45,7 @@ def test_a_card_has_figures_of_each_source(folders, tmp_path, monkeypatch, name)
 
 def test_a_log_is_drawn_without_what_was_switched_off(tmp_path, monkeypatch):
     (tmp_path / "log.csv").write_text(
-        ",".join(distillation.LOG_FIELDS)
+        ",".join(["iteration", *Distillation.LOG_FIELDS])
         + "\n1,1.5,0.5,,,,\n2,1.2,0.6,-0.5,0.1,0.0,3\n3,1.1,0.7,-0.4,0.2,0.0,2\n"
     )
     monkeypatch.setattr(sys, "argv", ["distill_curves", "--run", str(tmp_path), "--out", str(tmp_path)])

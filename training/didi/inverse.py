@@ -1,0 +1,108 @@
+"""Distil the teacher into a few-step student by inverse distillation: `python -m didi.inverse --run DIR
+--teacher FILE`.
+
+After IDLM (arXiv 2602.19066): a second denoiser, the fake teacher, is trained on the student's samples, and
+the student so that the fake teacher predicts them no better than the teacher does. One iteration: the student
+writes up to one of its own steps, and does that step; a share of the positions that the step reveals is
+hidden again; the fake teacher learns to predict them, and the student descends
+
+    the sum over hidden positions i and tokens v of p_i(v) (log fake_i(v) - log teacher_i(v)),
+
+where p is the student's prediction before the step, and the other two are predictions after it. With a fake
+teacher that has converged this is the gradient of KL(student || teacher) of what the steps reveal together,
+to the extent that the hidden positions see all others. Nothing is differentiated through drawn tokens.
+
+A run is a folder: `checkpoint.pt`, `log.csv`, and, every `--keep-every` iterations, the averaged student of
+that moment, `student-N.safetensors`.
+"""
+
+import argparse
+import copy
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .backbone import Backbone, load_backbone
+from .diffusion import categorical, subs
+from .learn.distillation import DistillationBase, distillation_parser, run_distillation
+from .learn.policy import own_states
+
+
+def inverse_loss(log_p: Tensor, log_fake: Tensor, log_teacher: Tensor, clip: float = 8.0) -> Tensor:
+    """Return the sum over v of p(v) (log fake(v) - log teacher(v)) [P], for log_p and the others [P, V].
+
+    Its gradient flows through p alone. Differences are clipped to +-clip.
+    """
+    # The mask has log-probability minus infinity in all three.
+    difference = (log_fake - log_teacher).nan_to_num(0.0).clamp(-clip, clip)
+    return (log_p.exp() * difference.detach()).sum(-1)
+
+
+class InverseDistillation(DistillationBase):
+    """IDLM: a denoiser of the student's samples judges it."""
+
+    PARTS = ("student", "fake", "student_optimizer", "fake_optimizer")
+    LOG_FIELDS = ["fake_nats", "divergence", "entropy", "gradient_norm"]
+    WAIT = "fake_first"
+
+    def __init__(self, teacher: Backbone, student: Backbone, args: argparse.Namespace):
+        """Start from `student`, which may be smaller than `teacher`."""
+        self.teacher = teacher.requires_grad_(False).sharpen(args.teacher_temperature)
+        super().__init__(student.sharpen(args.start_temperature), args)
+        self.fake = copy.deepcopy(self.student)
+        self.fake_optimizer = self.adamw(self.fake, args.fake_lr)
+
+    def update_fake(self, log_p: Tensor, log_fake: Tensor) -> float:
+        """Do one step of the fake teacher towards the student's p [P, V]; return its cross-entropy."""
+        loss = -(log_p.detach().exp() * log_fake.clamp(min=-1e4)).sum(-1).mean()
+        self.fake_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.fake.parameters(), 1.0)
+        self.fake_optimizer.step()
+        return float(loss.detach())
+
+    def autocast_iteration(self) -> dict[str, float]:
+        args, mask_id = self.args, self.student.config.mask_id
+        steps = args.steps[self.done % len(args.steps)]
+        z, shown, _ = own_states(self.student, steps, torch.rand(args.rows, args.length))
+        hidden = shown & (torch.rand(z.shape) < args.hide)
+        log_p = subs(self.student(z, where=shown), mask_id)
+        after = z.masked_scatter(shown, categorical(log_p.detach()))
+        after[hidden] = mask_id
+        log_p = log_p[hidden[shown]]
+        log_fake = subs(self.fake(after, where=hidden), mask_id)
+        with torch.no_grad():
+            log_teacher = subs(self.teacher(after, where=hidden), mask_id)
+        loss = inverse_loss(log_p, log_fake, log_teacher)
+        log = {"fake_nats": self.update_fake(log_p, log_fake), "divergence": float(loss.detach().mean())}
+        self.done += 1
+        if self.done <= args.fake_first:
+            return log
+        spread = -(log_p.detach().exp() * log_p.detach().clamp(min=-1e4)).sum(-1).mean()
+        return {**log, "entropy": float(spread), "gradient_norm": self.step_student(loss.mean())}
+
+
+def start(args: argparse.Namespace, teacher: Backbone) -> InverseDistillation:
+    """Return the distillation at iteration 0."""
+    student = load_backbone(args.student) if args.student else copy.deepcopy(teacher)
+    return InverseDistillation(teacher, student, args)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = distillation_parser(__doc__, lr=1e-4, least_lr=1e-5, warmup=10, ema=0.98)
+    add = parser.add_argument
+    add("--student", type=Path, help="weights to start from, of any size (default: the teacher's)")
+    add("--teacher-temperature", type=float, default=1.0, help="sharpen the teacher")
+    add("--steps", type=int, nargs="+", default=[8, 16], help="step counts of the student, in turn")
+    add("--rows", type=int, default=64, help="samples of an iteration")
+    add("--hide", type=float, default=0.2, help="share of the revealed positions that is predicted again")
+    add("--fake-lr", type=float, default=3e-4, help="the fake teacher's learning rate")
+    add("--fake-first", type=int, default=0, help="iterations before the student begins to learn")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    args = parse_args()
+    run_distillation(args, partial(start, args))

@@ -1,0 +1,75 @@
+"""Inverse distillation: on a problem of two tokens with exact answers, and as a command."""
+
+import copy
+import csv
+import signal
+from functools import partial
+
+import torch
+from test_policy import L, MASK, teacher_distribution, tiny_backbone, two_step_distribution
+
+from didi.backbone import Backbone, BackboneConfig, load_backbone, save_backbone
+from didi.inverse import InverseDistillation, inverse_loss, parse_args, start
+from didi.learn.distillation import run_distillation
+
+
+def distillation(*flags: str) -> InverseDistillation:
+    argv = ["--run", "unused", "--teacher", "unused", "--length", str(L), "--rows", "128", "--no-bf16"]
+    argv += ["--steps", "2", "--hide", "0.5", "--ema", "0.9", "--iterations", "300", *flags]
+    return InverseDistillation(tiny_backbone(2), tiny_backbone(1), parse_args(argv))
+
+
+def test_training_reduces_the_exact_kl():
+    run = distillation("--lr", "3e-3", "--least-lr", "3e-4", "--fake-lr", "1e-2", "--fake-first", "20")
+    target = teacher_distribution(run.teacher).detach()
+
+    @torch.no_grad()
+    def kl(student: Backbone) -> float:
+        written = two_step_distribution(student, 0.5)
+        return float((written * (written / target).log()).sum())
+
+    before = kl(run.student)
+    for _ in range(run.args.iterations):
+        run.iteration()
+    assert kl(run.averaged()) < 0.01 * before, f"{before} -> {kl(run.averaged())}"
+
+
+def test_the_loss_is_a_divergence_whose_gradient_flows_through_the_student():
+    logits = torch.tensor([[0.3, -0.2, 0.9, -torch.inf]]).requires_grad_()
+    others = torch.tensor([[-1.0, 0.5, 0.1, -torch.inf], [9.0, 0.0, 0.0, -torch.inf]])
+    p, fake, teacher = torch.log_softmax(torch.cat((logits, others)), -1).split(1)
+    loss = inverse_loss(p, fake, teacher)
+    difference = (fake - teacher)[:, :3].detach().clamp(-8, 8)
+    assert torch.allclose(loss, (p.exp()[:, :3] * difference).sum(-1))
+    loss.sum().backward()
+    share = torch.softmax(logits.detach()[:, :3], -1)
+    assert torch.allclose(logits.grad[:, :3], share * (difference - (share * difference).sum(-1)), atol=1e-6)
+
+
+def test_the_student_waits_for_the_fake_teacher_and_a_resumed_run_repeats():
+    first, second = (distillation("--fake-first", "2") for _ in range(2))
+    before = copy.deepcopy(first.student.state_dict())
+    for _ in range(2):
+        assert "gradient_norm" not in first.iteration()
+    assert all(torch.equal(before[name], tensor) for name, tensor in first.student.state_dict().items())
+    assert "gradient_norm" in first.iteration()
+    second.load(copy.deepcopy(first.state()))
+    assert first.iteration() == second.iteration()
+
+
+def test_a_smaller_student_is_distilled_by_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Ctrl-C stays pytest's
+    torch.manual_seed(3)
+    larger = Backbone(BackboneConfig(vocab_size=MASK + 1, hidden=32, blocks=3, heads=2, cond=8, context=4))
+    save_backbone(larger, tmp_path / "teacher.safetensors")
+    save_backbone(tiny_backbone(1), tmp_path / "student.safetensors")
+    argv = ["--run", str(tmp_path / "run"), "--teacher", str(tmp_path / "teacher.safetensors"), "--rows", "8"]
+    argv += ["--student", str(tmp_path / "student.safetensors"), "--length", str(L), "--keep-every", "2"]
+    for iterations, resume in ((2, []), (4, ["--resume"])):
+        args = parse_args([*argv, "--iterations", str(iterations), *resume])
+        run_distillation(args, partial(start, args))
+    kept = load_backbone(tmp_path / "run" / "student-000004.safetensors")
+    assert kept.config == tiny_backbone(1).config
+    assert not torch.equal(kept.vocab_embed.embedding, tiny_backbone(1).vocab_embed.embedding.half().float())
+    with (tmp_path / "run" / "log.csv").open() as file:
+        assert [row["iteration"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
