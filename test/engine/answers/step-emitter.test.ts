@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { FairLoop } from "../../../src/engine/answers/fair-loop.ts";
+import { type SampleRecord, StepEmitter } from "../../../src/engine/answers/step-emitter.ts";
 import { render } from "../../../src/engine/answers/text.ts";
 import type { GenerateRequest } from "../../../src/engine/request.ts";
 import { CancelledError } from "../../../src/errors.ts";
@@ -43,6 +45,47 @@ test("the text of a step is the text of its canvas", async () => {
     assert.equal(text, render(engine.model.tokenizer, canvases[sample]!, output).text);
   }).result;
   assert.equal(texts.size, 2);
+});
+
+test("an event has the fields of its record and no others", async () => {
+  const { model } = engine;
+  const checked = engine.check({ prompt: "a", length: 3, steps: 2, seed: 1, trace: true });
+  const texts: string[] = [];
+  const emitter = new StepEmitter(model, checked, (_, settled) => texts.push(settled()), new FairLoop());
+  const [a, b] = ["a", "b"].map((text) => model.tokenizer.encode(text, 9)![0]!) as [number, number];
+  const bare = { t: 0.5, masked: 2, rewards: [] };
+  const top = [{ token: a, logprob: -0.5 }];
+  const plain = { ...bare, kind: "plain", step: 0, revealed: [{ position: 1, token: a, logprob: -0.5 }] };
+  const remasked = {
+    ...{ ...bare, kind: "rerank", step: 1, rewards: [1, 2], chosen: 0, entropy: 0, settled: 1 },
+    ...{ revealed: [{ position: 2, token: b, logprob: -1, top }], remasked: [], masked: 1 },
+  };
+  const particles = {
+    ...{ ...bare, kind: "smc", step: 2, rewards: [1, 2], effectiveSampleSize: 1.5, ancestors: [0, 0] },
+    ...{ revealed: [{ position: 3, token: a, logprob: -1 }], masked: 0 },
+  };
+  const unscored = { ...bare, kind: "tilt", step: 3, revealed: [], masked: 0 };
+  const records = [plain, remasked, particles, unscored].map((record) => ({ sample: 0, record }));
+  await emitter.emitAll(records as SampleRecord[]);
+  const shown = (position: number, token: number, text: string, logprob: number) => ({
+    ...{ position, token, text, logprob },
+  });
+  const common = { sample: 0, steps: 2, t: 0.5 };
+  assert.deepEqual(emitter.trace, [
+    { ...common, step: 1, revealed: [shown(1, a, "a", -0.5)], masked: 2, text: "a░░" },
+    {
+      ...{ ...common, step: 2, revealed: [{ ...shown(2, b, "b", -1), top_logprobs: top }] },
+      ...{ remasked: [], settled: 1, masked: 1, entropy: 0, text: "ab░" },
+      guidance: { kind: "rerank", rewards: [1, 2], chosen: 0 },
+    },
+    {
+      ...{ ...common, step: 3, revealed: [shown(3, a, "a", -1)], masked: 0, text: "aba" },
+      guidance: { kind: "smc", rewards: [1, 2], effective_sample_size: 1.5, ancestors: [0, 0] },
+    },
+    { ...common, step: 4, revealed: [], masked: 0, text: "aba" },
+  ]);
+  // Of a step with `settled`, what may still change is masked.
+  assert.deepEqual(texts, ["a░░", "░░░", "aba", "aba"]);
 });
 
 test("a cached answer of 16,384 steps is emitted in slices, to late subscribers too", async () => {
