@@ -16,8 +16,9 @@ import { startEngine, TINY_GUIDED } from "../support/engine.ts";
 import { post } from "../support/http.ts";
 import { certify } from "../support/programs.ts";
 import { scratch } from "../support/scratch.ts";
+import { until } from "../support/until.ts";
 import { searchableLog } from "./access/support.ts";
-import { listen, StreamClient } from "./support.ts";
+import { connections, listen, StreamClient } from "./support.ts";
 
 const engine = await startEngine({}, TINY_GUIDED);
 const root = scratch("tls");
@@ -93,8 +94,7 @@ test("connections above the limit are closed with one warning, and the others st
   const { origin, app } = await listen(engine, { listener: { maxConnections: 3 }, logger: log.logger });
   const held = [open(origin), open(origin), open(origin)];
   await Promise.all(held.map((socket) => once(socket, "connect")));
-  while ((await new Promise<number>((done) => app.server.getConnections((_, n) => done(n)))) < 3)
-    await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("three are open", async () => (await connections(app)) === 3);
   for (let i = 0; i < 5; i++) await once(open(origin), "close");
   assert.equal(log.text().split("3 connections are open").length - 1, 1);
   held[0]!.destroy();
@@ -165,11 +165,10 @@ test("a client that is gone is distinguished from a half-closed one, and its row
     const socket = open(origin);
     const headers = `content-type: application/json\r\ncontent-length: ${body.length}`;
     socket.write(`POST /generate HTTP/1.1\r\nhost: a\r\n${headers}\r\n\r\n${body}`);
-    while (engine.activeRows + engine.queueLength < i + 1)
-      await new Promise((resolve) => setTimeout(resolve, 2));
+    await until("the request is in", () => engine.activeRows + engine.queueLength > i);
     socket.destroy();
   }
-  while (engine.activeRows + engine.queueLength > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  await until("all are gone", () => engine.activeRows + engine.queueLength === 0);
   engine.off("finished", onFinished);
   assert.ok(cancelled > 0, "all were computed though nobody waited");
 });

@@ -5,6 +5,7 @@ import { test } from "node:test";
 import type { Schemas } from "../../src/server/openapi.ts";
 import { post } from "../support/http.ts";
 import { MASK, PLAIN, startRegistry } from "../support/models.ts";
+import { until } from "../support/until.ts";
 import { TestKeys } from "./access/support.ts";
 import { listen, StreamClient } from "./support.ts";
 
@@ -82,13 +83,13 @@ test("a cancel and a lost connection end the wait for a model, and another reque
   socket.send({ type: "generate", id: "waits", ...SHORT, model: "tiny-mask" });
   const gone = new AbortController();
   const lost = post(`${origin}/generate`, { ...SHORT, model: "tiny-mask" }, {}, gone.signal);
-  while (mask!.waiting < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("both wait", () => mask!.waiting === 2);
   gone.abort();
   await assert.rejects(lost);
   socket.send({ type: "cancel", id: "waits" });
   const end = await socket.end("waits");
   assert.ok(end.type === "error" && end.error.status === 499);
-  while (mask!.waiting > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("none waits", () => mask!.waiting === 0);
   // The id can be used again, and nothing was unloaded.
   socket.send({ type: "generate", id: "waits", ...SHORT, model: "tiny-plain" });
   assert.equal((await socket.find((event) => event.type === "done")).model, "tiny-plain");
@@ -104,7 +105,7 @@ test("a request that waits for a model has a place of its key", async () => {
   const ask = () => post(`${guarded.origin}/generate`, { ...SHORT, model: "tiny-mask" }, headers);
   const release = hold();
   const waiting = ask();
-  while (mask!.waiting === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("it waits", () => mask!.waiting > 0);
   const refused = await ask();
   assert.equal(refused.status, 429);
   assert.equal(((await refused.json()) as Schemas["Problem"]).limit, "concurrent_requests");

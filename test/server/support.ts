@@ -23,6 +23,10 @@ export async function build(served: Engine | ModelRegistry, options?: AppOptions
   return app;
 }
 
+/** Return the number of open connections. */
+export const connections = ({ server }: FastifyInstance): Promise<number> =>
+  new Promise((resolve) => server.getConnections((_, count) => resolve(count)));
+
 /** Build an application as above, and listen on a free loopback port. */
 export async function listen(
   served: Engine | ModelRegistry,

@@ -7,7 +7,7 @@ export async function until(
   what: string,
   holds: () => Promise<boolean> | boolean,
   seconds = 60,
-  everyMs = 100,
+  everyMs = 10,
 ): Promise<void> {
   const late = performance.now() + 1000 * seconds;
   while (!(await holds())) {

@@ -11,6 +11,7 @@ import { createKey, KeyRing } from "../../../src/server/access/keys.ts";
 import { CONTRACT, type Schemas, validator } from "../../../src/server/openapi.ts";
 import { TINY_GUIDED } from "../../support/engine.ts";
 import { post } from "../../support/http.ts";
+import { until } from "../../support/until.ts";
 import { listen, serve } from "../support.ts";
 import { TestKeys } from "./support.ts";
 
@@ -158,7 +159,7 @@ test("a revoked key is refused at once, and its running requests end", async () 
     post(`${at}/generate`, { prompt: "a", length: 20, steps: 1024, n: 16 }, { "x-api-key": key });
   const [gone, stays] = [long(own.keys.alice!), long(own.keys.bob!)];
   gone.catch(() => {});
-  while (engine.activeRows < 32) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("32 rows are active", () => engine.activeRows === 32);
   await own.remove("alice");
   await assert.rejects(gone);
   assert.equal((await stays).status, 200);

@@ -9,7 +9,8 @@ import type { KeyLimits } from "../../../src/server/access/key-file.ts";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
 import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
 import { post } from "../../support/http.ts";
-import { build, listen, StreamClient } from "../support.ts";
+import { until } from "../../support/until.ts";
+import { build, connections, listen, StreamClient } from "../support.ts";
 import { TestKeys } from "./support.ts";
 
 const engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 1e6 } }, TINY_GUIDED);
@@ -138,7 +139,7 @@ test("re-ranked steps are charged for the most that can run, and corrected by wh
   await new Promise<void>((resolve) => engine.once("batch", () => resolve()));
   stop.abort();
   await assert.rejects(given);
-  while (engine.activeRows > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("no row is active", () => engine.activeRows === 0);
   const after = await store.take("bob", "token_passes_per_minute", 0, 60_000);
   assert.ok(after.used > 0 && after.used < 100_000, `${after.used}`);
 });
@@ -186,7 +187,7 @@ test("concurrent requests are counted over all APIs, and given back at their end
   assert.equal((await ask({ ...small, seed: undefined })).statusCode, 200);
   assert.equal(await used(), 1);
   client.socket.terminate();
-  while ((await used()) > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("the place is given back", async () => (await used()) === 0);
   // A request that the engine refuses is given back as well.
   assert.equal((await ask({ ...small, length: 100_000 })).statusCode, 400);
   assert.equal(await used(), 0);
@@ -213,8 +214,7 @@ test("the rows of a client that disconnects while the store is queried are freed
       // The second query gives back, after the client has gone.
       if (!hangUp.signal.aborted) {
         hangUp.abort();
-        while ((await new Promise<number>((done) => app.server.getConnections((_, n) => done(n)))) > 0)
-          await new Promise((resolve) => setTimeout(resolve, 5));
+        await until("the client is gone", async () => (await connections(app)) === 0);
       }
       return { used: 1, resetMs: 60_000 };
     },
@@ -225,7 +225,7 @@ test("the rows of a client that disconnects while the store is queried are freed
   engine.on("finished", ({ outcome }) => (outcome === "cancelled" ? finished++ : 0));
   const long = { prompt: "a", length: 20, steps: 1024, n: 16 };
   await assert.rejects(post(`${origin}/generate`, long, { "x-api-key": keys.alice! }, hangUp.signal));
-  while (finished === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("the request is cancelled", () => finished > 0);
   assert.equal(engine.activeRows + engine.queueLength, 0);
 });
 

@@ -7,6 +7,7 @@ import { WebSocket } from "ws";
 import type { LimitStore } from "../../../src/quota/memory.ts";
 import { createKey } from "../../../src/server/access/keys.ts";
 import { TINY_GUIDED } from "../../support/engine.ts";
+import { until } from "../../support/until.ts";
 import { listen, StreamClient, serve } from "../support.ts";
 import { TestKeys } from "./support.ts";
 
@@ -146,7 +147,7 @@ test("when a key is revoked its sockets close with 4401 and free their rows; oth
   const other = await StreamClient.connect(at, { headers: { "x-api-key": own.keys.bob! } });
   for (const client of [first, second])
     client.send({ ...request, length: 20, steps: 1024, n: 16, seed: undefined });
-  while (engine.activeRows < 32) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("32 rows are active", () => engine.activeRows === 32);
   await own.remove("alice");
   assert.deepEqual([await first.closed, await second.closed], [4401, 4401]);
   assert.equal(engine.activeRows, 0);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Schemas, validator } from "../../../src/server/openapi.ts";
 import { post } from "../../support/http.ts";
+import { until } from "../../support/until.ts";
 import { listen, StreamClient, serve } from "../support.ts";
 
 const { engine, origin } = await serve();
@@ -120,12 +121,9 @@ test("cancel ends a request with an error event and no further step", async () =
 test("the rows of a vanished socket are freed", async () => {
   const client = await StreamClient.connect(origin);
   for (const id of ["a", "b"]) client.send({ type: "generate", id, prompt: "", length: 200, steps: 1024 });
-  while (engine.activeRows < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until("both rows are active", () => engine.activeRows === 2);
   client.socket.terminate();
-  const deadline = Date.now() + 5000;
-  while (engine.activeRows > 0 && Date.now() < deadline)
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  assert.equal(engine.activeRows, 0);
+  await until("no row is active", () => engine.activeRows === 0);
 });
 
 test("a socket that does not answer pings is closed; one that only reads slowly stays open", async () => {
