@@ -2,9 +2,9 @@
 --teacher FILE`.
 
 After IDLM (arXiv 2602.19066): a second denoiser, the fake teacher, is trained on the student's samples, and
-the student so that the fake teacher predicts them no better than the teacher does. One iteration: the student
-writes up to one of its own steps, and does that step; a share of the positions that the step reveals is
-hidden again; the fake teacher learns to predict them, and the student descends
+the student so that the fake teacher predicts them no better than the teacher does. In one iteration the
+student does one step of each of its canvases; a share of the positions that the step reveals is hidden again;
+the fake teacher learns to predict them, and the student descends
 
     the sum over hidden positions i and tokens v of p_i(v) (log fake_i(v) - log teacher_i(v)),
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from .backbone import Backbone, load_backbone
 from .diffusion import categorical, subs
 from .learn.distillation import DistillationBase, distillation_parser, run_distillation
-from .learn.policy import own_states
+from .learn.policy import mask_chances, own_states
 
 
 def inverse_loss(log_p: Tensor, log_fake: Tensor, log_teacher: Tensor, clip: float = 8.0) -> Tensor:
@@ -40,10 +40,47 @@ def inverse_loss(log_p: Tensor, log_fake: Tensor, log_teacher: Tensor, clip: flo
     return (log_p.exp() * difference.detach()).sum(-1)
 
 
+class Canvases:
+    """What the student writes: canvases at all steps of all step counts. Each iteration does a step of each;
+    after its last one a canvas begins again.
+    """
+
+    def __init__(self, student: Backbone, args: argparse.Namespace):
+        self.mask_id = student.config.mask_id
+        # Row i is generated in steps[i mod the number of step counts].
+        self.chances = [mask_chances(steps) for steps in args.steps]
+        self.of = torch.arange(args.rows) % len(args.steps)
+        self.uniform = torch.rand(args.rows, args.length)
+        self.z, self.at = torch.empty_like(self.uniform, dtype=torch.int64), torch.empty_like(self.of)
+        for index, steps in enumerate(args.steps):
+            rows = self.of == index
+            self.z[rows], self.at[rows] = own_states(student, steps, self.uniform[rows])
+
+    def shown(self) -> Tensor:
+        """Return the positions [N, L] that the next step reveals."""
+        chance = torch.stack([self.chances[of][at + 1] for of, at in zip(self.of.tolist(), self.at.tolist())])
+        return (self.z == self.mask_id) & (self.uniform >= chance[:, None])
+
+    def advance(self, z: Tensor) -> None:
+        """Take `z` [N, L] as the state after the next step."""
+        self.z, self.at = z.clone(), self.at + 1
+        last = torch.tensor([len(chance) - 1 for chance in self.chances])[self.of]
+        done = self.at == last
+        self.z[done], self.at[done] = self.mask_id, 0
+        self.uniform[done] = torch.rand(int(done.sum()), z.shape[1])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in ("z", "at", "uniform")}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value.clone())
+
+
 class InverseDistillation(DistillationBase):
     """IDLM: a denoiser of the student's samples judges it."""
 
-    PARTS = ("student", "fake", "student_optimizer", "fake_optimizer")
+    PARTS = ("student", "fake", "student_optimizer", "fake_optimizer", "canvases")
     LOG_FIELDS = ["fake_nats", "divergence", "entropy", "gradient_norm"]
     WAIT = "fake_first"
 
@@ -53,6 +90,8 @@ class InverseDistillation(DistillationBase):
         super().__init__(student.sharpen(args.start_temperature), args)
         self.fake = copy.deepcopy(self.student)
         self.fake_optimizer = self.adamw(self.fake, args.fake_lr)
+        with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.bf16):
+            self.canvases = Canvases(self.student, args)
 
     def update_fake(self, log_p: Tensor, log_fake: Tensor) -> float:
         """Do one step of the fake teacher towards the student's p [P, V]; return its cross-entropy."""
@@ -65,12 +104,12 @@ class InverseDistillation(DistillationBase):
 
     def autocast_iteration(self) -> dict[str, float]:
         args, mask_id = self.args, self.student.config.mask_id
-        steps = args.steps[self.done % len(args.steps)]
-        z, shown, _ = own_states(self.student, steps, torch.rand(args.rows, args.length))
+        z, shown = self.canvases.z, self.canvases.shown()
         hidden = shown & (torch.rand(z.shape) < args.hide)
         log_p = subs(self.student(z, where=shown), mask_id)
         after = z.masked_scatter(shown, categorical(log_p.detach()))
-        after[hidden] = mask_id
+        self.canvases.advance(after)
+        after = after.masked_fill(hidden, mask_id)
         log_p = log_p[hidden[shown]]
         log_fake = subs(self.fake(after, where=hidden), mask_id)
         with torch.no_grad():
@@ -95,7 +134,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--student", type=Path, help="weights to start from, of any size (default: the teacher's)")
     add("--teacher-temperature", type=float, default=1.0, help="sharpen the teacher")
-    add("--steps", type=int, nargs="+", default=[8, 16], help="step counts of the student, in turn")
+    add("--steps", type=int, nargs="+", default=[8, 16], help="step counts of the student")
     add("--rows", type=int, default=64, help="samples of an iteration")
     add("--hide", type=float, default=0.2, help="share of the revealed positions that is predicted again")
     add("--fake-lr", type=float, default=3e-4, help="the fake teacher's learning rate")

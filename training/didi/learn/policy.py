@@ -70,16 +70,20 @@ def rollout(student: Backbone, tau: Tensor | None, uniform: Tensor) -> list[Step
     return steps
 
 
-def own_states(student: Backbone, steps: int, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return states z [N, L] of generation in `steps` steps, the positions [N, L] that the next step reveals,
-    and the time [N] at which it ends.
+def mask_chances(steps: int) -> Tensor:
+    """Return the chance [steps + 1] that a position is masked after each number of steps; 0 after the last.
 
-    Row i of `uniform` [N, L], which decides when each position is revealed, is before step i mod `steps`.
+    A position is revealed when this falls below the position's uniform.
     """
-    mask_id, times = student.config.mask_id, torch.tensor(grid(steps))
-    # A position is revealed when the chance of a mask falls below its uniform; the last step reveals the
-    # rest.
-    chance = torch.cat(((1 - alpha(times[:-1])) / (1 - alpha(1.0)), torch.zeros(1)))
+    return torch.cat(((1 - alpha(torch.tensor(grid(steps)[:-1]))) / (1 - alpha(1.0)), torch.zeros(1)))
+
+
+def own_states(student: Backbone, steps: int, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Return states [N, L] of generation in `steps` steps, and the number [N] of steps done.
+
+    Row i of `uniform` [N, L], which decides when each position is revealed, has done i mod `steps`.
+    """
+    mask_id, chance = student.config.mask_id, mask_chances(steps)
     at = torch.arange(len(uniform)) % steps
     z = torch.full(uniform.shape, mask_id)
     for k in range(steps - 1):
@@ -89,7 +93,7 @@ def own_states(student: Backbone, steps: int, uniform: Tensor) -> tuple[Tensor, 
             continue
         with torch.no_grad():
             z[shown] = categorical(subs(student(z[rows], where=shown[rows]), mask_id))
-    return z, (z == mask_id) & (uniform >= chance[at + 1][:, None]), times[at + 1]
+    return z, at
 
 
 def branch(student: Backbone, steps: int, branches: int, uniform: Tensor) -> tuple[Step, Tensor]:
@@ -98,8 +102,10 @@ def branch(student: Backbone, steps: int, branches: int, uniform: Tensor) -> tup
     Row i branches before step i mod `steps` (`own_states`). Return the step with its autograd graph, and the
     time [N] at which it ends.
     """
-    z, shown, ends = own_states(student, steps, uniform)
-    return take_step(predict(student, z), z, shown[:, None].expand(-1, branches, -1)), ends
+    z, at = own_states(student, steps, uniform)
+    shown = (z == student.config.mask_id) & (uniform >= mask_chances(steps)[at + 1][:, None])
+    step = take_step(predict(student, z), z, shown[:, None].expand(-1, branches, -1))
+    return step, torch.tensor(grid(steps))[at + 1]
 
 
 def log_odds_reward(
