@@ -58,7 +58,10 @@ test("a canvas has the given ids, and pieces whose borders are whole characters"
     ...(before && { before: Buffer.from(before) }),
     ...(after && { after: Buffer.from(after) }),
   });
-  const choices = [["x", "b"], ["b", "y"]];
+  const choices = [
+    ["x", "b"],
+    ["b", "y"],
+  ];
   const decided = { choices: [{ chosen: 1 }, { chosen: 0 }] };
   const table: [CanvasRequest, number[], object[]][] = [
     [{ prompt: "Once", length: 2 }, [...once, mask, mask], [text("Once"), span(1, 2, [])]],
