@@ -9,7 +9,7 @@ import torch
 from test_policy import L, MASK, teacher_distribution, tiny_backbone, two_step_distribution
 
 from didi.backbone import Backbone, BackboneConfig, load_backbone, save_backbone
-from didi.inverse import InverseDistillation, inverse_loss, parse_args, start
+from didi.learn.inverse import InverseDistillation, inverse_loss, parse_args, start
 from didi.learn.distillation import run_distillation
 from didi.learn.policy import mask_chances
 
@@ -73,6 +73,13 @@ def test_the_student_waits_for_the_fake_teacher_and_a_resumed_run_repeats():
     assert "gradient_norm" in first.iteration()
     second.load(copy.deepcopy(first.state()))
     assert first.iteration() == second.iteration()
+
+
+def test_an_iteration_that_hides_nothing_leaves_the_weights_finite():
+    run = distillation("--hide", "0")
+    figures = run.iteration()
+    assert figures["divergence"] == figures["fake_nats"] == 0
+    assert all(value.isfinite().all() for value in run.student.state_dict().values())
 
 
 def test_a_smaller_student_is_distilled_by_the_command(tmp_path, monkeypatch):

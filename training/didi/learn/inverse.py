@@ -1,4 +1,4 @@
-"""Distil the teacher into a few-step student by inverse distillation: `python -m didi.inverse --run DIR
+"""Distil the teacher into a few-step student by inverse distillation: `python -m didi.learn.inverse --run DIR
 --teacher FILE`.
 
 After IDLM (arXiv 2602.19066): a second denoiser, the fake teacher, is trained on the student's samples, and
@@ -24,10 +24,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .backbone import Backbone, load_backbone
-from .diffusion import categorical, subs
-from .learn.distillation import DistillationBase, distillation_parser, run_distillation
-from .learn.policy import mask_chances, own_states
+from ..backbone import Backbone, load_backbone
+from ..diffusion import categorical, subs
+from .distillation import DistillationBase, distillation_parser, run_distillation
+from .policy import mask_chances, own_states
 
 
 def inverse_loss(log_p: Tensor, log_fake: Tensor, log_teacher: Tensor, clip: float = 8.0) -> Tensor:
@@ -38,6 +38,11 @@ def inverse_loss(log_p: Tensor, log_fake: Tensor, log_teacher: Tensor, clip: flo
     # The mask has log-probability minus infinity in all three.
     difference = (log_fake - log_teacher).nan_to_num(0.0).clamp(-clip, clip)
     return (log_p.exp() * difference.detach()).sum(-1)
+
+
+def mean(values: Tensor) -> Tensor:
+    """Return the mean, or 0 of no values."""
+    return values.sum() / max(1, values.numel())
 
 
 class Canvases:
@@ -95,7 +100,7 @@ class InverseDistillation(DistillationBase):
 
     def update_fake(self, log_p: Tensor, log_fake: Tensor) -> float:
         """Do one step of the fake teacher towards the student's p [P, V]; return its cross-entropy."""
-        loss = -(log_p.detach().exp() * log_fake.clamp(min=-1e4)).sum(-1).mean()
+        loss = mean(-(log_p.detach().exp() * log_fake.clamp(min=-1e4)).sum(-1))
         self.fake_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.fake.parameters(), 1.0)
@@ -114,13 +119,13 @@ class InverseDistillation(DistillationBase):
         log_fake = subs(self.fake(after, where=hidden), mask_id)
         with torch.no_grad():
             log_teacher = subs(self.teacher(after, where=hidden), mask_id)
-        loss = inverse_loss(log_p, log_fake, log_teacher)
-        log = {"fake_nats": self.update_fake(log_p, log_fake), "divergence": float(loss.detach().mean())}
+        loss = mean(inverse_loss(log_p, log_fake, log_teacher))
+        log = {"fake_nats": self.update_fake(log_p, log_fake), "divergence": float(loss.detach())}
         self.done += 1
         if self.done <= args.fake_first:
             return log
-        spread = -(log_p.detach().exp() * log_p.detach().clamp(min=-1e4)).sum(-1).mean()
-        return {**log, "entropy": float(spread), "gradient_norm": self.step_student(loss.mean())}
+        spread = mean(-(log_p.detach().exp() * log_p.detach().clamp(min=-1e4)).sum(-1))
+        return {**log, "entropy": float(spread), "gradient_norm": self.step_student(loss)}
 
 
 def start(args: argparse.Namespace, teacher: Backbone) -> InverseDistillation:
