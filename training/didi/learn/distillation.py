@@ -6,6 +6,7 @@ import csv
 import math
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def cosine_rate(iteration: int, iterations: int, warmup: int, peak: float, least
     return least + 0.5 * (peak - least) * (1 + math.cos(math.pi * done))
 
 
-class DistillationBase:
+class DistillationBase(ABC):
     """The student, its optimiser and its average. Subclasses add the network that judges its samples."""
 
     PARTS: tuple[str, ...]  # attributes with a state that a checkpoint holds
@@ -87,9 +88,9 @@ class DistillationBase:
         with torch.autocast(self.args.device, dtype=torch.bfloat16, enabled=self.args.bf16):
             return self.autocast_iteration()
 
+    @abstractmethod
     def autocast_iteration(self) -> dict[str, float]:
         """Do one iteration, count it in `done`, and return the figures for the log."""
-        raise NotImplementedError
 
 
 def run_distillation(args: argparse.Namespace, start: Callable[[Backbone], DistillationBase]) -> None:

@@ -58,8 +58,8 @@ def judge_students(args: argparse.Namespace) -> list[dict]:
 
 def draw(judged: list[dict], log: list[dict], steps: int, path: Path) -> None:
     """Draw a panel for each logged figure that is not 0 throughout, after the judged ones."""
-    used = lambda field: any(float(row.get(field) or 0) for row in log)  # noqa: E731
-    logged = {field: title for field, title in LOGGED.items() if used(field)}
+    used = {field for row in log for field, value in row.items() if value and float(value)}
+    logged = {field: title for field, title in LOGGED.items() if field in used}
     count = len(logged) + (2 if judged else 0)
     figure, axes = plt.subplots(1, count, figsize=(4 * count, 3), squeeze=False)
     panels = list(axes.flatten())
