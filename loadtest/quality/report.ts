@@ -47,7 +47,8 @@ export function report(
     return [name, ...[known, pairs, triples, distinct, repeated].map(percent)];
   });
   return `${machine(config.model)}.
-${config.samples} samples of ${config.length} tokens, the same seeds in every row. Nats a token are the mean of differences from "${first}", with their standard error.
+${config.samples} samples of ${config.length} tokens, the same seeds in every row.
+Nats a token are the mean of differences from "${first}", with their standard error.
 
 ${table(["setting", "entropy", ...columns, "passes", "ms a sample"], perplexities)}
 

@@ -83,12 +83,23 @@ compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ c
 @pytest.mark.parametrize(
     "other", [["--accumulate", "3"], pytest.param(["--compile"], marks=compiler)], ids=["parts", "compiled"]
 )
-def test_parts_of_a_batch_and_compiled_blocks_make_the_same_update(run_training, tmp_path, other):
+def test_parts_of_a_batch_and_compiled_blocks_make_the_same_update(
+    run_training, tmp_path, other, monkeypatch
+):
+    compiled = []
+    compile_module = torch.nn.Module.compile
+
+    def compile_and_note(module, **options):
+        compiled.append(module)
+        compile_module(module, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_and_note)
     flags = ["--objective", "causal", "--steps", "4", "--no-bf16"]
     weights = []
     for name, added in (("plain", []), ("other", other)):
         run_training(tmp_path / name, *flags, *added)
         weights.append(torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["ema"])
+    assert len(compiled) == (2 if other == ["--compile"] else 0)  # each block of one run
     # Rounding turns the sign of some gradients near zero, and with it Adam's first updates.
     changed = torch.cat([(value - weights[1][key]).abs().flatten() for key, value in weights[0].items()])
     assert changed.mean() < 3e-5
