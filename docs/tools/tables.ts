@@ -1,4 +1,4 @@
-/** Write the generated tables of docs/reference from the code: `npm run docs`. */
+/** Write the generated tables of the documents, from the code and the model's figures: `npm run docs`. */
 
 import { EventEmitter } from "node:events";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -13,11 +13,16 @@ import type { ModelRegistry } from "../../src/engine/models/registry.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { KINDS, type ProblemKind } from "../../src/server/problem.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
+import { decoding, steps, temperatures } from "./measured.ts";
 
 /** The pages with generated tables. */
-export const PAGES = ["flags", "metrics", "errors"].map((name) =>
-  join(PACKAGE_ROOT, "docs", "reference", `${name}.md`),
-);
+export const PAGES = [
+  "docs/reference/flags.md",
+  "docs/reference/metrics.md",
+  "docs/reference/errors.md",
+  "docs/understand/sampler.md",
+  "models/README.md",
+].map((page) => join(PACKAGE_ROOT, page));
 
 const code = (text: string) => `\`${text.replaceAll("|", "\\|")}\``;
 
@@ -121,7 +126,7 @@ export function renewed(page: string): string {
   const parts: Record<string, () => string> = {
     flags: () => flags(buildProgram()).join("\n\n"),
     metrics,
-    errors,
+    ...{ errors, steps, temperatures, decoding },
   };
   return page.replaceAll(
     /(<!-- (\w+): npm run docs -->\n)[\s\S]*?(<!-- end -->)/g,
@@ -130,7 +135,7 @@ export function renewed(page: string): string {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url))
-  await script("docs", "Write the generated tables of docs/reference from the code.", [], async () => {
+  await script("docs", "Write the generated tables of the documents.", [], async () => {
     for (const page of PAGES) writeFileSync(page, renewed(readFileSync(page, "utf8")));
     return 0;
   });

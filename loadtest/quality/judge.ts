@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { StartupError } from "../../src/errors.ts";
 import { modelFolder } from "../../src/model/model.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
-import type { Samples } from "./sample.ts";
+import type { Samples, Setting } from "./sample.ts";
 
 /** What the judges say of a setting, as `training/didi/tools/judge.py` writes it. */
 export interface Judged {
@@ -24,17 +24,18 @@ export interface Judged {
 }
 
 /**
- * Return what the judges in Python say of the samples; undefined stands for held-out stories. Throws
- * StartupError if they do not run.
+ * Return what the judges in Python say of each setting's samples, which the program provides itself where
+ * there are none. Throws StartupError if they do not run.
  */
 export function judged(
+  settings: readonly Setting[],
   all: readonly (Samples | undefined)[],
   { python, judge, model }: { python: string; judge: readonly string[]; model: string },
 ): readonly Judged[] {
   const folder = mkdtempSync(join(tmpdir(), "didi-quality-"));
   try {
     const [samples, out] = [join(folder, "samples.json"), join(folder, "judged.json")];
-    writeFileSync(samples, JSON.stringify(all.map((one) => one?.tokens ?? null)));
+    writeFileSync(samples, JSON.stringify(settings.map((setting, i) => all[i]?.tokens ?? setting)));
     const tokenizer = join(modelFolder(model), "tokenizer.json");
     const args = ["-P", "-m", "didi.tools.judge", samples, "--tokenizer", tokenizer, "--out", out];
     const env = { ...process.env, PYTHONPATH: join(PACKAGE_ROOT, "training") };

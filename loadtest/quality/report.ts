@@ -59,6 +59,22 @@ ${table(["setting", "known", "pairs", "triples", "distinct", "repeated"], words)
 `;
 }
 
+/** Return JSON: what was measured of each setting. */
+export function figures(
+  settings: readonly Setting[],
+  all: readonly (Samples | undefined)[],
+  scores: readonly Judged[],
+  { samples, length, judge }: ReportConfig,
+): string {
+  const cells = settings.map((setting, i) => ({
+    ...{ ...setting, passes: all[i]?.passes, milliseconds: all[i]?.milliseconds },
+    ...scores[i],
+  }));
+  const judges = judge.map((one) => basename(one));
+  const short = (_: string, value: unknown) => (typeof value === "number" ? Number(value.toFixed(4)) : value);
+  return `${JSON.stringify({ samples, length, judges, cells }, short, 2)}\n`;
+}
+
 /** Return what a setting is in its series: "0.9" of "threshold 0.9", "8" of "8 steps, guided". */
 export function labelOf(name: string, series: string): string {
   if (name.startsWith(series)) return name.slice(series.length).replace(/^[, ]+/, "");

@@ -8,17 +8,29 @@ import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { describeModel } from "../../src/model/model.ts";
 
-/**
- * One setting to measure: fields of a request, and the precision of the graphs. Without a request it is
- * held-out stories.
- */
-export interface Setting {
+/** One setting to measure, a row of the tables. */
+export type Setting = {
   name: string;
-  precision?: "fp32" | "int8";
-  request?: Partial<GenerateRequest>;
   /** Line of the picture that it is a point of. */
   series?: string;
+} & (Sampled | Written);
+
+/** Samples of a model that is served: fields of a request, and the precision of the graphs. */
+interface Sampled {
+  request: Partial<GenerateRequest>;
+  precision?: "fp32" | "int8";
+  /** Another model with the same tokenizer. */
+  model?: string;
 }
+
+/**
+ * What the judge's program provides itself: samples of a causal model, named by its folder, or held-out text,
+ * which is openings of stories or windows mixed as in training.
+ */
+type Written = { request?: never; model?: never } & (
+  | { causal: string; temperature: number }
+  | { held_out: "stories" | "windows" }
+);
 
 /** Samples of a setting: [N][L] tokens, and what they cost. */
 export interface Samples {
@@ -70,8 +82,7 @@ async function sample(
 
 /** Start an engine for a setting, run its samples and close the engine. */
 async function run(
-  { precision }: Setting,
-  request: Partial<GenerateRequest>,
+  { request, precision, model }: Sampled & { model: string },
   config: SampleConfig,
   done: () => void,
 ): Promise<Samples> {
@@ -81,8 +92,10 @@ async function run(
     maxQueue: CLIENTS,
     cache: { maxBytes: 0, ttlMs: 0 },
   };
-  const where = { model: config.model, device: "cpu" as const, threads: 0 };
-  const engine = await startEngine({ ...where, precision: precision ?? "auto" }, limits);
+  const engine = await startEngine(
+    { model, precision: precision ?? "auto", device: "cpu", threads: 0 },
+    limits,
+  );
   try {
     await engine.warmUp();
     return await sample(engine, request, config, done);
@@ -101,16 +114,16 @@ export async function samplesOf(
   config: SampleConfig,
   done: () => void,
 ): Promise<Samples | undefined> {
-  const { precision = "auto", request } = setting;
-  const { keep, model, samples, length } = config;
-  if (!request) return undefined;
-  if (keep === undefined) return run(setting, request, config, done);
+  if (!setting.request) return undefined;
+  const { keep, samples, length } = config;
+  const sampled = { ...setting, model: setting.model ?? config.model };
+  if (keep === undefined) return run(sampled, config, done);
   // The model's files and precision, not its name: a model that was made again is another one.
-  const { sha256 } = await describeModel(model, precision);
-  const key = JSON.stringify({ model: sha256.cpu, samples, length, request });
+  const { sha256 } = await describeModel(sampled.model, sampled.precision ?? "auto");
+  const key = JSON.stringify({ model: sha256.cpu, samples, length, request: sampled.request });
   const file = join(keep, `${createHash("sha256").update(key).digest("hex").slice(0, 16)}.json`);
   if (existsSync(file)) return JSON.parse(readFileSync(file, "utf8")) as Samples;
-  const result = await run(setting, request, config, done);
+  const result = await run(sampled, config, done);
   mkdirSync(keep, { recursive: true });
   writeFileSync(file, JSON.stringify(result));
   return result;

@@ -20,7 +20,7 @@ export async function modelInfo(origin: string): Promise<ModelInfo> {
   return (await response.json()) as ModelInfo;
 }
 
-/** Return the model's quality by budget, and the peer's from the evaluation beside a shipped model. */
+/** Return the model's quality by budget, and the peer's from the card of a shipped model. */
 export function qualityOf(info: ModelInfo): Quality[] {
   const own = (info.quality ?? []).map(({ sampler, steps, generative_perplexity }) => ({
     ...{ sampler, steps, perplexity: generative_perplexity },
@@ -28,8 +28,8 @@ export function qualityOf(info: ModelInfo): Quality[] {
   const file = join(PACKAGE_ROOT, "models", info.name, "card", "quality.json");
   if (!/^[\w.-]+$/.test(info.name) || !existsSync(file)) return own;
   const { cells } = JSON.parse(readFileSync(file, "utf8")) as {
-    cells: { sampler: string; generative_perplexity: number }[];
+    cells: { causal?: string; temperature?: number; judges: { perplexity: number }[] }[];
   };
-  const peer = cells.find(({ sampler }) => sampler === "autoregressive peer");
-  return peer ? [...own, { sampler: "autoregressive", perplexity: peer.generative_perplexity }] : own;
+  const peer = cells.find(({ causal, temperature }) => causal !== undefined && temperature === 1);
+  return peer ? [...own, { sampler: "autoregressive", perplexity: peer.judges[0]!.perplexity }] : own;
 }

@@ -1,4 +1,4 @@
-/** The generated tables of docs/reference. */
+/** The generated tables of the documents. */
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -10,7 +10,7 @@ import { SERVE_OPTIONS } from "../../src/cli/options.ts";
 const pages = new Map<string, string>();
 for (const path of PAGES) pages.set(basename(path, ".md"), await readFile(path, "utf8"));
 
-test("every table of docs/reference is that of the code (npm run docs)", () => {
+test("every generated table is that of the code and of the figures (npm run docs)", () => {
   for (const [name, page] of pages) assert.equal(page, renewed(page), `${name}.md is stale: npm run docs`);
   const page = pages.get("flags")!;
   const stale = page.replaceAll("| `--port <n>`", "| `--prot <n>`");

@@ -4,7 +4,8 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { labelOf } from "../../loadtest/quality/report.ts";
-import { samplesOf } from "../../loadtest/quality/sample.ts";
+import { type Setting, samplesOf } from "../../loadtest/quality/sample.ts";
+import { storeQuality } from "../../loadtest/quality/store.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { scratch } from "../support/scratch.ts";
 
@@ -39,14 +40,46 @@ test("samples are kept for a setting and the files of a model, and drawn again f
   assert.equal(readdirSync(keep).length, 4);
 });
 
-test("a setting without a request has no samples", async () => {
-  const config = { model: TINY_GUIDED, samples: 3, length: 12 };
-  assert.equal(await samplesOf({ name: "held-out" }, config, assert.fail), undefined);
+test("a setting is sampled from its own model; one without a request is not sampled", async () => {
+  const config = { model: "no-such-model", samples: 2, length: 12 };
+  const result = await samplesOf({ name: "a", model: TINY_GUIDED, request: { steps: 2 } }, config, () => {});
+  assert.equal(result!.tokens.length, 2);
+  assert.equal(await samplesOf({ name: "b", held_out: "stories" }, config, assert.fail), undefined);
+  assert.equal(await samplesOf({ name: "c", causal: ".", temperature: 1 }, config, assert.fail), undefined);
+});
+
+test("a manifest takes the figures of its own model by steps, plain and with default guidance", async () => {
+  const path = join(scratch("store"), "model.json");
+  await writeFile(path, JSON.stringify({ name: "a", quality: [] }));
+  const settings: Setting[] = [
+    { name: "plain", request: { steps: 8 } },
+    { name: "guided", request: { steps: 8, guidance: { mode: "rgas" } } },
+    { name: "other guidance", request: { steps: 8, guidance: { mode: "rgas", candidates: 2 } } },
+    { name: "cooler", request: { steps: 8, temperature: 0.9 } },
+    { name: "other model", model: "b", request: { steps: 8 } },
+    { name: "held-out", held_out: "stories" },
+  ];
+  const words = { known: 1, pairs: 1, triples: 1, distinct: 1, repeated: 0 };
+  const scores = settings.map((_, i) => ({
+    ...{ entropy: 4 + i / 3, words },
+    judges: [
+      { perplexity: 20 + i, interval: [19, 21] as [number, number] },
+      { perplexity: 99, interval: [98, 100] as [number, number] },
+    ],
+  }));
+  storeQuality(path, settings, scores);
+  assert.deepEqual(JSON.parse(await readFile(path, "utf8")), {
+    name: "a",
+    quality: [
+      { sampler: "plain", steps: 8, generative_perplexity: 20, entropy: 4 },
+      { sampler: "rgas", steps: 8, generative_perplexity: 21, entropy: 4.3333 },
+    ],
+  });
 });
 
 test("a point is labelled by what its series does not say", () => {
   assert.equal(labelOf("threshold 0.9", "threshold"), "0.9");
-  assert.equal(labelOf("4 steps, guided, 0.94", "4 steps, guided"), "0.94");
-  assert.equal(labelOf("8 steps, temperature 0.94", "steps, temperature 0.94"), "8");
+  assert.equal(labelOf("4 steps, guided, 0.9", "4 steps, guided"), "0.9");
+  assert.equal(labelOf("8 steps, temperature 0.9", "steps, temperature 0.9"), "8");
   assert.equal(labelOf("plain", "others"), "plain");
 });

@@ -20,7 +20,7 @@ from ..command import command_parser
 from ..corpus import SEPARATOR, SPLITS, Stream, evaluation_windows, load_streams
 from ..diffusion import low_discrepancy_times, nelbo
 from ..learn.objectives import Causal, evaluate
-from .evaluate import plt, save_svg
+from .picture import plt, save_svg
 from .oracle import sample
 
 LABELS = {

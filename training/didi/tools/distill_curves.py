@@ -16,13 +16,14 @@ import torch
 from ..backbone import load_backbone
 from ..command import command_parser
 from ..diffusion import in_batches, sample_plain
-from .evaluate import plt, save_svg
+from .picture import plt, save_svg
 from .measure import load_judge
 
 FIELDS = ["iteration", "generative_perplexity", "low", "high", "entropy"]
 LOGGED = {
     "accuracy": "discriminator's accuracy",
     "reward": "reward (log-odds)",
+    "fake_nats": "fake teacher's cross-entropy (nats)",
     "divergence": "divergence that the student descends (nats)",
     "jeffreys": "divergence from the teacher (nats)",
     "entropy": "entropy of predictions (nats)",

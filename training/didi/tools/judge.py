@@ -2,11 +2,13 @@
 
 A judge is the folder of a causal model of this project, or `smollm2` (smollm2.py), which reads the text.
 
-SAMPLES holds a list of sets, each a list of rows of token ids, all of one length; `null` in place of a set is
-openings of held-out stories, at most as many as the first set has rows. Row i of every set has the same seed,
-so that differences between sets are paired. For each set, write its entropy, its words (`Words`), and by each
-judge its generative perplexity with a 95% bootstrap interval and, unless it is of held-out stories, the mean
-difference of nats a token from the first set with its standard error.
+SAMPLES holds a list of sets, each a list of rows of token ids, all of one length. Row i of every set has the
+same seed, so that differences between sets are paired. In place of a set of as many rows as the first,
+`{"causal": FOLDER, "temperature": T}` is samples of a causal model, `{"held_out": "windows"}` windows of the
+validation split, mixed as in training, and `{"held_out": "stories"}` openings of its simple stories. For each
+set, write its entropy, its words (`Words`), and by each judge its generative perplexity with a 95% bootstrap
+interval and, unless it is held-out text, the mean difference of nats a token from the first set with its
+standard error.
 """
 
 import json
@@ -20,9 +22,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ..causal import load_causal
+from ..causal import load_causal, sample_causal
 from ..command import command_parser
-from ..corpus import SEPARATOR, SOURCES, documents, load_stream
+from ..corpus import SEPARATOR, SOURCES, documents, load_stream, split_windows
 from .measure import bootstrap, judge_nats, unigram_entropy
 from .smollm2 import SmolLM2
 
@@ -108,6 +110,22 @@ def openings(tokenizer: Tokenizer, count: int, length: int) -> Tensor:
     return torch.from_numpy(np.stack(rows[:count]))
 
 
+def rows_of(given: list | dict, tokenizer: Tokenizer, count: int, length: int) -> Tensor:
+    """Return the rows [N, L] of a set of SAMPLES, N <= `count` unless they are given."""
+    match given:
+        case list():
+            return torch.tensor(given)
+        case {"held_out": "stories"}:
+            return openings(tokenizer, count, length)
+        case {"held_out": "windows"}:
+            return split_windows("validation", tokenizer, count, length, seed=1)
+        case {"causal": folder, "temperature": temperature}:
+            start = torch.full((count, 1), tokenizer.token_to_id(SEPARATOR))
+            torch.manual_seed(0)
+            return sample_causal(load_causal(Path(folder)), start, length, temperature)
+    raise ValueError(f"a setting needs request, causal and temperature, or held_out: {given}")
+
+
 def judge_of(name: str, tokenizer: Tokenizer) -> Callable[[Tensor], np.ndarray]:
     """Return a function from rows [N, L] to the judge's mean nats a token [N]."""
     if name == "smollm2":
@@ -127,8 +145,8 @@ def main() -> None:
     args = parser.parse_args()
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     given = json.loads(args.samples.read_text())
-    first = torch.tensor(given[0])
-    sets = [openings(tokenizer, *first.shape) if rows is None else torch.tensor(rows) for rows in given]
+    shape = (len(given[0]), len(given[0][0]))
+    sets = [rows_of(rows, tokenizer, *shape) for rows in given]
     counter = WordCounter(
         (text for name in SOURCES for text in documents(name, "train")),
         (text for name in SIMPLE_STORIES for text in documents(name, "test")),
@@ -149,7 +167,7 @@ def main() -> None:
                 "perplexity": float(np.exp(own.mean())),
                 "interval": [float(x) for x in np.exp(bootstrap(own))],
             }
-            if rows is not None:
+            if len(own) == len(nats[0]) and "held_out" not in rows:
                 difference = own - nats[0]
                 error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
                 by_judge["difference"] = [float(difference.mean()), error]

@@ -83,18 +83,3 @@ def load_judge(folder: Path) -> Callable[[Tensor], Quality]:
     judge = load_causal(folder)
     end_id = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(SEPARATOR)
     return lambda x: measure(x, judge, end_id)
-
-
-def shuffle_words(x: Tensor, starts_word: Tensor, seed: int = 0) -> Tensor:
-    """Return each row of x [N, L] with its words in random order: the same tokens without grammar.
-
-    `starts_word` [V] says which tokens begin a word.
-    """
-    rng = np.random.default_rng(seed)
-    rows = []
-    for row in x:
-        first = starts_word[row].clone()
-        first[0] = True
-        words = row.tensor_split(first.nonzero()[1:, 0])
-        rows.append(torch.cat([words[i] for i in rng.permutation(len(words))]))
-    return torch.stack(rows)

@@ -3,11 +3,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import TOKENIZER
 from test_causal import causal_model
+from tokenizers import Tokenizer
 
-from didi.causal import next_token_nats
-from didi.tools.judge import WordCounter
-from didi.tools.measure import bootstrap, judge_nats, measure, shuffle_words, unigram_entropy
+from didi import corpus
+from didi.causal import load_causal, next_token_nats, sample_causal
+from didi.tools import judge
+from didi.tools.judge import WordCounter, rows_of
+from didi.tools.measure import bootstrap, judge_nats, measure, unigram_entropy
 from didi.tools.smollm2 import mean_nats
 
 
@@ -55,19 +59,22 @@ def test_perplexity_is_the_exponential_of_the_judge_s_mean():
     assert low < quality.generative_perplexity < high
 
 
-def test_shuffled_words_stay_whole():
-    starts_word = torch.tensor([True, False, True, False])
-    x = torch.tensor([[0, 1, 2, 3, 3, 0, 1, 1], [1, 0, 2, 2, 0, 1, 2, 3]])
-    shuffled = shuffle_words(x, starts_word, seed=1)
-    assert not torch.equal(shuffled, x)
+def test_a_set_is_given_or_drawn_from_a_causal_model_or_held_out_text(folders, monkeypatch):
+    tokenizer, small = Tokenizer.from_file(str(TOKENIZER)), "6-storybooks.txt.xz"
+    stream = corpus.load_stream(small, "validation", tokenizer)
+    monkeypatch.setattr(judge, "SIMPLE_STORIES", (small,))
+    monkeypatch.setattr(corpus, "load_streams", lambda *args: {small: stream})
 
-    def words(row: list[int]) -> list[tuple[int, ...]]:
-        found: list[list[int]] = [[row[0]]]
-        for token in row[1:]:
-            if starts_word[token]:
-                found.append([])
-            found[-1].append(token)
-        return sorted(map(tuple, found))
+    def rows(given):
+        return rows_of(given, tokenizer, 3, 8).tolist()
 
-    assert words(shuffled[0].tolist()) == words(x[0].tolist())
-    assert sorted(shuffled[1].tolist()) == sorted(x[1].tolist())
+    assert rows([[1, 2]]) == [[1, 2]]
+    assert rows({"name": "stories", "held_out": "stories"})[0] == stream.ids[:8].tolist()
+    windows = rows({"held_out": "windows"})
+    text = stream.ids.tolist()
+    assert all(any(text[i : i + 8] == row for i in range(len(text))) for row in windows)
+    start = torch.full((3, 1), tokenizer.token_to_id(corpus.SEPARATOR))
+    peer = load_causal(folders / "peer")
+    assert rows({"causal": str(folders / "peer"), "temperature": 0}) == sample_causal(peer, start, 8, 0).tolist()
+    with pytest.raises(ValueError, match="held_out"):
+        rows({"name": "nothing"})

@@ -20,13 +20,18 @@ from torch import Tensor
 from ...causal import load_causal, sample_causal
 from ...command import command_parser, generate
 from ...corpus import SEPARATOR, Stream, load_stream
-from ..evaluate import word_starts
 from ..judge import SIMPLE_STORIES
 from ..measure import bootstrap, judge_nats
 
 LENGTH = 128  # tokens of a piece
 START = 64  # position of the gap
 CHECKED = 64  # attempts to find a place in a story
+
+
+def word_starts(tokenizer: Tokenizer) -> Tensor:
+    """Return which ids [V] begin a word: those with a leading space or line break, and the end of text."""
+    pieces = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+    return torch.tensor([piece.startswith(("Ġ", "Ċ", "<|")) for piece in pieces])
 
 
 def pieces(stream: Stream, starts_word: np.ndarray, gap: int, count: int, seed: int) -> np.ndarray:
