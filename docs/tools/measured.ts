@@ -1,4 +1,4 @@
-/** Tables of measured quality, from what `npm run quality -- --json` wrote beside a model. */
+/** Tables of measured quality, from what `npm run quality -- --json` wrote beside the model. */
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -17,19 +17,38 @@ function cellsOf(file: string): Cell[] {
 
 const percent = (share: number) => `${(100 * share).toFixed(1)}%`;
 
-/** Return "perplexity (95% interval)" by the first judge. */
-function perplexity({ judges: [first] }: Cell): string {
-  const { perplexity, interval } = first!;
+/** Return "perplexity (95% interval)" by one of the judges. */
+function perplexity({ judges }: Cell, judge = 0): string {
+  const { perplexity, interval } = judges[judge]!;
   const [low, high] = interval.map((bound) => bound.toFixed(perplexity < 100 ? 1 : 0));
   return `${short(perplexity)} (${low} to ${high})`;
+}
+
+/** Return the cells that differ from each other in steps alone. */
+function bySteps(cells: readonly Cell[]): Cell[] {
+  return cells.filter(({ request, model }) => request && !model && Object.keys(request).length === 1);
+}
+
+/** Return a table of quality and throughput by steps. */
+export function figures(): string {
+  const performance = readFileSync(join(PACKAGE_ROOT, "docs", "understand", "performance.md"), "utf8");
+  const rows = bySteps(cellsOf("quality.json")).flatMap((cell) => {
+    const count = cell.request!.steps!;
+    const speeds = [1, 8].map(
+      (clients) => new RegExp(`^\\| ${count} +\\| ${clients} +\\| ([\\d,]+)`, "m").exec(performance)?.[1],
+    );
+    const distinct = percent(cell.words.distinct);
+    return speeds[0] && speeds[1] ? [[count, perplexity(cell), distinct, speeds[0], speeds[1]]] : [];
+  });
+  const head = ["steps", "perplexity (95%)", "distinct words", "tokens/s, 1 client", "tokens/s, 8 clients"];
+  return table(head, rows);
 }
 
 /** Return a table of the student, plain and guided, and of its teacher, by steps. */
 export function steps(): string {
   const cells = cellsOf("quality.json");
   const show = (cell: Cell | undefined) => (cell ? `${perplexity(cell)}, ${cell.entropy.toFixed(3)}` : "");
-  const plain = cells.filter(({ request, model }) => request && !model && Object.keys(request).length === 1);
-  const rows = plain.map((cell) => {
+  const rows = bySteps(cells).map((cell) => {
     const count = cell.request!.steps!;
     const others = [`${count} steps, guided`, `teacher, ${count} steps, 0.85`];
     return [count, ...[cell, ...others.map((wanted) => cells.find(({ name }) => name === wanted))].map(show)];
@@ -68,4 +87,22 @@ export function decoding(): string {
     percent(cell.words.repeated),
   ]);
   return table(["setting", "passes", "ms", "perplexity (95%)", "entropy", "distinct", "repeated"], rows);
+}
+
+/** Return a table of what the own judge and one from outside say. */
+export function outside(): string {
+  const rows = cellsOf("outside.json").map((cell) => [
+    cell.name,
+    perplexity(cell),
+    perplexity(cell, 1),
+    cell.entropy.toFixed(3),
+    percent(cell.words.distinct),
+  ]);
+  return table(["samples", "stories-judge", "SmolLM2-135M", "entropy", "distinct"], rows);
+}
+
+/** Return a table of the same samples in float32 and int8. */
+export function int8(): string {
+  const rows = cellsOf("int8.json").map((cell) => [cell.name, perplexity(cell), cell.entropy.toFixed(3)]);
+  return table(["samples", "perplexity (95%)", "entropy"], rows);
 }

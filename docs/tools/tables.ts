@@ -13,13 +13,15 @@ import type { ModelRegistry } from "../../src/engine/models/registry.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { KINDS, type ProblemKind } from "../../src/server/problem.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
-import { decoding, steps, temperatures } from "./measured.ts";
+import { decoding, figures, int8, outside, steps, temperatures } from "./measured.ts";
 
 /** The pages with generated tables. */
 export const PAGES = [
+  "README.md",
   "docs/reference/flags.md",
   "docs/reference/metrics.md",
   "docs/reference/errors.md",
+  "docs/understand/performance.md",
   "docs/understand/sampler.md",
   "models/README.md",
 ].map((page) => join(PACKAGE_ROOT, page));
@@ -126,7 +128,7 @@ export function renewed(page: string): string {
   const parts: Record<string, () => string> = {
     flags: () => flags(buildProgram()).join("\n\n"),
     metrics,
-    ...{ errors, steps, temperatures, decoding },
+    ...{ errors, figures, steps, temperatures, outside, decoding, int8 },
   };
   return page.replaceAll(
     /(<!-- (\w+): npm run docs -->\n)[\s\S]*?(<!-- end -->)/g,

@@ -26,12 +26,12 @@ test("model list shows the shipped models with their abilities", async () => {
   assert.ok(teacher && "parameters" in teacher);
   assert.deepEqual(
     [teacher.parameters, teacher.context_length, teacher.precisions, teacher.guidance],
-    [4_734_272, 256, ["fp32"], false],
+    [7_845_824, 256, ["fp32"], false],
   );
-  assert.ok(teacher.bytes > 9e6);
+  assert.ok(teacher.bytes > 15e6);
   const table = await didiHere(["model", "list"]);
   assert.match(table.stdout, /^name +parameters +context +precisions +guidance +on disk\n/);
-  assert.match(table.stdout, /^stories-mdlm +4\.7 M +256 tokens +fp32 +no +[\d.]+ MB$/m);
+  assert.match(table.stdout, /^stories-mdlm +7\.8 M +256 tokens +fp32 +no +[\d.]+ MB$/m);
 });
 
 test("a list has every folder with a model.json, usable or not, and no other folder", async () => {

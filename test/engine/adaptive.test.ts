@@ -163,11 +163,11 @@ test("a text is complete once every position before its end is known, in every s
 
 test("a quality takes its measured steps", async () => {
   for (const [quality, steps] of [
-    ["draft", 8],
-    ["normal", 16],
-    ["best", 32],
+    ["draft", 16],
+    ["normal", 32],
+    ["best", 64],
   ] as const) {
-    const { answer } = await run({ steps: "auto", quality });
+    const { answer } = await run({ steps: "auto", quality, length: 64 });
     assert.deepEqual([answer.usage.steps, answer.receipt.request.steps], [steps, steps]);
   }
   const unmeasured = /no quality of tiny-guided was measured/;
