@@ -76,7 +76,11 @@ test("a drawn option depends on the seed, and is drawn by its probability", asyn
   const counts = [0, 0];
   let probability = 0;
   for (let seed = 0; seed < 60; seed++) {
-    const { choices } = await ask({ template: "One day, {{choice:Tom|Lily}} was happy.", choose: "draw", seed });
+    const { choices } = await ask({
+      template: "One day, {{choice:Tom|Lily}} was happy.",
+      choose: "draw",
+      seed,
+    });
     counts[choices![0]!.chosen]!++;
     probability = choices![0]!.options[0]!.probability;
   }
