@@ -11,7 +11,7 @@ const rounded = (value: number) => Math.round(value * 1e4) / 1e4;
  * Return the rows of `quality` in `model.json`: the settings of the model that give a number of steps, with its
  * default guidance or without, and nothing else. Figures are those of the first judge.
  */
-export function qualityOf(settings: readonly Setting[], scores: readonly Judged[]): Quality[] {
+export function measuredQuality(settings: readonly Setting[], scores: readonly Judged[]): Quality[] {
   return settings.flatMap((setting, i) => {
     if (!setting.request || setting.model !== undefined) return [];
     const { steps, guidance, ...others } = setting.request;
@@ -28,6 +28,6 @@ export function qualityOf(settings: readonly Setting[], scores: readonly Judged[
 /** Write the measured quality into the manifest at `path`. */
 export function storeQuality(path: string, settings: readonly Setting[], scores: readonly Judged[]): void {
   const manifest = JSON.parse(readFileSync(path, "utf8")) as Manifest;
-  const quality = qualityOf(settings, scores);
+  const quality = measuredQuality(settings, scores);
   writeFileSync(path, `${JSON.stringify({ ...manifest, quality }, undefined, 2)}\n`);
 }

@@ -6,6 +6,8 @@ import { test } from "node:test";
 import { labelOf } from "../../loadtest/quality/report.ts";
 import { type Setting, samplesOf } from "../../loadtest/quality/sample.ts";
 import { storeQuality } from "../../loadtest/quality/store.ts";
+import { type ModelInfo, qualityOf } from "../../loadtest/sweep/quality.ts";
+import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { scratch } from "../support/scratch.ts";
 
@@ -82,4 +84,16 @@ test("a point is labelled by what its series does not say", () => {
   assert.equal(labelOf("4 steps, guided, 0.9", "4 steps, guided"), "0.9");
   assert.equal(labelOf("8 steps, temperature 0.9", "steps, temperature 0.9"), "8");
   assert.equal(labelOf("plain", "others"), "plain");
+});
+
+test("a load test finds the peer's perplexity in the card of a shipped model alone", async () => {
+  const path = join(PACKAGE_ROOT, "models", "stories-didi", "card", "quality.json");
+  const { cells } = JSON.parse(await readFile(path, "utf8"));
+  const peer = cells.find(({ name }: Setting) => name === "peer, 1");
+  const of = (name: string) => qualityOf({ name } as ModelInfo);
+  assert.deepEqual(of("stories-didi"), [
+    { sampler: "autoregressive", perplexity: peer.judges[0].perplexity },
+  ]);
+  assert.deepEqual(of("stories-mdlm"), []);
+  assert.deepEqual(of("../models/stories-didi"), []);
 });
