@@ -9,7 +9,9 @@ import time
 import urllib.request
 
 import torch
+from torch import nn
 
+from .backbone import BlockLayers
 from .corpus import CORPORA
 
 
@@ -36,6 +38,18 @@ def add_bf16_flag(parser: argparse.ArgumentParser, meaning: str) -> None:
 def add_corpus_flag(parser: argparse.ArgumentParser) -> None:
     """Add `--corpus`."""
     parser.add_argument("--corpus", choices=list(CORPORA), default="stories", help="what is learned")
+
+
+def add_compile_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--compile`, for `compile_blocks`."""
+    parser.add_argument("--compile", action="store_true", help="compile the blocks; needs a C++ compiler")
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """Compile each block of `network` in place, once for each length of a window."""
+    for module in network.modules():
+        if isinstance(module, BlockLayers):
+            module.compile(dynamic=False)
 
 
 def add_device_flag(parser: argparse.ArgumentParser) -> None:

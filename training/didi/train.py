@@ -21,8 +21,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from .backbone import Backbone, BackboneConfig, load_backbone
-from .command import Deadline, add_bf16_flag, add_corpus_flag, add_device_flag, add_minutes_flag
-from .command import command_parser, keep_freed_memory, stop_on_signal, use_device
+from .command import Deadline, add_bf16_flag, add_compile_flag, add_corpus_flag, add_device_flag
+from .command import add_minutes_flag, command_parser, compile_blocks, keep_freed_memory, stop_on_signal, use_device
 from .corpus import CORPORA, SEPARATOR, Batches, Stream, load_streams
 from .learn.objectives import OBJECTIVES, evaluate, weighted
 from .learn.optim import Ema, Muon, load_checkpoint, save_checkpoint
@@ -89,8 +89,7 @@ class Run:
             if isinstance(module, nn.Dropout):
                 module.p = args.dropout
         if args.compile:
-            for block in self.model.blocks:
-                block.compile(dynamic=False)  # once for each length of a window
+            compile_blocks(self.model)
         muon_dtype = torch.bfloat16 if args.bf16 else torch.float32
         self.optimizers = build_optimizers(self.model, args.lr, args.muon_lr, muon_dtype)
         self.base_rates = [args.muon_lr, args.lr]
@@ -268,7 +267,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--ema", type=float, default=0.998, help="decay of the average of the weights")
     add("--dropout", type=float, default=0.0, help="of what attention and MLP add to the stream")
     add("--validate-every", type=int, default=200, help="steps between validations, each with a checkpoint")
-    add("--compile", action="store_true", help="compile the blocks, which needs a C++ compiler")
+    add_compile_flag(parser)
     add("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
     add("--seed", type=int, default=0, help="of the weights, batches and noise")
     add_device_flag(parser)

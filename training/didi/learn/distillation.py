@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..backbone import Backbone, load_backbone, save_backbone
-from ..command import Deadline, add_bf16_flag, add_corpus_flag, add_device_flag, add_minutes_flag
-from ..command import command_parser, keep_freed_memory, stop_on_signal, use_device
+from ..command import Deadline, add_bf16_flag, add_compile_flag, add_corpus_flag, add_device_flag
+from ..command import add_minutes_flag, command_parser, compile_blocks, keep_freed_memory, stop_on_signal, use_device
 from .optim import Ema, load_checkpoint, save_checkpoint
 
 
@@ -106,6 +106,9 @@ def run_distillation(args: argparse.Namespace, start: Callable[[Backbone], Disti
     run = start(load_backbone(args.teacher))
     if args.resume:
         run.load(load_checkpoint(checkpoint))
+    if args.compile:
+        for network in filter(lambda part: isinstance(part, nn.Module), vars(run).values()):
+            compile_blocks(network)
     stop, deadline = stop_on_signal(), Deadline(args.minutes)
     started, first = time.time(), run.done
     with (args.run / "log.csv").open("a", newline="") as file:
@@ -151,6 +154,7 @@ def distillation_parser(doc: str, **defaults: float) -> argparse.ArgumentParser:
     add_corpus_flag(parser)
     add_device_flag(parser)
     add_bf16_flag(parser, "use bfloat16 matrix products")
+    add_compile_flag(parser)
     add("--seed", type=int, default=0, help="of the iterations")
     add("--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch")
     parser.set_defaults(**defaults)

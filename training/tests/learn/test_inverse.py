@@ -4,6 +4,7 @@ import copy
 import csv
 import signal
 from functools import partial
+from pathlib import Path
 
 import torch
 from test_policy import L, MASK, teacher_distribution, tiny_backbone, two_step_distribution
@@ -82,19 +83,32 @@ def test_an_iteration_that_hides_nothing_leaves_the_weights_finite():
     assert all(value.isfinite().all() for value in run.student.state_dict().values())
 
 
-def test_a_smaller_student_is_distilled_by_the_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Ctrl-C stays pytest's
+def run_command(folder: Path, *flags: str) -> None:
+    """Distil a teacher of 3 blocks into a student of 2, in the folder `run` of `folder`."""
     torch.manual_seed(3)
     larger = Backbone(BackboneConfig(vocab_size=MASK + 1, hidden=32, blocks=3, heads=2, cond=8, context=4))
-    save_backbone(larger, tmp_path / "teacher.safetensors")
-    save_backbone(tiny_backbone(1), tmp_path / "student.safetensors")
-    argv = ["--run", str(tmp_path / "run"), "--teacher", str(tmp_path / "teacher.safetensors"), "--rows", "8"]
-    argv += ["--student", str(tmp_path / "student.safetensors"), "--length", str(L), "--keep-every", "2"]
-    for iterations, resume in ((2, []), (4, ["--resume"])):
-        args = parse_args([*argv, "--iterations", str(iterations), *resume])
-        run_distillation(args, partial(start, args))
+    save_backbone(larger, folder / "teacher.safetensors")
+    save_backbone(tiny_backbone(1), folder / "student.safetensors")
+    argv = ["--run", str(folder / "run"), "--teacher", str(folder / "teacher.safetensors"), "--rows", "8"]
+    argv += ["--student", str(folder / "student.safetensors"), "--length", str(L), "--keep-every", "2"]
+    args = parse_args([*argv, *flags])
+    run_distillation(args, partial(start, args))
+
+
+def test_a_smaller_student_is_distilled_by_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Ctrl-C stays pytest's
+    run_command(tmp_path, "--iterations", "2")
+    run_command(tmp_path, "--iterations", "4", "--resume")
     kept = load_backbone(tmp_path / "run" / "student-000004.safetensors")
     assert kept.config == tiny_backbone(1).config
     assert not torch.equal(kept.vocab_embed.embedding, tiny_backbone(1).vocab_embed.embedding.half().float())
     with (tmp_path / "run" / "log.csv").open() as file:
         assert [row["iteration"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+
+
+def test_the_blocks_of_all_three_networks_are_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: compiled.append(module))
+    run_command(tmp_path, "--iterations", "1", "--compile")
+    assert len(set(compiled)) == 3 + 2 + 2  # teacher, student, fake teacher
