@@ -14,6 +14,7 @@ from didi.backbone import Backbone, BackboneConfig
 from didi.command import Deadline, use_device
 from didi.diffusion import corrupt
 from didi.guidance import Discriminator
+from didi.learn import inverse
 from didi.learn.objectives import OBJECTIVES
 from didi.learn.optim import Ema, Muon
 from didi.learn.policy import entropy, group_advantage, jeffreys, log_odds_reward, policy_gradient_loss
@@ -64,6 +65,19 @@ def test_distillation_keeps_to_one_device(cuda):
     log_p, log_q = torch.log_softmax(torch.rand(2, 5, 50), dim=-1)
     loss = policy_gradient_loss(torch.rand(16, 8), advantage, torch.ones(16))
     assert (loss + jeffreys(log_p, log_q) + entropy(log_p)).device.type == "cuda"
+
+
+def test_inverse_distillation_keeps_to_one_device(cuda, monkeypatch):
+    def masked(student: Backbone, steps: int, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.full(uniform.shape, CONFIG.mask_id), torch.zeros(len(uniform), dtype=torch.int64)
+
+    monkeypatch.setattr(inverse, "own_states", masked)
+    flags = ["--run", "unused", "--teacher", "unused", "--rows", "4", "--length", "8"]
+    canvases = inverse.Canvases(Backbone(CONFIG), inverse.parse_args(flags))
+    canvases.advance(canvases.z.masked_fill(canvases.shown(), 3))
+    log_p, log_fake, log_teacher = torch.log_softmax(torch.rand(3, 5, 50), dim=-1)
+    loss = inverse.inverse_loss(log_p, log_fake, log_teacher).sum()
+    assert loss.device == canvases.z.device == canvases.uniform.device == torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize(

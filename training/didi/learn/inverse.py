@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ..backbone import Backbone, load_backbone
 from ..diffusion import categorical, subs
@@ -53,26 +54,26 @@ class Canvases:
     def __init__(self, student: Backbone, args: argparse.Namespace):
         self.mask_id = student.config.mask_id
         # Row i is generated in steps[i mod the number of step counts].
-        self.chances = [mask_chances(steps) for steps in args.steps]
+        self.chances = pad_sequence([mask_chances(steps) for steps in args.steps], batch_first=True)
+        self.last = torch.tensor(args.steps)
         self.of = torch.arange(args.rows) % len(args.steps)
         self.uniform = torch.rand(args.rows, args.length)
         self.z, self.at = torch.empty_like(self.uniform, dtype=torch.int64), torch.empty_like(self.of)
         for index, steps in enumerate(args.steps):
-            rows = self.of == index
+            rows = slice(index, None, len(args.steps))
             self.z[rows], self.at[rows] = own_states(student, steps, self.uniform[rows])
 
     def shown(self) -> Tensor:
         """Return the positions [N, L] that the next step reveals."""
-        chance = torch.stack([self.chances[of][at + 1] for of, at in zip(self.of.tolist(), self.at.tolist())])
+        chance = self.chances[self.of, self.at + 1]
         return (self.z == self.mask_id) & (self.uniform >= chance[:, None])
 
     def advance(self, z: Tensor) -> None:
         """Take `z` [N, L] as the state after the next step."""
-        self.z, self.at = z.clone(), self.at + 1
-        last = torch.tensor([len(chance) - 1 for chance in self.chances])[self.of]
-        done = self.at == last
-        self.z[done], self.at[done] = self.mask_id, 0
-        self.uniform[done] = torch.rand(int(done.sum()), z.shape[1])
+        done = self.at + 1 == self.last[self.of]
+        self.at = torch.where(done, 0, self.at + 1)
+        self.z = torch.where(done[:, None], self.mask_id, z)
+        self.uniform = torch.where(done[:, None], torch.rand_like(self.uniform), self.uniform)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in ("z", "at", "uniform")}
