@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Guidance } from "../../src/diffusion/guidance.ts";
 import { type Budget, chooseBudget, stepsFor } from "../../src/engine/budget.ts";
-import { Speed } from "../../src/engine/scheduling/speed.ts";
 import type { Quality } from "../../src/model/manifest.ts";
 
 const RGAS: Guidance = { candidates: 4, scaleStart: 1, scaleEnd: 1, rerankRatio: 0.5 };
@@ -54,18 +53,4 @@ test("without measurements auto chooses as many steps as fit the deadline", () =
   assert.deepEqual(unmeasured(100, 64), { steps: 8, guidance: undefined });
   assert.deepEqual(unmeasured(100_000, 64), { steps: 64, guidance: undefined });
   assert.deepEqual(unmeasured(100_000, 1000), { steps: 128, guidance: undefined });
-});
-
-test("the speed is learnt from batches, and a graph that has not run is estimated from the student", () => {
-  const speed = new Speed();
-  assert.equal(speed.budgetMs(128, 16, undefined), 0);
-  speed.observe("denoise", 100, 200);
-  assert.equal(speed.msPerBatch, 200);
-  assert.equal(speed.budgetMs(10, 16, undefined), 10 * 16 * 2);
-  // 8 tilted steps of 4 passes, and 8 re-ranked steps that draw once and score 4 candidates.
-  assert.equal(speed.budgetMs(10, 16, RGAS), 10 * 2 * (8 * 4 + 8 * 5));
-  speed.observe("tilt", 100, 300);
-  assert.equal(speed.budgetMs(10, 16, RGAS), 10 * (8 * 3 + 8 * 2 * 5));
-  for (let i = 0; i < 200; i++) speed.observe("denoise", 100, 100);
-  assert.ok(Math.abs(speed.budgetMs(10, 16, undefined) - 160) < 1);
 });

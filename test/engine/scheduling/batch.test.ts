@@ -192,16 +192,28 @@ test("a row gets as many of the most likely tokens as it asks for, best first, a
     [3, 4],
   );
   assert.ok(Math.abs(second!.candidates[0]!.margins![0]! - 0.4) < 1e-6);
-  const both = [rowOn([9, 9], [[0, 1]], { step: 1 }, { topLogprobs: 2 })];
-  const [row] = splitDraws(both, denoiseInput(both), resultOf(2, 2, top.slice(0, 2)));
+  const both = [rowOn([9, 9, 9], [[0, 1, 2]], { step: 1 }, { topLogprobs: 2 })];
+  top[2] = [
+    [2, -1],
+    [9, -3],
+  ];
+  const [row] = splitDraws(both, denoiseInput(both), resultOf(3, 3, top));
   assert.ok(row && !(row instanceof Error));
   assert.deepEqual(
     [...row.top!.values()].map((tokens) => tokens.map(({ token }) => token)),
     [
       [8, 7],
       [5, 6],
+      [2, 9],
     ],
   );
+});
+
+test("a row has an error if one of its candidates has a number that is not finite", () => {
+  const rows = [rowOn([9, 9], [[0], [1]], { kind: "rerank", step: 1 })];
+  const result = resultOf(2, 2);
+  result.logprob[0] = Number.NEGATIVE_INFINITY;
+  assert.ok(splitDraws(rows, denoiseInput(rows), result)[0] instanceof NonFiniteError);
 });
 
 test("a reward that is not finite is an error of its row alone", () => {

@@ -33,6 +33,31 @@ test("a batch grows until doubling it brings no throughput", async () => {
     assert.deepEqual(await boundsFor(milliseconds), { maxTokens, lightTokens, spreadTokens: lightTokens });
 });
 
+test("a measured batch is masked and draws a sixteenth of the positions of each row", async () => {
+  const batches: DenoiseInput[] = [];
+  const run = async (_graph: string, batch: DenoiseInput) => {
+    batches.push(batch);
+    return { milliseconds: 60 * batch.rows };
+  };
+  await calibrate(model, { run: run as unknown as WorkerPool["run"] });
+  // Sizes 1 and 2, then 2 and 4, each once to warm up and five times in turn: neither doubling brought more.
+  const sizes = [1, 2, 2, 4].map((rows) => ({ rows }));
+  assert.deepEqual(
+    batches.map(({ rows }) => ({ rows })),
+    [0, 2].flatMap((at) => Array.from({ length: 6 }, () => sizes.slice(at, at + 2)).flat()),
+  );
+  assert.ok(batches.every(({ padded }) => padded === 128));
+  const { tokens, length, picks, draws, maskBias } = batches[1]!;
+  assert.deepEqual([...new Set(tokens)], [model.manifest.mask_token_id]);
+  assert.deepEqual([...length], [128, 128]);
+  assert.deepEqual(
+    [...picks],
+    [0, 1].flatMap((row) => [0, 1, 2, 3, 4, 5, 6, 7].flatMap((at) => [row, at])),
+  );
+  assert.deepEqual([...draws], [...Array(16).keys()]);
+  assert.deepEqual([...maskBias], [-1e9, -1e9]);
+});
+
 test("a size that does not fit in memory ends the measurement, unless it is the first", async () => {
   const until = (most: number) => (rows: number) => {
     if (rows > most) throw new ModelFailure("the batch ended 2 worker processes (exit code 71)");
@@ -54,6 +79,11 @@ test("with a long context, a batch of the longest rows must fit into the memory 
   assert.deepEqual(tried, [16, 8, 4, 2]);
   assert.equal(limits.maxTokens, 16 * 4096);
   assert.deepEqual([mostTokens(limits, 3968), mostTokens(limits, 4096)], [16 * 4096, 2 * 4096]);
+  const broken = async (_graph: string, { padded }: DenoiseInput) => {
+    if (padded === 4096) throw new ModelFailure("as a graph that cannot run");
+    return { milliseconds: 1 };
+  };
+  await assert.rejects(calibrate(long, { run: broken as unknown as WorkerPool["run"] }), ModelFailure);
 });
 
 test("an engine is ready before it measures its batches, and measures while requests run", async () => {
