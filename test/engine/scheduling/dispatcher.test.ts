@@ -1,89 +1,9 @@
 import assert from "node:assert/strict";
-import { EventEmitter, once } from "node:events";
+import { once } from "node:events";
 import { test } from "node:test";
-import { prepare } from "../../../src/engine/prepare.ts";
-import { SampleGroup } from "../../../src/engine/sample-group.ts";
-import { Dispatcher } from "../../../src/engine/scheduling/dispatcher.ts";
+import type { SampleGroup } from "../../../src/engine/sample-group.ts";
 import { MemoryFailure, ModelFailure } from "../../../src/errors.ts";
-import type { WorkerPool } from "../../../src/runtime/pool.ts";
-import type { DenoiseInput } from "../../../src/runtime/protocol.ts";
-import { startEngine, TINY_GUIDED } from "../../support/engine.ts";
-
-const LENGTH = 32;
-/** Milliseconds of the simulated clock that a batch takes, communication included. */
-const BATCH_MS = 10;
-
-const engine = await startEngine({}, TINY_GUIDED);
-
-/** A pool with a simulated clock. Every batch really runs, and its graph time is reported as 0. */
-class Clockwork extends EventEmitter {
-  readonly healthy: number;
-  free: number;
-  restarts = 0;
-  time = 0;
-  /** Rows of each batch. */
-  readonly batches: number[] = [];
-  /** Number of the batch during which a worker is replaced. */
-  restartIn = -1;
-  /** Batches that fail. */
-  failsFor: (batch: DenoiseInput) => boolean = () => false;
-  failure: Error = new ModelFailure("as a graph that cannot run");
-
-  constructor(workers: number) {
-    super();
-    this.healthy = workers;
-    this.free = workers;
-  }
-
-  now() {
-    return this.time;
-  }
-
-  async run(graph: "denoise", batch: DenoiseInput) {
-    assert.ok(this.free > 0, "a batch is started when a worker is free");
-    this.batches.push(batch.rows);
-    this.free--;
-    const result = await engine.pool.run(graph, batch);
-    this.time += BATCH_MS;
-    if (this.batches.length === this.restartIn) {
-      this.restarts++;
-      this.time += 1000;
-    }
-    this.free++;
-    if (this.failsFor(batch)) throw this.failure;
-    return { ...result, milliseconds: 0 };
-  }
-}
-
-/** Prompts differ, so that first passes are not shared. */
-const requestOf = (seed: number, steps: number, n = 1) => ({
-  ...{ prompt_tokens: [seed], length: LENGTH - 1, steps, seed, n, guidance: { mode: "none" as const } },
-});
-
-function groupOf(seed: number, steps: number, deadlineMs?: number, n = 1): SampleGroup {
-  const { params } = prepare(engine.model, requestOf(seed, steps, n), () => 0);
-  return new SampleGroup(params, engine.model, deadlineMs, 0);
-}
-
-/** Return a dispatcher with batches of `rows` canvases. */
-function dispatcherOf(rows: number, maxActive = 64, workers = 1) {
-  const pool = new Clockwork(workers);
-  const limits = { maxBatchTokens: rows * LENGTH, maxActive };
-  const { context_length } = engine.model.manifest;
-  return { pool, dispatcher: new Dispatcher(pool as unknown as WorkerPool, context_length, limits, pool) };
-}
-
-/** Resolve once `count` groups are done. Reject if one fails. */
-function finished(dispatcher: Dispatcher, count: number): Promise<void> {
-  let left = count;
-  return new Promise<void>((resolve, reject) => {
-    dispatcher.on("done", (one) => {
-      one.ended = true;
-      if (--left === 0) resolve();
-    });
-    dispatcher.on("failed", (_, error) => reject(error));
-  });
-}
+import { BATCH_MS, dispatcherOf, engine, finished, groupOf, LENGTH, requestOf } from "./clockwork.ts";
 
 /** Run `count` groups in batches of `rows` canvases. */
 function runAll(count: number, steps: number, rows: number) {
@@ -203,6 +123,7 @@ test("rows of a failed batch run in smaller ones, until the row at fault is alon
   for (const one of groups) dispatcher.add(one);
   await done;
   assert.deepEqual(failed, [groups[5]]);
+  assert.equal(dispatcher.bounds.tooMany, undefined);
   await assertAsAlone(groups.slice(0, 5), 4);
 });
 
@@ -215,6 +136,7 @@ test("a batch beyond the memory fails once; later ones are smaller", async () =>
   for (const one of groups) dispatcher.add(one);
   await done;
   assert.equal(pool.batches.filter((rows) => rows > 4).length, 1);
+  assert.deepEqual(dispatcher.bounds.tooMany, new Map([[LENGTH, 8 * LENGTH]]));
   await assertAsAlone(groups, 4);
 });
 
