@@ -26,6 +26,7 @@ from didi.learn.distillation import run_distillation  # noqa: E402
 
 TOKENIZER = TRAINING.parent / "models" / "stories-mdlm" / "tokenizer.json"
 PIECE = 15 << 20  # bytes
+PARTS = ("teacher", "student", "discriminator")
 
 # 25.3 million parameters. The corpus is seen about 30 times, hence the dropout.
 TEACHER = "--hidden 448 --heads 7 --blocks 9 --batch-tokens 65536 --dropout 0.1 --ema 0.998 --cooldown 0.3"
@@ -81,28 +82,30 @@ def main() -> None:
         teacher_sizes, student_sizes, fit_sizes = TINY_TEACHER, TINY_STUDENT, TINY_DISCRIMINATOR
         device, fit_iterations = ["--threads", "1"], 5
 
-    def flags(name: str, minutes: float, *more: str) -> list[str]:
-        return ["--run", str(runs / name), "--minutes", str(minutes), *device, *" ".join(more).split()]
+    def flags(name: str, minutes: float, settings: str, **paths: Path) -> list[str]:
+        files = [part for flag, path in paths.items() for part in (f"--{flag}", str(path))]
+        return ["--run", str(runs / name), "--minutes", str(minutes), *files, *device, *settings.split()]
 
-    tokenizer = f"--tokenizer {TOKENIZER}"
-    teacher, student = (runs / name / "checkpoint.pt" for name in ("teacher", "student"))
-    all_steps = f"--steps 1000000 {tokenizer}"
-    train.train(train.parse_args(flags("teacher", args.teacher_minutes, all_steps, teacher_sizes)))
-    distil = inverse.parse_args(
-        flags("student", args.student_minutes, f"--teacher {teacher}", DISTIL, student_sizes)
+    of_teacher = flags(
+        "teacher", args.teacher_minutes, f"--steps 1000000 {teacher_sizes}", tokenizer=TOKENIZER
     )
-    run_distillation(distil, partial(inverse.start, distil))
-    iterations = f"--iterations {fit_iterations} --discriminator-first {fit_iterations}"
-    fit = [f"--teacher {student}", tokenizer, iterations, FIT, fit_sizes]
-    distill.distill(distill.parse_args(flags("discriminator", args.discriminator_minutes, *fit)))
+    train.train(train.parse_args(of_teacher))
+    teacher, student, fitted = (runs / name / "checkpoint.pt" for name in PARTS)
+    of_student = flags("student", args.student_minutes, f"{DISTIL} {student_sizes}", teacher=teacher)
+    distilled = inverse.parse_args(of_student)
+    run_distillation(distilled, partial(inverse.start, distilled))
+    settings = f"{FIT} {fit_sizes} --iterations {fit_iterations} --discriminator-first {fit_iterations}"
+    of_fit = flags(
+        "discriminator", args.discriminator_minutes, settings, teacher=student, tokenizer=TOKENIZER
+    )
+    distill.distill(distill.parse_args(of_fit))
 
-    student = runs / "discriminator" / "checkpoint.pt"
-    write_samples(student, 32 if args.rehearse else 128, args.out / "samples.txt")
+    write_samples(fitted, 32 if args.rehearse else 128, args.out / "samples.txt")
     weights = args.out / "weights.fp16.safetensors"
-    save_backbone(load_backbone(student), weights)
-    save_discriminator(load_discriminator(student), args.out / "discriminator.fp16.safetensors")
+    save_backbone(load_backbone(fitted), weights)
+    save_discriminator(load_discriminator(fitted), args.out / "discriminator.fp16.safetensors")
     save_backbone(load_backbone(teacher), args.out / "teacher.fp16.safetensors")
-    for name in ("teacher", "student", "discriminator"):
+    for name in PARTS:
         (args.out / f"{name}.csv").write_bytes((runs / name / "log.csv").read_bytes())
     for file in args.out.glob("*.safetensors"):
         split(file)
