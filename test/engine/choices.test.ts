@@ -75,15 +75,15 @@ test("an answer is computed again from its receipt, alone or beside others", asy
 test("a drawn option depends on the seed, and is drawn by its probability", async () => {
   const counts = [0, 0];
   let probability = 0;
+  const likeliest = new Set<string>();
+  const template = "One day, {{choice:Tom|Lily}} was happy.";
   for (let seed = 0; seed < 60; seed++) {
-    const { choices } = await ask({
-      template: "One day, {{choice:Tom|Lily}} was happy.",
-      choose: "draw",
-      seed,
-    });
+    const { choices } = await ask({ template, choose: "draw", seed });
     counts[choices![0]!.chosen]!++;
     probability = choices![0]!.options[0]!.probability;
+    if (seed < 8) likeliest.add((await ask({ template, seed })).choices![0]!.text);
   }
+  assert.equal(likeliest.size, 1);
   const expected = 60 * probability;
   const deviation = Math.sqrt(60 * probability * (1 - probability));
   assert.ok(counts[0]! > 0 && counts[1]! > 0, `${counts}`);
@@ -102,6 +102,23 @@ test("too many combinations are decided from left to right", async () => {
   assert.equal(samples[0]!.text, `He had ${first!.text} dog and ${second!.text} cat.`);
 });
 
+test("choices are decided jointly up to 64 combinations and 1,024 scored tokens", async () => {
+  const eight = "a|b|c|d|e|f|g|h";
+  const joint = await ask({ template: `He had {{choice:${eight}}} dog and {{choice:${eight}}} cat.` });
+  assert.equal(joint.combinations!.length, 64);
+  const long = eight.replace("h", "h and then he had one more big dog");
+  const inTurn = await ask({ template: `He had {{choice:${long}}} and {{choice:${long}}}.` });
+  assert.equal(inTurn.combinations, undefined);
+  const hashes = [joint, inTurn].map(({ receipt }) => receipt.choices_sha256!);
+  assert.ok(hashes.every((hash) => /^[0-9a-f]{64}$/.test(hash)) && hashes[0] !== hashes[1], `${hashes}`);
+});
+
+test("a choice of its own has no combinations, and the likeliest option needs no seed", async () => {
+  const answer = await ask({ template: "The {{choice:dog|spoon}} barked.", seed: undefined });
+  assert.equal(answer.choices![0]!.text, "dog");
+  assert.equal(answer.combinations, undefined);
+});
+
 test("a space before a choice is tokenised with its options; the text stays as it is written", () => {
   assert.deepEqual(parseTemplate("A {{choice:b|c}} d"), [
     { text: "A" },
@@ -116,6 +133,8 @@ test("a space before a choice is tokenised with its options; the text stays as i
   assert.deepEqual(parseTemplate(" {{choice: b|c}}{{mask:2}}").slice(0, 1), [{ text: " " }]);
 });
 
+/** 60 options of more than 20 tokens. */
+const MANY = Array.from({ length: 60 }, (_, i) => `${"b ".repeat(20)}${i}`).join("|");
 const REFUSED: [Partial<GenerateRequest>, string, RegExp][] = [
   [{ template: "{{choice:a}}" }, "/template", /choice of 1 options, and needs 2 to 64/],
   [{ template: "{{choice:a|}}" }, "/template", /empty option/],
@@ -128,6 +147,8 @@ const REFUSED: [Partial<GenerateRequest>, string, RegExp][] = [
   [{ template: "{{choice:a|b}}", choose: "draw", seed: undefined }, "/seed", /a drawn choice needs one/],
   [{ template: "{{choice:a|b}}", best_of: 2 }, "/best_of", /nothing is generated/],
   [{ template: `{{choice:a|${"b ".repeat(900)}}}{{mask:8}}` }, "/template", /shorten it/],
+  [{ template: `{{choice:a|${"b ".repeat(150)}}}{{mask:200}}` }, "/template", /256/],
+  [{ template: `{{choice:${MANY}}}` }, "/template", /options of more than 1024 tokens: shorten them/],
   [{ template: "{{choice:a|b}}{{mask:2}}", threshold: 1 }, "/threshold", /order random/],
 ];
 for (const [request, path, message] of REFUSED)
