@@ -130,3 +130,38 @@ test("scored tokens are one step each, and are no mask", () => {
   assert.equal(output.n, 0);
   assertRefused({ scored: [row, { ...row, token: mask }] }, "/prompt_tokens/1");
 });
+
+test("best_of ranks samples, of which n are answered", () => {
+  const { params, output } = prepared({ n: 2, best_of: 3 });
+  assert.deepEqual([params.samples, params.ranked, output.n], [3, true, 2]);
+  assert.deepEqual(params.rankBy, { discriminator: 1 });
+  assert.equal(prepared({ n: 2, best_of: 2 }).params.samples, 2);
+  assertRefused({ n: 2, best_of: 1 }, "/best_of");
+  assertRefused({ rank_by: { discriminator: 1 } }, "/rank_by");
+  const { guidance: _, ...unguided } = model.manifest;
+  const plain = Object.assign(Object.create(Object.getPrototypeOf(model)), model, { manifest: unguided });
+  assertRefused({ best_of: 2 }, "/best_of", plain);
+  assertRefused({ best_of: 2, early_stop: true }, "/early_stop");
+});
+
+test("stop strings are a list, at which sampling ends only with early_stop", () => {
+  const stops = (request: Partial<GenerateRequest>) => {
+    const { params, output } = prepared(request);
+    return [output.stop, params.earlyStop];
+  };
+  assert.deepEqual(stops({ stop: "a" }), [["a"], undefined]);
+  assert.deepEqual(stops({ stop: ["a", "b"], early_stop: true }), [
+    ["a", "b"],
+    ["a", "b"],
+  ]);
+  assert.deepEqual(stops({ early_stop: true }), [[], []]);
+});
+
+test("a prompt can be echoed, and a template cannot; particles are passed on", () => {
+  assert.equal(prepared({ echo: true }).output.echo, true);
+  const template = { prompt: undefined, length: undefined, template: "a{{mask:4}}" };
+  assertRefused({ ...template, echo: true }, "/echo");
+  assert.equal(prepared(template).output.layout.continues, false);
+  assert.deepEqual(prepared({ guidance: { mode: "smc" } }).params.smc, { particles: 4, resampleBelow: 0.5 });
+  assert.equal("smc" in prepared({}).params, false);
+});
