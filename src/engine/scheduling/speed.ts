@@ -7,6 +7,9 @@ import { type GraphName, scores } from "../../runtime/protocol.ts";
 /** Weight of the newest batch in a moving average. */
 const NEWEST = 0.1;
 
+/** A first batch allocates memory and may load its graph: it counts only until there is a second one. */
+const weightOf = (batchesBefore: number) => (batchesBefore < 2 ? 1 : NEWEST);
+
 /** Cost of a pass of each graph in passes of the student. The discriminator is as large as the student. */
 export const GRAPH_COST = { denoise: 1, score: 1, tilt: 4 };
 
@@ -23,15 +26,21 @@ export interface TimedRow {
 /** Moving averages over batches; all estimates are 0 before the first batch. */
 export class Speed {
   readonly #msPerToken = new Map<GraphName, number>();
+  /** Batches so far of each graph. */
+  readonly #batches = new Map<GraphName, number>();
+  #allBatches = 0;
   /** Milliseconds of a batch. */
   msPerBatch = 0;
 
   /** Record a batch and the milliseconds until its worker was free again, communication included. */
   observe(graph: GraphName, paddedTokens: number, milliseconds: number): void {
     const perToken = milliseconds / paddedTokens;
-    const before = this.#msPerToken.get(graph) ?? perToken;
-    this.#msPerToken.set(graph, before + NEWEST * (perToken - before));
-    this.msPerBatch += (this.msPerBatch === 0 ? 1 : NEWEST) * (milliseconds - this.msPerBatch);
+    const before = this.#msPerToken.get(graph) ?? 0;
+    const batches = this.#batches.get(graph) ?? 0;
+    this.#msPerToken.set(graph, before + weightOf(batches) * (perToken - before));
+    this.msPerBatch += weightOf(this.#allBatches) * (milliseconds - this.msPerBatch);
+    this.#batches.set(graph, batches + 1);
+    this.#allBatches++;
   }
 
   /**
