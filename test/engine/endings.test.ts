@@ -11,7 +11,7 @@ const REQUEST = { prompt: "", length: 16, steps: 8, seed: 1 };
 
 /** Return an engine and the endings of its requests so far. */
 async function engineWithEndings() {
-  const engine = await startEngine({}, TINY_GUIDED);
+  const engine = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 60_000 } }, TINY_GUIDED);
   const endings: Ending[] = [];
   engine.on("finished", (ending) => endings.push(ending));
   return { engine, endings, outcomes: () => endings.map(({ outcome }) => outcome) };
@@ -48,20 +48,22 @@ test("an error of the model rejects every request that waits for the same sample
   assert.equal(engine.activeRows, 0);
 });
 
-test("an abort rejects running, waiting and answered requests, and refuses later ones", async () => {
+test("an abort rejects running, waiting and cached requests, and refuses later ones", async () => {
   const { engine, outcomes } = await engineWithEndings();
   await engine.submit(REQUEST).result;
-  const handles = [engine.submit({ ...REQUEST, seed: 3, length: 90, steps: 90 }), engine.submit(REQUEST)];
+  const running = engine.submit({ ...REQUEST, seed: 3, length: 90, steps: 90 });
   await once(engine, "batch");
-  await handles[1]!.result;
-  handles.push(engine.submit({ ...REQUEST, seed: 4 }));
+  const waiting = engine.submit({ ...REQUEST, seed: 4 });
+  // Its answer is known, and is on its way.
+  const cached = engine.submit(REQUEST);
   engine.abort();
-  for (const { result } of [handles[0]!, handles[2]!])
+  for (const { result } of [running, waiting, cached])
     await assert.rejects(
       result,
       (error) => error instanceof UnavailableError && /shutting/.test(error.message),
     );
-  assert.deepEqual(outcomes().toSorted(), ["done", "done", "failed", "failed"]);
+  assert.deepEqual(outcomes(), ["done", "failed", "failed", "failed"]);
+  assert.deepEqual([engine.activeRows, engine.queueLength], [0, 0]);
   assert.throws(() => engine.submit(REQUEST), UnavailableError);
   await engine.drain();
 });

@@ -2,9 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Answer } from "../../src/engine/answers/answer.ts";
 import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
+import { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
+import { paddedLength } from "../../src/engine/scheduling/scheduler.ts";
 import { CancelledError, InvalidRequestError, OverloadedError, UnavailableError } from "../../src/errors.ts";
-import { GOLDEN, startEngine } from "../support/engine.ts";
+import { GOLDEN, LIMITS, startEngine } from "../support/engine.ts";
 
 const engine = await startEngine();
 
@@ -66,6 +68,8 @@ test("the default length of a prompt that leaves one token is 1", async () => {
 
 test("a full queue refuses with a Retry-After, and recovers", async () => {
   const small = await startEngine({ maxActive: 2, maxQueue: 3 });
+  assert.equal(small.queueAgeMs, 0);
+  const before = performance.now();
   const request = { prompt: "", length: 64, steps: 64, temperature: 1 };
   const handles = Array.from({ length: 5 }, () => small.submit(request));
   assert.throws(
@@ -75,16 +79,71 @@ test("a full queue refuses with a Retry-After, and recovers", async () => {
   await new Promise((resolve) => setTimeout(resolve, 50));
   assert.equal(small.activeRows, 2);
   assert.equal(small.queueLength, 3);
+  const age = small.queueAgeMs;
+  assert.ok(age >= 40 && age < performance.now() - before, `${age} ms`);
   handles[4]!.cancel();
   assert.equal(small.queueLength, 2);
   await Promise.all(handles.slice(0, 4).map((handle) => handle.result));
   await small.submit(request).result;
 
+  const checked = small.check(request);
   const last = small.submit(request);
   const drained = small.drain();
-  assert.throws(() => small.submit(request), UnavailableError);
+  for (const refused of [() => small.submit(request), () => small.start(checked)])
+    assert.throws(refused, (error) => error instanceof UnavailableError && /shutting/.test(error.message));
   assert.equal((await last.result).samples[0]!.tokens.length, 64);
   await drained;
+});
+
+test("an engine that has not run its model refuses requests, and sends no one away for long", () => {
+  const cold = new Engine(engine.model, engine.pool, LIMITS);
+  assert.throws(
+    () => cold.submit({ prompt: "", steps: 8 }),
+    (error) => error instanceof UnavailableError && /still loading/.test(error.message),
+  );
+  for (const [backlogMs, seconds] of [
+    [0, 1],
+    [1001, 2],
+    [1e9, 600],
+  ]) {
+    Object.defineProperty(cold, "backlogMs", { value: backlogMs, configurable: true });
+    assert.equal(cold.retryAfter, seconds);
+  }
+});
+
+test("known batch sizes are taken as they are, unless the operator has set one", async () => {
+  const known = { maxTokens: 512, lightTokens: 128, spreadTokens: 256 };
+  const measured = new Engine(engine.model, engine.pool, { ...LIMITS, maxBatchTokens: "auto" });
+  await measured.measureBatches(known);
+  assert.deepEqual(measured.bounds, known);
+  const { bounds } = engine;
+  await engine.measureBatches(known);
+  assert.deepEqual(engine.bounds, bounds);
+});
+
+test("a request is charged its token passes, or the rendering of its steps if that is more", async () => {
+  const request = { prompt: "", length: 16, steps: 4, seed: 1 };
+  const [plain, withSteps] = [engine.check(request), engine.check(request, true)];
+  assert.equal(engine.check({ ...request, trace: true }).emitCost, withSteps.emitCost);
+  assert.ok(withSteps.emitCost >= plain.emitCost);
+  const handle = engine.start(plain);
+  assert.equal(handle.spent(), plain.emitCost);
+  const { usage } = await handle.result;
+  assert.equal(handle.spent(), usage.student_passes * paddedLength(16, engine.model.manifest.context_length));
+  assert.ok(handle.spent() <= plain.cost);
+  // Few masked positions and many steps to render.
+  const rendered = engine.submit({ prompt: "", length: 1, steps: 1024, seed: 1 }, () => {});
+  await rendered.result;
+  assert.equal(rendered.spent(), rendered.cost);
+});
+
+test("every step of every sample is reported", async () => {
+  const seen: number[] = [];
+  const count = ({ step }: { step: number }) => seen.push(step);
+  engine.on("step", count);
+  await engine.submit({ prompt: "", length: 16, steps: 4, seed: 1, n: 2 }).result;
+  engine.off("step", count);
+  assert.deepEqual(seen.toSorted(), [0, 0, 1, 1, 2, 2, 3, 3]);
 });
 
 test("n samples equal those of single requests, and share the first step", async () => {
@@ -137,6 +196,9 @@ test("steps auto chooses a budget for the deadline, and the receipt reproduces t
   assert.deepEqual(result.samples, again.result.samples);
   const hasty = await run({ ...request, steps: "auto", deadline_ms: 20 });
   assert.ok(hasty.result.usage.steps < best!.steps, `${hasty.result.usage.steps} steps in 20 ms`);
+  const hurry = { ...request, steps: "auto", deadline_ms: 60_000 } as const;
+  const { params } = engine.check(hurry, false, performance.now() - 59_980);
+  assert.ok(params.steps < best!.steps, `${params.steps} steps in the 20 ms that are left`);
   assert.throws(() => engine.submit({ ...request, steps: "auto" }), InvalidRequestError);
 });
 

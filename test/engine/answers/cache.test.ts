@@ -125,6 +125,20 @@ test("an answer cut short by its deadline is neither cached nor shared", async (
   assert.equal((await ask({ ...request(32), deadline_ms: 1000 })).cache, "hit");
 });
 
+test("alternatives are computed again, and lookups are reported for requests with a seed alone", async () => {
+  const lookups: unknown[] = [];
+  const note = (lookup: unknown) => lookups.push(lookup);
+  engine.on("lookup", note);
+  const alternatives = { ...request(51), logprobs: true, top_logprobs: 2 };
+  for (const body of [alternatives, alternatives, request(undefined), request(52), request(52)])
+    await ask(body);
+  engine.off("lookup", note);
+  assert.deepEqual(lookups, [
+    { tier: "memory", hit: false },
+    { tier: "memory", hit: true },
+  ]);
+});
+
 test("the cache is bounded in bytes and in time, and can be disabled", async () => {
   const { model } = engine;
   const answerTo = (seed: number) => {
