@@ -49,6 +49,16 @@ test("without masks the answer is the text, and nothing is generated", async () 
   assert.equal(answer.cache, "miss");
 });
 
+test("scores are not cached, and have no steps that are reported", async () => {
+  const cached = await startEngine({ cache: { maxBytes: 1e6, ttlMs: 60_000 } });
+  const mask = cached.model.manifest.mask_token_id;
+  const scored = [{ canvas: [mask, 5], position: 0, token: 7 }];
+  const steps: StepEvent[] = [];
+  const score = () => cached.submit({ ...base, scored }, (step) => steps.push(step)).result;
+  const [first, second] = [await score(), await score()];
+  assert.deepEqual([first.cache, second.cache, steps], ["miss", "miss", []]);
+});
+
 test("masks are filled around the choice that was made", async () => {
   const asked = await ask({ template: "The {{choice:dog|spoon}} barked{{mask:6}}." });
   const given = await ask({ template: "The dog barked{{mask:6}}." });

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { test } from "node:test";
 import type { Answer } from "../../src/engine/answers/answer.ts";
 import type { StepEvent } from "../../src/engine/answers/step-emitter.ts";
@@ -91,8 +92,12 @@ test("a full queue refuses with a Retry-After, and recovers", async () => {
   const drained = small.drain();
   for (const refused of [() => small.submit(request), () => small.start(checked)])
     assert.throws(refused, (error) => error instanceof UnavailableError && /shutting/.test(error.message));
+  const ended: string[] = [];
+  last.result.then(() => ended.push("request"));
+  drained.then(() => ended.push("engine"));
   assert.equal((await last.result).samples[0]!.tokens.length, 64);
   await drained;
+  assert.deepEqual(ended, ["request", "engine"]);
 });
 
 test("an engine that has not run its model refuses requests, and sends no one away for long", () => {
@@ -122,19 +127,34 @@ test("known batch sizes are taken as they are, unless the operator has set one",
 });
 
 test("a request is charged its token passes, or the rendering of its steps if that is more", async () => {
-  const request = { prompt: "", length: 16, steps: 4, seed: 1 };
+  const request = { prompt: "", length: 16, steps: 16, seed: 1 };
   const [plain, withSteps] = [engine.check(request), engine.check(request, true)];
   assert.equal(engine.check({ ...request, trace: true }).emitCost, withSteps.emitCost);
-  assert.ok(withSteps.emitCost >= plain.emitCost);
+  assert.ok(withSteps.emitCost > plain.emitCost);
   const handle = engine.start(plain);
   assert.equal(handle.spent(), plain.emitCost);
   const { usage } = await handle.result;
   assert.equal(handle.spent(), usage.student_passes * paddedLength(16, engine.model.manifest.context_length));
   assert.ok(handle.spent() <= plain.cost);
   // Few masked positions and many steps to render.
-  const rendered = engine.submit({ prompt: "", length: 1, steps: 1024, seed: 1 }, () => {});
+  const short = { prompt: "", length: 1, steps: 1024, seed: 1 };
+  const rendered = engine.submit(short, () => {});
   await rendered.result;
   assert.equal(rendered.spent(), rendered.cost);
+  assert.equal(rendered.cost, engine.check(short, true).emitCost);
+});
+
+test("a request joins an equal one while it runs, whatever ends beside it, and none that has ended", async () => {
+  const request = { prompt: "", length: 60, steps: 12, seed: 77, temperature: 1 };
+  const withDeadline = engine.submit({ ...request, deadline_ms: 60_000 });
+  for (let i = 0; i < 4; i++) await once(engine, "batch");
+  const running = engine.submit(request);
+  await withDeadline.result;
+  const joined = engine.submit(request);
+  const alone = engine.submit({ ...request, deadline_ms: 60_000 });
+  const states = [running, joined, alone].map(async ({ result }) => (await result).cache);
+  assert.deepEqual(await Promise.all(states), ["miss", "shared", "miss"]);
+  assert.equal((await engine.submit(request).result).cache, "miss");
 });
 
 test("every step of every sample is reported", async () => {

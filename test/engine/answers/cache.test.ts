@@ -38,6 +38,9 @@ test("a repeated request with a seed is answered from the cache, with its steps"
   assert.equal(again.calls, 0);
   assert.deepEqual(again.steps, first.steps);
   assert.deepEqual(again.essence, first.essence);
+  // Charged for the text alone.
+  const handle = engine.submit(request(1));
+  assert.deepEqual([handle.cost, handle.spent()], [1, 1]);
   // The same prompt as tokens: the key holds tokens, not text.
   const { cache } = await ask({ ...request(1), top_k: 0, order: "random", guidance: { mode: "none" }, n: 1 });
   assert.equal(cache, "hit");
@@ -107,12 +110,12 @@ test("cancelling one of several equal requests keeps the others; the last ends t
   await assert.rejects(handles[0]!.result, CancelledError);
   assert.deepEqual((await handles[1]!.result).samples, (await handles[2]!.result).samples);
 
-  const doomed = Array.from({ length: 2 }, () => engine.submit({ ...request(22), steps: 1024 }));
+  const doomed = Array.from({ length: 2 }, () => engine.submit(request(22)));
   for (const handle of doomed) handle.cancel();
   for (const { result } of doomed) await assert.rejects(result, CancelledError);
   assert.deepEqual([engine.activeRows, engine.queueLength], [0, 0]);
   // A later request does not join the cancelled group.
-  assert.equal((await ask({ ...request(22), steps: 5 })).cache, "miss");
+  assert.equal((await ask(request(22))).cache, "miss");
 });
 
 test("an answer cut short by its deadline is neither cached nor shared", async () => {

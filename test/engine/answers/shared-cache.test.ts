@@ -69,6 +69,13 @@ test("engines share answers exactly, ranked and guided ones too", async () => {
   assert.equal((await other.submit(request).result).cache, "hit");
 });
 
+test("an engine without a cache of its own finds an answer again and again", async () => {
+  const store = new Store();
+  await (await server(store)).submit(REQUEST).result;
+  const other = await server(store, "avx2", { cache: { maxBytes: 0, ttlMs: 0 } });
+  for (let i = 0; i < 2; i++) assert.equal((await other.submit(REQUEST).result).cache, "hit");
+});
+
 test("another seed, another processor and a random seed do not share answers", async () => {
   const store = new Store();
   await (await server(store)).submit(REQUEST).result;
