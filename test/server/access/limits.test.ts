@@ -104,6 +104,12 @@ test("token passes are padded tokens times passes times samples", async () => {
   assert.equal(priceOf({ ...small, steps: 4, guidance: { mode: "rgas" } }), 32 * (2 * 4 + 2 * (1 + 4)));
   // Each sample is scored at its end.
   assert.equal(priceOf({ ...small, steps: 1, best_of: 2 }), 2 * 32 * 2);
+  // A step that masks tokens again runs though there are 4 positions.
+  assert.equal(priceOf({ ...small, steps: 8, remask: { mode: "random", rate: 0.1 } }), 8 * 32);
+  // 3 particles take a pass and are scored at each of 2 steps.
+  const smc = { mode: "smc", particles: 3 } as const;
+  assert.equal(priceOf({ ...small, guidance: smc }), 32 * 2 * 3 * (1 + 1));
+  assert.equal(priceOf({ ...small, guidance: smc, best_of: 2 }), 2 * 32 * (2 * 3 * (1 + 1) + 1));
 
   const { clock, ask } = await limited({ token_passes_per_minute: 160 });
   // In confidence order every step reveals positions, so that every step runs.
