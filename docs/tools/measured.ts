@@ -106,3 +106,43 @@ export function int8(): string {
   const rows = cellsOf("int8.json").map((cell) => [cell.name, perplexity(cell), cell.entropy.toFixed(3)]);
   return table(["samples", "perplexity (95%)", "entropy"], rows);
 }
+
+/** A set of sequences that the training code's `didi.tools.proteins.evaluate` measured. */
+interface Sequences {
+  sampler: string;
+  steps: number | null;
+  samples: number;
+  generative_perplexity: number;
+  generative_perplexity_interval: [low: number, high: number];
+  entropy: number;
+  with_family: number;
+  near_training: number;
+  identity: number | null;
+  composition: number;
+  length: number;
+  length_deviation: number;
+  unended: number;
+}
+
+/** Return a table of what the model of proteins writes, and of what it is compared with. */
+export function proteins(): string {
+  const file = join(PACKAGE_ROOT, "models", "proteins-didi", "card", "figures.json");
+  const rows = (JSON.parse(readFileSync(file, "utf8")) as Sequences[]).map((set) => {
+    const [low, high] = set.generative_perplexity_interval.map((bound) => bound.toFixed(2));
+    return [
+      { plain: "student", rgas: "student, guided" }[set.sampler] ?? set.sampler,
+      set.steps ?? "",
+      set.samples,
+      `${set.generative_perplexity.toFixed(2)} (${low} to ${high})`,
+      set.entropy.toFixed(3),
+      percent(set.with_family),
+      percent(set.near_training),
+      set.identity === null ? "" : percent(set.identity),
+      set.composition.toFixed(4),
+      `${set.length.toFixed(0)} ± ${set.length_deviation.toFixed(0)}`,
+      percent(set.unended),
+    ];
+  });
+  const head = ["sequences of", "steps", "number", "perplexity (95%)", "entropy", "Pfam family"];
+  return table([...head, "near training", "identity", "composition", "length", "unended"], rows);
+}

@@ -13,7 +13,7 @@ import type { ModelRegistry } from "../../src/engine/models/registry.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { KINDS, type ProblemKind } from "../../src/server/problem.ts";
 import { createMetrics } from "../../src/server/telemetry/metrics.ts";
-import { decoding, figures, int8, outside, steps, temperatures } from "./measured.ts";
+import { decoding, figures, int8, outside, proteins, steps, temperatures } from "./measured.ts";
 
 /** The pages with generated tables. */
 export const PAGES = [
@@ -128,7 +128,7 @@ export function renewed(page: string): string {
   const parts: Record<string, () => string> = {
     flags: () => flags(buildProgram()).join("\n\n"),
     metrics,
-    ...{ errors, figures, steps, temperatures, outside, decoding, int8 },
+    ...{ errors, figures, steps, temperatures, outside, decoding, int8, proteins },
   };
   return page.replaceAll(
     /(<!-- (\w+): npm run docs -->\n)[\s\S]*?(<!-- end -->)/g,

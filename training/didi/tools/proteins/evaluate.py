@@ -1,14 +1,16 @@
 """Measure a served model of proteins: `python -m didi.tools.proteins.evaluate --model FOLDER --judge FILE
 --keep FILE`.
 
-A running server writes sequences from an empty canvas of 256 tokens at each number of steps, plain and, with
-a discriminator, guided. Beside them are real sequences of the test split, each of a cluster that training
-never saw, the same with their residues shuffled, and the autoregressive peer's. Of each set: perplexity by
-the judge, a causal model, with a 95% interval; entropy of the residues of a sequence; the share that a Pfam
-family matches; the share that aligns with a training sequence, and the median identity of those; the
-divergence of the residues' frequencies from the real ones; and the lengths. Writes `card/figures.json` and
-`card/figures.md` in the model's folder, and the perplexities into its `model.json`. Sets of sequences in the
-file `--keep` are not written again.
+A running server writes sequences in a canvas of 256 tokens at each number of steps, plain and, with a
+discriminator, guided. The first residue is given, methionine, as in nearly all proteins, because half of the
+training windows begin in the middle of one. Beside them are real sequences of the test split, each of a
+cluster that training never saw, the same with their residues shuffled, and the autoregressive peer's.
+
+Of each set: perplexity by the judge, a causal model, with a 95% interval; entropy of the residues of a
+sequence; the share that a Pfam family matches; the share that aligns with a training sequence, and the median
+identity of those; the divergence of the residues' frequencies from the real ones; and the lengths. They go to
+`card/figures.json` in the model's folder, of which `npm run docs` makes a table, and the perplexities of plain
+sampling into its `model.json`. Sets of sequences in the file `--keep` are not written again.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from .homology import nearest, with_family
 
 SOURCE = "7-proteins.fasta.xz"
 LENGTH = 256  # tokens of a canvas
+FIRST = "M"  # residue of a sequence
 CLIENTS = 16  # requests at a time
 MODES = {"plain": "none", "rgas": "rgas"}  # samplers, as `model.json` names them, and as a request does
 
@@ -38,8 +41,8 @@ def written(server: str, mode: str, steps: int, count: int) -> list[str]:
     """Return what a server writes for seeds 1 to `count`, each cut before its first end of text."""
 
     def one(seed: int) -> str:
-        body = {"prompt": "", "length": LENGTH, "steps": steps, "seed": seed, "guidance": {"mode": mode}}
-        return generate(server, body)["samples"][0]["text"]
+        body = {"prompt": FIRST, "length": LENGTH - 1, "steps": steps, "seed": seed}
+        return FIRST + generate(server, body | {"guidance": {"mode": mode}})["samples"][0]["text"]
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         return list(pool.map(one, range(1, count + 1)))
@@ -136,30 +139,12 @@ def measure(table: Table, judge: Callable[[Sequence[str]], np.ndarray], threads:
     return figures
 
 
-def markdown(figures: Sequence[dict]) -> str:
-    """Return the figures as a table."""
-    columns = ["sequences of", "steps", "number", "perplexity (95%)", "entropy", "Pfam family"]
-    columns += ["near training", "identity", "composition", "length", "unended"]
-    rows = []
-    for cell in figures:
-        low, high = cell["generative_perplexity_interval"]
-        identity = "" if cell["identity"] is None else f"{cell['identity']:.0%}"
-        rows.append(
-            [
-                cell["sampler"],
-                "" if cell["steps"] is None else str(cell["steps"]),
-                str(cell["samples"]),
-                f"{cell['generative_perplexity']:.2f} ({low:.2f} to {high:.2f})",
-                f"{cell['entropy']:.3f}",
-                f"{cell['with_family']:.1%}",
-                f"{cell['near_training']:.1%}",
-                identity,
-                f"{cell['composition']:.4f}",
-                f"{cell['length']:.0f} ± {cell['length_deviation']:.0f}",
-                f"{cell['unended']:.0%}",
-            ]
-        )
-    return "\n".join(f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *rows]) + "\n"
+def summary(cell: dict) -> str:
+    """Return the figures of a set as a line."""
+    low, high = cell["generative_perplexity_interval"]
+    steps = "" if cell["steps"] is None else f", {cell['steps']} steps"
+    perplexity = f"perplexity {cell['generative_perplexity']:.2f} ({low:.2f} to {high:.2f})"
+    return f"{cell['sampler']}{steps}: {perplexity}, {cell['with_family']:.1%} with a family"
 
 
 def main() -> None:
@@ -170,6 +155,7 @@ def main() -> None:
     add("--judge", type=Path, required=True, help="causal model: a folder or checkpoint.pt")
     add("--peer", type=Path, help="autoregressive peer: a folder or checkpoint.pt")
     add("--steps", type=int, nargs="+", default=[8, 16, 32, 64, 128], help="step counts")
+    add("--guided-steps", type=int, nargs="+", default=[8, 16, 32], help="those with guidance")
     add("--samples", type=int, default=256, help="sequences of a set")
     add("--keep", type=Path, required=True, help="JSON file of the sequences")
     add("--threads", type=int, default=1, help="threads of the searches and of PyTorch")
@@ -190,13 +176,17 @@ def evaluate(args: argparse.Namespace) -> None:
     table.add("real", None, lambda: real)
     table.add("shuffled", None, lambda: shuffled(real, 1))
     if args.peer:
-        peer, start = load_causal(args.peer), torch.full((args.samples, 1), end)
-        drawn = lambda: sample_causal(peer, start, LENGTH - 1)  # noqa: E731
-        table.add("autoregressive peer", None, lambda: spelled(tokenizer, drawn()))
+        peer, first = load_causal(args.peer), [end, *tokenizer.encode(FIRST).ids]
+
+        def by_peer() -> list[str]:
+            drawn = sample_causal(peer, torch.tensor([first] * args.samples), LENGTH - 1)
+            return [FIRST + rest for rest in spelled(tokenizer, drawn)]
+
+        table.add("autoregressive peer", None, by_peer)
     manifest = json.loads((args.model / "model.json").read_text())
-    for sampler in ("plain", "rgas") if "guidance" in manifest else ("plain",):
-        mode = MODES[sampler]
-        for steps in args.steps:
+    counts = {"plain": args.steps, "rgas": args.guided_steps if "guidance" in manifest else []}
+    for sampler, mode in MODES.items():
+        for steps in counts[sampler]:
             table.add(sampler, steps, lambda: written(args.server, mode, steps, args.samples))  # noqa: B023
     judge = load_causal(args.judge)
 
@@ -208,12 +198,12 @@ def evaluate(args: argparse.Namespace) -> None:
     card = args.model / "card"
     card.mkdir(exist_ok=True)
     (card / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
-    (card / "figures.md").write_text(markdown(figures))
     measures = ("sampler", "steps", "generative_perplexity", "entropy")
-    served = [cell for cell in figures if cell["sampler"] in MODES]
-    manifest["quality"] = [{name: cell[name] for name in measures} for cell in served]
+    # `steps: "auto"` goes by the least perplexity, and guidance lowers it by bending the composition.
+    plain = [cell for cell in figures if cell["sampler"] == "plain"]
+    manifest["quality"] = [{name: cell[name] for name in measures} for cell in plain]
     (args.model / "model.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    print(markdown(figures))
+    print("\n".join(summary(cell) for cell in figures))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def main() -> None:
 
                 with ThreadPoolExecutor(CLIENTS) as pool:
                     filled = torch.tensor(list(pool.map(one, range(len(rows)))))
-                show(f"served, {steps} steps", (filled == x).double().mean(1).numpy())
+                show(f"served, {steps} step{'s' * (steps > 1)}", (filled == x).double().mean(1).numpy())
 
 
 if __name__ == "__main__":

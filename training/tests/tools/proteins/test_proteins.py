@@ -8,7 +8,7 @@ import torch
 from didi.tokenizer import RESIDUES, residue_tokenizer
 from didi.tools.proteins import evaluate
 from didi.tools.proteins.evaluate import composition_divergence, frequencies, perplexity, residue_entropy
-from didi.tools.proteins.evaluate import Table, markdown, measure, shuffled, spelled
+from didi.tools.proteins.evaluate import Table, measure, shuffled, spelled, summary
 from didi.tools.proteins.filling import unigram
 
 REAL = ["MKTAYIAKQR", "GSHMLEDPVV", "AAAAAWWWWW"]
@@ -65,4 +65,5 @@ def test_sets_of_sequences_are_kept_and_their_figures_are_a_table(tmp_path, monk
     assert (plain["identity"], plain["unended"], plain["length"]) == (None, 0.5, 129.5)
     assert real["generative_perplexity"] == pytest.approx(np.exp(2), abs=1e-3)
     assert real["composition"] == pytest.approx(0) and plain["composition"] > 1
-    assert markdown(json.loads(json.dumps(figures))).count("\n") == 4
+    assert summary(real) == "real: perplexity 7.39 (7.39 to 7.39), 100.0% with a family"
+    assert summary(json.loads(json.dumps(plain))).startswith("plain, 8 steps: ")
