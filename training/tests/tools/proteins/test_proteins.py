@@ -20,6 +20,16 @@ def test_shuffling_keeps_the_residues_of_each_sequence():
     assert [sorted(sequence) for sequence in mixed] == [sorted(sequence) for sequence in REAL]
 
 
+def test_a_sequence_begins_with_the_residue_that_the_server_is_given(monkeypatch):
+    requests = []
+    answer = {"samples": [{"text": "KT"}]}
+    monkeypatch.setattr(evaluate, "generate", lambda _, body: requests.append(body) or answer)
+    assert evaluate.written("http://server", "rgas", 8, 3) == ["MKT"] * 3
+    assert sorted(request["seed"] for request in requests) == [1, 2, 3]
+    fields = [requests[0][name] for name in ("prompt", "length", "steps", "guidance")]
+    assert fields == ["M", 255, 8, {"mode": "rgas"}]
+
+
 def test_a_sequence_ends_before_its_first_end_of_text():
     tokenizer = residue_tokenizer()
     texts = ("MK<|endoftext|>GG", "MKTA<|endoftext|>", "<|endoftext|>MKTA")
