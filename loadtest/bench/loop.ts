@@ -1,7 +1,8 @@
 /** The loop of the sampler around `denoise`, without queue, worker and HTTP. */
 
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
-import { isEmpty, Sample } from "../../src/diffusion/sampler.ts";
+import { Sample } from "../../src/diffusion/sampler.ts";
+import { isEmpty } from "../../src/diffusion/step.ts";
 import { denoiseInput, splitDraws } from "../../src/engine/scheduling/batch.ts";
 import { paddedLength } from "../../src/engine/scheduling/scheduler.ts";
 import type { Model } from "../../src/model/model.ts";

@@ -44,9 +44,13 @@ export const GENERATE_OPTIONS: readonly Option[] = [
   new Option("--top-p <x>", "sample from the smallest set of tokens with this total probability; 1 disables")
     .argParser(decimal(1e-6, 1))
     .default(1),
-  new Option("--order <order>", "order in which positions are revealed")
-    .choices(["random", "confidence", "entropy", "margin"])
-    .default("random"),
+  new Option("--order <order>", "order in which positions are revealed (default: the model's own)").choices([
+    "random",
+    "spread",
+    "confidence",
+    "entropy",
+    "margin",
+  ]),
   new Option(
     "--threshold <p>",
     "with --order confidence: also reveal tokens of at least this probability",

@@ -12,7 +12,18 @@ import { probeUniform } from "./probe.ts";
 import { remaskEnd, remaskProbabilities, remaskProbability } from "./remask.ts";
 import { gridTime, maskedAfter, type Schedule, stayProbability } from "./schedule.ts";
 import { type Ranking, type Selection, select } from "./selection.ts";
-import type { DrawPlan, Draws, Passes, SampleParams, StepPlan, StepRecord } from "./step.ts";
+import { spread } from "./spread.ts";
+import {
+  checkFit,
+  type DrawPlan,
+  type Draws,
+  isDrawn,
+  isEmpty,
+  type Passes,
+  type SampleParams,
+  type StepPlan,
+  type StepRecord,
+} from "./step.ts";
 
 /**
  * Part of the key of shared answers. Raise it with every change that gives a request other tokens,
@@ -27,6 +38,8 @@ export class Sample {
   /** The block of each position that is masked at the start. */
   readonly #blockOf: ReadonlyMap<number, number>;
   readonly #blocks: number;
+  /** With order `spread`: the step that reveals each position. */
+  readonly #stepOf: ReadonlyMap<number, number>;
   /** True if a step may reveal more than its share, so that the sample may need fewer steps. */
   readonly #isAdaptive: boolean;
   /** Log-probability of each revealed position that may be masked again. */
@@ -51,6 +64,7 @@ export class Sample {
     this.#blockOf = new Map(masked.map((position, i) => [position, Math.floor(i / blockLength)]));
     this.#isAdaptive = threshold !== undefined || entropyBudget !== undefined;
     const { remask, steps } = params;
+    this.#stepOf = params.order === "spread" ? spread(params, masked, blockLength) : new Map();
     this.#unsettled = Array.from({ length: remask ? this.#blocks : 0 }, (_, block) => {
       const { start, end } = stepsOf(block, steps, this.#blocks);
       return { start: masked[block * blockLength]!, until: start + remaskEnd(remask!, end - start) };
@@ -92,8 +106,7 @@ export class Sample {
 
   /** The block of the next step; of the clean-up pass, the last one. */
   get #block(): BlockSteps {
-    const { steps } = this.params;
-    return blockAt(Math.min(this.#step, steps - 1), steps, this.#blocks);
+    return blockAt(Math.min(this.#step, this.params.steps - 1), this.params.steps, this.#blocks);
   }
 
   /** Return which revealed positions of the block a step masks again. */
@@ -129,13 +142,15 @@ export class Sample {
       return { positions: [given.position], uniforms: [uniform] };
     }
     const open = masked.filter((position) => this.#blockOf.get(position)! <= block.block);
-    if (order !== "random") {
+    if (!isDrawn(order)) {
       plan.selection = this.#selection(order, open.length + remasked, block);
       if (plan.selection.least === 0) return plan;
     }
     for (const position of open) {
       const uniform = uniformsAt(key, position);
-      if (order === "random" && uniform.reveal < stay) continue;
+      // Past its step is a position that was masked again.
+      const waits = order === "random" ? uniform.reveal < stay : this.#stepOf.get(position)! > this.#step;
+      if (waits) continue;
       plan.positions.push(position);
       plan.uniforms.push(uniform.draw);
     }
@@ -282,19 +297,4 @@ export class Sample {
     this.passes.discriminator += candidates.length;
     if (kind === "tilt") this.passes.gradient++;
   }
-}
-
-/** Return true if the step reveals nothing and so needs no pass. */
-export function isEmpty(plan: StepPlan): boolean {
-  return plan.candidates.every(({ positions }) => positions.length === 0);
-}
-
-function checkFit(plan: StepPlan, draws: readonly Draws[], rewards: ArrayLike<number>): void {
-  const check = (what: string, planned: number, given: number) => {
-    if (given !== planned) throw new RangeError(`the plan has ${planned} ${what}, and ${given} were given`);
-  };
-  check("candidates", plan.candidates.length, draws.length);
-  for (const [i, { positions }] of plan.candidates.entries())
-    for (const made of [draws[i]!.tokens, draws[i]!.logprobs]) check("tokens", positions.length, made.length);
-  check("rewards", plan.kind === "plain" ? 0 : plan.candidates.length, rewards.length);
 }

@@ -7,11 +7,19 @@ import type { Remask } from "./remask.ts";
 import type { Predictions, Ranking, Selection } from "./selection.ts";
 
 /**
- * Which positions a step reveals. `random` reveals each with the probability of the step, as in the paper.
- * The others draw a token for every masked position and keep the step's share of them (`select`). They have
- * another distribution, and their output head runs on all masked positions.
+ * Which positions a step reveals. `random` reveals each with the probability of the step, as in the paper;
+ * `spread` positions that lie apart (`spreadSteps`). The others draw a token for every masked position and
+ * keep the step's share of them (`select`), so that their output head runs on all masked positions.
  */
-export type Order = "random" | Ranking;
+export type Order = DrawnOrder | Ranking;
+
+/** Orders that are drawn before the model runs. Only they can be guided. */
+export type DrawnOrder = "random" | "spread";
+
+/** Return true if the positions of a step do not depend on what the model predicts. */
+export function isDrawn(order: Order): order is DrawnOrder {
+  return order === "random" || order === "spread";
+}
 
 /** Parameters of a sample, which determine its tokens together with the model. */
 export interface SampleParams {
@@ -45,9 +53,9 @@ export interface SampleParams {
    * Needs order `random`.
    */
   given?: { position: number; token: number } | undefined;
-  /** Undefined for the plain sampler. Needs order `random` and one block. */
+  /** Undefined for the plain sampler. Needs order `random` or `spread`, and one block. */
   guidance?: Guidance | undefined;
-  /** Undefined for one particle. Needs order `random`, one block, and neither guidance nor remask. */
+  /** Undefined for one particle. Needs order `random` or `spread`, one block, neither guidance nor remask. */
   smc?: Smc | undefined;
 }
 
@@ -94,6 +102,22 @@ export interface StepPlan {
 /** One token for each planned position of a candidate, and what the model predicted there. */
 export interface Draws extends Predictions {
   tokens: ArrayLike<number>;
+}
+
+/** Return true if the step reveals nothing and so needs no pass. */
+export function isEmpty(plan: StepPlan): boolean {
+  return plan.candidates.every(({ positions }) => positions.length === 0);
+}
+
+/** Check that the results of a pass fit its plan. Throws RangeError if not. */
+export function checkFit(plan: StepPlan, draws: readonly Draws[], rewards: ArrayLike<number>): void {
+  const check = (what: string, planned: number, given: number) => {
+    if (given !== planned) throw new RangeError(`the plan has ${planned} ${what}, and ${given} were given`);
+  };
+  check("candidates", plan.candidates.length, draws.length);
+  for (const [i, { positions }] of plan.candidates.entries())
+    for (const made of [draws[i]!.tokens, draws[i]!.logprobs]) check("tokens", positions.length, made.length);
+  check("rewards", plan.kind === "plain" ? 0 : plan.candidates.length, rewards.length);
 }
 
 /** A finished step. */

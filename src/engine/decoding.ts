@@ -3,6 +3,7 @@
 import { blockCount } from "../diffusion/blocks.ts";
 import type { Guidance } from "../diffusion/guidance.ts";
 import type { Smc } from "../diffusion/particles.ts";
+import { isDrawn, type Order } from "../diffusion/step.ts";
 import { invalid } from "../errors.ts";
 import { DISCRIMINATOR, rewardsOf } from "../model/manifest.ts";
 import type { Model } from "../model/model.ts";
@@ -17,9 +18,12 @@ import type {
 /**
  * Return in which order positions are revealed, and which are masked again. Throws InvalidRequestError for
  * options that exclude each other.
+ *
+ * @param own order of requests that name none
  */
 export function orderOf(
-  { order = "random", threshold, entropy_budget: entropyBudget, block_length, remask }: GenerateRequest,
+  own: Order,
+  { order = own, threshold, entropy_budget: entropyBudget, block_length, remask }: GenerateRequest,
   guided: boolean,
   generated: number,
   steps: number,
@@ -28,8 +32,8 @@ export function orderOf(
     throw invalid("/threshold", `has no effect in order ${order}: set /order to confidence`);
   if (entropyBudget !== undefined && order !== "entropy")
     throw invalid("/entropy_budget", `has no effect in order ${order}: set /order to entropy`);
-  if (guided && order !== "random")
-    throw invalid("/order", `${order} cannot be guided: use order random, or guidance mode none`);
+  if (guided && !isDrawn(order))
+    throw invalid("/order", `${order} cannot be guided: use order random or spread, or guidance mode none`);
   if (guided && block_length !== undefined)
     throw invalid("/block_length", "cannot stand beside guidance: leave it out, or use guidance mode none");
   const adaptive =

@@ -4,6 +4,7 @@ import { randomInt } from "node:crypto";
 import { maskedPositions } from "../diffusion/canvas.ts";
 import type { Guidance } from "../diffusion/guidance.ts";
 import { invalid } from "../errors.ts";
+import { ownOrder } from "../model/manifest.ts";
 import type { Model } from "../model/model.ts";
 import { type Budget, chooseBudget, type Forecast, stepsFor } from "./budget.ts";
 import { orderOf, prepareGuidance, rewardsFor } from "./decoding.ts";
@@ -51,7 +52,7 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   );
   const rewards = asked.rewards ?? (guidance && rewardsFor(model, undefined, "/guidance"));
   const isGuided = rewards !== undefined;
-  const order = orderOf(request, isGuided, generated, steps);
+  const order = orderOf(ownOrder(model.manifest), request, isGuided, generated, steps);
   const { seed = drawSeed(), top_k: topK = 0, top_p: topP = 1 } = request;
   const temperature =
     request.temperature ?? (isGuided ? model.manifest.guidance?.temperature : undefined) ?? 1;
@@ -140,7 +141,7 @@ function settleBudget(
   generated: number,
   forecast: Forecast,
 ): Budget {
-  const { steps, deadline_ms, quality, guidance, order = "random", block_length, remask } = request;
+  const { steps, deadline_ms, quality, guidance, order, block_length, remask } = request;
   if (steps !== "auto") {
     if (quality === undefined) return { steps, guidance: asked };
     throw invalid("/quality", "has no effect beside a number of steps: set /steps to auto");
@@ -158,7 +159,8 @@ function settleBudget(
       "/deadline_ms",
       "is required when steps is auto, to choose the budget by it: give it, or /quality",
     );
-  const plain = order === "random" && !block_length && !remask;
+  const isOwn = order === undefined || order === ownOrder(model.manifest);
+  const plain = isOwn && !block_length && !remask;
   const mayGuide = guidance === undefined && plain && model.manifest.guidance !== undefined;
   const guidances = mayGuide ? [undefined, prepareGuidance(model, { mode: "rgas" }).guidance] : [asked];
   return chooseBudget(guidances, measured, generated, deadline_ms, forecast);

@@ -22,7 +22,7 @@ export interface GenerateRequest extends CanvasRequest {
   top_k?: number | undefined;
   /** In (0, 1]. Default: 1, which disables it. */
   top_p?: number | undefined;
-  /** Default: random. */
+  /** Default: the model's own. */
   order?: Order | undefined;
   /** With order confidence: also reveal every token of at least this probability; in [0, 1]. */
   threshold?: number | undefined;

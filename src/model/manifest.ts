@@ -113,9 +113,16 @@ export interface Manifest {
   /** Present if the model answers conversations. */
   chat?: ChatFormat;
   guidance?: Guidance;
+  /** Of requests that name none, `random` if absent; `quality` was measured in it. */
+  order?: "random" | "spread";
   /** In order, each name once. */
   rewards?: Reward[];
   quality?: Quality[];
+}
+
+/** Return the order of requests that name none. */
+export function ownOrder({ order = "random" }: Manifest): "random" | "spread" {
+  return order;
 }
 
 /** Name of the reward that the graph `score` computes. */

@@ -511,11 +511,10 @@ export interface components {
              */
             top_p: number;
             /**
-             * @description Which positions a step reveals. `random` is the method of the paper. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and sample from another distribution. Not allowed with guidance.
-             * @default random
+             * @description Which positions a step reveals. `random` is the method of the paper. `spread` reveals positions that lie apart, every n-th of n steps, so that fewer neighbours are drawn at once. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and cannot be guided. Default: the model's own (`order` of `/model`).
              * @enum {string}
              */
-            order: "random" | "confidence" | "entropy" | "margin";
+            order?: "random" | "spread" | "confidence" | "entropy" | "margin";
             /** @description With order `confidence`: a step also reveals every token of at least this probability, so that a sample needs fewer steps than its budget where the model is certain. A step reveals one token at least, and as many as the budget requires. */
             threshold?: number;
             /** @description With order `entropy`: a step also reveals positions, lowest entropy first, while their entropies add up to at most this many nats. A step reveals one token at least, and as many as the budget requires. */
@@ -742,7 +741,7 @@ export interface components {
              * @description As in GenerateRequest
              * @enum {unknown}
              */
-            order?: "random" | "confidence" | "entropy" | "margin" | null;
+            order?: "random" | "spread" | "confidence" | "entropy" | "margin" | null;
             /** @description As in GenerateRequest */
             threshold?: number | null;
             /** @description As in GenerateRequest */
@@ -919,7 +918,7 @@ export interface components {
              * @description As in GenerateRequest
              * @enum {unknown}
              */
-            order?: "random" | "confidence" | "entropy" | "margin" | null;
+            order?: "random" | "spread" | "confidence" | "entropy" | "margin" | null;
             /** @description As in GenerateRequest */
             threshold?: number | null;
             /** @description As in GenerateRequest */
@@ -1113,7 +1112,7 @@ export interface components {
              * @description As in GenerateRequest
              * @enum {unknown}
              */
-            order?: "random" | "confidence" | "entropy" | "margin" | null;
+            order?: "random" | "spread" | "confidence" | "entropy" | "margin" | null;
             /** @description As in GenerateRequest */
             threshold?: number | null;
             /** @description As in GenerateRequest */
@@ -1540,6 +1539,11 @@ export interface components {
             vocab_size: number;
             /** @description Id of the token before which the text of a sample ends */
             end_of_text_token_id: number;
+            /**
+             * @description Order of requests that name none; `quality` was measured in it
+             * @enum {string}
+             */
+            order: "random" | "spread";
             /** @description Defaults of a guided request; absent if the model has no discriminator */
             guidance?: components["schemas"]["Guidance"];
             /** @description Default temperature of a guided request; present with `guidance` */
@@ -1669,11 +1673,10 @@ export interface components {
              */
             top_p: number;
             /**
-             * @description Which positions a step reveals. `random` is the method of the paper. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and sample from another distribution. Not allowed with guidance.
-             * @default random
+             * @description Which positions a step reveals. `random` is the method of the paper. `spread` reveals positions that lie apart, every n-th of n steps, so that fewer neighbours are drawn at once. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and cannot be guided. Default: the model's own (`order` of `/model`).
              * @enum {string}
              */
-            order: "random" | "confidence" | "entropy" | "margin";
+            order?: "random" | "spread" | "confidence" | "entropy" | "margin";
             /** @description With order `confidence`: a step also reveals every token of at least this probability, so that a sample needs fewer steps than its budget where the model is certain. A step reveals one token at least, and as many as the budget requires. */
             threshold?: number;
             /** @description With order `entropy`: a step also reveals positions, lowest entropy first, while their entropies add up to at most this many nats. A step reveals one token at least, and as many as the budget requires. */

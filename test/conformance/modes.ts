@@ -25,7 +25,13 @@ const rerank = (random: Random) => ({
 });
 
 export const MODES = {
-  random: { fields: () => ({}) },
+  random: { fields: () => ({ order: "random" }) },
+  spread: {
+    fields: (random, { length }) => ({
+      order: "spread",
+      ...(random.chance(0.3) && { steps: random.integer(8, 16), block_length: Math.ceil(length / 4) }),
+    }),
+  },
   confidence: { fields: () => ({ order: "confidence" }) },
   threshold: {
     fields: (random) => ({ order: "confidence", threshold: random.pick([0, 0.005, 0.02, 1]) }),
@@ -41,7 +47,7 @@ export const MODES = {
   },
   blocks: {
     fields: (random, { length }) => ({
-      order: random.pick(["random", "confidence"]),
+      order: random.pick(["random", "spread", "confidence"]),
       steps: random.integer(8, 16),
       block_length: random.integer(Math.ceil(length / 8), length),
     }),
@@ -54,7 +60,7 @@ export const MODES = {
         from: random.pick([undefined, 0.2]),
         to: random.pick([undefined, 0.8]),
       },
-      ...{ order: random.pick(["random", "confidence"]), early_stop: random.chance(0.3) },
+      ...{ order: random.pick(["random", "spread", "confidence"]), early_stop: random.chance(0.3) },
       ...(random.chance(0.3) && { steps: random.integer(8, 16), block_length: Math.ceil(length / 4) }),
     }),
   },
@@ -62,11 +68,17 @@ export const MODES = {
     fields: (random) => ({
       early_stop: true,
       stop: random.pick([undefined, "e", ["a", "th"]]),
-      order: random.pick(["random", "confidence"]),
+      order: random.pick(["random", "spread", "confidence"]),
     }),
   },
-  tilt: { guided: true, fields: (random) => ({ guidance: tilt(random) }) },
-  "re-rank": { guided: true, fields: (random) => ({ guidance: rerank(random) }) },
+  tilt: {
+    guided: true,
+    fields: (random) => ({ guidance: tilt(random), order: random.pick(["random", "spread"]) }),
+  },
+  "re-rank": {
+    guided: true,
+    fields: (random) => ({ guidance: rerank(random), order: random.pick(["random", "spread"]) }),
+  },
   smc: {
     guided: true,
     fields: (random) => ({
@@ -76,6 +88,7 @@ export const MODES = {
         resample_below: random.pick([0, 0.5, 1]),
         rewards: random.pick([undefined, { discriminator: 0.2 }]),
       },
+      order: random.pick(["random", "spread"]),
     }),
   },
   best_of: {
@@ -110,7 +123,9 @@ export const MODES = {
       ]),
     }),
   },
-  "temperature 0": { fields: (random) => ({ temperature: 0, order: random.pick(["random", "confidence"]) }) },
+  "temperature 0": {
+    fields: (random) => ({ temperature: 0, order: random.pick(["random", "spread", "confidence"]) }),
+  },
   top_k: { fields: (random) => ({ top_k: random.integer(1, 20) }) },
   top_p: { fields: (random) => ({ top_p: random.pick([0.1, 0.5, 0.9]) }) },
 } satisfies Record<string, Mode>;

@@ -101,7 +101,7 @@ test("with any settings every position is revealed in the end, and settled token
     rate: fc.double({ min: 0.01, max: 1, noNaN: true }),
     from: fc.constantFrom(0, 0.25, 0.5),
     to: fc.constantFrom(0.6, 0.9, 1),
-    order: fc.constantFrom("random" as const, "confidence" as const, "entropy" as const),
+    order: fc.constantFrom("random" as const, "spread" as const, "confidence" as const, "entropy" as const),
     steps: fc.integer({ min: 4, max: 24 }),
     blocks: fc.constantFrom(undefined, 8),
     seed: fc.nat(),

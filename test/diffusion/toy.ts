@@ -2,9 +2,15 @@
 
 import assert from "node:assert/strict";
 import { promptCanvas } from "../../src/diffusion/canvas.ts";
-import { isEmpty, Sample } from "../../src/diffusion/sampler.ts";
+import { Sample } from "../../src/diffusion/sampler.ts";
 import { LOG_LINEAR } from "../../src/diffusion/schedule.ts";
-import type { Draws, Passes, SampleParams, StepRecord } from "../../src/diffusion/step.ts";
+import {
+  type Draws,
+  isEmpty,
+  type Passes,
+  type SampleParams,
+  type StepRecord,
+} from "../../src/diffusion/step.ts";
 
 /** p(x0 | z) at one position: probabilities of the V - 1 tokens that are not the mask. */
 export type ToyDenoiser = (canvas: Int32Array, position: number) => number[];

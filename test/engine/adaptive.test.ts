@@ -104,7 +104,7 @@ const REFUSED: [string, Partial<GenerateRequest>, string, RegExp][] = [
     "a threshold in random order",
     { threshold: 0.5 },
     "/threshold",
-    /order random: set \/order to confidence/,
+    /order spread: set \/order to confidence/,
   ],
   ["a threshold by entropy", { order: "entropy", threshold: 0.5 }, "/threshold", /set \/order to confidence/],
   [

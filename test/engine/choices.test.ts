@@ -159,7 +159,7 @@ const REFUSED: [Partial<GenerateRequest>, string, RegExp][] = [
   [{ template: `{{choice:a|${"b ".repeat(900)}}}{{mask:8}}` }, "/template", /shorten it/],
   [{ template: `{{choice:a|${"b ".repeat(150)}}}{{mask:200}}` }, "/template", /256/],
   [{ template: `{{choice:${MANY}}}` }, "/template", /options of more than 1024 tokens: shorten them/],
-  [{ template: "{{choice:a|b}}{{mask:2}}", threshold: 1 }, "/threshold", /order random/],
+  [{ template: "{{choice:a|b}}{{mask:2}}", threshold: 1 }, "/threshold", /order spread/],
 ];
 for (const [request, path, message] of REFUSED)
   test(`refuses ${JSON.stringify(request).slice(0, 60)} before anything is scored`, async () => {

@@ -22,8 +22,8 @@ async function run(target: Engine, request: GenerateRequest) {
 }
 
 for (const golden of GUIDED)
-  test(`equals the guided oracle, ${golden.steps} steps, ${JSON.stringify(golden.guidance)}`, async () => {
-    const { length, steps, seed, temperature, prompt } = golden;
+  test(`equals the guided oracle, ${golden.steps} steps, ${golden.order}, ${JSON.stringify(golden.guidance)}`, async () => {
+    const { length, steps, seed, temperature, order, prompt } = golden;
     const { candidates, scale_start, scale_end, rerank_ratio } = golden.guidance;
     const { samples, steps: records } = await run(oracle, {
       prompt: oracle.model.tokenizer.decode(prompt),
@@ -31,6 +31,7 @@ for (const golden of GUIDED)
       steps,
       seed,
       temperature,
+      order,
       guidance: { mode: "rgas", candidates, scale: [scale_start, scale_end], rerank_ratio },
     });
     assert.deepEqual(samples[0]!.tokens, golden.tokens.slice(prompt.length));
@@ -49,11 +50,11 @@ for (const golden of GUIDED)
   });
 
 for (const golden of SMC)
-  test(`equals the oracle of particles, ${golden.steps} steps, ${golden.particles} particles`, async () => {
-    const { length, steps, seed, temperature, prompt, particles, resample_below, weight } = golden;
+  test(`equals the oracle of particles, ${golden.steps} steps, ${golden.order}, ${golden.particles} particles`, async () => {
+    const { length, steps, seed, temperature, order, prompt, particles, resample_below, weight } = golden;
     const rewards = { discriminator: weight };
     const { samples, steps: records } = await run(oracle, {
-      ...{ prompt: oracle.model.tokenizer.decode(prompt), length, steps, seed, temperature },
+      ...{ prompt: oracle.model.tokenizer.decode(prompt), length, steps, seed, temperature, order },
       guidance: { mode: "smc", particles, resample_below, rewards },
     });
     assert.deepEqual(samples[0]!.tokens, golden.tokens.slice(prompt.length));

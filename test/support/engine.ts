@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { after } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Remask } from "../../src/diffusion/remask.ts";
+import type { Order } from "../../src/diffusion/step.ts";
 import { Engine, type EngineLimits } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
 import { InvalidRequestError } from "../../src/errors.ts";
@@ -25,7 +26,7 @@ export interface GoldenRequest {
   steps: number;
   seed: number;
   temperature: number;
-  order?: "random" | "confidence" | "entropy" | "margin";
+  order?: Order;
   threshold?: number;
   entropy_budget?: number;
   block_length?: number;

@@ -1,7 +1,7 @@
 /** A sample in denoising: its state, the pass it needs next, and how a result changes it. */
 
-import { isEmpty, type Sample } from "../../diffusion/sampler.ts";
-import type { Draws, StepPlan, StepRecord } from "../../diffusion/step.ts";
+import type { Sample } from "../../diffusion/sampler.ts";
+import { type Draws, isEmpty, type StepPlan, type StepRecord } from "../../diffusion/step.ts";
 import { ModelFailure } from "../../errors.ts";
 import { DISCRIMINATOR } from "../../model/manifest.ts";
 import { graphOf } from "../../model/model.ts";

@@ -3,7 +3,7 @@
 import type { FastifyInstance } from "fastify";
 import type { ModelRegistry } from "../../engine/models/registry.ts";
 import { invalid } from "../../errors.ts";
-import { type Manifest, rewardsOf } from "../../model/manifest.ts";
+import { type Manifest, ownOrder, rewardsOf } from "../../model/manifest.ts";
 import type { Schemas } from "../openapi.ts";
 import { schemaOf } from "../route-schema.ts";
 
@@ -35,6 +35,7 @@ function infoOf(manifest: Manifest): Schemas["ModelInfo"] {
     context_length,
     vocab_size,
     end_of_text_token_id,
+    order: ownOrder(manifest),
     rewards: rewardsOf(manifest),
     ...(guidance && {
       guidance: {

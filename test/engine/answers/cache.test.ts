@@ -42,7 +42,7 @@ test("a repeated request with a seed is answered from the cache, with its steps"
   const handle = engine.submit(request(1));
   assert.deepEqual([handle.cost, handle.spent()], [1, 1]);
   // The same prompt as tokens: the key holds tokens, not text.
-  const { cache } = await ask({ ...request(1), top_k: 0, order: "random", guidance: { mode: "none" }, n: 1 });
+  const { cache } = await ask({ ...request(1), top_k: 0, order: "spread", guidance: { mode: "none" }, n: 1 });
   assert.equal(cache, "hit");
 });
 

@@ -124,7 +124,8 @@ for (const [fields, param] of REFUSED)
   });
 
 test("best_of that equals n streams while the text grows, and costs what n costs", async () => {
-  for (const fields of [{ best_of: 1 }, { n: 2, best_of: 2 }, { n: 3, best_of: 3 }]) {
+  for (const best_of of [1, 2, 3]) {
+    const fields = { n: best_of, best_of, order: "random" };
     const { best_of: _, ...plain } = fields;
     const streamed = dataOf((await complete({ ...fields, stream: true })).text);
     const without = dataOf((await complete({ ...plain, stream: true })).text);

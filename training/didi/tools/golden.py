@@ -1,6 +1,6 @@
 """Write golden vectors for the server's tests: `python -m didi.tools.golden --model FOLDER --out DIR`.
 
-They are whole samples by the reference samplers, plain and guided. If a uniform of a sample falls
+They are whole samples by the reference samplers, plain or guided. If a uniform of a sample falls
 within 1e-5 of a boundary of the inverse CDF, rounding could decide the token, so the next seed is taken
 instead.
 """
@@ -85,14 +85,15 @@ def record_smc(backbone: Backbone, discriminator: Discriminator, request: dict) 
 
 
 def case(prompt: list[int], length: int, steps: int, seed: int, temperature: float) -> dict:
-    return {"prompt": prompt, "length": length, "steps": steps, "seed": seed, "temperature": temperature}
+    sizes = {"prompt": prompt, "length": length, "steps": steps, "seed": seed}
+    return {**sizes, "temperature": temperature, "order": "random"}
 
 
 def main() -> None:
     parser = command_parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model folder with its weights")
     parser.add_argument("--out", type=Path, required=True, help="folder of the golden files")
-    parser.add_argument("--only-guided", action="store_true", help="write guided samples alone")
+    parser.add_argument("--guided", action="store_true", help="write guided samples instead of plain ones")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -100,16 +101,19 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
     prompt = tokenizer.encode(PROMPT).ids
     content = {}
-    if not args.only_guided:
+    if not args.guided:
         cases = [case([2, 0, 5], 20, steps, 2**40 + steps, 1.0) for steps in (1, 4, 16, 64)]
         cases += [case([], 1, 8, 3, 1.0), case([1], 9, 5, 11, 0.5)]
+        cases += [{**case([2, 0, 5], 20, steps, steps, 1.0), "order": "spread"} for steps in (1, 6, 32)]
         toy = lambda **request: sample(toy_denoiser, mask_id=TOY_VOCAB - 1, **request)  # noqa: E731
         samples = [record(toy, c) for c in cases]
         write(args.out / "toy.json", {"vocab_size": TOY_VOCAB, "samples": samples})
 
         cases = [case(prompt, 60, steps, 100 + steps, 1.0) for steps in (1, 4, 16, 64)]
         cases += [case([], 33, 16, 7, 0.7), case(prompt, 40, 8, 9, 0.0)]
-        # In the orders other than "random" every masked position is drawn at every step, and each draw has to
+        cases += [{**case(prompt, 45, steps, 60 + steps, 1.0), "order": "spread"} for steps in (7, 64)]
+        cases.append({**case(prompt, 40, 9, 61, 1.0), "order": "spread", "block_length": 15})
+        # In the orders other than these every masked position is drawn at every step, and each draw has to
         # be unambiguous: so these are short. They are not of the toy, whose few different logits would give
         # equal log-probabilities.
         cases += [{**case(prompt, 12, steps, 21, 1.0), "order": "confidence"} for steps in (1, 3, 6)]
@@ -129,6 +133,7 @@ def main() -> None:
             {"remask": {"mode": "random", "rate": 0.5, "from": 0, "to": 1}, "block_length": 6},
         ]
         cases += [{**case(prompt, 12, 8, 41, 1.0), **options} for options in remasking]
+        cases.append({**case(prompt, 12, 8, 41, 1.0), "order": "spread", **remasking[0]})
         short = {**case(prompt, 6, 5, 51, 1.0), "order": "confidence"}
         cases.append({**short, "remask": {"mode": "confidence", "rate": 0.5, "from": 0, "to": 1}})
         plain = Tokenizer.from_str(json.dumps({**json.loads(tokenizer.to_str()), "added_tokens": []}))
@@ -149,9 +154,8 @@ def main() -> None:
         for template, parts in CHOICES:
             scores = choice_scores(backbone, list(map(ids, parts)), backbone.config.mask_id)
             content["choices"].append({"template": template, "scores": [round(score, 5) for score in scores]})
-    file = args.model / "discriminator.fp16.safetensors"
-    if file.exists():
-        discriminator = load_discriminator(file)
+    else:
+        discriminator = load_discriminator(args.model / "discriminator.fp16.safetensors")
 
         def guided(guidance: dict, **request) -> Sample:
             return sample_guided(backbone, discriminator, Guidance(**guidance), **request)
@@ -162,6 +166,8 @@ def main() -> None:
         cases = [{**case(prompt, 60, n, 200 + n, 1.0), "guidance": defaults} for n in (1, 4, 8, 16)]
         cases.append({**case([], 40, 6, 17, 0.8), "guidance": tilting})
         cases.append({**case(prompt, 40, 5, 18, 1.0), "guidance": choosing})
+        mixed = {**defaults, "rerank_ratio": 0.5}
+        cases.append({**case(prompt, 40, 6, 19, 1.0), "order": "spread", "guidance": mixed})
         content["guided"] = [record(guided, c) for c in cases]
         settings = [(4, 0.5, 1.0), (3, 1.0, 4.0), (5, 0.0, 1.0), (6, 0.8, 0.3)]
         names = ("particles", "resample_below", "weight")
@@ -169,6 +175,7 @@ def main() -> None:
             {**case(prompt, 24, steps, 300 + steps, 1.0), **dict(zip(names, setting))}
             for steps, setting in zip((1, 5, 12, 40), settings)
         ]
+        cases.append({**cases[3], "steps": 12, "order": "spread"})
         content["smc"] = [record_smc(backbone, discriminator, c) for c in cases]
     write(args.out / f"{args.model.name}.json", content)
 

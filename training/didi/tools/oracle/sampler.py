@@ -92,6 +92,17 @@ def block_at(step: int, steps: int, blocks: int) -> tuple[int, int, int]:
     return block, starts[block], starts[block + 1]
 
 
+def spread_out(masked: np.ndarray, first: int, seed: int, step: int, start: int, end: int) -> np.ndarray:
+    """Return which of the `masked` positions, from `first` on, `step` reveals in order "spread".
+
+    Of the steps [start, end), a random permutation by the REVEAL uniforms of `start` says which one reveals
+    the positions with a given remainder by their number.
+    """
+    u = uniforms(seed, 0, start, 0, np.arange(end - start), REVEAL)
+    rank = u.argsort(kind="stable").argsort()
+    return masked[start + rank[(masked - first) % (end - start)] <= step]
+
+
 def keep(
     drawn: list[Reveal],
     log_p: Tensor,
@@ -144,8 +155,8 @@ def sample(
     A step from t to s reveals each masked position with probability 1 - (1-alpha_s)/(1-alpha_t). What is
     still masked after the last step is revealed by one clean-up pass.
 
-    In the orders other than "random" a step draws at every masked position and keeps its share: the
-    draws with the greatest log p, or those of the smallest entropy. A `threshold` of probability (confidence)
+    In order "spread" a step of n reveals every n-th position. In the other orders it draws at every masked
+    position and keeps its share: the draws with the greatest log p, or those of the smallest entropy. A `threshold` of probability (confidence)
     or an `entropy_budget` in nats (entropy) admits more. With `block_length`, blocks are revealed from the
     left, each with its share of the steps. `remask` masks revealed tokens of the block again after the
     reveals of a step, which reveals as many more.
@@ -177,6 +188,8 @@ def sample(
             t, s = (alpha(times[min(k, len(times) - 1)]) for k in (step - start, step - start + 1))
             stay = (1 - s - sigma * t) / (1 - t) if step < steps else 0.0
             chosen = masked[uniforms(seed, 0, step, 0, masked, REVEAL) >= stay]
+        elif order == "spread":
+            chosen = spread_out(masked, len(prompt) + block * block_length, seed, step, start, end)
         else:
             size = min(block_length, length - block * block_length)
             share = len(masked) + len(again) - masked_after(times, step - start, size)
@@ -189,7 +202,7 @@ def sample(
             token, margin = draw(log_p[position], temperature, float(u))
             revealed.append(Reveal(int(position), token, float(log_p[position, token])))
             margins.append(margin)
-        if order != "random" and revealed:
+        if order not in ("random", "spread") and revealed:
             revealed, near = keep(revealed, log_p[chosen], order, least, threshold, entropy_budget)
             margins += near
         for reveal in revealed:
@@ -241,10 +254,11 @@ def sample_guided(
     steps: int,
     seed: int,
     temperature: float = 1.0,
+    order: str = "random",
 ) -> Sample:
     """Generate `length` tokens after `prompt` by RGAS.
 
-    Candidate c of a step draws with Philox's candidate c; the step's CHOOSE uniform decides which one is
+    In order "spread" (see `sample`) the candidates of a step reveal the same positions. Candidate c of a step draws with Philox's candidate c; the step's CHOOSE uniform decides which one is
     kept. A step that reveals nothing in any candidate changes nothing and is not guided.
     """
     mask_id = student.config.mask_id
@@ -260,6 +274,8 @@ def sample_guided(
         count = guidance.candidates if kind == "rerank" else 1
         uniform = lambda c, purpose: uniforms(seed, 0, step, c, masked.numpy(), purpose)  # noqa: B023, E731
         shown = [uniform(c, REVEAL) >= stay for c in range(count)]
+        if order == "spread":
+            shown = [np.isin(masked, spread_out(masked.numpy(), len(prompt), seed, step, 0, steps))] * count
         rewards, chosen, target = [], None, log_p
         if kind == "tilt" and shown[0].any():
             target, reward = tilted(log_p, tokens, discriminator, guidance.scale(step, steps))

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...backbone import Backbone
 from ...diffusion import grid, stay_probability, subs
 from .philox import CHOOSE, DRAW, REVEAL, uniforms
-from .sampler import draw
+from .sampler import draw, spread_out
 
 
 @dataclass
@@ -40,6 +40,7 @@ def sample_smc(
     steps: int,
     seed: int,
     temperature: float = 1.0,
+    order: str = "random",
 ) -> SmcGeneration:
     """Generate `length` tokens after `prompt` with particles that take plain steps and are weighted by
     exp(change of reward), where reward maps canvases [K, L] to [K].
@@ -57,6 +58,8 @@ def sample_smc(
         for k in range(K):
             masked = (canvases[k] == mask_id).nonzero()[:, 0].numpy()
             shown = masked[uniforms(seed, 0, step, k, masked, REVEAL) >= stay]
+            if order == "spread":
+                shown = spread_out(masked, len(prompt), seed, step, 0, steps)
             if len(shown) == 0:
                 continue
             log_p = subs(student(canvases[k : k + 1])[0], mask_id)
