@@ -44,16 +44,16 @@ export function figures(): string {
   return table(head, rows);
 }
 
-/** Return a table of the student, plain and guided, and of its teacher, by steps. */
+/** Return a table of the student, plain, in order random and guided, and of its teacher, by steps. */
 export function steps(): string {
   const cells = cellsOf("quality.json");
   const show = (cell: Cell | undefined) => (cell ? `${perplexity(cell)}, ${cell.entropy.toFixed(3)}` : "");
   const rows = bySteps(cells).map((cell) => {
     const count = cell.request!.steps!;
-    const others = [`${count} steps, guided`, `teacher, ${count} steps, 0.85`];
+    const others = [`${count} steps, random order`, `${count} steps, guided`, `teacher, ${count} steps, 0.85`];
     return [count, ...[cell, ...others.map((wanted) => cells.find(({ name }) => name === wanted))].map(show)];
   });
-  return table(["steps", "student", "student, guided", "teacher at 0.85"], rows);
+  return table(["steps", "student", "in random order", "guided", "teacher at 0.85"], rows);
 }
 
 /** Return a table of the settings that have a series, and of held-out text. */

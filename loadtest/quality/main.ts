@@ -61,13 +61,17 @@ await script<QualityConfig>(
     if (!settings[0]?.request) throw new StartupError("the first setting has no request", 2);
     const all: (Samples | undefined)[] = [];
     for (const setting of settings) {
-      if (stop.aborted) return 130;
       let done = 0;
       const tell = () => {
         done++;
         progress.show(() => `${setting.name}: ${done} of ${config.samples} samples `);
       };
-      all.push(await samplesOf(setting, config, tell));
+      try {
+        all.push(await samplesOf(setting, config, tell, stop));
+      } catch (error) {
+        if (stop.aborted) return 130;
+        throw error;
+      }
     }
     const scores = judged(settings, all, config);
     const text = report(settings, all, scores, config);

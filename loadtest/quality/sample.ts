@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { startEngine } from "../../src/cli/start-engine.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
+import { ownOrder } from "../../src/model/manifest.ts";
 import { describeModel } from "../../src/model/model.ts";
 
 /** One setting to measure, a row of the tables. */
@@ -54,19 +55,20 @@ export interface SampleConfig {
 /** Requests in flight. */
 const CLIENTS = 16;
 
-/** Run the samples of a setting: seeds 0 to `samples` - 1 on an empty canvas. */
+/** Run the samples of a setting: seeds 0 to `samples` - 1 on an empty canvas. Rejects if `stop` is aborted. */
 async function sample(
   engine: Engine,
   request: Partial<GenerateRequest>,
   { samples, length }: SampleConfig,
   done: () => void,
+  stop: AbortSignal,
 ): Promise<Samples> {
   const tokens: number[][] = [];
   let passes = 0;
   let next = 0;
   const started = performance.now();
   const client = async () => {
-    while (next < samples) {
+    while (next < samples && !stop.aborted) {
       const seed = next++;
       const answer = await engine.submit({ prompt: "", length, steps: 16, ...request, seed }).result;
       tokens[seed] = answer.samples[0]!.tokens;
@@ -76,6 +78,7 @@ async function sample(
     }
   };
   await Promise.all(Array.from({ length: CLIENTS }, client));
+  stop.throwIfAborted();
   const milliseconds = (performance.now() - started) / samples;
   return { tokens, passes: passes / samples, milliseconds };
 }
@@ -85,6 +88,7 @@ async function run(
   { request, precision, model }: Sampled & { model: string },
   config: SampleConfig,
   done: () => void,
+  stop: AbortSignal,
 ): Promise<Samples> {
   const limits = {
     maxBatchTokens: 2048,
@@ -98,7 +102,7 @@ async function run(
   );
   try {
     await engine.warmUp();
-    return await sample(engine, request, config, done);
+    return await sample(engine, request, config, done, stop);
   } finally {
     await engine.pool.close();
   }
@@ -108,22 +112,25 @@ async function run(
  * Return the samples of a setting: from the folder `keep` or, unless they are there, newly drawn. Call `done`
  * after each one drawn. Return undefined for a setting without a request. Rejects with StartupError if the
  * model cannot be loaded, and with InvalidRequestError if it refuses the request.
+ * If `stop` is aborted, rejects with its reason.
  */
 export async function samplesOf(
   setting: Setting,
   config: SampleConfig,
   done: () => void,
+  stop: AbortSignal,
 ): Promise<Samples | undefined> {
   if (!setting.request) return undefined;
   const { keep, samples, length } = config;
   const sampled = { ...setting, model: setting.model ?? config.model };
-  if (keep === undefined) return run(sampled, config, done);
+  if (keep === undefined) return run(sampled, config, done, stop);
   // The model's files and precision, not its name: a model that was made again is another one.
-  const { sha256 } = await describeModel(sampled.model, sampled.precision ?? "auto");
-  const key = JSON.stringify({ model: sha256.cpu, samples, length, request: sampled.request });
+  const { sha256, manifest } = await describeModel(sampled.model, sampled.precision ?? "auto");
+  const request = { order: ownOrder(manifest), ...sampled.request };
+  const key = JSON.stringify({ model: sha256.cpu, samples, length, request });
   const file = join(keep, `${createHash("sha256").update(key).digest("hex").slice(0, 16)}.json`);
   if (existsSync(file)) return JSON.parse(readFileSync(file, "utf8")) as Samples;
-  const result = await run(sampled, config, done);
+  const result = await run(sampled, config, done, stop);
   mkdirSync(keep, { recursive: true });
   writeFileSync(file, JSON.stringify(result));
   return result;

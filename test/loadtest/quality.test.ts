@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { cpSync, readdirSync } from "node:fs";
+import { cpSync, existsSync, readdirSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -10,6 +10,9 @@ import { type ModelInfo, qualityOf } from "../../loadtest/sweep/quality.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { TINY_GUIDED } from "../support/engine.ts";
 import { scratch } from "../support/scratch.ts";
+
+/** No interruption. */
+const NEVER = new AbortController().signal;
 
 test("samples are kept for a setting and the files of a model, and drawn again for others", async () => {
   const folder = scratch("quality");
@@ -22,6 +25,7 @@ test("samples are kept for a setting and the files of a model, and drawn again f
       { name: "a", precision: "fp32", request: { steps } },
       config,
       () => drawn++,
+      NEVER,
     );
     return { drawn, result };
   };
@@ -39,15 +43,35 @@ test("samples are kept for a setting and the files of a model, and drawn again f
   const manifest = JSON.parse(await readFile(file, "utf8"));
   await writeFile(file, JSON.stringify({ ...manifest, schedule: { ...manifest.schedule, t_min: 1e-4 } }));
   assert.equal((await draw(4)).drawn, 3);
-  assert.equal(readdirSync(keep).length, 4);
+  assert.equal((await draw(4)).drawn, 0);
+  await writeFile(file, JSON.stringify({ ...manifest, order: "spread" }));
+  assert.equal((await draw(4)).drawn, 3);
+  assert.equal(readdirSync(keep).length, 5);
+});
+
+test("an interrupted setting is not kept", async () => {
+  const keep = join(scratch("quality"), "keep");
+  const config = { model: TINY_GUIDED, samples: 40, length: 12, keep };
+  const stop = new AbortController();
+  const sampled = samplesOf({ name: "a", request: { steps: 4 } }, config, () => stop.abort(), stop.signal);
+  await assert.rejects(sampled, { name: "AbortError" });
+  assert.equal(existsSync(keep), false);
 });
 
 test("a setting is sampled from its own model; one without a request is not sampled", async () => {
   const config = { model: "no-such-model", samples: 2, length: 12 };
-  const result = await samplesOf({ name: "a", model: TINY_GUIDED, request: { steps: 2 } }, config, () => {});
+  const result = await samplesOf(
+    { name: "a", model: TINY_GUIDED, request: { steps: 2 } },
+    config,
+    () => {},
+    NEVER,
+  );
   assert.equal(result!.tokens.length, 2);
-  assert.equal(await samplesOf({ name: "b", held_out: "stories" }, config, assert.fail), undefined);
-  assert.equal(await samplesOf({ name: "c", causal: ".", temperature: 1 }, config, assert.fail), undefined);
+  assert.equal(await samplesOf({ name: "b", held_out: "stories" }, config, assert.fail, NEVER), undefined);
+  assert.equal(
+    await samplesOf({ name: "c", causal: ".", temperature: 1 }, config, assert.fail, NEVER),
+    undefined,
+  );
 });
 
 test("a manifest takes the figures of its own model by steps, plain and with default guidance", async () => {

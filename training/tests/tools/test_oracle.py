@@ -52,6 +52,14 @@ def test_sampler_reveals_everything_once_and_keeps_the_prompt():
         assert V - 1 not in drawn.tokens
 
 
+def test_in_order_spread_a_step_reveals_every_nth_position():
+    options = {"prompt": [2, 3], "length": 12, "steps": 4, "seed": 9, "mask_id": V - 1, "order": "spread"}
+    steps = [[r.position for r in step.revealed] for step in sample(uniform_denoiser, **options).steps]
+    assert sorted(steps) == [[2 + i, 6 + i, 10 + i] for i in range(4)]
+    blocks = sample(uniform_denoiser, **options, block_length=6).steps
+    assert sorted([r.position for r in step.revealed] for step in blocks[:2]) == [[2, 4, 6], [3, 5, 7]]
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
 def test_the_oracle_has_the_bulk_sampler_s_distribution(pair, steps):

@@ -16,6 +16,7 @@ from ...backbone import Backbone
 from ...diffusion import Denoiser, alpha, grid, stay_probability, subs
 from ...guidance import Discriminator, Guidance, tilted
 from .philox import CHOOSE, DRAW, REMASK, REVEAL, uniforms
+from .spread import spread_out
 
 @dataclass
 class Reveal:
@@ -90,17 +91,6 @@ def block_at(step: int, steps: int, blocks: int) -> tuple[int, int, int]:
     starts = [block * steps // blocks for block in range(blocks + 1)]
     block = max(block for block in range(blocks) if starts[block] <= step)
     return block, starts[block], starts[block + 1]
-
-
-def spread_out(masked: np.ndarray, first: int, seed: int, step: int, start: int, end: int) -> np.ndarray:
-    """Return which of the `masked` positions, from `first` on, `step` reveals in order "spread".
-
-    Of the steps [start, end), a random permutation by the REVEAL uniforms of `start` says which one reveals
-    the positions with a given remainder by their number.
-    """
-    u = uniforms(seed, 0, start, 0, np.arange(end - start), REVEAL)
-    rank = u.argsort(kind="stable").argsort()
-    return masked[start + rank[(masked - first) % (end - start)] <= step]
 
 
 def keep(

@@ -10,7 +10,8 @@ from torch import Tensor
 from ...backbone import Backbone
 from ...diffusion import grid, stay_probability, subs
 from .philox import CHOOSE, DRAW, REVEAL, uniforms
-from .sampler import draw, spread_out
+from .sampler import draw
+from .spread import spread_out
 
 
 @dataclass
