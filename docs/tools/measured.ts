@@ -50,7 +50,11 @@ export function steps(): string {
   const show = (cell: Cell | undefined) => (cell ? `${perplexity(cell)}, ${cell.entropy.toFixed(3)}` : "");
   const rows = bySteps(cells).map((cell) => {
     const count = cell.request!.steps!;
-    const others = [`${count} steps, random order`, `${count} steps, guided`, `teacher, ${count} steps, 0.85`];
+    const others = [
+      `${count} steps, random order`,
+      `${count} steps, guided`,
+      `teacher, ${count} steps, 0.85`,
+    ];
     return [count, ...[cell, ...others.map((wanted) => cells.find(({ name }) => name === wanted))].map(show)];
   });
   return table(["steps", "student", "in random order", "guided", "teacher at 0.85"], rows);

@@ -27,7 +27,7 @@ export const GENERATE_OPTIONS: readonly Option[] = [
   ),
   new Option("--steps <n>", "step budget; auto takes that of --quality, or the best for --deadline")
     .argParser(orAuto(integer(1, 1024)))
-    .default(32),
+    .default(16),
   new Option("--quality <quality>", "with --steps auto: as many steps as measured for it").choices([
     "draft",
     "normal",

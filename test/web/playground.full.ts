@@ -89,11 +89,11 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await page.locator("#length").fill("40");
     await page.locator("#seed").fill("5");
     await page.locator("#generate").click();
-    await page.locator('.panel[data-state="done"][data-step="32"]').waitFor();
+    await page.locator('.panel[data-state="done"][data-step="16"]').waitFor();
     const arrived = events.flatMap(({ type, step }) => (type === "step" ? [step] : []));
     assert.deepEqual(
       arrived,
-      Array.from({ length: 32 }, (_, i) => i + 1),
+      Array.from({ length: 16 }, (_, i) => i + 1),
     );
     const seen = await page.evaluate(() => [...new Set((window as unknown as { seen: number[] }).seen)]);
     assert.ok(seen.length > 2 && seen.every((step, i) => i === 0 || step > seen[i - 1]!), `${seen}`);
@@ -102,7 +102,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     const { samples, usage } = await answerOf({
       prompt: PROMPT,
       length: 40,
-      steps: 32,
+      steps: 16,
       temperature: 1,
       seed: 5,
     });
@@ -233,7 +233,7 @@ describe("the playground", { skip: SKIPPED, timeout: 240_000 }, () => {
     await own.locator(".candidates").fill("2");
     await own.locator(".rerank-ratio").fill("1");
     await page.locator("#generate").click();
-    await page.locator('.panel[data-state="done"][data-step="32"]').waitFor();
+    await page.locator('.panel[data-state="done"][data-step="16"]').waitFor();
     assert.match(page.url(), /guided=1&candidates=2&rerank=1/);
     assert.match((await page.locator(".chart-rewards .reading").first().textContent())!, /\d/);
     assert.match((await page.locator('[data-figure="passes"]').first().textContent())!, /^\d+ \+ \d+$/);

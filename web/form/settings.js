@@ -34,7 +34,7 @@ export const DEFAULTS = {
   length: 96,
   temperature: 1,
   seed: 7,
-  runs: [{ steps: 32, guided: false }],
+  runs: [{ steps: 16, guided: false }],
 };
 
 /** Default of the second run. @type {RunSettings} */
