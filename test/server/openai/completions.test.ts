@@ -38,8 +38,8 @@ test("a completion equals the answer of /generate with the same seed", async () 
   });
   const effort = { ...base, reasoning_effort: "low" as const };
   const drafted = await client.completions.create({ model, prompt: "Once upon a time", ...effort });
-  const sixteen = await generate({ prompt: "Once upon a time", length: 30, seed: 8, steps: 16 });
-  assert.equal(drafted.choices[0]!.text, sixteen.samples[0]!.text);
+  const eight = await generate({ prompt: "Once upon a time", length: 30, seed: 8, steps: 8 });
+  assert.equal(drafted.choices[0]!.text, eight.samples[0]!.text);
   const short = await client.completions.create({ model, prompt: "A", seed: 1 });
   assert.equal(short.usage!.completion_tokens, 16);
 });
