@@ -109,7 +109,7 @@ test("a seed that the server drew is kept when a stream is resumed", async () =>
 test("a silent connection counts as broken", async () => {
   const proxy = await cuttingProxy(origin, [{ bytes: 4000, how: "silence" }]);
   const { fetch, calls } = countingFetch();
-  const client = new DidiClient(proxy.origin, { ...quick, fetch, silenceMs: 1000 });
+  const client = new DidiClient(proxy.origin, { ...quick, fetch, silenceMs: 2000 });
   const events = await collect(client.stream(request));
   assert.equal(calls(), 2);
   assert.equal(traceOf(events).length, 18);
