@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { spreadSteps } from "../../src/diffusion/spread.ts";
 import type { SampleParams } from "../../src/diffusion/step.ts";
-import { chiSquare, drive, type ToyDenoiser } from "./toy.ts";
+import { chiSquare, drive, type ToyDenoiser, toySample } from "./toy.ts";
 
 const base = { prompt: [1, 2], sample: 0, temperature: 1, topK: 0, topP: 1, order: "spread" as const };
 const uniform: ToyDenoiser = () => [0.25, 0.25, 0.25, 0.25];
@@ -74,6 +74,12 @@ test("positions that were masked again are drawn in the next step", () => {
 test("the candidates of a guided step reveal the same positions", () => {
   const guidance = { candidates: 3, scaleStart: 0, scaleEnd: 0, rerankRatio: 1 };
   const params = { ...base, length: 24, steps: 6, seed: 4, guidance };
+  const [first, ...others] = toySample(params, 4).plan().candidates;
+  assert.equal(others.length, 2);
+  for (const other of others) {
+    assert.deepEqual(other.positions, first!.positions);
+    assert.notDeepEqual(other.uniforms, first!.uniforms);
+  }
   const { steps } = drive(params, 4, uniform, { reward: (canvas) => canvas[5]!, tilt: (p) => p });
   assert.deepEqual(
     steps.map(({ revealed }) => revealed.length),

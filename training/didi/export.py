@@ -69,9 +69,10 @@ def write_model_folder(
 
     A discriminator adds the guidance graphs, and `guidance` (default: PUBLISHED_GUIDANCE). `weights` is the
     type that weights are stored in, "fp16" or "fp32"; "fp16" rounds the networks' weights in place. int8
-    graphs are calibrated on `windows` [N, L] of text. `order` is that of requests that name none. `chat` is what `chat_format` returns; a text
-    then ends at its eos_token. Print a line for each graph. Raise ValueError for an
-    unknown precision or setting, a tokenizer that does not fit the vocabulary, or int8 without windows.
+    graphs are calibrated on `windows` [N, L] of text. `order` is that of requests that name none. `chat` is
+    what `chat_format` returns; a text then ends at its eos_token. Print a line for each graph. Raise
+    ValueError for an unknown precision or setting, a tokenizer that does not fit the vocabulary, or int8
+    without windows.
     """
     if not precisions or set(precisions) - set(PRECISIONS):
         given = ", ".join(precisions) or "none"
@@ -249,7 +250,7 @@ def main() -> None:
     add_corpus_flag(parser)
     add("--calibration-windows", type=int, default=CALIBRATION_WINDOWS, help="windows of that text")
     add("--temperature", type=float, default=1.0, help="divide the logits by this, in the weights")
-    add("--order", choices=["random", "spread"], help="of requests that name none (default: as for --description)")
+    add("--order", choices=["random", "spread"], help="of requests that name none (default: as --alphabet)")
     add("--guidance", type=json.loads, help="guidance defaults as JSON, for a model with a discriminator")
     args = parser.parse_args()
     weights, discriminator = weight_files(args.checkpoint)

@@ -54,8 +54,8 @@ def main() -> None:
     for block in args.blocks:
         equal, ends, passes = [], [], []
         for seed, prompt in enumerate(texts):
-            body = {"prompt": prompt, "length": args.length, "steps": args.steps, "seed": seed, "order": "random"}
-            body |= {"block_length": block, "guidance": {"mode": "none"}}
+            body = {"prompt": prompt, "length": args.length, "steps": args.steps, "seed": seed}
+            body |= {"order": "random", "block_length": block, "guidance": {"mode": "none"}}
             whole, early = (generate(args.server, body | {"early_stop": early}) for early in (False, True))
             equal.append(whole["samples"][0]["text"] == early["samples"][0]["text"])
             ends.append(early["samples"][0]["finish_reason"] == "stop")

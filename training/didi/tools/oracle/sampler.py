@@ -146,10 +146,10 @@ def sample(
     still masked after the last step is revealed by one clean-up pass.
 
     In order "spread" a step of n reveals every n-th position. In the other orders it draws at every masked
-    position and keeps its share: the draws with the greatest log p, or those of the smallest entropy. A `threshold` of probability (confidence)
-    or an `entropy_budget` in nats (entropy) admits more. With `block_length`, blocks are revealed from the
-    left, each with its share of the steps. `remask` masks revealed tokens of the block again after the
-    reveals of a step, which reveals as many more.
+    position and keeps its share: the draws with the greatest log p, or those of the smallest entropy. A
+    `threshold` of probability (confidence) or an `entropy_budget` in nats (entropy) admits more. With
+    `block_length`, blocks are revealed from the left, each with its share of the steps. `remask` masks
+    revealed tokens of the block again after the reveals of a step, which reveals as many more.
     """
     tokens = torch.tensor([prompt + [mask_id] * length])
     block_length = block_length or length
@@ -248,8 +248,9 @@ def sample_guided(
 ) -> Sample:
     """Generate `length` tokens after `prompt` by RGAS.
 
-    In order "spread" (see `sample`) the candidates of a step reveal the same positions. Candidate c of a step draws with Philox's candidate c; the step's CHOOSE uniform decides which one is
-    kept. A step that reveals nothing in any candidate changes nothing and is not guided.
+    In order "spread" (see `sample`) the candidates of a step reveal the same positions. Candidate c of a step
+    draws with Philox's candidate c; the step's CHOOSE uniform decides which one is kept. A step that reveals
+    nothing in any candidate changes nothing and is not guided.
     """
     mask_id = student.config.mask_id
     tokens = torch.tensor([prompt + [mask_id] * length])

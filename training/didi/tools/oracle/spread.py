@@ -6,10 +6,10 @@ from .philox import REVEAL, uniforms
 
 
 def spread_out(masked: np.ndarray, first: int, seed: int, step: int, start: int, end: int) -> np.ndarray:
-    """Return which of the `masked` positions, from `first` on, `step` reveals in order "spread".
+    """Return which of the `masked` positions [P] `step` reveals in order "spread", as positions [Q].
 
-    Of the steps [start, end), a random permutation by the REVEAL uniforms of `start` says which one reveals
-    the positions with a given remainder by their number.
+    The positions of a block are numbered from `first` on. A random permutation, by the REVEAL uniforms of
+    step `start`, says which of its n = `end` - `start` steps reveals those with a given remainder by n.
     """
     u = uniforms(seed, 0, start, 0, np.arange(end - start), REVEAL)
     rank = u.argsort(kind="stable").argsort()
