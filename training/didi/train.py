@@ -43,7 +43,7 @@ def learning_rate(step: int, steps: int, warmup: int, cooldown: float) -> float:
 
 
 def build_optimizers(
-    model: nn.Module, lr: float, muon_lr: float, muon_dtype: torch.dtype
+    model: nn.Module, lr: float, muon_lr: float, weight_decay: float, muon_dtype: torch.dtype
 ) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices of the blocks, AdamW for the rest (embeddings, norms, adaLN, output)."""
     matrices, others = [], []
@@ -51,7 +51,7 @@ def build_optimizers(
         inner = name.startswith("blocks.") and parameter.ndim == 2 and "adaLN" not in name
         (matrices if inner else others).append(parameter)
     adamw = torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
-    return [Muon(matrices, muon_lr, weight_decay=0.01, dtype=muon_dtype), adamw]
+    return [Muon(matrices, muon_lr, weight_decay, muon_dtype), adamw]
 
 
 def grown(state: dict[str, Tensor], hidden: int) -> dict[str, Tensor]:
@@ -91,7 +91,8 @@ class Run:
         if args.compile:
             compile_blocks(self.model)
         muon_dtype = torch.bfloat16 if args.bf16 else torch.float32
-        self.optimizers = build_optimizers(self.model, args.lr, args.muon_lr, muon_dtype)
+        rates = (args.lr, args.muon_lr, args.weight_decay)
+        self.optimizers = build_optimizers(self.model, *rates, muon_dtype)
         self.base_rates = [args.muon_lr, args.lr]
         self.ema = Ema(self.model, args.ema)
         self.step, self.tokens, self.cpu_seconds = 0, 0, 0.0
@@ -262,6 +263,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--cond", type=int, default=64, help="width of the conditioning vector")
     add("--lr", type=float, default=3e-3, help="AdamW's rate, for embeddings, norms and output")
     add("--muon-lr", type=float, default=3e-3, help="Muon's rate, for the matrices of the blocks")
+    add("--weight-decay", type=float, default=0.01, help="Muon's, times its rate at each update")
     add("--warmup", type=int, default=200, help="steps over which the rate rises")
     add("--cooldown", type=float, default=0.25, help="share of the steps over which the rate falls")
     add("--ema", type=float, default=0.998, help="decay of the average of the weights")
