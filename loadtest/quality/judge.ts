@@ -13,7 +13,7 @@ import type { Samples, Setting } from "./sample.ts";
 export interface Judged {
   entropy: number;
   /** Shares of 1. */
-  words: Record<"known" | "pairs" | "triples" | "distinct" | "repeated", number>;
+  words: Record<"known" | "pairs" | "triples" | "distinct" | "repeated" | "unique", number>;
   /** By each judge; differences are to the first setting, of samples with the same seed. */
   judges: {
     perplexity: number;

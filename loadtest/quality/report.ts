@@ -43,8 +43,8 @@ export function report(
   ]);
   const percent = (share: number) => `${(100 * share).toFixed(1)}%`;
   const words = settings.map(({ name }, i) => {
-    const { known, pairs, triples, distinct, repeated } = scores[i]!.words;
-    return [name, ...[known, pairs, triples, distinct, repeated].map(percent)];
+    const { known, pairs, triples, distinct, repeated, unique } = scores[i]!.words;
+    return [name, ...[known, pairs, triples, distinct, repeated, unique].map(percent)];
   });
   return `${machine(config.model)}.
 ${config.samples} samples of ${config.length} tokens, the same seeds in every row.
@@ -53,9 +53,9 @@ Nats a token are the mean of differences from "${first}", with their standard er
 ${table(["setting", "entropy", ...columns, "passes", "ms a sample"], perplexities)}
 
 Words that the training text has; pairs and triples in a row that held-out stories have; distinct words of a
-text; four words in a row that the text had before.
+text; four words in a row that the text had before, and that no other text of the row has.
 
-${table(["setting", "known", "pairs", "triples", "distinct", "repeated"], words)}
+${table(["setting", "known", "pairs", "triples", "distinct", "repeated", "unique"], words)}
 `;
 }
 

@@ -29,7 +29,7 @@ interface Sampled {
  * which is openings of stories or windows mixed as in training.
  */
 type Written = { request?: never; model?: never } & (
-  | { causal: string; temperature: number }
+  | { causal: string; temperature: number; top_p?: number }
   | { held_out: "stories" | "windows" }
 );
 

@@ -85,7 +85,7 @@ test("a manifest takes the figures of its own model by steps, plain and with def
     { name: "other model", model: "b", request: { steps: 8 } },
     { name: "held-out", held_out: "stories" },
   ];
-  const words = { known: 1, pairs: 1, triples: 1, distinct: 1, repeated: 0 };
+  const words = { known: 1, pairs: 1, triples: 1, distinct: 1, repeated: 0, unique: 1 };
   const scores = settings.map((_, i) => ({
     ...{ entropy: 4 + i / 3, words },
     judges: [

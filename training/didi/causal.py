@@ -26,6 +26,7 @@ from .command import command_parser
 from .corpus import SEPARATOR
 from .export import file_entry
 from .graphs.causal import Cache, CachedDecoder, Fluency, GraphCausal
+from .graphs.denoise import cut
 from .graphs.stored import StoredTensors, store_once
 from .graphs.trace import CUDA_OPSET, to_model, trace
 
@@ -98,10 +99,12 @@ def next_token_nats(model: CausalLM, x: Tensor, end_id: int) -> Tensor:
 
 
 @torch.no_grad()
-def sample_causal(model: CausalLM, start: Tensor, length: int, temperature: float = 1.0) -> Tensor:
+def sample_causal(
+    model: CausalLM, start: Tensor, length: int, temperature: float = 1.0, top_p: float = 1.0
+) -> Tensor:
     """Draw ids [B, length], one token at a time, that follow `start` [B, S]; the mask is never drawn.
 
-    Temperature 0 takes the most likely token.
+    Temperature 0 takes the most likely token. After the temperature, `top_p` cuts as in the graphs (`cut`).
     """
     S = start.shape[1]
     keep, position, tokens = torch.ones(S, S, dtype=torch.bool).tril(), torch.arange(S), start
@@ -111,7 +114,9 @@ def sample_causal(model: CausalLM, start: Tensor, length: int, temperature: floa
         logits = model.linear(hidden[:, -1])
         logits[:, model.config.mask_id] = -torch.inf
         if temperature > 0:
-            tokens = torch.multinomial(torch.softmax(logits / temperature, dim=-1), 1)
+            p = torch.softmax(logits / temperature, dim=-1)
+            p, _ = cut(p, torch.zeros(len(p), dtype=torch.int64), torch.full((len(p),), top_p), p.shape[1])
+            tokens = torch.multinomial(p, 1)
         else:
             tokens = logits.argmax(-1, keepdim=True)
         written.append(tokens)

@@ -2,6 +2,7 @@ import json
 import math
 
 import onnxruntime
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -112,16 +113,26 @@ def test_a_continuation_at_temperature_0_takes_the_most_likely_tokens():
         assert torch.equal(written[:, i], logits.argmax(-1))
 
 
-def test_samples_follow_the_model():
+@pytest.mark.parametrize("top_p", [1.0, 0.6])
+def test_samples_follow_the_model(top_p):
+    def drawn_from(logits):
+        p = logits.index_fill(-1, torch.tensor([10]), -torch.inf).softmax(-1)
+        for row in p.view(-1, 11):
+            mass = 0.0
+            for token in row.argsort(descending=True):
+                mass, before = mass + float(row[token]), mass
+                row[token] *= before < top_p
+        return p / p.sum(-1, keepdim=True)
+
     model = causal_model()
     torch.manual_seed(0)
     n = 4000
-    x = sample_causal(model, torch.full((n, 1), 9), 2)
-    assert not (x == model.config.mask_id).any()
+    x = sample_causal(model, torch.full((n, 1), 9), 2, top_p=top_p)
     with torch.no_grad():
-        first = model(torch.tensor([[9]]))[0, 0].index_fill(-1, torch.tensor([10]), -torch.inf).softmax(-1)
-        second = model(torch.stack((torch.full((10,), 9), torch.arange(10)), 1))[:, 1]
-        second = second.index_fill(-1, torch.tensor([10]), -torch.inf).softmax(-1)
+        first = drawn_from(model(torch.tensor([[9]]))[0, 0])
+        second = drawn_from(model(torch.stack((torch.full((10,), 9), torch.arange(10)), 1))[:, 1])
+    p = (first[:, None] * torch.cat((second, torch.zeros(1, 11))))[x[:, 0], x[:, 1]]
+    assert (p > 0).all()
     expected = (first[:10, None] * second[:, :10]).flatten() * n
     counts = torch.bincount(x[:, 0] * 10 + x[:, 1], minlength=100)
     enough = expected >= 5

@@ -4,15 +4,16 @@ A judge is the folder of a causal model of this project, or `smollm2` (smollm2.p
 
 SAMPLES holds a list of sets, each a list of rows of token ids, all of one length. Row i of every set has the
 same seed, so that differences between sets are paired. In place of a set of as many rows as the first,
-`{"causal": FOLDER, "temperature": T}` is samples of a causal model, `{"held_out": "windows"}` windows of the
-validation split, mixed as in training, and `{"held_out": "stories"}` openings of its simple stories. For each
-set, write its entropy, its words (`Words`), and by each judge its generative perplexity with a 95% bootstrap
-interval and, unless it is held-out text, the mean difference of nats a token from the first set with its
-standard error.
+`{"causal": FOLDER, "temperature": T}`, with `"top_p"` if it is not 1, is samples of a causal model,
+`{"held_out": "windows"}` windows of the validation split, mixed as in training, and `{"held_out": "stories"}`
+openings of its simple stories. For each set, write its entropy, its words (`Words`), and by each judge its
+generative perplexity with a 95% bootstrap interval and, unless it is held-out text, the mean difference of
+nats a token from the first set with its standard error.
 """
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ class Words:
 
     `known`: words that the training text has. `pairs`, `triples`: words in a row that held-out simple stories
     have. `distinct`: distinct words of a text. `repeated`: four words in a row that the text had before.
+    `unique`: four words in a row that no other text of the set has.
     """
 
     known: float
@@ -59,6 +61,7 @@ class Words:
     triples: float
     distinct: float
     repeated: float
+    unique: float
 
 
 class WordCounter:
@@ -71,6 +74,7 @@ class WordCounter:
 
     def of(self, texts: Sequence[str]) -> Words:
         lists = [words_of(text) for text in texts]
+        owners = Counter(run for words in lists for run in set(runs(words, 4)))
 
         def share(hits: Callable[[list[str]], tuple[int, int]]) -> float:
             counts = np.array([hits(words) for words in lists])
@@ -87,12 +91,17 @@ class WordCounter:
             fours = runs(words, 4)
             return len(fours) - len(set(fours)), len(fours)
 
+        def own(words: list[str]) -> tuple[int, int]:
+            fours = runs(words, 4)
+            return sum(owners[run] == 1 for run in fours), len(fours)
+
         return Words(
             known=share(lambda words: (sum(word in self.known for word in words), len(words))),
             pairs=in_held_out(2),
             triples=in_held_out(3),
             distinct=share(lambda words: (len(set(words)), len(words))),
             repeated=share(repeats),
+            unique=share(own),
         )
 
 
@@ -122,7 +131,7 @@ def rows_of(given: list | dict, tokenizer: Tokenizer, count: int, length: int) -
         case {"causal": folder, "temperature": temperature}:
             start = torch.full((count, 1), tokenizer.token_to_id(SEPARATOR))
             torch.manual_seed(0)
-            return sample_causal(load_causal(Path(folder)), start, length, temperature)
+            return sample_causal(load_causal(Path(folder)), start, length, temperature, given.get("top_p", 1.0))
     raise ValueError(f"a setting needs request, causal and temperature, or held_out: {given}")
 
 

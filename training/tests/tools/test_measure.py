@@ -45,6 +45,8 @@ def test_words_are_shares_over_all_texts():
     assert (words.pairs, words.triples) == (6 / 7, 4 / 6)
     assert words.distinct == 5 / 9
     assert words.repeated == 1 / 5
+    words = counter.of(["a b c d e", "b c d e f", "a a a a a"])
+    assert words.unique == 4 / 6
 
 
 def test_perplexity_is_the_exponential_of_the_judge_s_mean():
