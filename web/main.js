@@ -134,7 +134,7 @@ async function showChosen() {
   // Another one may have been chosen meanwhile.
   if (model === "unauthorized" || form.settings.model !== name) return;
   endOfText = model.end_of_text_token_id;
-  form.context = model.context_length;
+  form.info = model;
   for (const panel of [first, second]) panel.guidance = model.guidance;
   // The first prompt is English.
   if (model.alphabet !== undefined && form.settings.prompt === DEFAULTS.prompt)

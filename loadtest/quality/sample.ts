@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { startEngine } from "../../src/cli/start-engine.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import type { GenerateRequest } from "../../src/engine/request.ts";
-import { ownOrder } from "../../src/model/manifest.ts";
+import { defaultsOf } from "../../src/model/manifest.ts";
 import { describeModel } from "../../src/model/model.ts";
 
 /** One setting to measure, a row of the tables. */
@@ -126,7 +126,7 @@ export async function samplesOf(
   if (keep === undefined) return run(sampled, config, done, stop);
   // The model's files and precision, not its name: a model that was made again is another one.
   const { sha256, manifest } = await describeModel(sampled.model, sampled.precision ?? "auto");
-  const request = { order: ownOrder(manifest), ...sampled.request };
+  const request = { ...defaultsOf(manifest), ...sampled.request };
   const key = JSON.stringify({ model: sha256.cpu, samples, length, request });
   const file = join(keep, `${createHash("sha256").update(key).digest("hex").slice(0, 16)}.json`);
   if (existsSync(file)) return JSON.parse(readFileSync(file, "utf8")) as Samples;

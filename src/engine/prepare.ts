@@ -4,7 +4,7 @@ import { randomInt } from "node:crypto";
 import { maskedPositions } from "../diffusion/canvas.ts";
 import type { Guidance } from "../diffusion/guidance.ts";
 import { invalid } from "../errors.ts";
-import { ownOrder } from "../model/manifest.ts";
+import { defaultsOf } from "../model/manifest.ts";
 import type { Model } from "../model/model.ts";
 import { type Budget, chooseBudget, type Forecast, stepsFor } from "./budget.ts";
 import { orderOf, prepareGuidance, rewardsFor } from "./decoding.ts";
@@ -52,10 +52,11 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   );
   const rewards = asked.rewards ?? (guidance && rewardsFor(model, undefined, "/guidance"));
   const isGuided = rewards !== undefined;
-  const order = orderOf(ownOrder(model.manifest), request, isGuided, generated, steps);
-  const { seed = drawSeed(), top_k: topK = 0, top_p: topP = 1 } = request;
-  const temperature =
-    request.temperature ?? (isGuided ? model.manifest.guidance?.temperature : undefined) ?? 1;
+  const own = defaultsOf(model.manifest);
+  const order = orderOf(own.order, request, isGuided, generated, steps);
+  const { seed = drawSeed(), top_k: topK = own.top_k, top_p: topP = own.top_p } = request;
+  const guidedTemperature = isGuided ? model.manifest.guidance?.temperature : undefined;
+  const { temperature = guidedTemperature ?? own.temperature } = request;
   const { past_end: pastEnd = false, echo = false, logprobs = false, trace = false } = request;
   const { top_logprobs: topLogprobs = 0, decided, template, choices, choose } = request;
   if (topLogprobs > 0 && !logprobs)
@@ -159,7 +160,7 @@ function settleBudget(
       "/deadline_ms",
       "is required when steps is auto, to choose the budget by it: give it, or /quality",
     );
-  const isOwn = order === undefined || order === ownOrder(model.manifest);
+  const isOwn = order === undefined || order === defaultsOf(model.manifest).order;
   const plain = isOwn && !block_length && !remask;
   const mayGuide = guidance === undefined && plain && model.manifest.guidance !== undefined;
   const guidances = mayGuide ? [undefined, prepareGuidance(model, { mode: "rgas" }).guidance] : [asked];

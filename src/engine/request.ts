@@ -16,11 +16,11 @@ export interface GenerateRequest extends CanvasRequest {
   quality?: QualityLevel | undefined;
   /** Integer in [0, 2^53). Default: random. */
   seed?: number | undefined;
-  /** 0 takes the most likely token. Default: 1, or the model's own for guided requests. */
+  /** 0 takes the most likely token. Default: the model's own, which may differ with guidance. */
   temperature?: number | undefined;
-  /** Sample from the k most likely tokens. Default: 0, which disables it. */
+  /** Sample from the k most likely tokens. 0 disables it. Default: the model's own. */
   top_k?: number | undefined;
-  /** In (0, 1]. Default: 1, which disables it. */
+  /** In (0, 1]; 1 disables it. Default: the model's own. */
   top_p?: number | undefined;
   /** Default: the model's own. */
   order?: Order | undefined;

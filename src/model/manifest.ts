@@ -36,8 +36,18 @@ export interface Guidance {
   scale_start: number;
   scale_end: number;
   rerank_ratio: number;
-  /** Temperature of guided draws. Default: 1. */
+  /** Temperature of guided draws. Default: that of `Defaults`. */
   temperature?: number;
+}
+
+/** What requests take that do not say otherwise. */
+export interface Defaults {
+  order: "random" | "spread";
+  temperature: number;
+  /** 0: all. */
+  top_k: number;
+  /** 1: all. */
+  top_p: number;
 }
 
 /** A reward beside the discriminator: a graph from canvases to numbers. */
@@ -113,16 +123,16 @@ export interface Manifest {
   /** Present if the model answers conversations. */
   chat?: ChatFormat;
   guidance?: Guidance;
-  /** Of requests that name none, `random` if absent; `quality` was measured in it. */
-  order?: "random" | "spread";
+  /** `quality` was measured with them. */
+  defaults?: Partial<Defaults>;
   /** In order, each name once. */
   rewards?: Reward[];
   quality?: Quality[];
 }
 
-/** Return the order of requests that name none. */
-export function ownOrder({ order = "random" }: Manifest): "random" | "spread" {
-  return order;
+/** Return what requests take that do not say otherwise. */
+export function defaultsOf({ defaults }: Pick<Manifest, "defaults">): Defaults {
+  return { order: "random", temperature: 1, top_k: 0, top_p: 1, ...defaults };
 }
 
 /** Name of the reward that the graph `score` computes. */

@@ -498,20 +498,14 @@ export interface components {
              * @example 7
              */
             seed?: number;
-            /** @description Sharpen (below 1) or flatten (above 1) the distribution of each token; 0 takes the most likely token. If absent: 1, or the model's own default for guidance. */
+            /** @description Sharpen (below 1) or flatten (above 1) the distribution of each token; 0 takes the most likely token. Default: the model's own (`defaults` of `/model`), for guided requests `guided_temperature`. */
             temperature?: number;
+            /** @description Sample from the k most likely tokens; 0 disables. Applied after the temperature. Default: the model's own. */
+            top_k?: number;
+            /** @description Sample from the smallest set of most likely tokens whose probabilities sum to at least this value; 1 disables. Applied after top_k. Default: the model's own. */
+            top_p?: number;
             /**
-             * @description Sample from the k most likely tokens; 0 disables. Applied after the temperature.
-             * @default 0
-             */
-            top_k: number;
-            /**
-             * @description Sample from the smallest set of most likely tokens whose probabilities sum to at least this value. Applied after top_k.
-             * @default 1
-             */
-            top_p: number;
-            /**
-             * @description Which positions a step reveals. `random` is the method of the paper. `spread` reveals positions that lie apart, every n-th of n steps, so that fewer neighbours are drawn at once. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and cannot be guided. Default: the model's own (`order` of `/model`).
+             * @description Which positions a step reveals. `random` is the method of the paper. `spread` reveals positions that lie apart, every n-th of n steps, so that fewer neighbours are drawn at once. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and cannot be guided. Default: the model's own.
              * @enum {string}
              */
             order?: "random" | "spread" | "confidence" | "entropy" | "margin";
@@ -1539,11 +1533,14 @@ export interface components {
             vocab_size: number;
             /** @description Id of the token before which the text of a sample ends */
             end_of_text_token_id: number;
-            /**
-             * @description Order of requests that name none; `quality` was measured in it
-             * @enum {string}
-             */
-            order: "random" | "spread";
+            /** @description What requests take that do not say otherwise; `quality` was measured with them */
+            defaults: {
+                /** @enum {string} */
+                order: "random" | "spread";
+                temperature: number;
+                top_k: number;
+                top_p: number;
+            };
             /** @description Defaults of a guided request; absent if the model has no discriminator */
             guidance?: components["schemas"]["Guidance"];
             /** @description Default temperature of a guided request; present with `guidance` */
@@ -1660,20 +1657,14 @@ export interface components {
              * @example 7
              */
             seed?: number;
-            /** @description Sharpen (below 1) or flatten (above 1) the distribution of each token; 0 takes the most likely token. If absent: 1, or the model's own default for guidance. */
+            /** @description Sharpen (below 1) or flatten (above 1) the distribution of each token; 0 takes the most likely token. Default: the model's own (`defaults` of `/model`), for guided requests `guided_temperature`. */
             temperature?: number;
+            /** @description Sample from the k most likely tokens; 0 disables. Applied after the temperature. Default: the model's own. */
+            top_k?: number;
+            /** @description Sample from the smallest set of most likely tokens whose probabilities sum to at least this value; 1 disables. Applied after top_k. Default: the model's own. */
+            top_p?: number;
             /**
-             * @description Sample from the k most likely tokens; 0 disables. Applied after the temperature.
-             * @default 0
-             */
-            top_k: number;
-            /**
-             * @description Sample from the smallest set of most likely tokens whose probabilities sum to at least this value. Applied after top_k.
-             * @default 1
-             */
-            top_p: number;
-            /**
-             * @description Which positions a step reveals. `random` is the method of the paper. `spread` reveals positions that lie apart, every n-th of n steps, so that fewer neighbours are drawn at once. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and cannot be guided. Default: the model's own (`order` of `/model`).
+             * @description Which positions a step reveals. `random` is the method of the paper. `spread` reveals positions that lie apart, every n-th of n steps, so that fewer neighbours are drawn at once. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and cannot be guided. Default: the model's own.
              * @enum {string}
              */
             order?: "random" | "spread" | "confidence" | "entropy" | "margin";

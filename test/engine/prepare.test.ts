@@ -51,6 +51,19 @@ test("fields that are absent have their defaults", () => {
   assert.equal(deadlineMs, undefined);
 });
 
+test("what a request does not name is the model's own", () => {
+  const own = { order: "spread", temperature: 1.5, top_k: 9, top_p: 0.5 } as const;
+  const drawn = (request: Partial<GenerateRequest>, defaults: Manifest["defaults"] = own) => {
+    const { order, temperature, topK, topP } = prepared(request, modelWith({ defaults })).params;
+    return { order, temperature, top_k: topK, top_p: topP };
+  };
+  assert.deepEqual(drawn({}), own);
+  assert.deepEqual(drawn({}, { top_p: 0.5 }), { order: "random", temperature: 1, top_k: 0, top_p: 0.5 });
+  const plain = { order: "random", temperature: 1, top_k: 0, top_p: 1 } as const;
+  assert.deepEqual(drawn(plain), plain);
+  assert.deepEqual(drawn({ guidance: { mode: "rgas" } }), own);
+});
+
 test("a guided request takes the model's temperature unless it has its own", () => {
   const cool = modelWith({ guidance: { ...model.manifest.guidance!, temperature: 0.9 } });
   const temperature = (request: Partial<GenerateRequest>) => prepared(request, cool).params.temperature;

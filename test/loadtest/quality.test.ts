@@ -44,7 +44,7 @@ test("samples are kept for a setting and the files of a model, and drawn again f
   await writeFile(file, JSON.stringify({ ...manifest, schedule: { ...manifest.schedule, t_min: 1e-4 } }));
   assert.equal((await draw(4)).drawn, 3);
   assert.equal((await draw(4)).drawn, 0);
-  await writeFile(file, JSON.stringify({ ...manifest, order: "spread" }));
+  await writeFile(file, JSON.stringify({ ...manifest, defaults: { order: "spread" } }));
   assert.equal((await draw(4)).drawn, 3);
   assert.equal(readdirSync(keep).length, 5);
 });

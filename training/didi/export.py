@@ -62,17 +62,17 @@ def write_model_folder(
     chat: tuple[str, dict] | None = None,
     rewards: list[dict] | None = None,
     alphabet: str | None = None,
-    order: str | None = None,
+    defaults: dict | None = None,
 ) -> None:
     """Write weights, graphs and `model.json` (models/model.schema.json) into `folder`, which holds
     `tokenizer.json`.
 
     A discriminator adds the guidance graphs, and `guidance` (default: PUBLISHED_GUIDANCE). `weights` is the
     type that weights are stored in, "fp16" or "fp32"; "fp16" rounds the networks' weights in place. int8
-    graphs are calibrated on `windows` [N, L] of text. `order` is that of requests that name none. `chat` is
-    what `chat_format` returns; a text then ends at its eos_token. Print a line for each graph. Raise
-    ValueError for an unknown precision or setting, a tokenizer that does not fit the vocabulary, or int8
-    without windows.
+    graphs are calibrated on `windows` [N, L] of text. `defaults` is what requests take that do not say
+    otherwise. `chat` is what `chat_format` returns; a text then ends at its eos_token. Print a line for each
+    graph. Raise ValueError for an unknown precision or setting, a tokenizer that does not fit the vocabulary,
+    or int8 without windows.
     """
     if not precisions or set(precisions) - set(PRECISIONS):
         given = ", ".join(precisions) or "none"
@@ -120,8 +120,8 @@ def write_model_folder(
         manifest["guidance"] = guidance or PUBLISHED_GUIDANCE
     if calibration is not None:
         manifest["calibration"] = asdict(calibration)
-    if order is not None:
-        manifest["order"] = order
+    if defaults is not None:
+        manifest["defaults"] = defaults
     if quality is not None:
         manifest["quality"] = quality
     if rewards is not None:
@@ -250,7 +250,7 @@ def main() -> None:
     add_corpus_flag(parser)
     add("--calibration-windows", type=int, default=CALIBRATION_WINDOWS, help="windows of that text")
     add("--temperature", type=float, default=1.0, help="divide the logits by this, in the weights")
-    add("--order", choices=["random", "spread"], help="of requests that name none (default: as --alphabet)")
+    add("--defaults", type=json.loads, help="what requests take by default, as JSON (default: as --alphabet)")
     add("--guidance", type=json.loads, help="guidance defaults as JSON, for a model with a discriminator")
     args = parser.parse_args()
     weights, discriminator = weight_files(args.checkpoint)
@@ -274,7 +274,7 @@ def main() -> None:
         precisions=args.precision,
         guidance=args.guidance or about.get("guidance"),
         alphabet=args.alphabet or about.get("alphabet"),
-        order=args.order or about.get("order"),
+        defaults=args.defaults or about.get("defaults"),
         quality=about.get("quality") if args.temperature == 1 else None,
         # Their files stay as they are.
         rewards=about.get("rewards") if args.checkpoint.resolve() == args.out.resolve() else None,

@@ -3,6 +3,7 @@
 import { find, make } from "../dom.js";
 import { isTemplate } from "./request.js";
 
+/** @typedef {import("./request.js").Schemas} Schemas */
 /** @typedef {import("./settings.js").Settings} Settings */
 
 /** Most digits of a seed that the page draws, short enough to type. */
@@ -71,11 +72,12 @@ export class Form {
   /** @returns {Omit<Settings, "runs">} */
   get settings() {
     const model = this.#linked ?? this.#model.value;
+    const temperature = this.#temperature.valueAsNumber;
     return {
       ...(model && { model }),
       prompt: this.#prompt.value,
       length: this.#length.valueAsNumber || 1,
-      temperature: this.#temperature.valueAsNumber || 0,
+      ...(!Number.isNaN(temperature) && { temperature }),
       seed: this.#seed.valueAsNumber || 0,
     };
   }
@@ -87,7 +89,7 @@ export class Form {
     if (names.length > 0) this.models = names;
     this.#prompt.value = prompt;
     this.#length.value = String(length);
-    this.#temperature.value = String(temperature);
+    this.#temperature.value = temperature === undefined ? "" : String(temperature);
     this.#seed.value = String(seed);
     this.#compare.checked = runs.length > 1;
     this.#show();
@@ -103,9 +105,10 @@ export class Form {
     /** @type {HTMLElement} */ (this.#model.parentElement).hidden = offered.length === 0;
   }
 
-  /** Set the context length of the model. @param {number} tokens */
-  set context(tokens) {
-    this.#length.max = String(tokens);
+  /** Take over what depends on the model. @param {Schemas["ModelInfo"]} info */
+  set info({ context_length, defaults }) {
+    this.#length.max = String(context_length);
+    this.#temperature.placeholder = String(defaults.temperature);
   }
 
   /** Let the button cancel while a request runs. @param {boolean} running */

@@ -45,8 +45,7 @@ export function generateMessage(
     ...(model && { model }),
     ...(isTemplate(prompt) ? { template: prompt } : { prompt, length }),
     steps,
-    // Without a temperature the server uses the model's default, which may differ with guidance.
-    ...(temperature !== 1 && { temperature }),
+    ...(temperature !== undefined && { temperature }),
     seed,
     ...(remask && { remask: { mode: "confidence", rate: remask } }),
     ...(guided && { guidance: { mode: "rgas", ...guidance } }),

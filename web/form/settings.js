@@ -23,7 +23,7 @@
  * @property {string} [model] Name of the model; absent: the first of the server.
  * @property {string} prompt A text to continue, or a template with {{mask:N}} spans.
  * @property {number} length New tokens; a template has its own.
- * @property {number} temperature 0 to 2.
+ * @property {number} [temperature] 0 to 2; absent: the model's own.
  * @property {number} seed Integer in [0, 2^53).
  * @property {RunSettings[]} runs
  */
@@ -32,7 +32,6 @@
 export const DEFAULTS = {
   prompt: "Once upon a time",
   length: 96,
-  temperature: 1,
   seed: 7,
   runs: [{ steps: 16, guided: false }],
 };
@@ -94,12 +93,13 @@ export function fromHash(hash) {
   const runs = [runOf(fields, "", (DEFAULTS.runs[0] ?? SECOND_RUN).steps)];
   if (fields.has("steps2")) runs.push(runOf(fields, "2", SECOND_RUN.steps));
   const model = fields.get("model");
+  const temperature = numberOf(fields, "temperature", [0, 2], Number.NaN, false);
   return {
     settings: {
       ...(model && { model }),
       prompt: fields.get("prompt") ?? DEFAULTS.prompt,
       length: numberOf(fields, "length", [1, 2 ** 20], DEFAULTS.length),
-      temperature: numberOf(fields, "temperature", [0, 2], DEFAULTS.temperature, false),
+      ...(!Number.isNaN(temperature) && { temperature }),
       seed: numberOf(fields, "seed", [0, Number.MAX_SAFE_INTEGER], DEFAULTS.seed),
       runs,
     },
@@ -117,7 +117,7 @@ export function toHash({ model, prompt, length, temperature, seed, runs }, { run
     ...(model && { model }),
     prompt,
     length: String(length),
-    temperature: String(temperature),
+    ...(temperature !== undefined && { temperature: String(temperature) }),
     seed: String(seed),
   });
   for (const [i, { steps, guided, guidance, remask }] of runs.entries()) {

@@ -20,9 +20,9 @@ export interface GenerateConfig extends ModelConfig {
   quality?: QualityLevel;
   seed?: number;
   temperature?: number;
-  topK: number;
-  topP: number;
-  order: Order;
+  topK?: number;
+  topP?: number;
+  order?: Order;
   threshold?: number;
   entropyBudget?: number;
   blockLength?: number;

@@ -3,7 +3,7 @@
 import type { FastifyInstance } from "fastify";
 import type { ModelRegistry } from "../../engine/models/registry.ts";
 import { invalid } from "../../errors.ts";
-import { type Manifest, ownOrder, rewardsOf } from "../../model/manifest.ts";
+import { defaultsOf, type Manifest, rewardsOf } from "../../model/manifest.ts";
 import type { Schemas } from "../openapi.ts";
 import { schemaOf } from "../route-schema.ts";
 
@@ -27,6 +27,7 @@ export async function modelRoute(app: FastifyInstance, { models }: { models: Mod
 function infoOf(manifest: Manifest): Schemas["ModelInfo"] {
   const { name, description, parameters, context_length, vocab_size } = manifest;
   const { alphabet, end_of_text_token_id, guidance, quality } = manifest;
+  const defaults = defaultsOf(manifest);
   return {
     name,
     description,
@@ -35,7 +36,7 @@ function infoOf(manifest: Manifest): Schemas["ModelInfo"] {
     context_length,
     vocab_size,
     end_of_text_token_id,
-    order: ownOrder(manifest),
+    defaults,
     rewards: rewardsOf(manifest),
     ...(guidance && {
       guidance: {
@@ -44,7 +45,7 @@ function infoOf(manifest: Manifest): Schemas["ModelInfo"] {
         candidates: guidance.candidates,
         rerank_ratio: guidance.rerank_ratio,
       },
-      guided_temperature: guidance.temperature ?? 1,
+      guided_temperature: guidance.temperature ?? defaults.temperature,
     }),
     ...(quality && { quality }),
   };

@@ -14,6 +14,7 @@ test("GET /model describes the model, without guidance if it has no discriminato
   assert.equal(body.name, TEACHER);
   assert.equal(body.context_length, 256);
   assert.equal(body.guidance, undefined);
+  assert.deepEqual(body.defaults, { order: "spread", temperature: 1, top_k: 0, top_p: 1 });
 });
 
 test("GET /model has the default guidance", async () => {
