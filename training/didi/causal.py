@@ -26,7 +26,7 @@ from .command import command_parser
 from .corpus import SEPARATOR
 from .export import file_entry
 from .graphs.causal import Cache, CachedDecoder, Fluency, GraphCausal
-from .graphs.denoise import cut
+from .graphs.denoise import keep_likeliest
 from .graphs.stored import StoredTensors, store_once
 from .graphs.trace import CUDA_OPSET, to_model, trace
 
@@ -104,7 +104,7 @@ def sample_causal(
 ) -> Tensor:
     """Draw ids [B, length], one token at a time, that follow `start` [B, S]; the mask is never drawn.
 
-    Temperature 0 takes the most likely token. After the temperature, `top_p` cuts as in the graphs (`cut`).
+    Temperature 0 takes the most likely token. After the temperature, `top_p` cuts as in the graphs.
     """
     S = start.shape[1]
     keep, position, tokens = torch.ones(S, S, dtype=torch.bool).tril(), torch.arange(S), start
@@ -114,9 +114,9 @@ def sample_causal(
         logits = model.linear(hidden[:, -1])
         logits[:, model.config.mask_id] = -torch.inf
         if temperature > 0:
-            p = torch.softmax(logits / temperature, dim=-1)
-            p, _ = cut(p, torch.zeros(len(p), dtype=torch.int64), torch.full((len(p),), top_p), p.shape[1])
-            tokens = torch.multinomial(p, 1)
+            every, share = torch.zeros(len(logits), dtype=torch.int64), torch.full((len(logits),), top_p)
+            kept = keep_likeliest(logits / temperature, every, share)
+            tokens = torch.multinomial(torch.softmax(kept, dim=-1), 1)
         else:
             tokens = logits.argmax(-1, keepdim=True)
         written.append(tokens)
