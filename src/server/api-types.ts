@@ -707,13 +707,10 @@ export interface components {
             ignore_eos: boolean | null;
             /** @description As in GenerateRequest */
             temperature?: number | null;
-            /** @default 1 */
-            top_p: number | null;
-            /**
-             * @description As in GenerateRequest; -1 disables it too
-             * @default 0
-             */
-            top_k: number | null;
+            /** @description As in GenerateRequest */
+            top_p?: number | null;
+            /** @description As in GenerateRequest; -1 disables it too */
+            top_k?: number | null;
             /** @default false */
             stream: boolean | null;
             stream_options?: null | {
@@ -884,13 +881,10 @@ export interface components {
             ignore_eos: boolean | null;
             /** @description As in GenerateRequest */
             temperature?: number | null;
-            /** @default 1 */
-            top_p: number | null;
-            /**
-             * @description As in GenerateRequest; -1 disables it too
-             * @default 0
-             */
-            top_k: number | null;
+            /** @description As in GenerateRequest */
+            top_p?: number | null;
+            /** @description As in GenerateRequest; -1 disables it too */
+            top_k?: number | null;
             /** @default false */
             stream: boolean | null;
             stream_options?: null | {
@@ -1078,13 +1072,10 @@ export interface components {
             ignore_eos: boolean | null;
             /** @description As in GenerateRequest */
             temperature?: number | null;
-            /** @default 1 */
-            top_p: number | null;
-            /**
-             * @description As in GenerateRequest; -1 disables it too
-             * @default 0
-             */
-            top_k: number | null;
+            /** @description As in GenerateRequest */
+            top_p?: number | null;
+            /** @description As in GenerateRequest; -1 disables it too */
+            top_k?: number | null;
             /** @default false */
             stream: boolean | null;
             stream_options?: null | {

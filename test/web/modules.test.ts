@@ -72,6 +72,9 @@ test("messages fit the contract; a template is sent without a length", () => {
     temperature: SETTINGS.temperature,
     seed: SETTINGS.seed,
   });
+  const { temperature: _, ...open } = SETTINGS;
+  assert.equal("temperature" in generateMessage("1", open, SETTINGS.runs[0]!), false);
+  assert.deepEqual(fromHash(toHash(open)).settings, open);
   const correcting = generateMessage("1", SETTINGS, SETTINGS.runs[0]!);
   assert.ok("value" in check(structuredClone(correcting)));
   assert.deepEqual(correcting.remask, { mode: "confidence", rate: 0.05 });

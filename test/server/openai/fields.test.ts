@@ -67,6 +67,23 @@ const NEUTRAL: [client: string, fields: object][] = [
   ["null for every field", { n: null, seed: 3, guidance: null, tools: null, parallel_tool_calls: null }],
 ];
 
+test("a completion that names no cut takes the model's own", async (t) => {
+  const { manifest } = engine.model;
+  const own = manifest.defaults;
+  const [whole, cut] = [choicesOf((await complete({})).text), choicesOf((await complete({ top_k: 1 })).text)];
+  assert.notDeepEqual(cut, whole);
+  t.after(() => Object.assign(manifest, { defaults: own }));
+  for (const defaults of [
+    { ...own, top_k: 1 },
+    { ...own, top_p: 1e-6 },
+  ]) {
+    Object.assign(manifest, { defaults });
+    for (const fields of [{}, { top_k: null, top_p: null }])
+      assert.deepEqual(choicesOf((await complete(fields)).text), cut);
+    assert.deepEqual(choicesOf((await complete({ top_k: -1, top_p: 1 })).text), whole);
+  }
+});
+
 test("values that change nothing are accepted, and change nothing", async () => {
   const plain = choicesOf((await complete({})).text);
   for (const [client, fields] of NEUTRAL) {
