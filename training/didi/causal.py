@@ -26,7 +26,7 @@ from .command import command_parser
 from .corpus import SEPARATOR
 from .export import file_entry
 from .graphs.causal import Cache, CachedDecoder, Fluency, GraphCausal
-from .graphs.denoise import keep_likeliest
+from .graphs.denoise import cut
 from .graphs.stored import StoredTensors, store_once
 from .graphs.trace import CUDA_OPSET, to_model, trace
 
@@ -115,8 +115,8 @@ def sample_causal(
         logits[:, model.config.mask_id] = -torch.inf
         if temperature > 0:
             every, share = torch.zeros(len(logits), dtype=torch.int64), torch.full((len(logits),), top_p)
-            kept = keep_likeliest(logits / temperature, every, share)
-            tokens = torch.multinomial(torch.softmax(kept, dim=-1), 1)
+            p, _ = cut(torch.softmax(logits / temperature, dim=-1), every, share, logits.shape[1])
+            tokens = torch.multinomial(p, 1)
         else:
             tokens = logits.argmax(-1, keepdim=True)
         written.append(tokens)

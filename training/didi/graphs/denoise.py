@@ -13,39 +13,60 @@ from .blocks import ALIGNMENT, IMPOSSIBLE, AdaptiveNorm, AffineNorm, Stored, Tru
 # Values of the manifest's field `mask_logit` (models/model.schema.json).
 MASK_LOGITS = ("removed", "kept")
 
+# Cuts are looked for among so many of the likeliest tokens, then among all: to sort a vocabulary of 4,096 for
+# each draw takes as long as half of a pass of a small model.
+LIKELIEST = (128, 1024)
 
-def keep_likeliest(scores: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """Set scores [S, V] to IMPOSSIBLE outside the top_k [S] and top_p [S] of each row.
 
-    Of a row are kept the top_k largest (0: all; among equals those of lower id), and of these the fewest,
-    largest first, whose softmax adds up to at least top_p.
+def cut(weights: Tensor, top_k: Tensor, top_p: Tensor, among: int) -> tuple[Tensor, Tensor]:
+    """Return weights [S, V] with 0 outside the top_k [S] and top_p [S] of each row, and [S] whether all that
+    stays is `among` the so many largest of the row; of another row some may be missing.
+
+    Of a row stay the top_k largest (0: all; among equals those of lower id), and of these the fewest, largest
+    first, that add up to at least the share top_p. If none is missing, the bits do not depend on `among`.
     """
-    ordered, order = torch.topk(scores, scores.shape[1], dim=-1)
-    rank = torch.arange(scores.shape[1], device=scores.device)
-    k = torch.where(top_k > 0, top_k, scores.shape[1])
-    ordered = torch.where(rank < k[:, None], ordered, IMPOSSIBLE)
-    share = torch.softmax(ordered, dim=-1)
-    before = share.cumsum(dim=-1) - share
+    size = weights.shape[1]
+    ordered, order = torch.topk(weights, among, dim=-1)
+    rank = torch.arange(among, device=weights.device)
+    k = torch.where(top_k > 0, top_k, size).clamp(max=size)
+    ordered = torch.where(rank < k[:, None], ordered, 0.0)
+    mass = ordered.cumsum(dim=-1)
+    total = torch.where(top_k[:, None] > 0, mass[:, -1:], weights.cumsum(dim=-1)[:, -1:])
     # Above 1, so that rounding removes nothing from a row with top_p = 1.
-    bound = torch.where(top_p < 1, top_p, 2.0)
-    ordered = torch.where((before < bound[:, None]) | (rank == 0), ordered, IMPOSSIBLE)
-    return torch.zeros_like(scores).scatter(1, order, ordered)
+    bound = torch.where(top_p < 1, top_p, 2.0)[:, None] * total
+    ordered = torch.where((mass - ordered < bound) | (rank == 0), ordered, 0.0)
+    whole = (k <= among) | ((top_k == 0) & (mass[:, -1:] >= bound)[:, 0])
+    return torch.zeros_like(weights).scatter(1, order, ordered), whole
+
+
+def cut_asked(weights: Tensor, asked: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """Return weights [S, V] with the rows that are true in `asked` [S] cut (see `cut`).
+
+    The first of them is cut each time, because ONNX Runtime's TopK of no rows crashes (1.30), and a branch
+    for it would copy its condition from the GPU to the CPU. Some row must be true.
+    """
+    size, kept, rows = weights.shape[1], weights, asked.nonzero()[:, 0]
+    for among in (*(count for count in LIKELIEST if count < size), size):
+        some, whole = cut(weights[rows], top_k[rows], top_p[rows], among)
+        kept = kept.index_copy(0, rows, some)
+        rows = rows[~whole | (rows == rows[:1])]
+    return kept
 
 
 def draw_tokens(log_p: Tensor, uniform: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """Draw tokens [S] from log_p [S, V] by inverse CDF: the first whose cumulative weight reaches uniform
     [S].
 
-    The distribution is sharpened by temperature [S] (0: argmax), then cut to top_k [S] and top_p [S]. Nothing
-    is sorted unless a row asks for a cut.
+    The distribution is sharpened by temperature [S] (0: argmax), then cut to top_k [S] and top_p [S].
     """
     scores = (log_p - log_p.amax(dim=-1, keepdim=True)) / temperature.clamp(min=1e-6)[:, None]
-    asked = ((top_k > 0) | (top_p < 1)).any()
+    weights, asked = scores.exp(), (top_k > 0) | (top_p < 1)
     if torch.compiler.is_exporting():
-        scores = torch.cond(asked, keep_likeliest, lambda s, k, p: s.clone(), (scores, top_k, top_p))
-    elif asked:
-        scores = keep_likeliest(scores, top_k, top_p)
-    cdf = scores.exp().cumsum(dim=-1)
+        uncut = lambda weights, *_: weights.clone()
+        weights = torch.cond(asked.any(), cut_asked, uncut, (weights, asked, top_k, top_p))
+    elif asked.any():
+        weights = cut_asked(weights, asked, top_k, top_p)
+    cdf = weights.cumsum(dim=-1)
     below = (cdf < uniform[:, None] * cdf[:, -1:]).sum(dim=-1)
     return torch.where(temperature > 0, below, log_p.argmax(dim=-1))
 

@@ -5,9 +5,10 @@ import onnxruntime
 import pytest
 import torch
 
-from conftest import assert_rows_equal_alone, make_inputs
+from conftest import assert_rows_equal_alone, make_inputs, randomised
+from didi.backbone import Backbone, BackboneConfig
 from didi.diffusion import subs
-from didi.graphs.denoise import Denoise
+from didi.graphs.denoise import LIKELIEST, Denoise, cut
 from didi.graphs.trace import export_graph
 from didi.tools.oracle import draw
 
@@ -19,8 +20,8 @@ def session(backbone, tmp_path_factory):
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def cut(log_p: np.ndarray, temperature: float, top_k: int, top_p: float) -> np.ndarray:
-    """Return the probabilities in float64 after top_k and top_p: the oracle of the graph's cut."""
+def cut_in_float64(log_p: np.ndarray, temperature: float, top_k: int, top_p: float) -> np.ndarray:
+    """Return the probabilities after top_k and top_p: the oracle of the graph's cut."""
     p = np.exp((log_p - log_p.max()) / temperature)
     likeliest = np.argsort(-p, kind="stable")
     if top_k:
@@ -59,29 +60,50 @@ def test_denoise_equals_pytorch(backbone, session, temperature):
     assert compared > 0.95 * len(feeds["draws"])
 
 
+@pytest.mark.parametrize("vocabulary", [61, 1300])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_top_k_and_top_p_equal_numpy(backbone, session, temperature):
+def test_top_k_and_top_p_equal_numpy(vocabulary, temperature, tmp_path):
+    torch.manual_seed(3)
+    config = BackboneConfig(vocab_size=vocabulary, hidden=32, blocks=1, heads=4, cond=16, context=64)
+    backbone = randomised(Backbone(config))
+    export_graph(Denoise(backbone), tmp_path / "denoise.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "denoise.onnx", providers=["CPUExecutionProvider"])
     feeds = make_inputs(backbone.config.mask_id, temperature)
     rng = np.random.default_rng(6)
     count = len(feeds["draws"])
-    feeds["top_k"] = rng.choice([0, 1, 2, 5, 1000], count).astype(np.int64)
-    feeds["top_p"] = rng.choice([1.0, 0.9, 0.5, 0.01], count).astype(np.float32)
+    feeds["top_k"] = rng.choice([0, 1, 5, 200, 1100, 2000], count).astype(np.int64)
+    feeds["top_p"] = rng.choice([1.0, 0.99, 0.9, 0.5, 0.01], count).astype(np.float32)
     token, logprob, *_ = session.run(None, feeds)
     with torch.no_grad():
         logits = backbone(torch.from_numpy(feeds["tokens"]), length=torch.from_numpy(feeds["length"]))
     log_p = subs(logits, backbone.config.mask_id)[feeds["picks"][:, 0], feeds["picks"][:, 1]].double().numpy()
-    compared = changed = 0
+    compared, kept = 0, []
     for s, pick in enumerate(feeds["draws"]):
-        p = cut(log_p[pick], temperature, int(feeds["top_k"][s]), float(feeds["top_p"][s]))
+        p = cut_in_float64(log_p[pick], temperature, int(feeds["top_k"][s]), float(feeds["top_p"][s]))
         assert p[token[s]] > 0
         cdf = p.cumsum()
-        if abs(cdf - feeds["uniform"][s]).min() < 1e-4:
+        if abs(cdf - feeds["uniform"][s]).min() < 1e-5:
             continue
         compared += 1
-        changed += (p == 0).any()
+        kept.append(np.count_nonzero(p))
         assert token[s] == int((cdf < feeds["uniform"][s]).sum())
         assert abs(logprob[s] - log_p[pick, token[s]]) < 1e-4
-    assert compared > 0.9 * count and changed > 0.5 * count
+    assert compared > 0.9 * count
+    # Cuts of all sizes that are looked for in different ways.
+    at_most = [most for most in (*LIKELIEST, vocabulary - 1) if most < vocabulary]
+    assert (np.histogram(kept, [1, *(most + 1 for most in at_most)])[0] > 0.05 * count).all()
+
+
+def test_a_cut_has_the_same_bits_whatever_it_is_looked_for_among():
+    torch.manual_seed(1)
+    weights = (torch.randn(400, 500) * 3).exp()
+    top_k, top_p = torch.randint(0, 60, (400,)), torch.rand(400)
+    expected, whole = cut(weights, top_k, top_p, 500)
+    assert whole.all()
+    for among in (5, 20, 50):
+        kept, whole = cut(weights, top_k, top_p, among)
+        assert (kept[whole] == expected[whole]).all()
+        assert whole.any() and (kept[~whole] != expected[~whole]).any()
 
 
 def test_a_draw_that_is_not_cut_keeps_its_bits_beside_one_that_is(session, backbone):
