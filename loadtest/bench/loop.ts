@@ -5,6 +5,7 @@ import { Sample } from "../../src/diffusion/sampler.ts";
 import { isEmpty } from "../../src/diffusion/step.ts";
 import { denoiseInput, splitDraws } from "../../src/engine/scheduling/batch.ts";
 import { paddedLength } from "../../src/engine/scheduling/scheduler.ts";
+import { defaultsOf } from "../../src/model/manifest.ts";
 import type { Model } from "../../src/model/model.ts";
 import type { DenoiseResult } from "../../src/runtime/protocol.ts";
 import type { LoadedModel } from "../../src/runtime/worker/session.ts";
@@ -16,9 +17,10 @@ export interface LoopJob {
   steps: number;
 }
 
-const DRAW = { temperature: 1, topK: 0, topP: 1, order: "random" as const };
-
-/** Run the samples to their end, one batch a step, with or without two optimisations of the server. */
+/**
+ * Run the samples to their end, drawn as by default, one batch a step, with or without two optimisations of the
+ * server.
+ */
 export async function runLoop(
   { manifest, schedule }: Model,
   graphs: Pick<LoadedModel, "run">,
@@ -26,10 +28,11 @@ export async function runLoop(
   savings = { shareFirst: true, skipEmpty: true },
 ): Promise<void> {
   const { mask_token_id, context_length } = manifest;
+  const { order, temperature, top_k: topK, top_p: topP } = defaultsOf(manifest);
   const padded = paddedLength(length, context_length);
   const samples = keys.map((key) => {
     const canvas = promptCanvas([], length, mask_token_id);
-    return new Sample({ canvas, steps, ...key, ...DRAW }, schedule, mask_token_id);
+    return new Sample({ canvas, steps, ...key, order, temperature, topK, topP }, schedule, mask_token_id);
   });
   for (;;) {
     const rows = samples

@@ -126,8 +126,8 @@ export async function samplesOf(
   if (keep === undefined) return run(sampled, config, done, stop);
   // The model's files and precision, not its name: a model that was made again is another one.
   const { sha256, manifest } = await describeModel(sampled.model, sampled.precision ?? "auto");
-  const request = { ...defaultsOf(manifest), ...sampled.request };
-  const key = JSON.stringify({ model: sha256.cpu, samples, length, request });
+  const { request } = sampled;
+  const key = JSON.stringify({ model: sha256.cpu, defaults: defaultsOf(manifest), samples, length, request });
   const file = join(keep, `${createHash("sha256").update(key).digest("hex").slice(0, 16)}.json`);
   if (existsSync(file)) return JSON.parse(readFileSync(file, "utf8")) as Samples;
   const result = await run(sampled, config, done, stop);

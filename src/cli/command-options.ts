@@ -36,15 +36,15 @@ export const GENERATE_OPTIONS: readonly Option[] = [
   new Option("--seed <n>", "seed (default: random)").argParser(integer(0, Number.MAX_SAFE_INTEGER)),
   new Option(
     "--temperature <x>",
-    "sampling temperature; 0 takes the most likely token (default: the model's own)",
+    "sampling temperature; 0 takes the most likely token (default: the model's own, or 1 beside --top-k or --top-p)",
   ).argParser(decimal(0, 2)),
   new Option(
     "--top-k <n>",
-    "sample from the k most likely tokens; 0 disables (default: the model's own)",
+    "sample from the k most likely tokens; 0 disables (default: as --temperature)",
   ).argParser(integer(0, 1 << 20)),
   new Option(
     "--top-p <x>",
-    "sample from the smallest set of tokens with this total probability; 1 disables (default: the model's own)",
+    "sample from the smallest set of tokens with this total probability; 1 disables (default: as --temperature)",
   ).argParser(decimal(1e-6, 1)),
   new Option("--order <order>", "order in which positions are revealed (default: the model's own)").choices([
     "random",

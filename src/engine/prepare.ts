@@ -52,12 +52,10 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
   );
   const rewards = asked.rewards ?? (guidance && rewardsFor(model, undefined, "/guidance"));
   const isGuided = rewards !== undefined;
-  const own = defaultsOf(model.manifest);
-  const order = orderOf(own.order, request, isGuided, generated, steps);
-  const { seed = drawSeed(), top_k: topK = own.top_k, top_p: topP = own.top_p } = request;
-  const guidedTemperature = isGuided ? model.manifest.guidance?.temperature : undefined;
-  const { temperature = guidedTemperature ?? own.temperature } = request;
-  const { past_end: pastEnd = false, echo = false, logprobs = false, trace = false } = request;
+  const { order: ownOrder } = defaultsOf(model.manifest);
+  const order = orderOf(ownOrder, request, isGuided, generated, steps);
+  const { seed = drawSeed(), past_end: pastEnd = false } = request;
+  const { echo = false, logprobs = false, trace = false } = request;
   const { top_logprobs: topLogprobs = 0, decided, template, choices, choose } = request;
   if (topLogprobs > 0 && !logprobs)
     throw invalid("/top_logprobs", "has no effect without logprobs: set it to true");
@@ -79,7 +77,7 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
     );
   return {
     params: {
-      ...{ canvas, steps, seed, temperature, topK, topP, ...order },
+      ...{ canvas, steps, seed, ...drawnAs(model, request, isGuided), ...order },
       ...{ earlyStop: request.early_stop ? stop : undefined, samples, ranked, ...rankBy, guidance },
       ...(smc && { smc }),
       ...(rewards && { rewards }),
@@ -88,6 +86,21 @@ export function prepare(model: Model, request: GenerateRequest, forecast: Foreca
     output: { layout, n, stop, pastEnd, echo, logprobs, trace },
     ...(decided && { decided: { ...decided, asked: { template, choices, choose } } }),
     deadlineMs: request.deadline_ms,
+  };
+}
+
+/**
+ * Return temperature, top_k and top_p. The model's own are chosen together, so a request that names one of them
+ * takes none of the others.
+ */
+function drawnAs({ manifest }: Model, { temperature, top_k, top_p }: GenerateRequest, isGuided: boolean) {
+  const isOwn = temperature === undefined && top_k === undefined && top_p === undefined;
+  const own = isOwn ? defaultsOf(manifest) : { temperature: 1, top_k: 0, top_p: 1 };
+  const guided = isGuided ? manifest.guidance?.temperature : undefined;
+  return {
+    temperature: temperature ?? guided ?? own.temperature,
+    topK: top_k ?? own.top_k,
+    topP: top_p ?? own.top_p,
   };
 }
 

@@ -16,11 +16,14 @@ export interface GenerateRequest extends CanvasRequest {
   quality?: QualityLevel | undefined;
   /** Integer in [0, 2^53). Default: random. */
   seed?: number | undefined;
-  /** 0 takes the most likely token. Default: the model's own, which may differ with guidance. */
+  /**
+   * 0 takes the most likely token. If all of temperature, top_k and top_p are absent they are the model's own,
+   * otherwise absent ones are 1 (for a guided request what the model has for it), 0 and 1.
+   */
   temperature?: number | undefined;
-  /** Sample from the k most likely tokens. 0 disables it. Default: the model's own. */
+  /** Sample from the k most likely tokens. 0 disables it. */
   top_k?: number | undefined;
-  /** In (0, 1]; 1 disables it. Default: the model's own. */
+  /** In (0, 1]; 1 disables it. */
   top_p?: number | undefined;
   /** Default: the model's own. */
   order?: Order | undefined;

@@ -498,11 +498,11 @@ export interface components {
              * @example 7
              */
             seed?: number;
-            /** @description Sharpen (below 1) or flatten (above 1) the distribution of each token; 0 takes the most likely token. Default: the model's own (`defaults` of `/model`), for guided requests `guided_temperature`. */
+            /** @description Sharpen (below 1) or flatten (above 1) the distribution of each token; 0 takes the most likely token. Default: if top_k and top_p are absent too, the model's own (`defaults` of `/model`), otherwise 1; for guided requests `guided_temperature`, if the model has one. */
             temperature?: number;
-            /** @description Sample from the k most likely tokens; 0 disables. Applied after the temperature. Default: the model's own. */
+            /** @description Sample from the k most likely tokens; 0 disables. Applied after the temperature. Default: if temperature and top_p are absent too, the model's own, otherwise 0. */
             top_k?: number;
-            /** @description Sample from the smallest set of most likely tokens whose probabilities sum to at least this value; 1 disables. Applied after top_k. Default: the model's own. */
+            /** @description Sample from the smallest set of most likely tokens whose probabilities sum to at least this value; 1 disables. Applied after top_k. Default: if temperature and top_k are absent too, the model's own, otherwise 1. */
             top_p?: number;
             /**
              * @description Which positions a step reveals. `random` is the method of the paper. `spread` reveals positions that lie apart, every n-th of n steps, so that fewer neighbours are drawn at once. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and cannot be guided. Default: the model's own.
@@ -1524,7 +1524,7 @@ export interface components {
             vocab_size: number;
             /** @description Id of the token before which the text of a sample ends */
             end_of_text_token_id: number;
-            /** @description What requests take that do not say otherwise; `quality` was measured with them */
+            /** @description What requests take that do not say otherwise; `quality` was measured with them. A request that names one of temperature, top_k and top_p takes none of them. */
             defaults: {
                 /** @enum {string} */
                 order: "random" | "spread";
@@ -1648,11 +1648,11 @@ export interface components {
              * @example 7
              */
             seed?: number;
-            /** @description Sharpen (below 1) or flatten (above 1) the distribution of each token; 0 takes the most likely token. Default: the model's own (`defaults` of `/model`), for guided requests `guided_temperature`. */
+            /** @description Sharpen (below 1) or flatten (above 1) the distribution of each token; 0 takes the most likely token. Default: if top_k and top_p are absent too, the model's own (`defaults` of `/model`), otherwise 1; for guided requests `guided_temperature`, if the model has one. */
             temperature?: number;
-            /** @description Sample from the k most likely tokens; 0 disables. Applied after the temperature. Default: the model's own. */
+            /** @description Sample from the k most likely tokens; 0 disables. Applied after the temperature. Default: if temperature and top_p are absent too, the model's own, otherwise 0. */
             top_k?: number;
-            /** @description Sample from the smallest set of most likely tokens whose probabilities sum to at least this value; 1 disables. Applied after top_k. Default: the model's own. */
+            /** @description Sample from the smallest set of most likely tokens whose probabilities sum to at least this value; 1 disables. Applied after top_k. Default: if temperature and top_k are absent too, the model's own, otherwise 1. */
             top_p?: number;
             /**
              * @description Which positions a step reveals. `random` is the method of the paper. `spread` reveals positions that lie apart, every n-th of n steps, so that fewer neighbours are drawn at once. The others draw a token for every masked position and keep the step's share of them: `confidence` the most likely tokens, `entropy` those where the prediction has the lowest entropy, `margin` those where the most likely token is furthest ahead of the second. They run the output head on all masked positions and cannot be guided. Default: the model's own.

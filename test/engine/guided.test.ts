@@ -253,12 +253,14 @@ test("top-k and top-p change the draws, and top-k 1 equals temperature 0", async
 test("guided draws use the temperature of the model unless the request sets one", async () => {
   const shipped = await startEngine();
   const own = 0.9;
-  Object.assign(shipped.model.manifest.guidance!, { temperature: own });
+  const { manifest } = shipped.model;
+  Object.assign(manifest.guidance!, { temperature: own });
+  Object.assign(manifest, { defaults: { temperature: 1.5 } });
   const request: GenerateRequest = { prompt: "Once", length: 20, steps: 4, seed: 2 };
   const guidance = { mode: "rgas" } as const;
   const temperature = async (more: Partial<GenerateRequest>) =>
     (await shipped.submit({ ...request, ...more }).result).receipt.request.temperature;
-  assert.equal(await temperature({}), 1);
+  assert.equal(await temperature({}), 1.5);
   assert.equal(await temperature({ guidance }), own);
   assert.equal(await temperature({ guidance, temperature: 1 }), 1);
   const { samples } = await run(shipped, { ...request, guidance });

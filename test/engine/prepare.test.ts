@@ -59,8 +59,10 @@ test("what a request does not name is the model's own", () => {
   };
   assert.deepEqual(drawn({}), own);
   assert.deepEqual(drawn({}, { top_p: 0.5 }), { order: "random", temperature: 1, top_k: 0, top_p: 0.5 });
-  const plain = { order: "random", temperature: 1, top_k: 0, top_p: 1 } as const;
-  assert.deepEqual(drawn(plain), plain);
+  const plain = { order: "spread", temperature: 1, top_k: 0, top_p: 1 } as const;
+  assert.deepEqual(drawn({ order: "random" }), { ...own, order: "random" });
+  for (const named of [{ temperature: 0.8 }, { temperature: 1 }, { top_k: 3 }, { top_p: 0.9 }])
+    assert.deepEqual(drawn(named), { ...plain, ...named });
   assert.deepEqual(drawn({ guidance: { mode: "rgas" } }), own);
 });
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Engine } from "../../src/engine/engine.ts";
+import { defaultsOf } from "../../src/model/manifest.ts";
 import { type Schemas, validator } from "../../src/server/openapi.ts";
 import { dataOf, post } from "../support/http.ts";
 import { build, serve } from "./support.ts";
@@ -42,12 +43,14 @@ test("the answer to a prompt fits the contract", async () => {
   assert.ok(body.timing.total_ms >= body.timing.compute_ms);
 });
 
-test("defaults are 16 steps, temperature 1 and a drawn seed, which reproduces the text", async () => {
+test("defaults are 16 steps, the model's temperature and top_p, and a drawn seed, which reproduces the text", async () => {
   const first = (await (await generate({ prompt: "" })).json()) as Schemas["GenerateResponse"];
   assert.equal(first.usage.steps, 16);
   assert.equal(first.usage.completion_tokens, 128);
+  const { order, temperature, top_k, top_p } = defaultsOf(engine.model.manifest);
+  const own = { order, temperature, top_k, top_p };
   const again = (await (
-    await generate({ prompt: "", seed: first.seed, steps: 16, temperature: 1, length: 128 })
+    await generate({ prompt: "", seed: first.seed, steps: 16, length: 128, ...own })
   ).json()) as typeof first;
   assert.deepEqual(again.samples, first.samples);
 });

@@ -2,6 +2,7 @@
 
 import { setImmediate } from "node:timers/promises";
 import { MemoryFailure, ModelFailure } from "../../errors.ts";
+import { defaultsOf } from "../../model/manifest.ts";
 import type { Model } from "../../model/model.ts";
 import type { WorkerPool } from "../../runtime/pool.ts";
 import type { DenoiseInput } from "../../runtime/protocol.ts";
@@ -29,23 +30,24 @@ const REPEATS = 5;
 /** Workers that may die under a batch: one that is too large for the memory ends every worker. */
 const ATTEMPTS = 2;
 
-/** Return a batch of fully masked canvases that draws a sixteenth of the positions of each. */
-function probe(model: Model, rows: number, padded: number): DenoiseInput {
+/** Return a batch of fully masked canvases that draws a sixteenth of the positions of each, as by default. */
+function probe({ manifest }: Model, rows: number, padded: number): DenoiseInput {
+  const { temperature, top_k, top_p } = defaultsOf(manifest);
   const perRow = Math.ceil(padded / 16);
   const picks = Array.from({ length: rows * perRow }, (_, i) => [Math.floor(i / perRow), i % perRow]).flat();
   const draws = rows * perRow;
   return {
     rows,
     padded,
-    tokens: new Int32Array(rows * padded).fill(model.manifest.mask_token_id),
+    tokens: new Int32Array(rows * padded).fill(manifest.mask_token_id),
     length: new Int32Array(rows).fill(padded),
     sigma: new Float32Array(rows),
     picks: Int32Array.from(picks),
     draws: Int32Array.from({ length: draws }, (_, i) => i),
     uniform: new Float32Array(draws).fill(0.5),
-    temperature: new Float32Array(draws).fill(1),
-    topK: new Int32Array(draws),
-    topP: new Float32Array(draws).fill(1),
+    temperature: new Float32Array(draws).fill(temperature),
+    topK: new Int32Array(draws).fill(top_k),
+    topP: new Float32Array(draws).fill(top_p),
     maskBias: new Float32Array(rows).fill(-1e9),
     alternatives: 0,
   };

@@ -22,7 +22,7 @@ async function complete(fields: object) {
 
 const choicesOf = (text: string) => (JSON.parse(text) as Schemas["CompletionResponse"]).choices;
 
-/** What clients send unasked, or with their own defaults; each changes nothing. */
+/** What clients send unasked, or with their own defaults; each changes nothing beside temperature 1. */
 const NEUTRAL: [client: string, fields: object][] = [
   [
     "LangChain for Python",
@@ -67,10 +67,11 @@ const NEUTRAL: [client: string, fields: object][] = [
   ["null for every field", { n: null, seed: 3, guidance: null, tools: null, parallel_tool_calls: null }],
 ];
 
-test("a completion that names no cut takes the model's own", async (t) => {
+test("a completion that names no temperature and no cut takes the model's own", async (t) => {
   const { manifest } = engine.model;
   const own = manifest.defaults;
-  const [whole, cut] = [choicesOf((await complete({})).text), choicesOf((await complete({ top_k: 1 })).text)];
+  const whole = choicesOf((await complete({ temperature: 1 })).text);
+  const cut = choicesOf((await complete({ temperature: 1, top_k: 1 })).text);
   assert.notDeepEqual(cut, whole);
   t.after(() => Object.assign(manifest, { defaults: own }));
   for (const defaults of [
@@ -78,16 +79,17 @@ test("a completion that names no cut takes the model's own", async (t) => {
     { ...own, top_p: 1e-6 },
   ]) {
     Object.assign(manifest, { defaults });
-    for (const fields of [{}, { top_k: null, top_p: null }])
+    for (const fields of [{}, { temperature: null, top_k: null, top_p: null }])
       assert.deepEqual(choicesOf((await complete(fields)).text), cut);
-    assert.deepEqual(choicesOf((await complete({ top_k: -1, top_p: 1 })).text), whole);
+    for (const fields of [{ temperature: 1 }, { top_k: -1 }, { top_p: 1 }])
+      assert.deepEqual(choicesOf((await complete(fields)).text), whole);
   }
 });
 
 test("values that change nothing are accepted, and change nothing", async () => {
-  const plain = choicesOf((await complete({})).text);
+  const plain = choicesOf((await complete({ temperature: 1 })).text);
   for (const [client, fields] of NEUTRAL) {
-    const { status, text } = await complete(fields);
+    const { status, text } = await complete({ temperature: 1, ...fields });
     assert.equal(status, 200, `${client}: ${text}`);
     assert.deepEqual(choicesOf(text), plain, client);
   }
