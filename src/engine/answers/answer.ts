@@ -137,8 +137,10 @@ export async function answer(
   timing: () => Answer["timing"],
 ): Promise<Answer> {
   await emitter.emitAll(records);
-  const { request, model, trace } = emitter;
+  const { request, model, trace, loop } = emitter;
   const { params, output, decided } = request;
+  // A trace of megabytes is serialised at once by whoever awaits this.
+  if (trace) await loop.turn();
   const { passes, rewards } = outcome;
   const order = outcome.canvases.map((_, sample) => sample);
   if (params.ranked) order.sort((a, b) => rewards[b]! - rewards[a]! || a - b);

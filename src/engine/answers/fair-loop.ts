@@ -1,5 +1,7 @@
 /** Run background work in short slices of the event loop, fairly shared among its owners. */
 
+import { setImmediate as nextTurn } from "node:timers/promises";
+
 /** Milliseconds of work in one turn of the event loop. */
 const SLICE_MS = 4;
 
@@ -20,6 +22,7 @@ export class FairLoop {
   #usedMs = 0;
   #running = false;
   #turnIsDue = false;
+  #lastTurn = Promise.resolve();
 
   /** @param now clock, milliseconds */
   constructor(readonly now: () => number = () => performance.now()) {}
@@ -28,6 +31,15 @@ export class FairLoop {
   run(piece: Piece): void {
     this.#waiting.push(piece);
     this.#runSlice();
+  }
+
+  /**
+   * Wait for a turn of the event loop that no other caller gets, for work that cannot be cut: what continues at
+   * once when this resolves runs in it.
+   */
+  turn(): Promise<void> {
+    this.#lastTurn = this.#lastTurn.then(() => nextTurn());
+    return this.#lastTurn;
   }
 
   #runSlice(): void {

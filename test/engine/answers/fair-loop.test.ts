@@ -56,3 +56,15 @@ test("work started by other work does not run inside it", () => {
   });
   assert.deepEqual(order, ["outer", "inner"]);
 });
+
+test("no two callers get the same turn", async () => {
+  const loop = new FairLoop();
+  let turn = 0;
+  const count = () => {
+    turn++;
+    if (turn < 20) setImmediate(count);
+  };
+  setImmediate(count);
+  const got = await Promise.all(Array.from({ length: 5 }, () => loop.turn().then(() => turn)));
+  assert.equal(new Set(got).size, 5, got.join());
+});
