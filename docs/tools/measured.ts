@@ -44,39 +44,41 @@ export function figures(): string {
   return table(head, rows);
 }
 
-/** Return a table of the student, plain, in order random and guided, and of its teacher, by steps. */
+/** Return a table by steps: the student by default, at temperature 1, guided, and its teacher. */
 export function steps(): string {
   const cells = cellsOf("quality.json");
   const show = (cell: Cell | undefined) => (cell ? `${perplexity(cell)}, ${cell.entropy.toFixed(3)}` : "");
   const rows = bySteps(cells).map((cell) => {
     const count = cell.request!.steps!;
     const others = [
-      `${count} steps, random order`,
+      `${count} steps, 1`,
+      `${count} steps, 1, random order`,
       `${count} steps, guided`,
       `teacher, ${count} steps, 0.85`,
     ];
     return [count, ...[cell, ...others.map((wanted) => cells.find(({ name }) => name === wanted))].map(show)];
   });
-  return table(["steps", "student", "in random order", "guided", "teacher at 0.85"], rows);
+  return table(
+    ["steps", "student", "at temperature 1", "at 1 in random order", "guided", "teacher at 0.85"],
+    rows,
+  );
 }
 
-/** Return a table of the settings that have a series, and of held-out text. */
+/** Return a table of what is drawn by temperature and top_p, and of held-out text. */
 export function temperatures(): string {
   const rows = cellsOf("quality.json")
     .filter(({ name, series }) => series !== undefined || name.startsWith("held-out"))
     .map((cell) => {
-      const { distinct, triples, repeated } = cell.words;
+      const { distinct, triples, repeated, unique } = cell.words;
       return [
         cell.name,
         perplexity(cell),
         cell.entropy.toFixed(3),
-        ...[distinct, triples, repeated].map(percent),
+        ...[distinct, triples, repeated, unique].map(percent),
       ];
     });
-  return table(
-    ["steps, temperature", "perplexity (95%)", "entropy", "distinct", "triples", "repeated"],
-    rows,
-  );
+  const head = ["samples", "perplexity (95%)", "entropy", "distinct", "triples", "repeated", "unique"];
+  return table(head, rows);
 }
 
 /** Return a table of what the settings of the sampler bring. */
@@ -100,9 +102,9 @@ export function outside(): string {
     perplexity(cell),
     perplexity(cell, 1),
     cell.entropy.toFixed(3),
-    percent(cell.words.distinct),
+    ...[cell.words.distinct, cell.words.unique].map(percent),
   ]);
-  return table(["samples", "stories-judge", "SmolLM2-135M", "entropy", "distinct"], rows);
+  return table(["samples", "stories-judge", "SmolLM2-135M", "entropy", "distinct", "unique"], rows);
 }
 
 /** Return a table of the same samples in float32 and int8. */

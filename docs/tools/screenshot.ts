@@ -10,7 +10,7 @@ import { Server } from "../../loadtest/servers/server.ts";
 import { PACKAGE_ROOT } from "../../src/package-root.ts";
 import { launchChromium } from "../../test/support/chromium.ts";
 
-const SETTINGS = "prompt=Once+upon+a+time&length=80&temperature=1&seed=7&steps=4&steps2=64&run=1";
+const SETTINGS = "prompt=Once+upon+a+time&length=80&seed=7&steps=4&steps2=64&run=1";
 const VIEWPORT = { width: 1280, height: 968 };
 
 await script(
