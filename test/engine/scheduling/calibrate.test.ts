@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { calibrate } from "../../../src/engine/scheduling/calibrate.ts";
 import { mostTokens } from "../../../src/engine/scheduling/scheduler.ts";
 import { MemoryFailure, ModelFailure } from "../../../src/errors.ts";
+import { defaultsOf } from "../../../src/model/manifest.ts";
 import { openModel } from "../../../src/model/model.ts";
 import type { WorkerPool } from "../../../src/runtime/pool.ts";
 import type { DenoiseInput } from "../../../src/runtime/protocol.ts";
@@ -33,7 +34,7 @@ test("a batch grows until doubling it brings no throughput", async () => {
     assert.deepEqual(await boundsFor(milliseconds), { maxTokens, lightTokens, spreadTokens: lightTokens });
 });
 
-test("a measured batch is masked and draws a sixteenth of the positions of each row", async () => {
+test("a measured batch is masked and draws a sixteenth of the positions of each row, by the model's defaults", async () => {
   const batches: DenoiseInput[] = [];
   const run = async (_graph: string, batch: DenoiseInput) => {
     batches.push(batch);
@@ -47,7 +48,12 @@ test("a measured batch is masked and draws a sixteenth of the positions of each 
     [...inTurn(1, 2), ...inTurn(2, 4)],
   );
   assert.ok(batches.every(({ padded }) => padded === 128));
-  const { tokens, length, picks, draws, maskBias } = batches[1]!;
+  const { tokens, length, picks, draws, maskBias, ...drawn } = batches[1]!;
+  const { temperature, top_k, top_p } = defaultsOf(model.manifest);
+  assert.ok(temperature !== 1 && top_p !== 1);
+  assert.deepEqual(new Set(drawn.temperature), new Set([Math.fround(temperature)]));
+  assert.deepEqual(new Set(drawn.topK), new Set([top_k]));
+  assert.deepEqual(new Set(drawn.topP), new Set([Math.fround(top_p)]));
   assert.deepEqual([...new Set(tokens)], [model.manifest.mask_token_id]);
   assert.deepEqual([...length], [128, 128]);
   assert.deepEqual(
