@@ -36,7 +36,7 @@ if [ ! -x "$peers/llama-server" ]; then
   cmake -S "$peers/llama_cpp_python-$version/vendor/llama.cpp" -B "$peers/build" -DCMAKE_BUILD_TYPE=Release \
     -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
     -DGGML_NATIVE=ON
-  cmake --build "$peers/build" --target llama-server --parallel
+  cmake --build "$peers/build" --target llama-server --parallel "$(getconf _NPROCESSORS_ONLN)"
   cp "$peers/build/bin/llama-server" "$peers/llama-server"
 fi
 "$peers/llama-server" --version
