@@ -26,6 +26,16 @@ export function countTokens(tokens: unknown, length: number): { tokens: number }
   return { tokens: tokens.length };
 }
 
+/** A program that a signal ended. */
+export class ProgramCrash extends Error {
+  readonly signal: NodeJS.Signals;
+
+  constructor(message: string, signal: NodeJS.Signals) {
+    super(message);
+    this.signal = signal;
+  }
+}
+
 /** Start a program; `ready` finds the origin in its output. Rejects with its last lines if it ends before. */
 export async function startProgram(
   program: string,
@@ -43,9 +53,11 @@ export async function startProgram(
     child.stdout.on("data", take);
     child.stderr.on("data", take);
     child.once("error", reject);
-    child.once("exit", (code) =>
-      reject(new Error(`${program} ended with ${code}: ${output.trim().split("\n").slice(-3).join(" / ")}`)),
-    );
+    child.once("exit", (code, signal) => {
+      const last = output.trim().split("\n").slice(-3).join(" / ");
+      const message = `${program} ended with ${signal ?? code}: ${last}`;
+      reject(signal ? new ProgramCrash(message, signal) : new Error(message));
+    });
   });
   process.once("exit", () => child.kill("SIGKILL"));
   return { child, origin };

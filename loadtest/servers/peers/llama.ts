@@ -12,7 +12,14 @@ import { freePort } from "../../../test/support/programs.ts";
 import type { SweepConfig } from "../../cli/flags.ts";
 import type { SideInfo } from "../../report/types.ts";
 import type { PeerSide } from "../side.ts";
-import { autoregressiveSide, BEGINNING, countTokens, STORIES_AR, startProgram } from "./autoregressive.ts";
+import {
+  autoregressiveSide,
+  BEGINNING,
+  countTokens,
+  ProgramCrash,
+  STORIES_AR,
+  startProgram,
+} from "./autoregressive.ts";
 
 /** Concurrent requests, and the context of each. */
 const [SLOTS, CONTEXT] = [8, 256];
@@ -46,9 +53,17 @@ export async function startLlama(
   const origin = `http://127.0.0.1:${port}`;
   const args = ["--model", gguf, "--host", "127.0.0.1", "--port", `${port}`, "--parallel", `${SLOTS}`];
   args.push("--ctx-size", `${SLOTS * CONTEXT}`);
-  const server = await startProgram(program, args, (output) =>
-    /server is listening|listening on http/.test(output) ? origin : undefined,
-  );
+  const start = (more: string[]) =>
+    startProgram(program, [...args, ...more], (output) =>
+      /server is listening|listening on http/.test(output) ? origin : undefined,
+    );
+  let kernels = "its default";
+  // Its AMX kernels, which need repacked weights, crash with these matrices in q8_0.
+  const server = await start([]).catch((error: unknown) => {
+    if (!(error instanceof ProgramCrash)) throw error;
+    kernels = `of weights that are not repacked (--no-repack), as it ends with ${error.signal} otherwise`;
+    return start(["--no-repack"]);
+  });
   await healthy(origin);
   const { stdout, stderr } = await promisify(execFile)(program, ["--version"]);
   const version = /version: (.+)/.exec(stdout + stderr)?.[1] ?? "unknown";
@@ -58,6 +73,7 @@ export async function startLlama(
     "requests together": SLOTS,
     "context of each": CONTEXT,
     threads: "its default",
+    kernels,
     sampling: "temperature 1, whole vocabulary",
   };
   return autoregressiveSide({ ...info, settings }, server, {
